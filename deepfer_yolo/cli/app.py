@@ -1,0 +1,82 @@
+"""The `deepfer` program: its commands, and the one handler that turns errors into two lines and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from deepfer_yolo.errors import DeepferError
+
+COMMANDS = {
+    "Start here": ("demo", "doctor"),
+    "Data": ("convert",),
+}
+"""Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
+
+app = typer.Typer(
+    name="deepfer",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, prove, export and stream YOLO classifiers of apparent facial expression.",
+    epilog="Try: deepfer demo",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from deepfer_yolo import __version__
+
+        typer.echo(f"deepfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if debug:
+        os.environ["DEEPFER_DEBUG"] = "1"
+
+
+for panel, names in COMMANDS.items():
+    for name in names:
+        module = importlib.import_module(f"deepfer_yolo.cli.{name}")
+        app.command(name, rich_help_panel=panel)(getattr(module, name))
+
+
+def main() -> NoReturn:
+    """Run the program and exit; the console script."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except DeepferError as error:
+        _fail(error, error)
+    except OSError as error:
+        from deepfer_yolo.files import explain_os_error
+
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        _fail(explained, error)
+    sys.exit(0)
+
+
+def _fail(shown: DeepferError, cause: BaseException) -> NoReturn:
+    if os.environ.get("DEEPFER_DEBUG"):
+        raise cause
+    print(f"error: {shown.message}", file=sys.stderr)
+    if shown.hint:
+        print(f"hint: {shown.hint}", file=sys.stderr)
+    sys.exit(shown.exit_code)
+
+
+def _on_sigterm(signum: int, frame: Any) -> NoReturn:
+    sys.exit(128 + signum)

@@ -1,0 +1,32 @@
+"""Printing: results to stdout, progress and chatter to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def stdout() -> Console:
+    """The console for results; 80 columns wide where the terminal does not say."""
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """The console for progress and chatter."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(result: Any) -> None:
+    """One JSON document on stdout."""
+    json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())

@@ -1,0 +1,1 @@
+"""From any known layout to a checked data set folder."""

@@ -1,0 +1,55 @@
+"""One way to read a picture file: bounded before decoding, upright, uint8 RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageOps, UnidentifiedImageError
+
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.records import Image
+
+MAX_PIXELS = 50_000_000
+"""Refused before decoding; a 50-megapixel camera picture still passes."""
+MAX_BYTES = 200_000_000
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+
+
+def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """A picture as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha over black dropped, 16-bit scaled to 8.
+
+    Raises DatasetError that names the file and what is wrong; a truncated file is an error.
+    """
+    name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
+        raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > max_pixels:
+                    raise DatasetError(f"{name}: {width}×{height} pixels are more than the limit of {max_pixels:,}")
+                return _to_rgb(picture)
+    except UnidentifiedImageError:
+        raise DatasetError(f"{name}: not a picture in a known format") from None
+    except PillowImage.DecompressionBombError as error:
+        raise DatasetError(f"{name}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DatasetError(f"{name}: broken picture ({error})") from None
+
+
+def _to_rgb(picture: PillowImage.Image) -> Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith(("I", "F")):
+        values = np.asarray(upright)
+        grey = (values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(upright.convert("RGB"))

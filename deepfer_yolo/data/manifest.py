@@ -1,0 +1,89 @@
+"""A data set folder's own record of itself: `manifest.csv`, one row a picture, and `dataset.json`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.files import write_atomic
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
+MANIFEST = "manifest.csv"
+DATASET = "dataset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture. `path` is relative to the data set, with forward slashes; `sha256` is of the file's bytes;
+    `votes` are counts by label joined as ``label:count`` with blanks, or empty; `source_id` names the origin (FER2013: the row index)."""
+
+    path: str
+    split: str
+    label: str
+    source_id: str = ""
+    subject: str = ""
+    sha256: str = ""
+    votes: str = ""
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """SHA-256, as hex, of the sorted (sha256, split, label) rows: equal for equal content whatever the file names."""
+    lines = sorted(f"{row.sha256} {row.split} {row.label}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_manifest(rows: Sequence[Row], folder: Path) -> None:
+    """Write `manifest.csv` into `folder`, rows in the order given."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((r.path, r.split, r.label, r.source_id, r.subject, r.sha256, r.votes) for r in rows)
+    write_atomic(folder / MANIFEST, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_manifest(folder: Path) -> list[Row]:
+    """The rows of `folder`'s manifest. Raises DatasetError with the line where it cannot be used."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DatasetError(f"{folder} is not a data set folder: it has no {MANIFEST}", f"deepfer convert {folder} DEST makes one")
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        if header != COLUMNS:
+            raise DatasetError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}")
+        rows = []
+        for values in reader:
+            if len(values) != len(COLUMNS):
+                raise DatasetError(f"{path}, line {reader.line_num}: {len(values)} values where {len(COLUMNS)} belong")
+            row = Row(*values)
+            if row.split not in SPLITS:
+                raise DatasetError(f"{path}, line {reader.line_num}: unknown split '{row.split}'", f"known: {', '.join(SPLITS)}")
+            rows.append(row)
+    return rows
+
+
+def write_dataset_json(content: dict[str, Any], folder: Path) -> None:
+    """Write `dataset.json`: name, source, licence, labels, counts, options, fingerprint."""
+    write_atomic(folder / DATASET, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_dataset_json(folder: Path) -> dict[str, Any]:
+    """The content of `dataset.json`. Raises DatasetError where it is missing or broken."""
+    path = folder / DATASET
+    if not path.is_file():
+        raise DatasetError(f"{folder} is not a data set folder: it has no {DATASET}", f"deepfer convert {folder} DEST makes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}", "convert the source again") from None
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} must hold one JSON object", "convert the source again")
+    return content

@@ -1,0 +1,69 @@
+"""Every error that DeepFER raises on purpose.
+
+    DeepferError
+    ├── ConfigError              a flag, key or value that cannot be used
+    ├── DatasetError             a data set, manifest or picture that cannot be used
+    ├── ModelError               a model file, checkpoint or card that cannot be used
+    │   └── ParityError          two models that must answer alike and do not
+    ├── SourceError              a camera, stream or video that cannot be read
+    ├── TrainingError            a run that cannot start, continue or finish
+    └── MissingDependencyError   an extra, system library or device that is not there
+
+The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do.
+"""
+
+from __future__ import annotations
+
+
+class DeepferError(Exception):
+    """Base of all errors that the command line shows without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[DeepferError], tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)
+
+
+class ConfigError(DeepferError):
+    """A flag, configuration key or value cannot be used."""
+
+
+class DatasetError(DeepferError):
+    """A data set, manifest or picture cannot be used."""
+
+
+class ModelError(DeepferError):
+    """A model file, checkpoint or card cannot be used."""
+
+
+class ParityError(ModelError):
+    """Two models that must give the same answers do not."""
+
+    exit_code = 3
+
+
+class SourceError(DeepferError):
+    """A camera, stream or video cannot be read."""
+
+
+class TrainingError(DeepferError):
+    """A training run cannot start, continue or finish."""
+
+
+class MissingDependencyError(DeepferError):
+    """A Python extra, a system library or a device is not there."""
+
+    @classmethod
+    def for_extra(cls, extra: str, module: str) -> MissingDependencyError:
+        """The error for a module that belongs to an optional extra of this package."""
+        return cls(f"this needs the Python module '{module}', which is not installed", f'pip install "deepfer-yolo[{extra}]"')
+
+
+EXIT_GATE_FAILED = 3
+EXIT_SOME_SOURCES_FAILED = 4
+EXIT_INCONCLUSIVE = 5

@@ -1,0 +1,1 @@
+"""Metrics, their uncertainty, gates and the record of runs."""

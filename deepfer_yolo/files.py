@@ -1,0 +1,121 @@
+"""Writing that a kill cannot leave half done: files beside their final name, trees in a sibling folder, then one rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deepfer_yolo.errors import DeepferError
+
+STAGING_MARK = ".deepfer-part-"
+"""Part of the name of every unfinished file and folder; whatever bears it may be deleted when no run is under way."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; synced and renamed to `path` on success, removed on failure.
+
+    The temporary name keeps the suffix, since writers choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}{STAGING_MARK}", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~_umask())
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole small file so that a kill leaves the old content or the new."""
+    with atomic_path(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty sibling folder to fill; on success it is synced and renamed to `target`, on failure removed.
+
+    With `overwrite` the old tree is moved aside first and removed last. Raises DeepferError where `target` is not empty.
+    """
+    refuse_existing(target, overwrite=overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}", dir=target.parent))
+    try:
+        yield staging
+        staging.chmod(0o777 & ~_umask())
+        os.sync()
+        old = None
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}old-", dir=target.parent)) / target.name
+            target.rename(old)
+        staging.rename(target)
+        sync_folder(target.parent)
+        if old is not None:
+            shutil.rmtree(old.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Raise DeepferError where `target` is a file, or a folder that is not empty and `overwrite` was not given."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise DeepferError(f"the destination is not a folder: {target}", "name another destination")
+    if target.is_dir() and not overwrite and any(target.iterdir()):
+        raise DeepferError(f"the destination exists and is not empty: {target}", "name another one, or add --overwrite to replace it")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable; does nothing where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def explain_os_error(error: OSError) -> DeepferError | None:
+    """The clear error for what goes wrong with disks and paths; None for anything else."""
+    where = f": {error.filename}" if error.filename else ""
+    known = {
+        errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again"),
+        errno.EROFS: ("the file system is read-only", "name a destination that can be written"),
+        errno.EACCES: ("permission denied", "check who owns it, or name another path"),
+        errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
+        errno.ENOENT: ("no such file or folder", "check the path"),
+        errno.EISDIR: ("this is a folder, not a file", "name a file"),
+        errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
+        errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
+        errno.EIO: ("the device reported an input/output error", "check the disk"),
+    }
+    if error.errno not in known:
+        return None
+    message, hint = known[error.errno]
+    return DeepferError(message + where, hint)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

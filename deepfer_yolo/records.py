@@ -1,0 +1,103 @@
+"""The records that flow through the program: Frame → Face → crop → Prediction → Track → Event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""A picture: uint8 RGB, shape (height, width, 3)."""
+Crops = NDArray[np.uint8]
+"""Face crops ready for a model: uint8 RGB, shape (n, S, S, 3)."""
+Probs = NDArray[np.float32]
+"""Class probabilities: float32, shape (n, C) or (C,), each row summing to 1."""
+
+Clock = Literal["pts", "rtcp", "arrival"]
+
+SUM_TOLERANCE = 1e-3
+"""How far a row of probabilities may be from 1; fp16 graphs reach 5e-4."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture of a source. `image` is uint8 RGB (H, W, 3); `clock` says where `time_s` came from."""
+
+    index: int
+    time_s: float
+    clock: Clock
+    image: Image
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise ValueError(f"Frame.image must be uint8 (H, W, 3), not {self.image.dtype} {self.image.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in a frame. `box` is float xyxy in frame pixels; `landmarks` is float (5, 2) or None."""
+
+    box: NDArray[np.float32]
+    score: float
+    landmarks: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.box.shape != (4,) or not bool(np.isfinite(self.box).all()):
+            raise ValueError(f"Face.box must be four finite numbers (x1, y1, x2, y2), not {self.box!r}")
+        if self.landmarks is not None and self.landmarks.shape != (5, 2):
+            raise ValueError(f"Face.landmarks must have shape (5, 2), not {self.landmarks.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Probabilities over labels for one face; float32 that sum to 1, checked here."""
+
+    probs: Probs
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.probs.shape != (len(self.labels),) or self.probs.dtype != np.float32:
+            raise ValueError(f"Prediction needs float32 ({len(self.labels)},), not {self.probs.dtype} {self.probs.shape}")
+        total = float(self.probs.sum())
+        if not abs(total - 1.0) <= SUM_TOLERANCE:
+            raise ValueError(f"Prediction.probs must sum to 1, not {total}")
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.labels[int(self.probs.argmax())]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of `label`."""
+        return float(self.probs.max())
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k most probable labels with their probabilities, best first."""
+        order = np.argsort(-self.probs, kind="stable")[:k]
+        return [(self.labels[i], float(self.probs[i])) for i in order]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first frame."""
+
+    id: int
+    face: Face
+    raw: Prediction
+    smoothed: Prediction
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One apparent expression of one track from `start_s` to `end_s`."""
+
+    track_id: int
+    label: str
+    start_s: float
+    end_s: float
+    mean_confidence: float

@@ -1,0 +1,123 @@
+"""The card that every model file carries: what it is, what it expects, how it was measured, how to prove it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deepfer_yolo.errors import ModelError
+from deepfer_yolo.files import write_atomic
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "deepfer"
+"""The key of the card in ONNX metadata."""
+INTENDED_USE = (
+    "Labels apparent facial expressions in pictures for research, art, accessibility and interface studies with consent. Not for inferring "
+    "felt emotion, and not for workplaces, schools, hiring, policing, border control or diagnosis (EU AI Act, Article 5(1)(f))."
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Part):
+    """What the model wants to see. `native_px` is the side in pixels of the pictures it learned from; None leaves full detail."""
+
+    size: int = Field(ge=8, le=1024)
+    layout: Literal["NHWC"] = "NHWC"
+    colour: Literal["grey", "rgb"] = "rgb"
+    native_px: int | None = Field(None, ge=8, le=1024)
+    resize: Literal["pillow-bilinear"] = "pillow-bilinear"
+
+
+class CropSpec(_Part):
+    """How a detected face becomes a crop. `margin` is the share of the box side added on each side; see faces/align.py."""
+
+    margin: float = Field(0.0, ge=-0.5, le=2.0)
+    alignment: Literal["none", "eyes"] = "none"
+
+
+class TrainedOn(_Part):
+    """The data set behind the weights."""
+
+    name: str
+    fingerprint: str | None = None
+
+
+class Golden(_Part):
+    """Probabilities for `n` inputs painted from `seed`, and the SHA-256 of those inputs' bytes."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    n: int = Field(ge=1, le=64)
+    inputs_sha256: str
+    probs: list[list[float]]
+
+
+class Card(_Part):
+    """Everything a model file says about itself (docs/formats.md)."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    labels: tuple[str, ...] = Field(min_length=2, max_length=1000)
+    input: InputSpec
+    crop: CropSpec = CropSpec()
+    temperature: float = Field(1.0, gt=0, le=100)
+    precision: Literal["fp32", "fp16", "int8", "bf16"] = "fp32"
+    graph_sha256: str | None = None
+    file_sha256: str | None = None
+    trained_on: TrainedOn | None = None
+    metrics: dict[str, Any] = {}
+    golden: Golden | None = None
+    producer: dict[str, str] = {}
+    license: str = "AGPL-3.0-or-later"
+    intended_use: str = INTENDED_USE
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> Card:
+        if len(set(self.labels)) != len(self.labels) or not all(self.labels):
+            raise ValueError(f"labels must be distinct and not empty: {', '.join(self.labels)}")
+        if self.golden is not None and any(len(row) != len(self.labels) for row in self.golden.probs):
+            raise ValueError("golden.probs must have one number a label")
+        return self
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The card as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), indent=indent, ensure_ascii=False)
+
+
+def parse_card(text: str, where: str) -> Card:
+    """The card in `text`; raises ModelError that names `where`, the key and what was expected."""
+    try:
+        return Card.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()[:5])
+        raise ModelError(f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where) from None
+
+
+def sidecar_path(model: Path) -> Path:
+    """Where the card of a format without metadata lies: `<stem>.json` beside the model file."""
+    return model.with_suffix(".json")
+
+
+def read_sidecar(model: Path) -> Card:
+    """The card beside `model`; raises ModelError with the command that makes one where it is missing."""
+    path = sidecar_path(model)
+    if not path.is_file():
+        raise no_card(model)
+    return parse_card(path.read_text(encoding="utf-8"), str(path))
+
+
+def write_sidecar(card: Card, model: Path) -> Path:
+    """Write `card` beside `model` and return the path."""
+    path = sidecar_path(model)
+    write_atomic(path, card.to_json(indent=1) + "\n")
+    return path
+
+
+def no_card(model: Path) -> ModelError:
+    """The refusal of a model without a card: nothing is ever guessed from the data."""
+    return ModelError(f"{model} has no model card, so its labels and input are unknown", f"deepfer card {model} --help")

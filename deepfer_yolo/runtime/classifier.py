@@ -1,0 +1,66 @@
+"""The one class that every command receives: crops in, probabilities out, whatever the file format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepfer_yolo.errors import ModelError
+from deepfer_yolo.records import Crops, Image, Prediction, Probs
+from deepfer_yolo.runtime.backends import Backend, OnnxBackend, check_crops
+from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.preprocess import to_inputs
+
+
+class Classifier:
+    """An exported model, opened by suffix and ready to run.
+
+    >>> classifier = Classifier("deepfer-n.onnx")
+    >>> probs = classifier.predict(crops)        # uint8 (n, S, S, 3) RGB -> float32 (n, C)
+
+    `threads` is the number of intra-op threads; one is the best choice for single faces. Raises ModelError for a file that cannot be
+    used and MissingDependencyError for a provider or library that is not there.
+    """
+
+    def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1) -> None:
+        self.path = Path(path)
+        self._backend = self._open(self.path, provider, threads)
+
+    def _open(self, path: Path, provider: str, threads: int) -> Backend:
+        if not path.is_file():
+            raise ModelError(f"no such model file: {path}", "check the path; deepfer models lists the shipped models")
+        if path.suffix == ".onnx":
+            return OnnxBackend(path, provider=provider, threads=threads)
+        raise ModelError(f"{path} has no suffix that this run-time opens", "export it with: deepfer export --format onnx")
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+        return self._backend.card
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class labels in the order of the probabilities."""
+        return self._backend.card.labels
+
+    @property
+    def provider(self) -> str:
+        """What really runs the model, such as ``cpu``."""
+        return self._backend.provider
+
+    def predict(self, crops: Crops) -> Probs:
+        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3). Raises ValueError for any other shape or type."""
+        check_crops(crops, self._backend.card)
+        if len(crops) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        return self._backend.run(crops)
+
+    def predict_images(self, images: Sequence[Image]) -> Probs:
+        """Probabilities, float32 (n, C), for face pictures of any size, uint8 RGB (H, W, 3) each."""
+        return self.predict(to_inputs(images, self.card.input))
+
+    def predictions(self, images: Sequence[Image]) -> list[Prediction]:
+        """One record a picture; see `predict_images`."""
+        return [Prediction(row, self.labels) for row in self.predict_images(images)]

@@ -1,0 +1,1 @@
+"""From cameras, streams and files to events, tables and video."""
