@@ -1,0 +1,31 @@
+"""Which class opens a model file: the command line alone chooses, by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepfer_yolo.errors import ModelError
+
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.classifier import Classifier
+
+SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.onnx"
+
+
+def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
+    """The model at `path`, or the shipped one for None; `.pt` opens through torch, everything else without it.
+
+    Raises ModelError for a file that cannot be used.
+    """
+    if path is None:
+        if not SHIPPED.is_file():
+            raise ModelError("this build ships no model", "name one with --model FILE")
+        path = SHIPPED
+    if path.suffix == ".pt":
+        from deepfer_yolo.yolo import TorchClassifier
+
+        return TorchClassifier(path, provider=provider, threads=threads)
+    from deepfer_yolo.runtime.classifier import Classifier
+
+    return Classifier(path, provider=provider, threads=threads)
