@@ -1,0 +1,162 @@
+"""The record of runs: `runs/<command>/<name>/` with the resolved configuration, the environment and the metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from deepfer_yolo.config import Config, to_yaml
+from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.files import write_atomic
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.json"
+PACKAGES = (
+    "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision", "ultralytics",
+    "scikit-learn", "scipy", "matplotlib", "openvino", "nncf", "tensorrt", "ncnn",
+)  # fmt: skip
+_USERINFO = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
+_SECRET = re.compile(r"(?i)([?&;](?:[\w-]*(?:token|secret|passw|signature|credential|auth|key)[\w-]*|sig|pwd|pass)=)[^&\s'\"]+")
+
+
+def create_run(command: str, name: str | None, config: Config, root: Path = Path("runs")) -> Path:
+    """Make `root/command/name/` with `config.yaml` and `env.json`, and return it; no `name` means date and time.
+
+    Raises ConfigError for a name that exists already or is not a plain folder name.
+    """
+    if name is not None and (not name.strip() or name in {".", ".."} or re.search(r'[/\\\0:*?"<>|]', name)):
+        raise ConfigError(f"'{name}' cannot be the name of a run", "use letters, digits, dots, - and _")
+    folder = root / command
+    folder.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        run = folder / name
+        try:
+            run.mkdir()
+        except FileExistsError:
+            raise ConfigError(f"there is a run of this name already: {run}", "choose another --name") from None
+    else:
+        run = _dated(folder)
+    write_atomic(run / CONFIG, redact(to_yaml(config)))
+    write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
+    return run
+
+
+def _dated(folder: Path) -> Path:
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        run = folder / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            run.mkdir()
+        except FileExistsError:
+            continue
+        return run
+    raise ConfigError(f"a thousand runs began in the same second in {folder}", "give each a --name")
+
+
+def write_metrics(run: Path, metrics: Mapping[str, Any]) -> Path:
+    """Write `metrics.json` into a run's folder and return its path; numpy values become plain ones and NaN becomes null."""
+    path = run / METRICS
+    write_atomic(path, json.dumps(plain(metrics), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy arrays and scalars, paths and tuples as what JSON knows; NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what a number was made: time, command line, versions, hardware, commit. Passwords in URLs are left out."""
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command_line(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "gpus": _gpus(),
+        "commit": _commit(),
+        "versions": _versions(),
+    }
+
+
+def command_line() -> str:
+    """The command that runs now, as one would type it again."""
+    import shlex
+
+    program = Path(sys.argv[0])
+    shown = "deepfer" if program.name in {"deepfer", "deepfer.exe", "__main__.py"} else program.name
+    return redact(shlex.join([shown, *sys.argv[1:]]))
+
+
+def redact(text: str) -> str:
+    """`text` without the user, password and tokens of the URLs in it."""
+    return _SECRET.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    match = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gpus() -> list[str]:
+    """NVIDIA devices by the driver's own list; loading CUDA to ask would cost seconds."""
+    names = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        match = re.search(r"^Model:\s*(.+)$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        names.append(match.group(1).strip() if match else path.parent.name)
+    return names
+
+
+def _commit() -> str | None:
+    """The commit of the working directory's repository, `+` where files were changed; None outside of one."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
