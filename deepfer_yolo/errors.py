@@ -64,6 +64,32 @@ class MissingDependencyError(DeepferError):
         return cls(f"this needs the Python module '{module}', which is not installed", f'pip install "deepfer-yolo[{extra}]"')
 
 
+EXTRA_OF_MODULE = {
+    **dict.fromkeys(("sklearn", "scipy", "matplotlib", "jinja2", "cleanlab"), "eval"),
+    **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
+    **dict.fromkeys(("openvino", "nncf"), "openvino"),
+    **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
+    **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
+    **dict.fromkeys(("fastapi", "uvicorn", "multipart"), "serve"),
+    "paho": "mqtt",
+    "prometheus_client": "prometheus",
+}
+"""Which extra of this package brings a top-level module."""
+
+SYSTEM_LIBRARIES_HINT = "Debian, Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1 · Fedora: dnf install -y mesa-libGL glib2 libxcb"
+"""What OpenCV's ordinary wheel needs from the system."""
+
+
+def explain_import_error(error: ImportError) -> MissingDependencyError | None:
+    """The clear error for a missing extra or system library; None for any other import error."""
+    if "cannot open shared object file" in str(error):
+        return MissingDependencyError(f"a system library is missing: {error}", SYSTEM_LIBRARIES_HINT)
+    module = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and module in EXTRA_OF_MODULE:
+        return MissingDependencyError.for_extra(EXTRA_OF_MODULE[module], module)
+    return None
+
+
 EXIT_GATE_FAILED = 3
 EXIT_SOME_SOURCES_FAILED = 4
 EXIT_INCONCLUSIVE = 5

@@ -81,7 +81,8 @@ def paint_face(
     small = grey.reshape(size, OVERSAMPLING, size, OVERSAMPLING).sum((1, 3)) // OVERSAMPLING**2
     noise = random.randint(2, 16)
     small = small + random.randint(-noise, noise + 1, small.shape)
-    return np.clip(small, 0, 255).astype(np.uint8)
+    face: NDArray[np.uint8] = np.clip(small, 0, 255).astype(np.uint8)
+    return face
 
 
 def paint_csv(path: Path, seed: int, n_train: int, n_val: int, n_test: int = 0) -> None:

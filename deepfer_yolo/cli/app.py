@@ -10,11 +10,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.errors import DeepferError, explain_import_error
 
 COMMANDS = {
-    "Start here": ("demo", "doctor"),
-    "Data": ("convert",),
+    "Start here": ("doctor",),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
 
@@ -59,6 +58,11 @@ def main() -> NoReturn:
         app()
     except DeepferError as error:
         _fail(error, error)
+    except ImportError as error:
+        missing = explain_import_error(error)
+        if missing is None:
+            raise
+        _fail(missing, error)
     except OSError as error:
         from deepfer_yolo.files import explain_os_error
 
