@@ -1,0 +1,83 @@
+"""The one handler: errors become two lines and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepfer_yolo.cli import app as program
+from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, ParityError, explain_import_error
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    def failing_app() -> None:
+        raise error
+
+    monkeypatch.setattr(program, "app", failing_app)
+    monkeypatch.delenv("DEEPFER_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        program.main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (ConfigError("the key is wrong", "try another"), 1, ["error: the key is wrong", "hint: try another"]),
+        (ParityError("they differ"), 3, ["error: they differ"]),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, ["error: the disk is full: /data/x"]),
+        (OSError(errno.EROFS, "Read-only file system", "/data/x"), 1, ["error: the file system is read-only: /data/x"]),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, ["error: ", 'hint: pip install "deepfer-yolo[train]"']),
+        (ImportError("libGL.so.1: cannot open shared object file"), 1, ["error: a system library is missing: libGL.so.1"]),
+    ],
+)
+def test_errors_become_lines_and_a_code(
+    error: BaseException, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, error) == code
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    for line in lines:
+        assert line in shown
+
+
+def test_what_is_unexpected_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing_app() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(program, "app", failing_app)
+    with pytest.raises(ZeroDivisionError):
+        program.main()
+    assert explain_import_error(ModuleNotFoundError("No module named 'surprise'", name="surprise")) is None
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing_app() -> None:
+        raise DeepferError("broken")
+
+    monkeypatch.setattr(program, "app", failing_app)
+    monkeypatch.setenv("DEEPFER_DEBUG", "1")
+    with pytest.raises(DeepferError):
+        program.main()
+
+
+def test_errors_survive_a_process_pool() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(MissingDependencyError.for_extra("train", "torch")))
+    assert isinstance(error, MissingDependencyError)
+    assert error.hint == 'pip install "deepfer-yolo[train]"'
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2), (["doctor", "--nonsense"], 2)])
+def test_the_program_as_a_process(arguments: list[str], code: int) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "deepfer_yolo", *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert answer.returncode == code
+    assert max((len(line) for line in (answer.stdout + answer.stderr).splitlines()), default=0) <= 80

@@ -1,0 +1,54 @@
+"""`deepfer doctor` on this very installation, and on broken ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from deepfer_yolo.cli import doctor
+from deepfer_yolo.cli.app import app
+
+
+def test_doctor_reports_this_installation_as_json() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json", "--sizes"])
+    report = json.loads(result.stdout)
+    assert result.exit_code == (1 if report["problems"] else 0)
+    assert report["libraries"]["opencv"]["version"] == importlib.metadata.version("opencv-python").rsplit(".", 1)[0]
+    assert "CPUExecutionProvider" in report["libraries"]["onnxruntime"]["providers"]
+    assert 100 < report["base_install_mb"] < 650
+    assert report["sizes_mb"]["opencv-python"] > 20
+
+
+def test_the_base_install_needs_no_torch() -> None:
+    base = doctor._closure("")
+    assert {"numpy", "onnxruntime", "opencv-python", "typer"} <= base
+    assert not base & {"torch", "torchvision", "ultralytics", "matplotlib", "scikit-learn"}
+    assert {"torch", "ultralytics", "scikit-learn"} <= doctor._closure("train")
+
+
+def test_a_missing_system_library_is_named_with_the_line_that_installs_it() -> None:
+    error = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
+    (problem,) = doctor._problems({"opencv": {"error": error}})
+    assert "libGL.so.1" in problem
+    assert "apt-get install -y libgl1" in problem
+
+
+def test_two_opencv_wheels_in_one_folder_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name in {"opencv-python", "opencv-python-headless"})
+    (problem,) = doctor._problems({})
+    assert "opencv-python and opencv-python-headless" in problem
+
+
+def test_a_library_that_crashes_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBES", {"opencv": "import os; os.abort()"})
+    report = doctor._examine(with_sizes=False)
+    assert "exit status -6" in report["problems"][0]
+
+
+def test_a_missing_extra_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name != "optuna" and real(name))
+    assert doctor._missing("train") == ["optuna"]

@@ -1,0 +1,78 @@
+"""Files and trees that a failure cannot leave half done."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.files import STAGING_MARK, atomic_path, refuse_existing, sha256_of, staged_tree, write_atomic
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if STAGING_MARK in path.name]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as part:
+            part.write_text("half")
+            raise OSError("interrupted")
+
+    with pytest.raises(OSError, match="interrupted"):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_new_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "ours", b"x")
+    (tmp_path / "plain").write_bytes(b"x")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert sha256_of(tmp_path / "ours") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+
+
+def test_a_tree_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+
+    def fail_half_way() -> None:
+        with staged_tree(target) as staging:
+            (staging / "a").write_text("1")
+            assert not target.exists()
+            raise OSError("interrupted")
+
+    with pytest.raises(OSError, match="interrupted"):
+        fail_half_way()
+    assert not target.exists()
+    assert leftovers(tmp_path) == []
+    with staged_tree(target) as staging:
+        (staging / "a").write_text("1")
+    assert (target / "a").read_text() == "1"
+
+
+def test_overwrite_replaces_the_whole_tree_and_only_when_asked(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with pytest.raises(DeepferError, match="not empty") as refusal, staged_tree(target):
+        pass
+    assert "--overwrite" in str(refusal.value.hint)
+    with staged_tree(target, overwrite=True) as staging:
+        (staging / "new").write_text("new")
+        assert (target / "old").exists()
+    assert sorted(os.listdir(target)) == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["data"]
+
+
+def test_a_file_or_a_link_is_no_destination(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(DeepferError, match="not a folder"):
+            refuse_existing(tmp_path / name, overwrite=True)
