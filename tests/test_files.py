@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -66,8 +65,8 @@ def test_overwrite_replaces_the_whole_tree_and_only_when_asked(tmp_path: Path) -
     with staged_tree(target, overwrite=True) as staging:
         (staging / "new").write_text("new")
         assert (target / "old").exists()
-    assert sorted(os.listdir(target)) == ["new"]
-    assert sorted(os.listdir(tmp_path)) == ["data"]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_file_or_a_link_is_no_destination(tmp_path: Path) -> None:
