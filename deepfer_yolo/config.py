@@ -37,39 +37,73 @@ class AuditConfig(Config):
 
 
 class TrainConfig(Config):
-    """`deepfer train`; names follow Ultralytics where it has one."""
+    """`deepfer train`; names follow Ultralytics where it has one. Shares are of the picture's side, angles are degrees."""
 
+    data: str | None = None
     model: str | None = None
     pretrained: str | None = None
     epochs: int = Field(20, ge=1)
-    imgsz: int = Field(64, ge=32, multiple_of=32)
+    imgsz: int = Field(64, ge=32, le=640, multiple_of=32)
     batch: int = Field(128, ge=2)
     device: str = "cpu"
-    seed: int = Field(0, ge=0)
-    workers: int = Field(2, ge=0, le=64)
+    threads: int = Field(2, ge=1, le=256)
+    seed: int = Field(0, ge=0, lt=2**31)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
+    # The optimiser: SGD with Nesterov momentum, a linear warm-up, a cosine down to lr0 * lrf.
+    lr0: float = Field(0.03, gt=0)
+    lrf: float = Field(0.01, gt=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    ema_epochs: float = Field(1.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
+    fliplr: float = Field(0.5, ge=0, le=1)
+    degrees: float = Field(10.0, ge=0, le=180)
+    translate: float = Field(0.1, ge=0, le=0.9)
+    scale: float = Field(0.2, ge=0, lt=1)
+    shear: float = Field(0.0, ge=0, le=45)
+    brightness: float = Field(0.2, ge=0, le=1)
+    contrast: float = Field(0.2, ge=0, le=1)
+    erasing: float = Field(0.2, ge=0, le=1)
+    mixup: float = Field(0.2, ge=0)
+    # Progressive resolution: the first share of the epochs runs at this side; None keeps imgsz throughout.
+    start_imgsz: int | None = Field(None, ge=32, multiple_of=16)
+    start_share: float = Field(0.5, ge=0, le=1)
 
 
 class EvaluateConfig(Config):
-    """`deepfer evaluate`."""
+    """`deepfer evaluate`. `pictures` is how many mistakes the report shows; `threads` is onnxruntime's."""
 
     split: Split = "val"
     batch: int = Field(64, ge=1)
+    workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(2, ge=1, le=64)
+    replicates: int = Field(2000, ge=100, le=100_000)
     seed: int = Field(0, ge=0)
+    pictures: int = Field(24, ge=0, le=500)
 
 
 class ExportConfig(Config):
-    """`deepfer export`."""
+    """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run."""
 
-    format: str = "onnx"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    format: Literal["onnx"] = "onnx"
+    precision: Literal["fp32"] = "fp32"
+    opset: int = Field(17, ge=13, le=20)
+    batch: int | None = Field(None, ge=1, le=1024)
+    split: Split = "val"
+    pictures: int = Field(4000, ge=1)
 
 
 class PredictConfig(Config):
     """`deepfer predict`."""
 
-    batch: int = Field(64, ge=1)
+    batch: int = Field(64, ge=1, le=4096)
     workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(1, ge=1, le=64)
+    format: Literal["table", "jsonl", "csv"] = "table"
 
 
 class StreamConfig(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.card import METADATA_KEY, Card, no_card, parse_card
+from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.graph import card_of, check_card, io_shapes, read_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
@@ -22,7 +24,9 @@ class Backend(Protocol):
     provider: str
     threads: int
 
-    def run(self, crops: Crops) -> Probs: ...
+    def run(self, crops: Crops) -> Probs:
+        """Probabilities of crops that `check_crops` has passed; n is 1 or more."""
+        ...
 
 
 class OnnxBackend:
@@ -35,34 +39,38 @@ class OnnxBackend:
             raise ModelError(f"unknown provider '{provider}' for {path}", f"known: {', '.join(PROVIDERS)}")
         if PROVIDERS[provider] not in ort.get_available_providers():
             raise MissingDependencyError(f"onnxruntime here has no provider '{provider}'", "deepfer doctor shows which there are")
-        self.card = read_onnx_card(path)
+        model = read_graph(path)
+        self.card = card_of(model, path)
+        check_card(model, self.card, path)
         self.provider = provider
         self.threads = threads
+        self._fixed_n = io_shapes(model, path)[0][0]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[provider]])
+        except Exception as error:  # onnxruntime's exception types share no base class of their own
+            raise ModelError(f"{path}: onnxruntime refuses the graph: {str(error).splitlines()[0]}", "export it again with: deepfer export") from None
 
     def run(self, crops: Crops) -> Probs:
+        """See `Backend.run`."""
+        if self._fixed_n is not None and len(crops) != self._fixed_n:
+            return in_batches(self.run, crops, self._fixed_n)
         probs: Probs = self._session.run(["probs"], {"image": crops})[0]
         return probs
 
 
+def in_batches(run: Callable[[Crops], Probs], crops: Crops, n: int) -> Probs:
+    """Answers of a model whose batch is fixed at `n`: the last batch is padded with blank pictures, whose answers are dropped."""
+    padded = np.concatenate([crops, np.zeros((-len(crops) % n, *crops.shape[1:]), np.uint8)])
+    return np.concatenate([run(padded[start : start + n]) for start in range(0, len(padded), n)])[: len(crops)]
+
+
 def read_onnx_card(path: Path) -> Card:
     """The card inside an ONNX file's metadata; raises ModelError where the file or its card cannot be used."""
-    import onnx
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError:
-        raise
-    except Exception as error:  # protobuf raises its own types, which differ by version
-        raise ModelError(f"{path} is not a readable ONNX file: {error}", "export it again with: deepfer export") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in metadata:
-        raise no_card(path)
-    return parse_card(metadata[METADATA_KEY], str(path))
+    return card_of(read_graph(path), path)
 
 
 def check_crops(crops: Crops, card: Card) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import write_atomic
 
@@ -116,6 +118,11 @@ def write_sidecar(card: Card, model: Path) -> Path:
     path = sidecar_path(model)
     write_atomic(path, card.to_json(indent=1) + "\n")
     return path
+
+
+def producer(*distributions: str) -> dict[str, str]:
+    """Versions of what made a file: this package and the named distributions."""
+    return {"deepfer-yolo": __version__} | {name: version(name) for name in distributions}
 
 
 def no_card(model: Path) -> ModelError:

@@ -1,0 +1,59 @@
+"""`deepfer export`: a checkpoint to a file that runs without torch, with its card and its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
+
+if TYPE_CHECKING:
+    from deepfer_yolo.export.job import Export
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it.", show_default=False)],
+    file_format: Annotated[str | None, typer.Option("--format", help="onnx.", show_default="onnx")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set whose pictures prove parity.", show_default="painted faces")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")] = None,
+    out: Annotated[Path | None, typer.Option(help="Name of the new file.", show_default="beside MODEL")] = None,
+    batch: Annotated[int | None, typer.Option(help="Fix the number of pictures a call.", show_default="dynamic")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="17")] = None,
+    config: ConfigOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write MODEL in a deployable form, and prove that it answers alike.
+
+    The file takes uint8 RGB pictures (n, S, S, 3) and gives probabilities; its card, golden answers and parity result are inside. Where
+    parity fails nothing is written and the exit code is 3.
+
+    Example: deepfer export best.pt --format onnx --data datasets/fer2013
+    """
+    from deepfer_yolo.cli.output import print_json, stderr
+    from deepfer_yolo.config import ExportConfig, resolve
+
+    flags = {"format": file_format, "split": split, "pictures": pictures, "batch": batch, "opset": opset}
+    settings = resolve(ExportConfig, config, flags)
+    from deepfer_yolo.export.job import export_model
+
+    if data is None:
+        stderr().print("no --data: parity is proven on painted faces only")
+    result = export_model(model, settings, out=out, data=data, overwrite=overwrite)
+    if as_json:
+        card = result.card.model_dump(mode="json", exclude={"golden"})
+        print_json({"path": str(result.path), "n_bytes": result.n_bytes, "card": card, "parity": result.parity.to_dict()})
+    else:
+        _print(result)
+
+
+def _print(result: Export) -> None:
+    parity = result.parity
+    print(f"{result.path}  {result.n_bytes / 1e6:.2f} MB  {result.card.precision}")
+    print(f"parity on {parity.pictures}:")
+    print(f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}")
+    for tie in parity.ties:
+        print(f"  tie: {tie['picture']}: {tie['reference']} became {tie['candidate']}, {tie['margin']:.1e} apart")

@@ -1,0 +1,247 @@
+"""Cards for models that have none: a stock YOLO-cls checkpoint, or a classifier ONNX made by someone else."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepfer_yolo.errors import ConfigError, ModelError
+from deepfer_yolo.files import atomic_path, sha256_of
+from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, producer, sidecar_path, write_sidecar
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.golden import make_golden
+from deepfer_yolo.runtime.graph import INPUT, OUTPUT, put_card, read_graph, value_shape
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
+PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the person knows about a model; None where the file itself must say it. `mean` and `std` are in 0..1, by channel."""
+
+    labels: tuple[str, ...] | None = None
+    size: int | None = None
+    colour: str | None = None
+    native_px: int | None = None
+    name: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    answers: str | None = None
+
+
+def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) -> tuple[Path, Card]:
+    """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by `facts`."""
+    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+
+    target = sidecar_path(checkpoint)
+    if target.exists() and not overwrite:
+        raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
+    network = load_checkpoint(checkpoint)
+    labels = tuple(str(network.names[i]) for i in range(len(network.names)))
+    if facts.labels is not None and facts.labels != labels:
+        raise ConfigError(f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out")
+    size = facts.size or _trained_size(getattr(network, "args", None))
+    if size is None:
+        raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
+    card = _card(replace(facts, labels=labels, size=size), checkpoint)
+    card = card.model_copy(update={"file_sha256": sha256_of(checkpoint)})
+    old = target.read_bytes() if target.exists() else None
+    write_sidecar(card, checkpoint)
+    try:
+        card = card.model_copy(update={"golden": make_golden(TorchClassifier(checkpoint).predict, card.input.size)})
+    except Exception:
+        # The card was written so that the checkpoint could be opened; a checkpoint that cannot answer must not keep it.
+        target.unlink() if old is None else target.write_bytes(old)
+        raise
+    return write_sidecar(card, checkpoint), card
+
+
+def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False) -> Card:
+    """Write `source` with a card as the new file `out`.
+
+    A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in front, and a softmax
+    behind where it answers with logits; what the file does not say itself must be in `facts`. Raises ModelError for any other form.
+    """
+    if out.exists() and not overwrite:
+        raise ModelError(f"the file exists: {out}", "name another one with --out, or add --overwrite")
+    if out.suffix != ".onnx":
+        raise ModelError(f"an ONNX model must be named .onnx, not {out.name}", "change --out")
+    model = read_graph(source)
+    if any(entry.key == METADATA_KEY for entry in model.metadata_props) and not overwrite:
+        raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
+    facts = _complete(model, facts, source)
+    if _is_foreign(model, source):
+        model = wrap(model, facts, source)
+    card = _card(facts, source)
+    with atomic_path(out) as part:
+        card = put_card(model, card)
+        part.write_bytes(model.SerializeToString())
+        classifier = Classifier(part)
+        _check_batches(classifier, source)
+        card = put_card(model, card.model_copy(update={"golden": make_golden(classifier.predict, card.input.size)}))
+        part.write_bytes(model.SerializeToString())
+    return card
+
+
+def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
+    """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a prefix."""
+    from onnx import TensorProto, compose, helper
+
+    answers = facts.answers or ("probs" if _ends_in_softmax(model) else None)
+    if answers is None:
+        raise ModelError(f"{source} does not end in a softmax, so what its numbers are is unknown", "say it: --answers logits, or --answers probs")
+    if facts.mean is None or facts.std is None:
+        raise ModelError(
+            f"{source} does not say how its input is scaled", "say it: --mean 0,0,0 --std 1,1,1 for plain 0..1 (channels red, green, blue)"
+        )
+    inner = compose.add_prefix(model, "inner/")
+    graph = inner.graph
+    value_in, value_out = _inputs(graph)[0], graph.output[0]
+    n_labels = len(facts.labels or ())
+    mean = np.array(facts.mean, np.float32).reshape(1, 3, 1, 1)
+    std = np.array(facts.std, np.float32).reshape(1, 3, 1, 1)
+    graph.initializer.extend(
+        helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel().tolist())
+        for name, array in {"scale": np.array([255.0]), "mean": mean, "std": std}.items()
+    )
+    before = [
+        helper.make_node("Transpose", [INPUT], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["floats", "scale"], ["unit"]),
+        helper.make_node("Sub", ["unit", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], [value_in.name]),
+    ]
+    last = "Softmax" if answers == "logits" else "Identity"
+    after = [helper.make_node(last, [value_out.name], [OUTPUT])]
+    if last == "Softmax":
+        after[0].attribute.append(helper.make_attribute("axis", 1))
+    nodes = [*before, *graph.node, *after]
+    batch = value_shape(value_in)[0]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    size = facts.size
+    graph.input.append(helper.make_tensor_value_info(INPUT, UINT8, [batch or "n", size, size, 3]))
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, FLOAT, [batch or "n", n_labels]))
+    del inner.metadata_props[:]
+    return inner
+
+
+def _card(facts: Facts, source: Path) -> Card:
+    if facts.labels is None or facts.size is None:
+        raise ModelError(f"{source}: a card needs labels and a size")
+    spec = InputSpec.model_validate({"size": facts.size, "colour": facts.colour or "rgb", "native_px": facts.native_px})
+    return Card(name=facts.name or source.stem, labels=facts.labels, input=spec, producer=producer())
+
+
+def _trained_size(arguments: Any) -> int | None:
+    """The side in pixels that Ultralytics really trained at: its own rounding up to a multiple of 32, which args.yaml hides."""
+    imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
+    return -(-imgsz // 32) * 32 if isinstance(imgsz, int) and imgsz > 0 else None
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
+    """Whether the graph takes float planes; raises ModelError for a form that is neither that nor this program's own."""
+    inputs, outputs = _inputs(model.graph), list(model.graph.output)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"{source} has {len(inputs)} inputs and {len(outputs)} outputs; a classifier has one of each")
+    shape_in, shape_out = value_shape(inputs[0]), value_shape(outputs[0])
+    kinds = (inputs[0].type.tensor_type.elem_type, outputs[0].type.tensor_type.elem_type)
+    if (inputs[0].name, outputs[0].name, kinds) == (INPUT, OUTPUT, (UINT8, FLOAT)):
+        return False
+    if kinds != (FLOAT, FLOAT) or len(shape_in) != 4 or shape_in[1] != 3 or len(shape_out) != 2:
+        raise ModelError(
+            f"{source} takes {shape_in} and gives {shape_out}: only float32 (n, 3, S, S) to (n, labels) can be wrapped",
+            "export the model with planes first and one row of numbers a picture",
+        )
+    return True
+
+
+def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
+    """`facts` filled from the graph's shapes and from Ultralytics' metadata, whose values are Python literals."""
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    shape = value_shape(_inputs(model.graph)[0]) if _inputs(model.graph) else ()
+    sides = [side for side in (shape[2:4] if len(shape) == 4 and shape[1] == 3 else shape[1:3]) if side]
+    size = facts.size or (sides[0] if sides else None)
+    labels = facts.labels
+    if labels is None and "names" in said:
+        labels = _literal_names(said["names"], source)
+    if labels is None:
+        raise ModelError(f"{source} does not say its labels", "name them in the model's order: --labels angry,disgust,…")
+    n_outputs = value_shape(model.graph.output[0])[-1:]
+    if n_outputs and n_outputs[0] not in {None, len(labels)}:
+        raise ConfigError(f"{source} gives {n_outputs[0]} numbers a picture, but there are {len(labels)} labels: {', '.join(labels)}")
+    if size is None:
+        raise ModelError(f"{source} does not say its input size", "name it: --size 64")
+    if sides and any(side != size for side in sides):
+        raise ConfigError(f"{source} takes {shape}, not pictures of {size}×{size}", "leave --size out")
+    if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):
+        # Ultralytics' classification transform divides by 255 and normalises by nothing since 8.0.
+        facts = replace(facts, mean=facts.mean or (0.0, 0.0, 0.0), std=facts.std or (1.0, 1.0, 1.0))
+    return replace(facts, labels=labels, size=size)
+
+
+def _literal_names(text: str, source: Path) -> tuple[str, ...]:
+    try:
+        names = ast.literal_eval(text)
+        return tuple(str(names[i]) for i in range(len(names)))
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+        raise ModelError(f"{source}: its metadata 'names' is not a mapping from index to label", "name them: --labels angry,disgust,…") from None
+
+
+def _ends_in_softmax(model: onnx.ModelProto) -> bool:
+    makers = {name: node for node in model.graph.node for name in node.output}
+    name = model.graph.output[0].name
+    for _ in range(8):
+        node = makers.get(name)
+        if node is None:
+            return False
+        if node.op_type == "Softmax":
+            return True
+        if node.op_type not in PASS_THROUGH:
+            return False
+        name = node.input[0]
+    return False
+
+
+def _check_batches(classifier: Classifier, source: Path) -> None:
+    """Refuse a graph that says its batch is dynamic and answers otherwise when pictures come together."""
+    size = classifier.card.input.size
+    crops: Any = np.random.RandomState(0).randint(0, 256, (3, size, size, 3)).astype(np.uint8)
+    together = classifier.predict(crops)
+    alone = np.concatenate([classifier.predict(crops[i : i + 1]) for i in range(3)])
+    if together.shape != alone.shape or float(np.abs(together - alone).max()) > 1e-4:
+        raise ModelError(f"{source} answers otherwise when pictures come in one batch: its batch is fixed inside", "export it with a dynamic batch")
+
+
+def parse_numbers(text: str | None, flag: str) -> tuple[float, float, float] | None:
+    """Three numbers from ``a,b,c``; raises ConfigError that names the flag."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{flag}: three numbers such as 0.485,0.456,0.406 are needed, not {text!r}") from None
+    return red, green, blue
+
+
+def parse_labels(text: str | None) -> tuple[str, ...] | None:
+    """Labels from ``a,b,c``."""
+    return None if text is None else _trimmed(text.split(","))
+
+
+def _trimmed(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for part in parts)

@@ -1,0 +1,71 @@
+"""The pictures that two models are compared on: real ones from a data set, painted ones where no data set was named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfer_yolo.data.images import load_image
+from deepfer_yolo.data.manifest import Row, read_dataset_json, read_manifest
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.records import Image
+
+PAINTED_SEED = 500
+PAINTED_N = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Pictures with their names; `truth` is int64 indices into the labels, or None for painted ones, which prove no accuracy."""
+
+    images: tuple[Image, ...]
+    names: tuple[str, ...]
+    truth: NDArray[np.int64] | None
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_pictures(dataset: Path, split: str, labels: Sequence[str], limit: int, seed: int = 0) -> Pictures:
+    """At most `limit` pictures of one split, each label in its share of the split. Raises DatasetError for a label the model does not know."""
+    rows = [row for row in read_manifest(dataset) if row.split == split]
+    if not rows:
+        raise DatasetError(f"{dataset} has no pictures in the split '{split}'", "name another one with --split")
+    unknown = sorted({row.label for row in rows} - set(labels))
+    if unknown:
+        raise DatasetError(f"{dataset}: the model does not know the label {', '.join(unknown)}", f"its labels: {', '.join(labels)}")
+    chosen = stratify(rows, limit, seed)
+    images = tuple(load_image(dataset / row.path) for row in chosen)
+    index = {label: i for i, label in enumerate(labels)}
+    truth = np.array([index[row.label] for row in chosen], np.int64)
+    name = read_dataset_json(dataset).get("name", dataset.name)
+    return Pictures(images, tuple(row.path for row in chosen), truth, f"{len(chosen):,} of {len(rows):,} pictures of {name}, split {split}")
+
+
+def paint_pictures(n: int = PAINTED_N, seed: int = PAINTED_SEED) -> Pictures:
+    """Painted faces, for when there is no data set: they prove equal arithmetic, not equal accuracy."""
+    faces, labels = paint_faces(seed, n)
+    images = tuple(np.repeat(face[:, :, None], 3, axis=2) for face in faces)
+    return Pictures(images, tuple(f"painted {i} ({label})" for i, label in enumerate(labels)), None, f"{n} painted faces (no data set named)")
+
+
+def stratify(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
+    """`limit` rows in manifest order, each label in its share rounded up; all of them where there are not more."""
+    if len(rows) <= limit:
+        return list(rows)
+    by_label: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_label.setdefault(row.label, []).append(i)
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in sorted(by_label):
+        members = by_label[label]
+        share = min(len(members), -(-len(members) * limit // len(rows)))
+        chosen += random.permutation(members)[:share].tolist()
+    return [rows[i] for i in sorted(chosen)]

@@ -1,0 +1,100 @@
+"""`deepfer predict`: many picture files to labels, decoded in threads while the model works on the batch before."""
+
+from __future__ import annotations
+
+import glob
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepfer_yolo.data.images import SUFFIXES, load_image
+from deepfer_yolo.errors import DatasetError, SourceError
+from deepfer_yolo.files import explain_os_error
+from deepfer_yolo.records import Crops, Prediction
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.preprocess import to_input
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """One picture file with what the model says, or with the error that kept it from being read."""
+
+    path: Path
+    prediction: Prediction | None = None
+    error: str | None = None
+
+
+def find_pictures(sources: Sequence[str]) -> list[Path]:
+    """The picture files behind files, folders (searched through, sorted) and glob patterns, in the order named.
+
+    A named file is kept even where it does not exist: its error belongs into its row. Raises SourceError for a folder or a pattern
+    without pictures.
+    """
+    found: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif not path.exists() and glob.has_magic(source):
+            inside = sorted(
+                Path(p)
+                for p in glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+                if Path(p).is_file()
+            )
+        else:
+            inside = [path]
+        if not inside:
+            raise SourceError(f"no pictures in {source}", f"known suffixes: {' '.join(sorted(SUFFIXES))}")
+        found += inside
+    return found
+
+
+def predict_pictures(paths: Sequence[Path], classifier: Classifier, *, batch: int = 64, workers: int = 2) -> Iterator[Labelled]:
+    """One `Labelled` a path, in order. At most `workers` + 2 batches are in memory."""
+    spec = classifier.card.input
+    chunks = [paths[start : start + batch] for start in range(0, len(paths), batch)]
+    pending: deque[Future[tuple[Crops, list[str | None]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            ahead = iter(chunks)
+            for chunk in chunks:
+                while len(pending) < workers + 1 and (upcoming := next(ahead, None)) is not None:
+                    pending.append(pool.submit(_decode, upcoming, spec))
+                crops, errors = pending.popleft().result()
+                yield from _label(chunk, crops, errors, classifier)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _decode(paths: Sequence[Path], spec: InputSpec) -> tuple[Crops, list[str | None]]:
+    """The readable pictures of one batch as crops (m, S, S, 3), and an error or None for each path."""
+    crops = np.empty((len(paths), spec.size, spec.size, 3), np.uint8)
+    errors: list[str | None] = []
+    n = 0
+    for path in paths:
+        try:
+            crops[n] = to_input(load_image(path), spec)
+        except DatasetError as error:
+            errors.append(error.message.removeprefix(f"{path}: "))
+        except OSError as error:
+            known = explain_os_error(error)
+            errors.append(known.message.removesuffix(f": {error.filename}") if known else str(error))
+        else:
+            errors.append(None)
+            n += 1
+    return crops[:n], errors
+
+
+def _label(paths: Sequence[Path], crops: Crops, errors: Sequence[str | None], classifier: Classifier) -> Iterator[Labelled]:
+    probs = iter(classifier.predict(crops))
+    for path, error in zip(paths, errors, strict=True):
+        if error is None:
+            yield Labelled(path, Prediction(next(probs), classifier.labels))
+        else:
+            yield Labelled(path, error=error)
