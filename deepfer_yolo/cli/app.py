@@ -15,6 +15,7 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 COMMANDS = {
     "Start here": ("doctor",),
     "Measure": ("evaluate",),
+    "Data": ("convert",),
     "Models": ("export", "verify", "card", "predict"),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""

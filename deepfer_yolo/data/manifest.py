@@ -23,7 +23,8 @@ DATASET = "dataset.json"
 @dataclass(frozen=True, slots=True)
 class Row:
     """One picture. `path` is relative to the data set, with forward slashes; `sha256` is of the file's bytes;
-    `votes` are counts by label joined as ``label:count`` with blanks, or empty; `source_id` names the origin (FER2013: the row index)."""
+    `votes` are counts by label joined as ``label:count`` with blanks, or empty; `source_id` names the origin (FER2013: the row index).
+    """
 
     path: str
     split: str

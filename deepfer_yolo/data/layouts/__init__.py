@@ -1,1 +1,1 @@
-"""One reader a layout."""
+"""One reader a layout: each recognises its layout and turns it into items."""

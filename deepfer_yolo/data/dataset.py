@@ -1,0 +1,84 @@
+"""How the other rooms read a data set folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepfer_yolo.data.images import load_image
+from deepfer_yolo.data.manifest import MANIFEST, Row, read_dataset_json, read_manifest
+from deepfer_yolo.data.ordered import map_in_order
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.records import Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A data set folder that has been opened. `labels` are alphabetical: the class index order of folders and models."""
+
+    root: Path
+    name: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    all_rows: tuple[Row, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold a picture, in the order train, val, test."""
+        present = {row.split for row in self.all_rows}
+        return tuple(split for split in ("train", "val", "test") if split in present)
+
+    def rows(self, split: str) -> list[Row]:
+        """The pictures of one split in the manifest's order. Raises DatasetError where there are none."""
+        found = [row for row in self.all_rows if row.split == split]
+        if not found:
+            raise DatasetError(
+                f"{self.root} has no '{split}' split; it has {', '.join(self.splits) or 'no pictures'}",
+                f"convert the source again with a '{split}' part, or name another split",
+            )
+        return found
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Pictures by label in one split, 0 for a label that it lacks."""
+        found = Counter(row.label for row in self.all_rows if row.split == split)
+        return {label: found[label] for label in self.labels}
+
+    def path(self, row: Row) -> Path:
+        """Where a row's picture is."""
+        return self.root / row.path
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The data set folder at `folder`, its manifest read and checked. Raises DatasetError with the convert command where it is something else."""
+    folder = Path(folder)
+    if not folder.exists():
+        raise DatasetError(f"no such data set: {folder}", "deepfer convert SOURCE DEST makes one")
+    if not folder.is_dir() or not (folder / MANIFEST).is_file():
+        kind = "folder of pictures without a manifest" if folder.is_dir() else "file"
+        target = folder.name.split(".")[0] or "dataset"
+        raise DatasetError(f"{folder} is a {kind}, not a data set folder", f"deepfer convert {folder} datasets/{target}")
+    content = read_dataset_json(folder)
+    rows = read_manifest(folder)
+    for key in ("name", "labels", "fingerprint"):
+        if key not in content:
+            raise DatasetError(f"{folder}/dataset.json has no '{key}'", "convert the source again")
+    labels = tuple(sorted(content["labels"]))
+    unknown = {row.label for row in rows} - set(labels)
+    if unknown:
+        raise DatasetError(f"{folder}/{MANIFEST}: label '{min(unknown)}' is not among those of dataset.json", "convert the source again")
+    return Dataset(folder, content["name"], labels, content["fingerprint"], tuple(rows))
+
+
+def load_images(dataset: Dataset, rows: Sequence[Row], workers: int = 2) -> Iterator[Image]:
+    """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError with the path."""
+
+    def load(row: Row) -> Image:
+        path = dataset.path(row)
+        try:
+            return load_image(path)
+        except FileNotFoundError:
+            raise DatasetError(f"{path}: named in {MANIFEST}, and not there", "convert the source again") from None
+
+    return map_in_order(load, rows, workers)

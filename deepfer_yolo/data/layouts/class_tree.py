@@ -1,0 +1,62 @@
+"""A plain tree of class folders, with or without split folders above them.
+
+    train/happy/a.jpg        happy/a.jpg
+    val/sad/b.png            sad/b.png
+
+Split folders may be spelt train, training, val, valid, validation, test, testing; class folders in any spelling that `emotions.py` knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepfer_yolo.data.images import SUFFIXES
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading
+from deepfer_yolo.data.walk import walk_files
+from deepfer_yolo.emotions import canonical_label
+from deepfer_yolo.errors import DatasetError
+
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+
+
+def matches(source: Path) -> bool:
+    """True for a folder that holds split folders, or a folder with a known label's name."""
+    if not source.is_dir():
+        return False
+    names = [path.name for path in source.iterdir() if path.is_dir()]
+    return any(name.lower() in SPLIT_NAMES or canonical_label(name) for name in names)
+
+
+def read(reading: Reading) -> Iterator[Item]:
+    """The pictures in sorted order; `source_id` is the path inside the tree."""
+    root = reading.source
+    folders = _class_folders(root)
+    if not folders:
+        raise DatasetError(f"{root} holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture")
+    for position, (split, folder) in enumerate(folders):
+        files = [path for path in walk_files(folder, reading.problems) if path.suffix.lower() in SUFFIXES]
+        if not files:
+            reading.problems.add(str(folder), "empty class folder")
+        for done, path in enumerate(files):
+            inside = path.relative_to(root).as_posix()
+            reading.fraction = (position + done / len(files)) / len(folders)
+            yield Item(folder.name, split, path.stem, inside, file=path, source_id=inside)
+
+
+def _class_folders(root: Path) -> list[tuple[str, Path]]:
+    children = _folders(root)
+    splits = [child for child in children if child.name.lower() in SPLIT_NAMES]
+    if not splits:
+        return [("", child) for child in children]
+    stray = [child.name for child in children if child not in splits and canonical_label(child.name)]
+    if stray:
+        raise DatasetError(f"{root} holds both split folders and class folders ({', '.join(stray)})", "move the class folders into a split folder")
+    return [(SPLIT_NAMES[split.name.lower()], folder) for split in splits for folder in _folders(split)]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+LAYOUT = Layout(name="class-tree", title="", source="", licence="unknown", matches=matches, read=read)

@@ -1,0 +1,40 @@
+"""What is wrong with a source, collected so that it is reported in one go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deepfer_yolo.errors import DatasetError
+
+SHOWN = 20
+KEPT = 1000
+
+
+@dataclass(slots=True)
+class Problems:
+    """Everything found wrong so far, each with its place (`file, line 7`); the first KEPT are remembered, all are counted."""
+
+    found: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, place: str, what: str) -> None:
+        """Note one problem."""
+        self.count += 1
+        if len(self.found) < KEPT:
+            self.found.append(f"{place}: {what}")
+
+    def raise_if_any(self, hint: str) -> None:
+        """Raise one DatasetError that lists the problems, SHOWN of them at most, with their number."""
+        if not self.count:
+            return
+        lines = [printable(line) for line in self.found[:SHOWN]]
+        if self.count == 1:
+            raise DatasetError(lines[0], hint)
+        if self.count > SHOWN:
+            lines.append(f"… and {self.count - SHOWN:,} more")
+        raise DatasetError("\n  ".join([f"{self.count:,} problems", *lines]), hint)
+
+
+def printable(text: str) -> str:
+    """`text` without line breaks, control characters or broken bytes, so that a hostile file name cannot write to the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
