@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-import typer.main
 import yaml
 
 from deepfer_yolo import config as config_module
-from deepfer_yolo.cli.app import COMMANDS, app
+from deepfer_yolo.cli.app import COMMANDS
 from deepfer_yolo.config import Config, configs_dir, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "deepfer_yolo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [name for names in COMMANDS.values() for name in names]
-GROUP = typer.main.get_command(app)
 SECTIONS = {
     name.removesuffix("Config").lower(): section
     for name, section in inspect.getmembers(config_module, inspect.isclass)
@@ -30,28 +30,34 @@ SECTIONS = {
 }
 
 
-def leaves() -> list[tuple[str, object]]:
-    """Every command and subcommand with its full name."""
-    found: list[tuple[str, object]] = []
-    todo = [((name,), command) for name, command in GROUP.commands.items()]  # type: ignore[attr-defined]
-    while todo:
-        words, command = todo.pop()
-        children = getattr(command, "commands", None)
-        if children:
-            todo += [((*words, name), child) for name, child in children.items()]
-        else:
-            found.append((" ".join(words), command))
-    return sorted(found)
+def load_reference() -> ModuleType:
+    """The script that writes the README's command reference."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize(("name", "command"), leaves(), ids=[name for name, _ in leaves()])
-def test_every_command_and_option_has_help_and_stands_in_the_readme(name: str, command: object) -> None:
-    text = command.help or ""  # type: ignore[attr-defined]
-    assert text.strip(), f"{name} has no help"
-    assert f"deepfer {name.split(maxsplit=1)[0]}" in text, f"the help of {name} ends in no example"
+REFERENCE = load_reference()
+LEAVES = {" ".join(words): command for words, command in REFERENCE.leaves()}
+
+
+def test_the_readmes_reference_is_current() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"deepfer {name}" in readme, f"README.md does not name deepfer {name}"
-    for parameter in command.params:  # type: ignore[attr-defined]
+    assert REFERENCE.insert(readme) == readme, "run: .venv/bin/python docs/reference.py"
+    assert all(f"<code>deepfer {name}</code>" in readme for name in LEAVES)
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES))
+def test_every_command_and_option_has_help_with_an_example(name: str) -> None:
+    command = LEAVES[name]
+    text = command.help or ""
+    assert text.strip(), f"{name} has no help"
+    assert "Example" in text, f"the help of {name} has no example"
+    assert f"deepfer {name}" in text, f"the example of {name} does not call it"
+    for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
 
 
@@ -100,10 +106,9 @@ def test_every_preset_loads_and_gives_a_reason_a_line(path: Path) -> None:
             assert "#" in line, f"{path}: '{line}' gives no reason"
 
 
-def test_public_names_are_sorted_and_all_load() -> None:
+def test_public_names_all_load() -> None:
     import deepfer_yolo
 
-    assert deepfer_yolo.__all__ == sorted(deepfer_yolo.__all__)
     for name in deepfer_yolo.__all__:
         assert getattr(deepfer_yolo, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
