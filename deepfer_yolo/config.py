@@ -32,8 +32,11 @@ class ConvertConfig(Config):
 class AuditConfig(Config):
     """`deepfer audit`: the thresholds behind each finding."""
 
+    fail_on: Literal["error", "warning", "never"] = "error"
     min_per_class: int = Field(20, ge=1)
     max_imbalance: float = Field(20.0, ge=1)
+    min_contrast: float = Field(4.0, ge=0)
+    workers: int = Field(2, ge=1, le=64)
 
 
 class TrainConfig(Config):
@@ -84,6 +87,7 @@ class EvaluateConfig(Config):
     replicates: int = Field(2000, ge=100, le=100_000)
     seed: int = Field(0, ge=0)
     pictures: int = Field(24, ge=0, le=500)
+    labels: Literal["same", "intersect"] = "same"
 
 
 class ExportConfig(Config):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from deepfer_yolo.painted import paint_csv
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.painted import paint_csv, paint_faces
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,3 +42,80 @@ def painted_dataset(painted_csv: Path, tmp_path_factory: pytest.TempPathFactory)
     target = tmp_path_factory.mktemp("dataset") / "painted"
     convert(painted_csv, target, ConvertConfig())
     return target
+
+
+@pytest.fixture(scope="session")
+def write_linear_model() -> Callable[..., Path]:
+    """A function that writes a small real classifier: softmax of weights (C, S·S·3) times pixels / 255, plus bias (C,), as ONNX with a card."""
+
+    def write(path: Path, weights: NDArray[np.float32], bias: NDArray[np.float32], labels: Sequence[str] = EMOTIONS, name: str = "linear") -> Path:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec
+
+        size = round((weights.shape[1] / 3) ** 0.5)
+        nodes = [
+            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["float"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
+            helper.make_node("Softmax", ["logits"], ["probs"], axis=1),
+        ]
+        values = [numpy_helper.from_array((weights / 255).astype(np.float32), "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")]
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", size, size, 3])
+        probs = helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["n", len(labels)])
+        model = helper.make_model(helper.make_graph(nodes, "linear", [image], [probs], values), opset_imports=[helper.make_opsetid("", 17)])
+        model.ir_version = 9
+        card = Card(name=name, labels=tuple(labels), input=InputSpec(size=size, colour="grey"))
+        helper.set_model_props(model, {METADATA_KEY: card.to_json()})
+        onnx.save(model, str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def fitted_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (7, 24·24·3) and bias of a logistic regression on painted faces: better than chance, far from perfect."""
+    from sklearn.linear_model import LogisticRegression
+
+    faces, labels = paint_faces(seed=11, n=1400, size=24)
+    fitted = LogisticRegression(C=0.05, max_iter=60, tol=1e-2).fit(faces.reshape(len(faces), -1) / 255.0, labels)
+    spread = np.repeat(fitted.coef_ / 3, 3, axis=1)
+    return spread.astype(np.float32), fitted.intercept_.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def linear_model(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_linear_model: Callable[..., Path],
+    fitted_weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> Path:
+    """An ONNX classifier of painted faces that opens in milliseconds. Treat it as read-only."""
+    return write_linear_model(tmp_path_factory.mktemp("linear") / "linear.onnx", *fitted_weights)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock YOLO-cls checkpoint (32 px, seven labels) with its card beside it; random weights, but sharp answers. Treat it as read-only."""
+    import torch
+
+    from deepfer_yolo.runtime.card import Card, InputSpec, write_sidecar
+    from deepfer_yolo.yolo import build_model
+
+    torch.manual_seed(3)
+    network = build_model("yolo26n-cls", len(EMOTIONS))
+    network.names = dict(enumerate(EMOTIONS))
+    network.args = {"imgsz": 32}
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+    faces = torch.from_numpy(paint_faces(seed=5, n=70, size=32)[0]).float()[:, None].expand(-1, 3, -1, -1) / 255
+    with torch.no_grad():
+        # Normalisation that has seen data keeps the signal of random layers alive; the last layer then answers decidedly.
+        network.train()(faces)
+        network.eval().model[-1].linear.weight.mul_(40)
+    path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
+    torch.save({"model": network.half(), "ema": None, "train_args": {"imgsz": 32}}, path)
+    write_sidecar(Card(name="random", labels=EMOTIONS, input=InputSpec(size=32, colour="grey", native_px=48)), path)
+    return path

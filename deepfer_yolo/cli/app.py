@@ -14,8 +14,9 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 
 COMMANDS = {
     "Start here": ("doctor",),
+    "Train": ("train",),
     "Measure": ("evaluate",),
-    "Data": ("convert",),
+    "Data": ("convert", "audit"),
     "Models": ("export", "verify", "card", "predict"),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""

@@ -1,0 +1,108 @@
+"""A classifier over one split of a data set: its probabilities, the labels, and which picture each row is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfer_yolo.data.dataset import Dataset, load_images
+from deepfer_yolo.data.manifest import MANIFEST, Row
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.records import Image, Probs
+from deepfer_yolo.runtime.classifier import Classifier
+
+LabelRule = Literal["same", "intersect"]
+OnProgress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a model says about a split. `targets` (n,) index `labels`, which are the columns of `probs` (n, C); rows as in the manifest."""
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    targets: NDArray[np.int64]
+    probs: Probs
+
+    @property
+    def paths(self) -> list[str]:
+        """The pictures' paths, relative to the data set."""
+        return [row.path for row in self.rows]
+
+
+def score_dataset(
+    classifier: Classifier,
+    dataset: Dataset,
+    split: str,
+    batch: int = 64,
+    on_progress: OnProgress | None = None,
+    *,
+    label_rule: LabelRule = "same",
+    workers: int = 2,
+) -> Scores:
+    """Run `classifier` over the pictures of `split`, in the manifest's order; labels are matched by name, never by place.
+
+    `label_rule="intersect"` keeps the pictures and the columns of the labels that both know, and scales each row back to 1.
+    Raises DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
+    """
+    labels = common_labels(classifier.labels, dataset.labels, label_rule)
+    rows = tuple(row for row in dataset.rows(split) if row.label in labels)
+    if not rows:
+        raise DatasetError(f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}")
+    check_files(dataset, rows)
+    targets = np.array([labels.index(row.label) for row in rows], np.int64)
+    probs = np.empty((len(rows), len(classifier.labels)), np.float32)
+    done = 0
+    for images in in_batches(load_images(dataset, rows, workers), batch):
+        probs[done : done + len(images)] = classifier.predict_images(images)
+        done += len(images)
+        if on_progress is not None:
+            on_progress(done, len(rows))
+    every = {label: i for i, label in enumerate(classifier.labels)}
+    check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
+    return Scores(rows, labels, targets, columns(probs, [every[label] for label in labels]))
+
+
+def common_labels(model: Sequence[str], dataset: Sequence[str], rule: LabelRule = "same") -> tuple[str, ...]:
+    """The labels to score on, in the model's order. Raises DatasetError that names the difference."""
+    only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]
+    shared = tuple(label for label in model if label in dataset)
+    if rule == "same" and (only_model or only_dataset):
+        parts = [f"{who} alone knows {', '.join(names)}" for who, names in (("the model", only_model), ("the data set", only_dataset)) if names]
+        raise DatasetError(f"the labels differ: {'; '.join(parts)}", "add --labels intersect to score the labels that both know")
+    if len(shared) < 2:
+        raise DatasetError(f"the model knows {', '.join(model)}, the data set {', '.join(dataset)}: fewer than two labels in common")
+    return shared
+
+
+def columns(probs: Probs, keep: Sequence[int]) -> Probs:
+    """The columns `keep` of `probs`, each row scaled back to 1; a row that has nothing there becomes uniform."""
+    if list(keep) == list(range(probs.shape[1])):
+        return probs
+    part = probs[:, list(keep)]
+    total = part.sum(1, keepdims=True)
+    return np.where(total > 0, part / np.where(total > 0, total, 1), np.float32(1 / len(keep))).astype(np.float32)
+
+
+def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
+    """Raise one DatasetError for all the pictures that the manifest names and that are not there."""
+    missing = [row.path for row in rows if not dataset.path(row).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DatasetError(
+            f"{dataset.root}/{MANIFEST} names files that are not there: {', '.join(missing[:3])}{more}",
+            "convert the source again, or put the files back",
+        )
+
+
+def in_batches(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
+    """Lists of `size` pictures; the last may be shorter."""
+    while chunk := list(islice(images, size)):
+        yield chunk

@@ -1,0 +1,99 @@
+"""Each metric against a number worked out by hand or another implementation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.errors import DatasetError, ModelError
+from deepfer_yolo.evaluate.calibration import ece, noise_floor, reliability
+from deepfer_yolo.evaluate.metrics import evaluate, selective_accuracy, top_k
+
+LABELS = ("a", "b", "c")
+# Six pictures, worked out by hand: a a a b b c, predicted a a b b c b.
+PROBS = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.3, 0.5, 0.2], [0.1, 0.7, 0.2], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3]])
+TARGETS = np.array([0, 0, 0, 1, 1, 2])
+
+
+def test_worked_example() -> None:
+    result = evaluate(PROBS, TARGETS, LABELS)
+    assert result["n"] == 6
+    assert result["top1"] == pytest.approx(3 / 6)
+    assert result["top2"] == pytest.approx(6 / 6)
+    assert result["top5"] == 1
+    assert result["confusion"] == [[2, 1, 0], [0, 1, 1], [0, 1, 0]]
+    # precision a 2/2, b 1/3, c 0/1; recall a 2/3, b 1/2, c 0; F1 a 0.8, b 0.4, c 0
+    assert result["macro_precision"] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert result["macro_recall"] == result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert result["macro_f1"] == pytest.approx((0.8 + 0.4 + 0) / 3)
+    assert result["weighted_precision"] == pytest.approx((3 * 1 + 2 / 3 + 0) / 6)
+    assert result["weighted_recall"] == pytest.approx(3 / 6)
+    assert result["weighted_f1"] == pytest.approx((3 * 0.8 + 2 * 0.4) / 6)
+    assert result["per_class"]["b"] == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 0.4, "support": 2})
+    assert result["nll"] == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.7, 0.3, 0.3]).mean())
+    # Brier by picture: .04+.01+.01, .16+.09+.01, .49+.25+.04, .01+.09+.04, .04+.49+.25, .01+.36+.49
+    assert result["brier"] == pytest.approx((0.06 + 0.26 + 0.78 + 0.14 + 0.78 + 0.86) / 6)
+
+
+def test_brier_and_top_k_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import balanced_accuracy_score, brier_score_loss, top_k_accuracy_score
+
+    rng = np.random.default_rng(3)
+    probs, targets = rng.dirichlet(np.full(7, 0.5), 400), rng.integers(0, 7, 400)
+    result = evaluate(probs, targets, tuple("abcdefg"))
+    assert result["brier"] == pytest.approx(brier_score_loss(targets, probs, scale_by_half=False, labels=list(range(7))))
+    for k in (1, 2, 5):
+        assert result[f"top{k}"] == pytest.approx(top_k_accuracy_score(targets, probs, k=k, labels=list(range(7))))
+    assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(targets, probs.argmax(1)))
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    probs = np.full((2, 3), 1 / 3)
+    assert top_k(probs, np.array([0, 1]), 1) == 0.5
+    assert top_k(probs, np.array([0, 2]), 2) == 0.5
+
+
+def test_class_without_pictures_is_named_and_left_out_of_macro_averages() -> None:
+    result = evaluate(PROBS[:5], TARGETS[:5], LABELS)
+    assert result["absent"] == ["c"]
+    assert result["per_class"]["c"] == {"precision": 0.0, "recall": None, "f1": None, "support": 0}
+    assert result["macro_recall"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    # b is right once in two predictions, and the picture of b that was called c still counts as a miss.
+    assert result["macro_f1"] == pytest.approx((0.8 + 0.5) / 2)
+
+
+def test_ece_worked_example() -> None:
+    # Confidences .8 .6 .5 .7 .5 .6 in bins of 1/15: .5 and .5 share (7/15, 8/15], .6 and .6 share (8/15, 9/15].
+    bins = reliability(PROBS, TARGETS)
+    assert bins.n.tolist() == [0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 1, 1, 0, 0, 0]
+    assert ece(bins) == pytest.approx((2 * abs(0.5 - 0) + 2 * abs(0.6 - 0.5) + abs(0.7 - 1) + abs(0.8 - 1)) / 6)
+
+
+def test_noise_floor_is_the_mean_ece_of_a_calibrated_model() -> None:
+    rng = np.random.default_rng(5)
+    probs = rng.dirichlet(np.ones(4), 300)
+    values = []
+    for _ in range(400):
+        targets = (rng.random((300, 1)) > probs.cumsum(1)).sum(1)
+        values.append(ece(reliability(probs, targets)))
+    assert noise_floor(probs) == pytest.approx(np.mean(values), rel=0.05)
+    assert noise_floor(np.tile(probs, (9, 1))) < 0.5 * noise_floor(probs)
+
+
+def test_selective_accuracy_keeps_the_most_confident() -> None:
+    assert selective_accuracy(PROBS, TARGETS, (1.0, 0.5)) == {1.0: 0.5, 0.5: 1.0}
+    result = evaluate(PROBS, TARGETS, LABELS)
+    assert list(result["selective_accuracy"]) == ["90%", "80%", "70%", "50%"]
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 0.5, 0.5], [0.5, 0.5, 0.5], [-0.1, 0.6, 0.5]])
+def test_what_is_no_probability_is_refused_with_its_place(bad: list[float]) -> None:
+    probs = PROBS.copy()
+    probs[4] = bad
+    with pytest.raises(ModelError, match=r"1 of 6 pictures \(first: row 4\)"):
+        evaluate(probs, TARGETS, LABELS)
+
+
+def test_no_pictures() -> None:
+    with pytest.raises(DatasetError, match="no pictures"):
+        evaluate(PROBS[:0], TARGETS[:0], LABELS)

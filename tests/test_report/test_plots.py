@@ -1,0 +1,33 @@
+"""Figures show the numbers they were given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.report import plots
+
+
+def test_confusion_matrix_shows_share_and_count() -> None:
+    texts = [text.get_text() for text in plots.confusion_matrix([[3, 1], [0, 0]], ["a", "b"]).axes[0].texts]
+    assert texts == ["75%", "3", "25%", "1", "0%", "0", "0%", "0"]
+
+
+def test_reliability_leaves_empty_bins_out() -> None:
+    axes = plots.reliability([0, 4, 6], [0.0, 0.5, 0.9], [0.0, 0.25, 1.0]).axes[0]
+    assert np.allclose(axes.lines[1].get_xydata(), [[0.5, 0.25], [0.9, 1.0]])
+
+
+def test_curves_and_bars() -> None:
+    axes = plots.curves([0, 1], {"top-1": [0.5, 0.25], "F1": [0.4, 0.2]}, "level", "share", (0, 1)).axes[0]
+    assert np.allclose(axes.lines[1].get_ydata(), [0.4, 0.2])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top-1", "F1"]
+    axes = plots.bars(["x", "y"], [0.5, 0.7], "recall", [0.4, 0.6], [0.6, 0.75]).axes[0]
+    assert [patch.get_width() for patch in axes.patches] == pytest.approx([0.5, 0.7])
+
+
+def test_colours_are_told_apart_without_colour_vision() -> None:
+    # Luma of neighbouring colours differs, so that lines differ in grey print too.
+    rgb = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in plots.COLOURS])
+    luma = rgb @ [0.299, 0.587, 0.114]
+    assert (np.abs(np.diff(luma[:4])) > 10).all()
