@@ -111,9 +111,31 @@ class PredictConfig(Config):
 
 
 class StreamConfig(Config):
-    """`deepfer stream`."""
+    """`deepfer stream`. Times in seconds; `policy` None chooses: lossless where a source's end is known, else latest."""
 
     detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
+    face_model: Path | None = None
+    detect_size: int | None = Field(None, ge=32, le=4096)
+    detect_every: int = Field(1, ge=1, le=1000)
+    provider: str = "cpu"
+    threads: int = Field(1, ge=1, le=64)
+    policy: Literal["latest", "bounded", "lossless"] | None = None
+    max_age: float = Field(0.5, gt=0, le=60)
+    retries: int | None = Field(None, ge=0)
+    open_timeout: float = Field(10.0, gt=0, le=300)
+    read_timeout: float = Field(10.0, gt=0, le=300)
+    stall: float = Field(3.0, gt=0, le=300)
+    frozen: float = Field(10.0, gt=0, le=3600)
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    max_frames: int | None = Field(None, ge=1)
+    max_seconds: float | None = Field(None, gt=0)
+    fail_fast: bool = False
+    lost: float = Field(1.0, ge=0, le=60)
+    smooth: float = Field(0.6, gt=0, le=60)
+    hold: float = Field(0.25, ge=0, le=60)
+    margin: float = Field(0.08, ge=0, le=1)
+    min_confidence: float = Field(0.35, ge=0, le=1)
+    anonymise: bool = False
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -12,7 +12,7 @@ from typing import Any
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.layouts.item import Item, Reading
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.manifest import SPLITS, Row, fingerprint, write_dataset_json, write_manifest
 from deepfer_yolo.data.ordered import map_in_order
@@ -60,7 +60,7 @@ def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: boo
                 if progress is not None and len(writing.rows) % 100 == 0:
                     progress(reading.fraction)
         _check(writing)
-        content = _describe(writing.rows, config, source, layout.name, layout.title, layout.source, layout.licence)
+        content = _describe(writing.rows, config, reading, layout)
         write_manifest(writing.rows, folder)
         write_dataset_json(content, folder)
     if progress is not None:
@@ -131,16 +131,16 @@ def _check(writing: _Writing) -> None:
         raise DatasetError(f"{writing.reading.source} holds no pictures", "check the path and the layout")
 
 
-def _describe(rows: list[Row], config: ConvertConfig, source: Path, layout: str, title: str, origin: str, licence: str) -> dict[str, Any]:
+def _describe(rows: list[Row], config: ConvertConfig, reading: Reading, layout: Layout) -> dict[str, Any]:
     counts = Counter((row.split, row.label) for row in rows)
     labels = sorted({row.label for row in rows})
     return {
         "schema_version": 1,
-        "name": config.name or title or printable(source.name),
-        "source": origin or printable(source.name),
-        "licence": licence,
+        "name": config.name or reading.title or layout.title or printable(reading.source.name),
+        "source": reading.origin or layout.source or printable(reading.source.name),
+        "licence": reading.licence or layout.licence,
         "labels": labels,
         "counts": {split: {label: counts[split, label] for label in labels} for split in SPLITS if any(row.split == split for row in rows)},
-        "options": {**config.model_dump(mode="json", exclude={"workers"}), "layout": layout},
+        "options": {**config.model_dump(mode="json", exclude={"workers"}), "layout": layout.name},
         "fingerprint": fingerprint(rows),
     }

@@ -13,10 +13,10 @@ R = TypeVar("R")
 WAITING_PER_WORKER = 16
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int, waiting_per_worker: int = WAITING_PER_WORKER) -> Iterator[R]:
     """`function` of each item, computed by `workers` threads, in the order of `items`.
 
-    With 0 workers it is a plain map. At most WAITING_PER_WORKER results a worker wait to be fetched.
+    With 0 workers it is a plain map. At most `waiting_per_worker` results a worker wait to be fetched.
     An exception of `function` is raised at its item's place.
     """
     if workers == 0:
@@ -27,7 +27,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= workers * WAITING_PER_WORKER:
+                if len(waiting) >= workers * waiting_per_worker:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -18,6 +18,7 @@ class Item:
 
     `label` is as the source spells it, or canonical where it had a code. `split` is the official one, or empty. The picture is `pixels`
     (uint8, (H, W) or (H, W, 3)) or else the file `file`. `place` says where it stands, for error messages; `name` is a wish for the file name.
+    `key` names the picture in quarantine lists; where it is empty, `source_id` does.
     """
 
     label: str
@@ -29,15 +30,22 @@ class Item:
     source_id: str = ""
     subject: str = ""
     votes: str = ""
+    key: str = ""
 
 
 @dataclass(slots=True)
 class Reading:
-    """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1)."""
+    """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1).
+
+    A reader may set `title`, `origin` and `licence` where the source states its own.
+    """
 
     source: Path
     problems: Problems = field(default_factory=Problems)
     fraction: float = 0.0
+    title: str = ""
+    origin: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

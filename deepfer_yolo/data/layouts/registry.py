@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepfer_yolo.data.layouts import class_tree, fer2013_csv
+from deepfer_yolo.data.layouts import class_tree, fer2013_csv, folder
 from deepfer_yolo.data.layouts.item import Layout
 from deepfer_yolo.errors import ConfigError, DatasetError
 
-LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (fer2013_csv, class_tree)}
+LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (folder, fer2013_csv, class_tree)}
 """By name, in the order in which `auto` tries them: the particular before the general."""
 
 
