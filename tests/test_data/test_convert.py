@@ -1,0 +1,294 @@
+"""Convert: real conversions of painted data, bit-exact pixels, official splits, and every bad input with its place."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.data.convert import absent_labels, convert, file_name
+from deepfer_yolo.data.dataset import load_images, open_dataset
+from deepfer_yolo.data.manifest import read_manifest
+from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES
+from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
+from deepfer_yolo.painted import paint_faces
+
+CONFIG = ConvertConfig()
+PIXELS = " ".join(["7"] * 2304)
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_tree(root: Path, n: int = 28, splits: tuple[str, ...] = ("train", "val")) -> Path:
+    for stream, split in enumerate(splits):
+        faces, labels = paint_faces(stream, n)
+        for index, (face, label) in enumerate(zip(faces, labels, strict=True)):
+            folder = root / split / EMOTIONS[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            PillowImage.fromarray(face).save(folder / f"{index}.png")
+    return root
+
+
+def test_csv_pixels_labels_and_splits_are_exact(painted_csv: Path, painted_dataset: Path) -> None:
+    dataset = open_dataset(painted_dataset)
+    source = read_csv(painted_csv)
+    assert len(dataset.all_rows) == len(source) == 224
+    for row, image, (code, pixels, usage) in zip(dataset.all_rows, load_images(dataset, dataset.all_rows), source, strict=True):
+        assert row.label == FER2013_CODES[int(code)]
+        assert row.split == {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}[usage]
+        assert image[:, :, 0].tobytes() == image[:, :, 2].tobytes() == bytes(map(int, pixels.split()))
+        assert row.sha256 == hashlib.sha256((painted_dataset / row.path).read_bytes()).hexdigest()
+    assert [row.source_id for row in dataset.all_rows] == [str(i) for i in range(224)]
+    assert dataset.labels == EMOTIONS
+
+
+def test_dataset_json_says_everything(painted_dataset: Path) -> None:
+    content = json.loads((painted_dataset / "dataset.json").read_text())
+    assert content["name"] == "FER2013"
+    assert "redistributed" in content["licence"]
+    assert {split: sum(counts.values()) for split, counts in content["counts"].items()} == {"train": 140, "val": 56, "test": 28}
+    assert content["options"]["layout"] == "fer2013-csv"
+    lines = sorted(f"{r.sha256} {r.split} {r.label}\n" for r in read_manifest(painted_dataset))
+    assert content["fingerprint"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip", "bom", "crlf", "quoted", "icml"])
+def test_every_form_of_the_csv_gives_the_same_data_set(kind: str, painted_csv: Path, painted_dataset: Path, tmp_path: Path) -> None:
+    text = painted_csv.read_bytes()
+    source = tmp_path / "form.csv"
+    if kind == "gz":
+        source = tmp_path / "form.csv.gz"
+        source.write_bytes(gzip.compress(text, 1))
+    elif kind == "zip":
+        source = tmp_path / "form.zip"
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("fer2013/README", "x")
+            archive.writestr("fer2013/fer2013.csv", text)
+    elif kind == "bom":
+        source.write_bytes(b"\xef\xbb\xbf" + text)
+    elif kind == "crlf":
+        source.write_bytes(text.replace(b"\n", b"\r\n"))
+    else:
+        rows = read_csv(painted_csv)
+        with source.open("w", newline="") as file:
+            if kind == "quoted":
+                csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["emotion", "pixels", "Usage"], *rows])
+            else:
+                csv.writer(file).writerows([["emotion", " Usage", " pixels"], *([c, u, p] for c, p, u in rows)])
+    assert convert(source, tmp_path / "out", CONFIG)["fingerprint"] == open_dataset(painted_dataset).fingerprint
+
+
+def test_a_csv_without_usage_is_all_training(tmp_path: Path) -> None:
+    source = tmp_path / "train.csv"
+    source.write_text(f'emotion,pixels\n0,"{PIXELS}"\n6,"{PIXELS}"\n')
+    assert convert(source, tmp_path / "out", CONFIG)["counts"] == {"train": {"angry": 1, "neutral": 1}}
+
+
+def test_bad_rows_are_reported_together_with_their_lines(tmp_path: Path) -> None:
+    bad = {
+        3: (f"0,{PIXELS} 7,Training", "2305 pixels where 2304 belong"),
+        4: (f"0,{PIXELS[:-2]},Training", "2303 pixels where 2304 belong"),
+        5: (f"0,256{PIXELS[1:]},Training", "pixel 0 is '256'"),
+        6: (f"0,{PIXELS[:-1]}-1,Training", "pixel 2303 is '-1'"),
+        7: (f"0,1e2{PIXELS[1:]},Training", "pixel 0 is '1e2'"),
+        8: (f"0,{PIXELS},Trainig", "Usage is 'Trainig'"),
+        9: (f"7,{PIXELS},Training", "emotion is '7'"),
+        10: (f"0,{PIXELS}", "2 values where 3 belong"),
+        11: (f"0,٣{PIXELS[1:]},Training", "pixel 0 is '٣'"),
+        12: (f"0,99999999999999999999{PIXELS[1:]},Training", "pixel 0 is '99999999999999999999'"),
+        13: (f",{PIXELS},Training", "emotion is ''"),
+    }
+    source = tmp_path / "bad.csv"
+    source.write_text("\n".join(["emotion,pixels,Usage", f"3,{PIXELS},Training", *(line for line, _ in bad.values())]) + "\n")
+    with pytest.raises(DatasetError) as caught:
+        convert(source, tmp_path / "out", CONFIG)
+    for line, (_, what) in bad.items():
+        assert f"bad.csv, line {line}: {what}" in caught.value.message
+    assert caught.value.message.startswith("11 problems")
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is not one of those known"),
+        (b"emotion,Usage\n0,Training\n", "line 1: no column 'pixels'"),
+        (b"pixels,Usage\n1,Training\n", "line 1: no column 'emotion'"),
+        (b"emotion,pixels,Usage\n", "has a header and no rows"),
+        (b"hello\nworld\n", "is not one of those known"),
+        (b"emotion,pixels,Usage\n0," + b"1 " * 200_000, "line 2: longer than"),
+        (b'emotion,pixels,Usage\n0,"' + b"1 \n" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_bad_csv_files(content: bytes, what: str, tmp_path: Path) -> None:
+    source = tmp_path / "bad.csv"
+    source.write_bytes(content)
+    with pytest.raises(DatasetError, match=what) as caught:
+        convert(source, tmp_path / "out", CONFIG)
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_gz_is_a_clear_error(painted_csv: Path, tmp_path: Path) -> None:
+    whole = gzip.compress(painted_csv.read_bytes(), 1)
+    source = tmp_path / "cut.csv.gz"
+    source.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="compressed file is broken"):
+        convert(source, tmp_path / "out", CONFIG)
+
+
+def test_what_is_not_there_and_unknown_layouts(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such file"):
+        convert(tmp_path / "no.csv", tmp_path / "out", CONFIG)
+    with pytest.raises(ConfigError, match="unknown layout 'ferr'"):
+        convert(tmp_path, tmp_path / "out", ConvertConfig(layout="ferr"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="layout of"):
+        convert(tmp_path / "empty", tmp_path / "out", CONFIG)
+
+
+def test_class_tree_to_folder_and_again_is_the_identity(painted_dataset: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for split in ("train", "val", "test"):
+        shutil.copytree(painted_dataset / split, tree / split)
+    content = convert(tree, tmp_path / "again", CONFIG)
+    assert content["options"]["layout"] == "class-tree"
+    assert content["fingerprint"] == open_dataset(painted_dataset).fingerprint
+    assert content["licence"] == "unknown"
+    same = convert(painted_dataset, tmp_path / "third", CONFIG)
+    assert same["options"]["layout"] == "deepfer"
+    assert same["name"] == "FER2013"
+    assert read_manifest(tmp_path / "third") == read_manifest(painted_dataset)
+
+
+def test_label_and_split_spellings(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    (tree / "train").rename(tree / "Training")
+    (tree / "val").rename(tree / "valid")
+    (tree / "Training" / "happy").rename(tree / "Training" / "3_Happiness")
+    assert convert(tree, tmp_path / "out", CONFIG)["counts"]["train"]["happy"] == 4
+
+
+def test_an_unknown_label_lists_what_was_seen(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    (tree / "train" / "happy").rename(tree / "train" / "bored")
+    with pytest.raises(DatasetError, match=r"label 'bored': not a known emotion \(4 pictures\)"):
+        convert(tree, tmp_path / "out", CONFIG)
+
+
+def test_pictures_in_every_mode_come_out_upright_and_rgb(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    folder = tree / "train" / "happy"
+    for old in folder.iterdir():
+        old.unlink()
+    ramp = np.linspace(0, 255, 20 * 30).astype(np.uint8).reshape(20, 30)
+    colour = np.dstack([ramp, ramp[::-1], ramp[:, ::-1]])
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    PillowImage.fromarray(colour).save(folder / "exif.png", exif=exif)
+    PillowImage.fromarray(ramp.astype(np.uint16) * 257).save(folder / "deep.png")
+    PillowImage.fromarray(np.dstack([colour, ramp])).save(folder / "alpha.png")
+    PillowImage.fromarray(colour).convert("CMYK").save(folder / "cmyk.tif")
+    convert(tree, tmp_path / "out", CONFIG)
+    dataset = open_dataset(tmp_path / "out")
+    rows = [row for row in dataset.rows("train") if row.label == "happy"]
+    images = {Path(row.path).stem: image for row, image in zip(rows, load_images(dataset, rows), strict=True)}
+    assert np.array_equal(images["exif"], np.rot90(colour, -1))
+    assert np.array_equal(images["deep"], np.dstack([ramp] * 3))
+    assert np.array_equal(images["alpha"], colour)
+    assert np.abs(images["cmyk"].astype(int) - colour).max() <= 1
+
+
+def test_bad_folders_are_reported_together(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    for path in (tree / "train" / "sad").iterdir():
+        path.unlink()
+    happy = sorted((tree / "val" / "happy").iterdir())
+    happy[0].write_bytes(happy[0].read_bytes()[:300])
+    (tree / "val" / "happy" / "text.jpg").write_text("hello")
+    (tree / "val" / "happy" / "zero.png").touch()
+    with pytest.raises(DatasetError) as caught:
+        convert(tree, tmp_path / "out", CONFIG)
+    message = caught.value.message
+    assert "4 problems" in message
+    assert f"{tree}/train/sad: empty class folder" in message
+    assert f"val/happy/{happy[0].name}: broken picture" in message
+    assert "val/happy/text.jpg: not a picture" in message
+    assert "val/happy/zero.png: not a picture" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_val_split_is_seen_by_whoever_needs_it(tmp_path: Path) -> None:
+    convert(write_tree(tmp_path / "tree", splits=("train",)), tmp_path / "out", CONFIG)
+    with pytest.raises(DatasetError, match="has no 'val' split; it has train"):
+        open_dataset(tmp_path / "out").rows("val")
+
+
+def test_a_tree_without_manifest_is_refused_with_the_command(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    with pytest.raises(DatasetError, match="without a manifest") as caught:
+        open_dataset(tree)
+    assert caught.value.hint == f"deepfer convert {tree} datasets/tree"
+
+
+def test_a_full_destination_is_kept_unless_told(painted_csv: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(DeepferError, match="not empty"):
+        convert(painted_csv, tmp_path / "out", CONFIG)
+    assert (tmp_path / "out" / "mine.txt").exists()
+    convert(painted_csv, tmp_path / "out", CONFIG, overwrite=True)
+    assert not (tmp_path / "out" / "mine.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_overwrite_keeps_the_old_tree(painted_csv: Path, tmp_path: Path) -> None:
+    convert(painted_csv, tmp_path / "out", CONFIG)
+    before = read_manifest(tmp_path / "out")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("emotion,pixels,Usage\n0,1 2,Training\n")
+    with pytest.raises(DatasetError):
+        convert(bad, tmp_path / "out", CONFIG, overwrite=True)
+    assert read_manifest(tmp_path / "out") == before
+
+
+def test_the_destination_may_not_lie_inside_the_source(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    with pytest.raises(DatasetError, match="inside the source"):
+        convert(tree, tree / "out", CONFIG)
+
+
+def test_absent_labels_are_named() -> None:
+    assert absent_labels({"train": {"happy": 1, "sad": 1}, "val": {"happy": 1, "sad": 0}}) == ["val/sad"]
+
+
+def test_file_names_never_collide_and_never_escape() -> None:
+    taken: set[str] = set()
+    names = [file_name(wish, taken) for wish in ("a", "A", "a", "../x", "con", "nul.tar", "x\ny", "\udcff", "é" * 90, "", "..")]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert all("/" not in name and "\n" not in name and name.isprintable() and len(name.encode()) <= 90 for name in names)
+    assert names[:3] == ["a", "A-2", "a-3"]
+
+
+def test_a_slice_of_the_real_csv(shared_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "slice.csv"
+    with gzip.open(shared_dir / "datasets" / "fer2013_dev.csv.gz", "rt") as whole:
+        lines = [next(whole) for _ in range(301)]
+    source.write_text("".join(lines))
+    convert(source, tmp_path / "out", CONFIG)
+    dataset = open_dataset(tmp_path / "out")
+    for line, image in zip(lines[1:], load_images(dataset, dataset.all_rows), strict=True):
+        assert image[:, :, 1].tobytes() == bytes(map(int, line.split(",")[1].split()))
