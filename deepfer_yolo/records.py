@@ -83,13 +83,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first frame."""
+    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first frame.
+
+    `label` is the steady label after hysteresis; it may be ``uncertain``.
+    """
 
     id: int
     face: Face
     raw: Prediction
     smoothed: Prediction
     age_s: float
+    label: str = "uncertain"
 
 
 @dataclass(frozen=True, slots=True)

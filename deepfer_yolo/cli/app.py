@@ -18,6 +18,7 @@ COMMANDS = {
     "Measure": ("evaluate",),
     "Data": ("convert", "audit"),
     "Models": ("export", "verify", "card", "predict"),
+    "Watch": ("stream",),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from deepfer_yolo.data.images import SUFFIXES, load_image
+from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.files import explain_os_error
 from deepfer_yolo.records import Crops, Prediction
@@ -55,21 +54,12 @@ def find_pictures(sources: Sequence[str]) -> list[Path]:
 
 
 def predict_pictures(paths: Sequence[Path], classifier: Classifier, *, batch: int = 64, workers: int = 2) -> Iterator[Labelled]:
-    """One `Labelled` a path, in order. At most `workers` + 2 batches are in memory."""
+    """One `Labelled` a path, in order. At most two batches a worker wait in memory."""
     spec = classifier.card.input
     chunks = [paths[start : start + batch] for start in range(0, len(paths), batch)]
-    pending: deque[Future[tuple[Crops, list[str | None]]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        try:
-            ahead = iter(chunks)
-            for chunk in chunks:
-                while len(pending) < workers + 1 and (upcoming := next(ahead, None)) is not None:
-                    pending.append(pool.submit(_decode, upcoming, spec))
-                crops, errors = pending.popleft().result()
-                yield from _label(chunk, crops, errors, classifier)
-        finally:
-            for future in pending:
-                future.cancel()
+    decoded = map_in_order(lambda chunk: _decode(chunk, spec), chunks, workers, waiting_per_worker=2)
+    for chunk, (crops, errors) in zip(chunks, decoded, strict=True):
+        yield from _label(chunk, crops, errors, classifier)
 
 
 def _decode(paths: Sequence[Path], spec: InputSpec) -> tuple[Crops, list[str | None]]:

@@ -1,0 +1,62 @@
+"""The one crop rule: how a detected face becomes the picture that a model looks at."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deepfer_yolo.records import Face, Image
+from deepfer_yolo.runtime.card import CropSpec, InputSpec
+from deepfer_yolo.runtime.preprocess import to_input
+
+MIN_SIDE_PX = 8
+"""Crops smaller than this hold no face that a model could know."""
+
+
+def crop_square(face: Face, spec: CropSpec) -> tuple[float, float, float]:
+    """Centre x, centre y and side, in pixels, of the square that `spec` draws around a face's box."""
+    x1, y1, x2, y2 = (float(v) for v in face.box)
+    side = max(x2 - x1, y2 - y1) * (1 + 2 * spec.margin)
+    return (x1 + x2) / 2, (y1 + y2) / 2, side
+
+
+def eye_angle(face: Face) -> float:
+    """The tilt of the eye line in degrees, clockwise positive; 0 without landmarks or when the eyes are nearly one above the other."""
+    if face.landmarks is None:
+        return 0.0
+    (ax, ay), (bx, by) = face.landmarks[:2].astype(float)
+    left, right = ((ax, ay), (bx, by)) if ax <= bx else ((bx, by), (ax, ay))
+    angle = math.degrees(math.atan2(right[1] - left[1], right[0] - left[0]))
+    return angle if abs(angle) <= 60 else 0.0
+
+
+def cut(image: Image, face: Face, spec: CropSpec) -> Image:
+    """The square around a face at its native scale, uint8 (side, side, 3), turned upright by the eyes where `spec` says so.
+
+    What lies outside the picture repeats its border.
+    """
+    import cv2
+
+    centre_x, centre_y, side = crop_square(face, spec)
+    size = max(MIN_SIDE_PX, round(side))
+    angle = eye_angle(face) if spec.alignment == "eyes" else 0.0
+    if abs(angle) < 1.0:
+        return _slice(image, round(centre_x - size / 2), round(centre_y - size / 2), size)
+    turn = cv2.getRotationMatrix2D((centre_x, centre_y), angle, 1.0)
+    turn = np.asarray(turn, np.float64) + np.array([[0, 0, size / 2 - centre_x], [0, 0, size / 2 - centre_y]])
+    return np.asarray(cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def crop_face(image: Image, face: Face, crop: CropSpec, spec: InputSpec) -> Image:
+    """One face of a uint8 RGB picture as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize."""
+    return to_input(cut(image, face, crop), spec)
+
+
+def _slice(image: Image, left: int, top: int, size: int) -> Image:
+    height, width = image.shape[:2]
+    if left >= 0 and top >= 0 and left + size <= width and top + size <= height:
+        return image[top : top + size, left : left + size]
+    rows = np.clip(np.arange(top, top + size), 0, height - 1)
+    columns = np.clip(np.arange(left, left + size), 0, width - 1)
+    return image[rows[:, None], columns]

@@ -1,0 +1,117 @@
+"""What a user may name as a source, and how its name is shown: never with a password."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+from deepfer_yolo.errors import SourceError
+
+Kind = Literal["file", "network", "camera", "pattern"]
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".flv", ".wmv", ".mpg", ".mpeg", ".gif", ".h264", ".mjpeg", ".y4m"}
+)
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
+PATTERNS = ("testsrc", "testsrc2", "smptebars", "smptehdbars", "rgbtestsrc", "color", "mandelbrot", "life")
+"""FFmpeg's synthetic sources (libavfilter), usable as cameras that need no hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One source: `name` is safe to show, `target` is what is opened and may hold a password."""
+
+    name: str
+    kind: Kind
+    target: str = field(repr=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source runs on without us."""
+        return self.kind != "file"
+
+
+def parse_source(text: str) -> list[Address]:
+    """The sources behind one argument: a folder gives its video files, everything else one source.
+
+    Raises SourceError where it is none of: a file, a folder, a URL, a camera index, a /dev/video path or an FFmpeg test pattern.
+    """
+    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", text):
+        return [_from_url(text)]
+    if text.isdecimal():
+        return [Address(f"camera {int(text)}", "camera", text)]
+    if text.startswith("/dev/video"):
+        return [Address(text, "camera", text)]
+    path = Path(text)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+        if not files:
+            raise SourceError(f"no video file in the folder {text}", "pictures are for: deepfer predict")
+        return [Address(str(file), "file", str(file)) for file in files]
+    if path.is_file():
+        return [Address(text, "file", text)]
+    if re.split(r"[=:,]", text)[0] in PATTERNS:
+        return [Address(text, "pattern", text)]
+    raise SourceError(f"no such source: {redact(text)}", "name a video file, a folder of them, a URL, a camera index such as 0, or testsrc")
+
+
+def parse_sources(texts: list[str]) -> list[Address]:
+    """All sources of the command line; names that repeat get a number. Raises SourceError where there is none or one is unknown."""
+    found: list[Address] = []
+    names: dict[str, int] = {}
+    for address in (one for text in texts for one in parse_source(text)):
+        names[address.name] = n = names.get(address.name, 0) + 1
+        found.append(address if n == 1 else Address(f"{address.name} #{n}", address.kind, address.target))
+    return found
+
+
+def redact(text: str) -> str:
+    """A URL without its credentials and without the values of its query; other text stays as it is.
+
+    Everything up to the last `@` is hidden: a password may itself hold `@`, `/`, `?` or `#`, and hiding too much harms nobody.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    head, at, tail = rest.rpartition("@")
+    place, asked, query = tail.partition("?")
+    place = place.partition("#")[0]
+    if asked:
+        keys = [part.partition("=")[0] for part in query.partition("#")[0].split("&")]
+        place += "?" + "&".join(f"{key}=***" for key in keys)
+    return f"{scheme}://{'***@' if at and head else ''}{place}"
+
+
+def secrets_of(url: str) -> set[str]:
+    """Every piece of a URL that must not be shown, raw and percent-decoded."""
+    rest = url.partition("://")[2]
+    head, _, tail = rest.rpartition("@")
+    user, _, password = head.partition(":")
+    pieces = {head, password, user} | {part.partition("=")[2] for part in tail.partition("?")[2].split("&")}
+    return {form for piece in pieces if piece for form in (piece, unquote(piece))}
+
+
+def scrub(text: str, url: str) -> str:
+    """`text` with `url` and all its secrets taken out; for messages that libraries wrote."""
+    text = text.replace(url, redact(url))
+    for secret in sorted(secrets_of(url), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def slug(name: str) -> str:
+    """A source's name as a part of a file name."""
+    stem = Path(name).stem if "://" not in name else name.partition("://")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:80] or "source"
+
+
+def _from_url(url: str) -> Address:
+    scheme = url.partition("://")[0].lower()
+    if scheme == "file":
+        raise SourceError("file: URLs are not taken as sources", "name the file by its path")
+    if scheme not in SCHEMES:
+        raise SourceError(f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}")
+    return Address(redact(url), "network", url)

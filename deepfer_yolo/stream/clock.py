@@ -1,0 +1,86 @@
+"""Time: from a source's own stamps to one clock an epoch, and how long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from deepfer_yolo.records import Clock
+
+MAX_GAP_S = 10.0
+"""A step forward beyond this, or any step back, starts a new epoch: no track lives across it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a picture was taken. `age_s` is how old it was on arrival where the source's wall clock is known, else 0."""
+
+    time_s: float
+    clock: Clock
+    is_new_epoch: bool
+    age_s: float = 0.0
+
+
+class Timeline:
+    """Stamps the pictures of one connection. `offset_s` is the wall-clock time of PTS 0 where RTCP tells it.
+
+    The clock is chosen at the first picture and kept for the epoch: with RTCP `time_s` is Unix time of capture, with PTS it is the
+    source's own time, and by arrival it is Unix time of arrival.
+    """
+
+    def __init__(self, *, has_pts: bool, is_live: bool) -> None:
+        self._has_pts = has_pts
+        self._is_live = is_live
+        self._clock: Clock | None = None
+        self._last: tuple[float, float] | None = None
+
+    def stamp(self, pts_s: float | None, offset_s: float | None, now_s: float) -> Stamp:
+        """The time of one picture; `now_s` is Unix time of its arrival."""
+        if self._clock is None:
+            self._clock = self._choose(pts_s, offset_s)
+        age_s = 0.0
+        if self._clock == "arrival" or pts_s is None:
+            time_s = now_s if self._clock == "arrival" else self._after_last()
+        else:
+            time_s = pts_s + (offset_s or 0.0) if self._clock == "rtcp" else pts_s
+            if offset_s is not None:
+                age_s = max(0.0, now_s - (pts_s + offset_s))
+        is_new = self._jumped(time_s, now_s)
+        self._last = (time_s, now_s)
+        return Stamp(time_s, self._clock, is_new, age_s)
+
+    def _choose(self, pts_s: float | None, offset_s: float | None) -> Clock:
+        if not self._has_pts or (pts_s is None and self._is_live):
+            return "arrival"
+        return "rtcp" if offset_s is not None else "pts"
+
+    def _after_last(self) -> float:
+        return 0.0 if self._last is None else self._last[0] + 0.04
+
+    def _jumped(self, time_s: float, now_s: float) -> bool:
+        if self._last is None:
+            return False
+        step = time_s - self._last[0]
+        waited = now_s - self._last[1] if self._is_live else 0.0
+        return step < 0 or step - waited > MAX_GAP_S
+
+
+class Backoff:
+    """Waiting times before reconnecting: doubled up to a cap, half of it random, back to the start after health."""
+
+    def __init__(self, *, first_s: float = 0.5, cap_s: float = 30.0, slow_first_s: float = 10.0, seed: int | None = None) -> None:
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._slow_first_s = slow_first_s
+        self._random = random.Random(seed)  # noqa: S311 (spreads reconnects, hides nothing)
+        self.attempts = 0
+
+    def next_s(self, *, is_slow: bool = False) -> float:
+        """The next waiting time; `is_slow` for refusals that waiting seldom heals, such as 401 and 404."""
+        full = min(self._cap_s, (self._slow_first_s if is_slow else self._first_s) * 2**self.attempts)
+        self.attempts += 1
+        return float(full * (0.5 + 0.5 * self._random.random()))
+
+    def reset(self) -> None:
+        """Forget the failures; called when a connection has been healthy."""
+        self.attempts = 0

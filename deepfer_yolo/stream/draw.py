@@ -1,0 +1,110 @@
+"""Annotated pictures: boxes, ids, labels and confidence, drawn on a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepfer_yolo.records import Face, Image, Track
+from deepfer_yolo.stream.results import Result
+
+MIN_SIDE_PX = 256
+"""Smaller pictures are enlarged by a whole factor, so that a label fits."""
+COLOURS = {
+    "angry": (214, 69, 65),
+    "disgust": (120, 144, 72),
+    "fear": (142, 94, 188),
+    "happy": (240, 180, 41),
+    "neutral": (144, 155, 166),
+    "sad": (66, 133, 206),
+    "surprise": (240, 125, 50),
+    "contempt": (160, 110, 90),
+    "uncertain": (110, 110, 110),
+}
+OTHER = ((56, 166, 153), (200, 90, 150), (90, 170, 80), (180, 140, 60), (80, 120, 200))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What pictures show. `is_anonymous` makes every face unrecognisable in every picture that leaves."""
+
+    is_anonymous: bool = False
+    has_boxes: bool = True
+
+
+def paint(result: Result, look: Look) -> Image:
+    """A copy of the picture with its faces marked, uint8 RGB; small pictures come out enlarged by a whole factor."""
+    image = result.frame.image.copy()
+    if look.is_anonymous:
+        for face in (*(track.face for track in result.tracks), *result.hidden):
+            _pixelate(image, face)
+    if not look.has_boxes:
+        return image
+    image, factor = _enlarged(image)
+    for track in result.tracks:
+        _mark(image, track, factor, is_frame=result.boxes == "crop")
+    return image
+
+
+def colour_of(label: str) -> tuple[int, int, int]:
+    """The colour of a label, RGB; the same for the same label everywhere."""
+    return COLOURS.get(label) or OTHER[sum(label.encode()) % len(OTHER)]
+
+
+def _enlarged(image: Image) -> tuple[Image, int]:
+    import cv2
+
+    factor = max(1, -(-MIN_SIDE_PX // min(image.shape[:2])))
+    if factor == 1:
+        return image, 1
+    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8), factor
+
+
+def _mark(image: Image, track: Track, factor: int, *, is_frame: bool) -> None:
+    import cv2
+
+    height, width = image.shape[:2]
+    unit = max(1.0, min(height, width) / 360)
+    line = max(1, round(1.5 * unit))
+    x1, y1, x2, y2 = (round(float(v) * factor) for v in track.face.box)
+    if is_frame:
+        x1, y1, x2, y2 = line // 2, line // 2, width - 1 - line // 2, height - 1 - line // 2
+    colour = colour_of(track.label)
+    cv2.rectangle(image, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA)
+    share = "" if track.label == "uncertain" else f" {100 * track.smoothed.confidence:.0f}%"
+    _chip(image, f"{track.id}  {track.label}{share}", (x1, y1, y2), colour, unit)
+
+
+def _chip(image: Image, text: str, place: tuple[int, int, int], colour: tuple[int, int, int], unit: float) -> None:
+    """A filled label above the box, or inside its top where there is no room; always whole inside the picture."""
+    import cv2
+
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit
+    thickness = max(1, round(unit))
+    (text_width, text_height), base = cv2.getTextSize(text, font, scale, thickness)
+    pad = round(4 * unit)
+    chip_width, chip_height = text_width + 2 * pad, text_height + base + pad
+    x1, y1, _ = place
+    left = min(max(0, x1), max(0, image.shape[1] - chip_width))
+    top = y1 - chip_height if y1 >= chip_height else max(0, y1)
+    top = min(top, max(0, image.shape[0] - chip_height))
+    cv2.rectangle(image, (left, top), (left + chip_width, top + chip_height), colour, cv2.FILLED)
+    light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = (20, 20, 20) if light > 140 else (255, 255, 255)
+    cv2.putText(image, text, (left + pad, top + chip_height - base - pad // 4), font, scale, ink, thickness, cv2.LINE_AA)
+
+
+def _pixelate(image: Image, face: Face, *, margin: float = 0.25, blocks: int = 6) -> None:
+    """Replace a face and a margin around it by a few coarse blocks; this loses the detail for good, which a blur may not."""
+    import cv2
+
+    x1, y1, x2, y2 = (float(v) for v in face.box)
+    grow_x, grow_y = margin * (x2 - x1), margin * (y2 - y1)
+    height, width = image.shape[:2]
+    left, right = max(0, int(x1 - grow_x)), min(width, int(x2 + grow_x) + 1)
+    top, bottom = max(0, int(y1 - grow_y)), min(height, int(y2 + grow_y) + 1)
+    if right <= left or bottom <= top:
+        return
+    small = cv2.resize(image[top:bottom, left:right], (blocks, blocks), interpolation=cv2.INTER_AREA)
+    image[top:bottom, left:right] = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,85 @@
+"""What is known about one source while it runs: its detector, tracks and smoothed labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deepfer_yolo.faces.align import crop_face
+from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.faces.smooth import Smoother, SmoothingRule, frame_weight
+from deepfer_yolo.faces.track import Tracked, Tracker
+from deepfer_yolo.records import Crops, Event, Image, Prediction, Probs, Track
+from deepfer_yolo.runtime.card import Card, CropSpec
+from deepfer_yolo.stream.buffers import Waiting
+from deepfer_yolo.stream.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRules:
+    """`detect_every` n-th picture is searched for faces; between them the tracks coast. `lost_s` is how long a track outlives its face."""
+
+    detect_every: int = 1
+    lost_s: float = 1.0
+    smoothing: SmoothingRule = field(default_factory=SmoothingRule)
+
+
+class Scene:
+    """The faces of one source over time."""
+
+    def __init__(self, detector: Detector, card: Card, rules: SceneRules) -> None:
+        self._detector = detector
+        self._card = card
+        self._rules = rules
+        self._crop = card.crop if detector.boxes == "face" else CropSpec()
+        self._next_id = 1
+        self._restart(0)
+
+    def _restart(self, epoch: int) -> None:
+        self.epoch = epoch
+        self._tracker = Tracker(lost_s=self._rules.lost_s, first_id=self._next_id)
+        self._smoothers: dict[int, Smoother] = {}
+        self._since_detection = 0
+
+    def find(self, waiting: Waiting) -> list[Tracked]:
+        """The faces of the next picture, by detection or, between detections, by their motion."""
+        frame = waiting.frame
+        if self._since_detection % self._rules.detect_every == 0:
+            tracked = self._tracker.update(self._detector.detect(frame.image), frame.time_s)
+        else:
+            tracked = self._tracker.coast(frame.time_s)
+        self._since_detection += 1
+        self._next_id = self._tracker.next_id
+        return tracked
+
+    def crops(self, image: Image, tracked: list[Tracked]) -> list[Image]:
+        """One model input, uint8 (S, S, 3), a face."""
+        return [crop_face(image, track.face, self._crop, self._card.input) for track in tracked]
+
+    def conclude(self, waiting: Waiting, tracked: list[Tracked], crops: Crops, probs: Probs, age_ms: float | None) -> Result:
+        """Smooth the predictions and gather everything about one picture."""
+        time_s = waiting.frame.time_s
+        tracks, events = [], []
+        for track, crop, row in zip(tracked, crops, probs, strict=True):
+            smoother = self._smoothers.get(track.id)
+            if smoother is None:
+                smoother = self._smoothers[track.id] = Smoother(track.id, self._card.labels, self._rules.smoothing)
+            raw = Prediction(np.asarray(row, np.float32), self._card.labels)
+            smoothed, event = smoother.add(raw.probs, frame_weight(track.face, crop), time_s)
+            events += [event] if event is not None else []
+            tracks.append(Track(track.id, track.face, raw, smoothed, time_s - track.born_s, smoother.label))
+        events += self._end_lost()
+        hidden = tuple(self._tracker.hidden(time_s))
+        return Result(waiting.frame, waiting.epoch, tuple(tracks), tuple(events), hidden, age_ms, self._detector.boxes)
+
+    def _end_lost(self) -> list[Event]:
+        lost = self._smoothers.keys() - self._tracker.alive
+        ended = [self._smoothers.pop(track_id).end() for track_id in sorted(lost)]
+        return [event for event in ended if event is not None]
+
+    def end(self, next_epoch: int) -> list[Event]:
+        """End all tracks, at the end of the source or of an epoch; returns the events that this closes."""
+        ended = [self._smoothers[track_id].end() for track_id in sorted(self._smoothers)]
+        self._restart(next_epoch)
+        return [event for event in ended if event is not None]

@@ -1,0 +1,103 @@
+"""Annotated video: H.264 in MP4 with the source's own time stamps."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from deepfer_yolo.files import atomic_path
+from deepfer_yolo.stream.address import slug
+from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.pixels import to_frame
+from deepfer_yolo.stream.results import Output, Result
+
+TICKS = 90_000
+"""Time stamps a second in the file, MPEG's usual clock."""
+MAX_GAP_S = 10.0
+
+
+class VideoSink:
+    """One file a source and picture size; renamed to its final name when it is complete."""
+
+    wants: Literal["records", "pictures"] = "pictures"
+    depth = 8
+
+    def __init__(self, target: str, look: Look) -> None:
+        self.name = f"video={target}"
+        self._path = Path(target)
+        self._look = look
+        self._several = False
+        self._recordings: dict[str, Recording] = {}
+        self._n_of: dict[str, int] = {}
+
+    def open(self, sources: list[str]) -> None:
+        """Remember whether file names need the source in them."""
+        self._several = len(sources) > 1
+
+    def write(self, output: Output) -> None:
+        """Draw and encode one picture."""
+        if output.result is None:
+            return
+        result = output.result
+        image = paint(result, self._look)
+        recording = self._recordings.get(result.frame.source)
+        if recording is not None and recording.shape != image.shape[:2]:
+            recording.close()
+            recording = None
+        if recording is None:
+            recording = self._recordings[result.frame.source] = Recording(self._next_path(result.frame.source), image.shape[:2])
+        recording.write(image, result)
+
+    def close(self) -> None:
+        """Finish all files."""
+        for recording in self._recordings.values():
+            recording.close()
+        self._recordings.clear()
+
+    def _next_path(self, source: str) -> Path:
+        n = self._n_of[source] = self._n_of.get(source, 0) + 1
+        parts = [self._path.stem, *([slug(source)] if self._several else []), *([str(n)] if n > 1 else [])]
+        return self._path.with_name("-".join(parts) + (self._path.suffix or ".mp4"))
+
+
+class Recording:
+    """One video file that is being written."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        import av
+
+        self.shape = shape
+        self._stack = ExitStack()
+        part = self._stack.enter_context(atomic_path(path))
+        self._container: Any = self._stack.enter_context(av.open(str(part), "w"))
+        # ultrafast keeps up with 150 pictures of 720p a second on one core; without B-frames every picture may have any time.
+        self._stream = self._container.add_stream("libx264", rate=Fraction(30), options={"preset": "ultrafast", "crf": "23"})
+        self._stream.width, self._stream.height = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
+        self._offset_s: float | None = None
+        self._epoch = 0
+        self._last_tick = -1
+
+    def write(self, image: Any, result: Result) -> None:
+        """Encode one picture at its own time; an epoch goes on where the last one ended."""
+        time_s = result.frame.time_s
+        if self._offset_s is None:
+            self._offset_s = time_s if result.age_ms is not None or not 0 <= time_s < MAX_GAP_S else 0.0
+        elif result.epoch != self._epoch:
+            self._offset_s = time_s - (self._last_tick / TICKS + 0.04)
+        self._epoch = result.epoch
+        tick = max(self._last_tick + 1, round((time_s - self._offset_s) * TICKS))
+        self._last_tick = tick
+        frame = to_frame(image)
+        frame.pts, frame.time_base = tick, Fraction(1, TICKS)
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Flush the encoder and give the file its name."""
+        for packet in self._stream.encode(None):
+            self._container.mux(packet)
+        self._stack.close()
