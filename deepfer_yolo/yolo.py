@@ -6,11 +6,14 @@ installs the modules that a checkpoint names.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tempfile
 from pathlib import Path
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.config import read_yaml
+from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends import Backend
 from deepfer_yolo.runtime.card import Card, read_sidecar
@@ -37,14 +40,76 @@ os.environ.update(
 
 try:
     import torch
+    from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
-    from ultralytics.utils import SETTINGS
+    from ultralytics.utils import LOGGER, ROOT, SETTINGS
+    from ultralytics.utils.metrics import ClassifyMetrics
+    from ultralytics.utils.torch_utils import strip_optimizer
 except ModuleNotFoundError as error:
     raise MissingDependencyError.for_extra("train", error.name or "ultralytics") from None
 
 _OFF = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "openvino_msg")
 if any(SETTINGS.get(key) for key in _OFF):
     SETTINGS.update({key: False for key in _OFF if key in SETTINGS})
+
+
+LOGGER.setLevel("ERROR")
+__all__ = [
+    "ClassificationModel",
+    "ClassificationTrainer",
+    "ClassificationValidator",
+    "ClassifyMetrics",
+    "TorchBackend",
+    "TorchClassifier",
+    "build_model",
+    "load_checkpoint",
+    "packaged_models",
+    "strip_optimizer",
+    "transfer",
+]
+
+_PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
+
+
+def packaged_models() -> dict[str, tuple[Path, str]]:
+    """The architectures inside Ultralytics by bare name, such as ``yolo11n-cls``: the yaml file and the scale letter."""
+    names: dict[str, tuple[Path, str]] = {}
+    for path in sorted((ROOT / "cfg" / "models").glob("*/*-cls.yaml")):
+        if match := _PACKAGED.fullmatch(path.name):
+            names |= {f"{match['family']}{scale}-cls": (path, scale) for scale in read_yaml(path)["scales"]}
+    return names
+
+
+def build_model(spec: str, n_classes: int) -> ClassificationModel:
+    """A network with fresh weights from a bare name or a yaml file; never a download.
+
+    Raises ConfigError that names the nearest known name, and ModelError for a yaml that is no classifier.
+    """
+    if spec.endswith((".yaml", ".yml")):
+        source, scale = Path(spec), ""
+        if not source.is_file():
+            raise ModelError(f"no such model file: {source}", "check the path, or name a model without .yaml")
+    else:
+        known = packaged_models()
+        if spec not in known:
+            near = difflib.get_close_matches(spec, known, n=1, cutoff=0.5)
+            guess = f" (did you mean '{near[0]}'?)" if near else ""
+            shown = ", ".join(name for name in known if name.endswith("n-cls"))
+            raise ConfigError(f"unknown model '{spec}'{guess}", f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file")
+        source, scale = known[spec]
+    layers = read_yaml(source)
+    try:
+        return ClassificationModel({**layers, "scale": scale, "yaml_file": spec, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
+    except Exception as error:  # the parser raises whatever the layer's constructor raises
+        raise ModelError(f"{source} does not describe a classifier that Ultralytics can build: {type(error).__name__}: {error}") from None
+
+
+def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[int, int]:
+    """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many matched."""
+    target = model.state_dict()
+    matching = {name: value for name, value in weights.state_dict().items() if name in target and value.shape == target[name].shape}
+    model.load_state_dict(matching, strict=False)
+    return len(matching), len(target)
 
 
 def load_checkpoint(path: Path) -> ClassificationModel:
@@ -84,6 +149,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def run(self, crops: Crops) -> Probs:
+        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3)."""
         torch.set_num_threads(self.threads)
         images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         logits = self.model(images)[1]

@@ -1,0 +1,93 @@
+"""`deepfer train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepfer_yolo.cli.options import ConfigOption, JsonOption, NameOption
+
+_MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
+_SCRATCH = "from scratch for a bare name"
+_DATA = Annotated[Path | None, typer.Argument(metavar="DATASET", help="A data set folder, as `deepfer convert` writes it.", show_default=False)]
+_MODEL = Annotated[str | None, typer.Option("--model", "-m", help=_MODELS, show_default="the shipped deepfer-n.pt")]
+_PRETRAINED = Annotated[str | None, typer.Option(help="A checkpoint whose matching layers are the start.", show_default=_SCRATCH)]
+_EPOCHS = Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="20")]
+_IMGSZ = Annotated[int | None, typer.Option(help="Side of the network's input in pixels: a multiple of 32.", show_default="64")]
+_BATCH = Annotated[int | None, typer.Option(help="Pictures a step.", show_default="128")]
+_LR0 = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.", show_default="0.03")]
+_DEVICE = Annotated[str | None, typer.Option(help="cpu, mps, or the number of a GPU.", show_default="cpu")]
+_THREADS = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="2")]
+_SEED = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
+_PRECISION = Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")]
+_FITNESS = Annotated[str | None, typer.Option(help="What picks best.pt: top1 or macro_f1.", show_default="top1")]
+_RESUME = Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)]
+
+
+def train(
+    dataset: _DATA = None,
+    model: _MODEL = None,
+    pretrained: _PRETRAINED = None,
+    config: ConfigOption = None,
+    epochs: _EPOCHS = None,
+    imgsz: _IMGSZ = None,
+    batch: _BATCH = None,
+    lr0: _LR0 = None,
+    device: _DEVICE = None,
+    threads: _THREADS = None,
+    seed: _SEED = None,
+    precision: _PRECISION = None,
+    fitness: _FITNESS = None,
+    name: NameOption = None,
+    resume: _RESUME = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fine-tune a YOLO classifier, or train one from scratch, into runs/train/<name>/.
+
+    Ctrl-C and SIGTERM save first and leave a run that --resume continues. Every key of the recipe can stand in the --config file; the
+    resolved one is saved as config.yaml.
+
+    Example: deepfer train datasets/fer2013 --config fer2013-n
+    """
+    from deepfer_yolo.errors import ConfigError
+
+    flags = {
+        "data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs, "imgsz": imgsz, "batch": batch,
+        "lr0": lr0, "device": device, "threads": threads, "seed": seed, "precision": precision, "fitness": fitness,
+    }  # fmt: skip
+    if resume is not None:
+        given = [f"--{key}" for key, value in {**flags, "config": config, "name": name}.items() if value is not None]
+        if given:
+            shown = ", ".join(given).replace("--data", "DATASET")
+            raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
+    from deepfer_yolo.cli.output import print_json, stderr
+    from deepfer_yolo.config import TrainConfig, resolve
+    from deepfer_yolo.evaluate.runs import plain
+
+    console = stderr()
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    from deepfer_yolo.train import run
+    from deepfer_yolo.train.signals import StopSignal
+
+    with StopSignal(show) as stop:
+        if resume is not None:
+            outcome = run.resume(resume, show=show, should_stop=stop.given)
+        else:
+            outcome = run.train(resolve(TrainConfig, config, flags), name=name, show=show, should_stop=stop.given)
+    if isinstance(outcome, run.Stopped):
+        show(f"continue with: deepfer train --resume {_short(outcome.folder)}")
+        raise typer.Exit(stop.exit_code)
+    if json_:
+        print_json(plain({"run": outcome.folder, "checkpoint": outcome.checkpoint, **outcome.metrics}))
+    else:
+        val = outcome.metrics["val"]
+        print(f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,89 @@
+"""Augmentation for small faces, batched in tensors on the training device.
+
+What happens to a picture follows from the seed, the epoch and the picture's index alone, never from the order of batches or the number
+of workers; only the mixup partner is the neighbour in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch  # noqa: TID253  (this package exists to run torch)
+from torch.nn import functional  # noqa: TID253
+
+from deepfer_yolo.config import TrainConfig
+
+_AUGMENT_STREAM = 1
+"""Keeps the draws here apart from the shuffling of the same seed and epoch."""
+
+
+class Draws:
+    """Every random number of one epoch's augmentation, one entry a picture; drawn by numpy, so equal on every device."""
+
+    def __init__(self, config: TrainConfig, n: int, epoch: int) -> None:
+        random = np.random.Generator(np.random.PCG64([config.seed, epoch, _AUGMENT_STREAM]))
+        uniform = random.random((11, n), dtype=np.float32)
+        signed = uniform * 2 - 1
+        angle, shear = np.radians(signed[0] * config.degrees), np.tan(np.radians(signed[1] * config.shear))
+        mirror = np.where(uniform[2] < config.fliplr, -1.0, 1.0).astype(np.float32)
+        zoom = 1 / (1 + signed[3] * config.scale)
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        # Rows map output to input coordinates in [-1, 1], as affine_grid wants them; the picture's half side is 1.
+        rows = [cos * mirror, shear * cos - sin, signed[4] * config.translate * 2, sin * mirror, shear * sin + cos]
+        self.theta = torch.from_numpy(np.stack([*rows, signed[5] * config.translate * 2], 1).astype(np.float32)).view(n, 2, 3)
+        self.gain = torch.from_numpy(1 + signed[6] * config.contrast)
+        self.lift = torch.from_numpy(signed[7] * config.brightness)
+        # Rectangles of 10-33 % of the side in each direction, as (x, y, width, height); width 0 where nothing is erased.
+        side = random.uniform(0.1, 0.33, (2, n)).astype(np.float32) * (uniform[8] < config.erasing)
+        self.box = torch.from_numpy(np.stack([uniform[9] * (1 - side[0]), uniform[10] * (1 - side[1]), *side], 1))
+        share = random.beta(config.mixup, config.mixup, n) if config.mixup else np.ones(n)
+        self.share = torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
+
+
+def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) -> torch.Tensor:
+    """A training batch, float (b, c, size, size) in 0..1, from uint8 (b, c, h, w); `index` picks the pictures' draws.
+
+    Flip, shift, rotation, scale and shear are one grid sample from the stored pixels, so a picture is interpolated once.
+    """
+    n, device = len(pixels), pixels.device
+    grid = functional.affine_grid(draws.theta[index].to(device), [n, pixels.shape[1], size, size], align_corners=False)
+    images = functional.grid_sample(pixels.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    gain, lift = (values[index].to(device).view(n, 1, 1, 1) for values in (draws.gain, draws.lift))
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = ((images - mean).mul_(gain).add_(mean + lift)).clamp_(0, 1)
+    return _erase(images, draws.box[index].to(device), mean)
+
+
+def _erase(images: torch.Tensor, box: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
+    size = images.shape[-1]
+    place = (torch.arange(size, device=images.device) + 0.5) / size
+    left, top, width, height = (column.view(-1, 1) for column in box.unbind(1))
+    columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
+    return torch.where((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), fill, images)
+
+
+def soft_targets(labels: torch.Tensor, n_classes: int, smoothing: float) -> torch.Tensor:
+    """Target probabilities, float (b, C), for class indices (b,); `smoothing` is spread evenly over all classes."""
+    return functional.one_hot(labels, n_classes).float().mul_(1 - smoothing).add_(smoothing / n_classes)
+
+
+def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixup (Zhang et al., 2018): each picture keeps `share` (b,) of itself and takes the rest from its neighbour in the batch."""
+    if len(images) < 2 or bool((share == 1).all()):
+        return images, targets
+    share = share.to(images.device)
+    return torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1)), torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+
+
+def warm_up_ratio(steps: int) -> float:
+    """How far an average over `steps` updates may reach back; 0 for the first, towards 1 later."""
+    return (1 + steps) / (10 + steps) if steps else 0.0
+
+
+def ema_decay(steps_per_epoch: int, epochs: float, steps: int) -> float:
+    """The decay of the weights' moving average whose memory is `epochs` epochs, shortened while few `steps` have been made.
+
+    Ultralytics' own (0.9999, warmed up over 2,000 steps) still averages over ten steps when a run of 20 short epochs ends.
+    """
+    return min(math.exp(-1 / max(1.0, steps_per_epoch * epochs)), warm_up_ratio(steps))

@@ -1,0 +1,240 @@
+"""One training run from a data set folder to a measured checkpoint with its card."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo import __version__
+from deepfer_yolo.config import TrainConfig, read_yaml
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
+from deepfer_yolo.errors import ConfigError, MissingDependencyError, TrainingError
+from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
+from deepfer_yolo.files import sha256_of
+from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
+from deepfer_yolo.train.checkpoint import drop_states, newest_state
+from deepfer_yolo.train.loader import Faces, ValLoader, read_train, read_val
+from deepfer_yolo.train.progress import Log, Progress, clock
+from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
+from deepfer_yolo.train.validator import macro_f1
+from deepfer_yolo.yolo import load_checkpoint
+
+LOG, LOCK = "log.txt", ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run gave: its folder, best.pt and the figures of metrics.json."""
+
+    folder: Path
+    checkpoint: Path
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A run that a signal stopped; it can be resumed."""
+
+    folder: Path
+
+
+def train(
+    config: TrainConfig, *, name: str | None = None, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False,
+    root: Path = Path("runs"),
+) -> Outcome | Stopped:  # fmt: skip
+    """Train by `config`, whose `data` names a data set folder, into a new folder `root/train/<name>`.
+
+    Raises DatasetError, ConfigError, ModelError, MissingDependencyError or TrainingError, all before a folder is made where the fault is
+    in the input.
+    """
+    if config.data is None:
+        raise ConfigError("no data set was named", "deepfer train DATASET")
+    config = config.model_copy(update={"data": str(Path(config.data).resolve())})
+    check_device(config.device)
+    dataset = open_dataset(Path(str(config.data)))
+    check_splits(dataset)
+    notes: list[str] = []
+    model = starting_model(config, dataset.labels, notes.append)
+    folder = create_run("train", name, config, root).resolve()
+    with lock(folder):
+        log = Log(folder / LOG, show)
+        for note in notes:
+            log(note)
+        return _run(config, dataset, model, folder, log, should_stop, None)
+
+
+def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False) -> Outcome | Stopped:
+    """Continue the run in `folder` from its newest whole state, or from its beginning where it was stopped before the first.
+
+    Raises TrainingError for a run that has finished, is under way elsewhere, or whose data set has changed.
+    """
+    folder = folder.resolve()
+    if not (folder / CONFIG).is_file():
+        raise TrainingError(f"{folder} is not a run: it has no {CONFIG}", "name the folder of a run, such as runs/train/<name>")
+    if (folder / METRICS).is_file():
+        raise TrainingError(f"the run {folder} has finished; there is nothing to resume", f"start from it with: --model {folder}/weights/best.pt")
+    config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
+    check_device(config.device)
+    with lock(folder):
+        dataset = open_dataset(Path(str(config.data)))
+        check_splits(dataset)
+        state = newest_state(folder / "weights")
+        if state is not None and state["fingerprint"] != dataset.fingerprint:
+            raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
+        log = Log(folder / LOG, show)
+        at = f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}" if state else "the beginning: no checkpoint had been written"
+        log(f"resuming {folder} from {at}")
+        model = starting_model(config, dataset.labels, lambda _: None)
+        return _run(config, dataset, model, folder, log, should_stop, state)
+
+
+def _run(
+    config: TrainConfig, dataset: Dataset, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool], state: dict[str, Any] | None
+) -> Outcome | Stopped:
+    began = time.perf_counter()
+    train_split, val_split, spec = read_splits(dataset, config.imgsz)
+    bf16 = use_bf16(config)
+    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint)
+    trainer = FaceTrainer(job, should_stop)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    log(
+        f"{len(train_split):,} train and {len(val_split):,} val pictures, {spec.colour}, {weights:,} parameters, {config.device}, "
+        f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {time.perf_counter() - began:.1f} s"
+    )
+    progress = Progress(log)
+    progress.attach(trainer)
+    try:
+        trainer.train()
+    except Interrupted:
+        log(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}, state saved")
+        return Stopped(folder)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}") from error
+    figures = finish(job, dataset, trainer, progress)
+    log(f"best.pt, epoch {figures['best_epoch']}: top-1 {figures['val']['top1']:.2%}, macro-F1 {figures['val']['macro_f1']:.2%}, "
+        f"{clock(time.perf_counter() - began)}")  # fmt: skip
+    return Outcome(folder, trainer.best, figures)
+
+
+def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress) -> dict[str, Any]:
+    """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume would need."""
+    probs = predict(trainer.best, job.val, job.config.batch)
+    figures = {
+        "best_epoch": trainer.stopper.best_epoch,
+        "epochs": job.config.epochs,
+        "val": score(probs, job.val.labels.numpy()),
+        "fitness": job.config.fitness,
+        "train_images": len(job.train),
+        "images_per_s": float(np.median(progress.images_per_s)),
+        "epoch_s": float(np.median(progress.epoch_s)),
+        "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
+        "precision": "bf16" if job.bf16 else "fp32",
+        "threads": job.config.threads,
+    }
+    card = Card(
+        name=job.folder.name,
+        labels=job.labels,
+        input=job.spec,
+        trained_on=TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint),
+        metrics={"val": figures["val"]},
+        file_sha256=sha256_of(trainer.best),
+        producer={"deepfer": __version__, "ultralytics": metadata.version("ultralytics"), "torch": metadata.version("torch")},
+    )
+    write_sidecar(card, trainer.best)
+    write_metrics(job.folder, figures)
+    drop_states(trainer.wdir)
+    return figures
+
+
+def read_splits(dataset: Dataset, size: int) -> tuple[Faces, Faces, InputSpec]:
+    """The training and validation split, decoded, and what the model will be fed. Raises DatasetError for a picture that is broken."""
+    index = {label: number for number, label in enumerate(dataset.labels)}
+
+    def parts(split: str) -> tuple[Iterator[Any], list[int], list[str]]:
+        rows = dataset.rows(split)
+        return load_images(dataset, rows), [index[row.label] for row in rows], [row.path for row in rows]
+
+    faces, spec = read_train(*parts("train"), size)
+    return faces, read_val(*parts("val"), spec), spec
+
+
+def check_splits(dataset: Dataset) -> None:
+    """Raise TrainingError where there is no val split, or a class that val has was never seen in train."""
+    if "val" not in dataset.splits:
+        raise TrainingError(
+            f"{dataset.root} has no val split: without one, nothing says which epoch is best",
+            "convert the source again with a val part; the test split is never used for choosing",
+        )
+    dataset.rows("train")
+    absent = [label for label, n in dataset.counts("train").items() if n == 0]
+    if absent:
+        raise TrainingError(f"{dataset.root} has no training picture of: {', '.join(absent)}", "add some, or convert without these classes")
+
+
+def check_device(device: str) -> None:
+    """Raise for a device that is not there or not known; never a silent fallback."""
+    if device == "cpu":
+        return
+    if device == "mps":
+        if not torch.backends.mps.is_available():
+            raise MissingDependencyError("--device mps: this machine has no Apple GPU that torch can use", "use --device cpu")
+        return
+    if not device.isdigit():
+        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, or the number of a GPU such as 0")
+    found = torch.cuda.device_count()
+    if int(device) >= found:
+        seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
+        raise MissingDependencyError(f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there")
+
+
+def use_bf16(config: TrainConfig) -> bool:
+    """Whether to run the forward pass in bfloat16: when asked to, or where the hardware has it and nothing else was asked.
+
+    Without AVX512-BF16 or AMX a CPU emulates it, seven times slower than float32 (measured on an AVX2 machine).
+    """
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if config.device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return config.device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def predict(checkpoint: Path, faces: Faces, batch: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Probabilities, float32 (n, C), of the checkpoint on disk for a decoded split, on the CPU."""
+    model = load_checkpoint(checkpoint).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return np.concatenate([model(part["img"])[0].numpy() for part in ValLoader(faces, batch, torch.device("cpu"))])
+
+
+def score(probs: np.ndarray[Any, np.dtype[np.float32]], labels: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+    """n, top-1 and macro-F1 of probabilities (n, C) against class indices (n,)."""
+    predicted = probs.argmax(1)
+    return {"n": len(labels), "top1": float((predicted == labels).mean()), "macro_f1": macro_f1(predicted, labels)}
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run's folder; the lock goes with the process, however it ends."""
+    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: two runs in one folder are not kept apart there
+            pass
+        except BlockingIOError:
+            raise TrainingError(f"another process is training in {folder}", "wait for it, or choose another --name") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,70 @@
+"""Which network a run starts from, and how it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deepfer_yolo.config import TrainConfig, find_preset
+from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.yolo import ClassificationModel, build_model, load_checkpoint, transfer
+
+SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.pt"
+"""The default start, where this build ships one."""
+
+Say = Callable[[str], None]
+
+
+def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> ClassificationModel:
+    """The network to train, by `model` and `pretrained`; what it starts from is said through `say`.
+
+    Raises ConfigError for an unknown name, ModelError for a file that cannot be used and TrainingError where nothing of `pretrained` fits.
+    """
+    spec = config.model
+    if spec is None:
+        if not SHIPPED.is_file():
+            raise ConfigError("no --model was given, and this build ships no checkpoint to start from", "add --model yolo11n-cls")
+        spec = str(SHIPPED)
+    if spec.endswith(".pt"):
+        checkpoint = load_checkpoint(Path(spec))
+        model = _rebuild(checkpoint, labels, Path(spec))
+        _take(checkpoint, model, labels, Path(spec), say)
+    else:
+        model = build_model(_own_yaml(spec), len(labels))
+        if config.pretrained is None:
+            say(f"{spec}: training from scratch (no --pretrained)")
+    if config.pretrained is not None:
+        _take(load_checkpoint(Path(config.pretrained)), model, labels, Path(config.pretrained), say)
+    model.names = dict(enumerate(labels))
+    return model
+
+
+def _own_yaml(spec: str) -> str:
+    """The path of one of our model yamls for its bare name; anything else unchanged."""
+    try:
+        return spec if spec.endswith((".yaml", ".yml")) else str(find_preset("models", spec))
+    except ConfigError:
+        return spec
+
+
+def _rebuild(checkpoint: ClassificationModel, labels: tuple[str, ...], path: Path) -> ClassificationModel:
+    layers = {**checkpoint.yaml, "nc": len(labels)}
+    try:
+        return ClassificationModel(layers, nc=len(labels), ch=3, verbose=False)
+    except Exception as error:  # the parser raises whatever the layer's constructor raises
+        raise TrainingError(f"{path}: its architecture cannot be built again: {type(error).__name__}: {error}") from None
+
+
+def _take(source: ClassificationModel, model: ClassificationModel, labels: tuple[str, ...], path: Path, say: Say) -> None:
+    names = tuple(str(source.names[index]) for index in range(len(source.names)))
+    matched, total = transfer(source, model)
+    head = model.model[-1].linear
+    same_shape = source.model[-1].linear.weight.shape == head.weight.shape
+    if same_shape and names != labels:
+        # A head for other labels, or the same in another order, is a wrong start that looks like a right one.
+        head.reset_parameters()
+        matched -= 2
+    if matched <= 0:
+        raise TrainingError(f"no layer of {path} matches the model: not one of {total} tensors has its name and shape", "name another --pretrained")
+    fresh = "" if matched == total else f"; {total - matched} start fresh" + ("" if names == labels else " (the head: its labels differ)")
+    say(f"{path}: {matched} of {total} tensors taken as the start{fresh}")

@@ -1,0 +1,236 @@
+"""Ultralytics' training loop with a loader, a loss, a validation and checkpoints made for faces."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.errors import TrainingError
+from deepfer_yolo.files import atomic_path, write_atomic
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.augment import ema_decay
+from deepfer_yolo.train.checkpoint import save_state
+from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
+from deepfer_yolo.train.losses import soft_cross_entropy
+from deepfer_yolo.train.validator import FaceValidator
+from deepfer_yolo.yolo import ClassificationModel, ClassificationTrainer, strip_optimizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """All that a training needs: the recipe, the decoded data, the network to start from, and where to write."""
+
+    config: TrainConfig
+    folder: Path
+    labels: tuple[str, ...]
+    train: Faces
+    val: Faces
+    spec: InputSpec
+    model: ClassificationModel
+    bf16: bool = False
+    state: dict[str, Any] | None = None
+    fingerprint: str = ""
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on later)
+    """A signal asked the run to stop, and its state has been saved."""
+
+
+class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
+    """`ClassificationTrainer` on decoded faces. Its EMA, schedule, optimiser and callbacks are Ultralytics' own."""
+
+    def __init__(self, job: Job, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.job = job
+        self.should_stop = should_stop
+        self.stopping = False
+        super().__init__(overrides=stock_arguments(job))
+        self.add_callback("on_pretrain_routine_end", FaceTrainer._prepare)
+        self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
+        self.add_callback("on_train_batch_end", FaceTrainer._end_batch)
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Our own state decides where a run goes on, not the rounded last.pt."""
+        self.resume = self.job.state is not None
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The class names; the pictures are in the job already."""
+        labels = self.job.labels
+        return {"train": "train", "val": "val", "test": None, "nc": len(labels), "names": dict(enumerate(labels)), "channels": 3}
+
+    def setup_model(self) -> dict[str, Any] | None:
+        """Take the job's network, in the memory layout that CPUs and tensor cores like best, and return the state to resume."""
+        self.model = self.job.model.train().to(memory_format=torch.channels_last)
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = self.job.config.dropout
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(True)
+        self.model.criterion = None  # the loop looks for it; the EMA then uses Ultralytics' plain cross-entropy for the val loss
+        return self.job.state
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> TrainLoader | ValLoader:
+        """Our loaders instead of the stock ones; `dataset_path` is unused."""
+        job = self.job
+        if mode == "train":
+            return TrainLoader(job.train, job.config.model_copy(update={"batch": batch_size}), len(job.labels), self.device)
+        return ValLoader(job.val, batch_size, self.device)
+
+    def preprocess_batch(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Leave the batch as the loader made it: float32, on the device."""
+        return batch
+
+    def get_validator(self) -> FaceValidator:
+        """Our ordered validation."""
+        return FaceValidator(self.test_loader, self.save_dir, copy(self.args), self.callbacks, self.job.config.fitness)
+
+    def _prepare(self) -> None:
+        # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
+        torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
+        self.model.loss = self._loss
+        steps, epochs = len(self.train_loader), self.job.config.ema_epochs
+        self.ema.decay = lambda done: ema_decay(steps, epochs, done)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.bf16)
+
+    def _loss(self, batch: dict[str, torch.Tensor], preds: Any = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with self._autocast():
+            logits = self.model.predict(batch["img"]) if preds is None else preds
+        loss = soft_cross_entropy(logits.float(), batch["target"])
+        return loss, {"loss": loss.detach()}
+
+    def _begin_epoch(self) -> None:
+        # Everything random of an epoch follows from its number, so a resumed run draws what an unbroken one does.
+        torch.manual_seed(self.job.config.seed * 100_003 + self.epoch)
+        if self.train_loader.skip and self.job.state is not None:
+            torch.set_rng_state(self.job.state["torch_rng"])
+        self.train_loader.sampler.set_epoch(self.epoch)
+        self.batches_done = self.train_loader.skip
+
+    def _end_batch(self) -> None:
+        self.batches_done += 1
+        if not bool(self.loss.isfinite()):
+            raise self._diverged()
+        if self.should_stop():
+            if self.batches_done < len(self.train_loader):
+                self._save_state(self.epoch, self.batches_done)
+                raise Interrupted
+            self.stopping = True
+
+    def _diverged(self) -> TrainingError:
+        return TrainingError(
+            f"the loss is not a number in epoch {self.epoch + 1} (lr0 {self.job.config.lr0:g}); the last good checkpoint is kept",
+            f"use a smaller --lr0, such as {self.job.config.lr0 / 3:.2g}",
+        )
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this is an error."""
+        if self.fitness is not None and not math.isfinite(self.fitness):
+            raise self._diverged()
+        return False
+
+    def save_model(self) -> bool:
+        """Write last.pt and best.pt as Ultralytics does, but each beside its name and renamed, then the exact state."""
+        try:
+            with atomic_path(self.wdir / "last.pt") as part:
+                self.last = self.best = part
+                super().save_model()
+                content = part.read_bytes()
+        finally:
+            self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        if self.best_fitness == self.fitness:
+            write_atomic(self.best, content)
+        self._save_state(self.epoch + 1, 0)
+        if self.stopping and self.epoch + 1 < self.epochs:
+            raise Interrupted
+        return True
+
+    def _save_state(self, epoch: int, batch: int) -> None:
+        state = {
+            "epoch": epoch,
+            "batch": batch,
+            "fingerprint": self.job.fingerprint,
+            "model": self.model.state_dict(),
+            "ema": self.ema.ema.state_dict(),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "best_fitness": self.best_fitness,
+            "stopper": {"best_fitness": self.stopper.best_fitness, "best_epoch": self.stopper.best_epoch},
+            "torch_rng": torch.get_rng_state(),
+        }
+        save_state(self.wdir, state)
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Go on from our own state, in full precision, at the batch where it was saved."""
+        if ckpt is None:
+            return
+        self.model.load_state_dict(ckpt["model"])
+        self.ema.ema.load_state_dict(ckpt["ema"])
+        self.ema.updates = ckpt["updates"]
+        self.optimizer.load_state_dict(ckpt["optimizer"])
+        self.best_fitness = ckpt["best_fitness"]
+        self.stopper.__dict__.update(ckpt["stopper"])
+        self.start_epoch = ckpt["epoch"]
+        self.train_loader.skip = ckpt["batch"]
+        trim_results(self.csv, self.start_epoch)
+
+    def final_eval(self) -> None:
+        """Strip both checkpoints to what is shipped; the caller measures best.pt itself."""
+        for path in (self.last, self.best):
+            if path.exists():
+                with atomic_path(path) as part:
+                    strip_optimizer(path, s=str(part))
+
+
+def stock_arguments(job: Job) -> dict[str, Any]:
+    """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in config.yaml."""
+    config = job.config
+    return {
+        "model": f"{Path(config.model or 'deepfer-n').stem}.yaml",
+        "data": config.data,
+        "save_dir": str(job.folder),
+        "exist_ok": True,
+        "resume": job.state is not None,
+        "epochs": config.epochs,
+        "imgsz": config.imgsz,
+        "batch": config.batch,
+        "nbs": config.batch,
+        "device": config.device,
+        "workers": 0,
+        "seed": config.seed,
+        "optimizer": "SGD",
+        "lr0": config.lr0,
+        "lrf": config.lrf,
+        "cos_lr": True,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "warmup_epochs": config.warmup_epochs,
+        "warmup_momentum": config.momentum,
+        "warmup_bias_lr": 0.0,
+        "dropout": config.dropout,
+        "patience": 0,
+        "close_mosaic": 0,
+        "amp": False,
+        "plots": False,
+        "verbose": False,
+        "pretrained": False,
+    }
+
+
+def trim_results(path: Path, epochs: int) -> None:
+    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats that epoch."""
+    if not path.is_file():
+        return
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    kept = [row for row in rows if row and (row[0].strip() == "epoch" or (row[0].strip().isdigit() and int(row[0]) <= epochs))]
+    write_atomic(path, "".join(",".join(row) + "\n" for row in kept))
