@@ -20,6 +20,8 @@ def card(
     mean: Annotated[str | None, typer.Option(help="Foreign ONNX: subtracted from 0..1: r,g,b.", show_default=False)] = None,
     std: Annotated[str | None, typer.Option(help="Foreign ONNX: divides after --mean: r,g,b.", show_default=False)] = None,
     answers: Annotated[str | None, typer.Option(help="Foreign ONNX: logits or probs.", show_default="probs if a softmax ends it")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Measure on this data set and write the metrics too.", show_default=False)] = None,
+    split: Annotated[str, typer.Option(help="Split of --dataset.")] = "val",
     out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -33,7 +35,7 @@ def card(
     """
     from deepfer_yolo.cli.output import print_json
     from deepfer_yolo.errors import ConfigError, ModelError
-    from deepfer_yolo.export.cards import Facts, card_checkpoint, card_onnx, parse_labels, parse_numbers
+    from deepfer_yolo.export.cards import Facts, add_metrics, card_checkpoint, card_onnx, parse_labels, parse_numbers
 
     for flag, value, known in (("--colour", colour, ("grey", "rgb")), ("--answers", answers, ("logits", "probs"))):
         if value is not None and value not in known:
@@ -46,7 +48,15 @@ def card(
         made = card_onnx(model, written, facts, overwrite=overwrite)
     else:
         raise ModelError(f"no card can be made for {model}: neither .pt nor .onnx", "name a checkpoint or an ONNX file")
+    if dataset is not None:
+        from deepfer_yolo.cli.opening import open_classifier
+
+        carrier = model if model.suffix == ".pt" else written
+        made = add_metrics(carrier, open_classifier(carrier), dataset, split)
     if as_json:
         print_json({"path": str(written), "card": made.model_dump(mode="json")})
     else:
         print(f"{written}: {made.name}, {made.input.colour} {made.input.size} px, labels {', '.join(made.labels)}")
+        if dataset is not None:
+            found = made.metrics
+            print(f"on {found['dataset']}, {split}, {found['n']} pictures: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}")

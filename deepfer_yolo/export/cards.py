@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, ModelError
-from deepfer_yolo.files import atomic_path, sha256_of
+from deepfer_yolo.evaluate.metrics import evaluate
+from deepfer_yolo.evaluate.score import score_dataset
+from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
 from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, producer, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
+HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece")
 PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
 
@@ -63,6 +67,22 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) 
         target.unlink() if old is None else target.write_bytes(old)
         raise
     return write_sidecar(card, checkpoint), card
+
+
+def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str) -> Card:
+    """Measure `classifier` on one split of `dataset` and write the headline numbers into the card of `model`; returns the card."""
+    opened = open_dataset(dataset)
+    scores = score_dataset(classifier, opened, split)
+    result = evaluate(scores.probs, scores.targets, scores.labels)
+    numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {key: result[key] for key in HEADLINE}
+    card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | numbers})
+    if model.suffix != ".onnx":
+        write_sidecar(card, model)
+        return card
+    graph = read_graph(model)
+    card = put_card(graph, card)
+    write_atomic(model, graph.SerializeToString())
+    return card
 
 
 def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False) -> Card:
@@ -221,10 +241,14 @@ def _check_batches(classifier: Classifier, source: Path) -> None:
     """Refuse a graph that says its batch is dynamic and answers otherwise when pictures come together."""
     size = classifier.card.input.size
     crops: Any = np.random.RandomState(0).randint(0, 256, (3, size, size, 3)).astype(np.uint8)
-    together = classifier.predict(crops)
+    fixed = ModelError(f"{source} does not answer alike when pictures come in one batch: its batch is fixed inside", "export it with a dynamic batch")
+    try:
+        together = classifier.predict(crops)
+    except ModelError:
+        raise fixed from None
     alone = np.concatenate([classifier.predict(crops[i : i + 1]) for i in range(3)])
     if together.shape != alone.shape or float(np.abs(together - alone).max()) > 1e-4:
-        raise ModelError(f"{source} answers otherwise when pictures come in one batch: its batch is fixed inside", "export it with a dynamic batch")
+        raise fixed
 
 
 def parse_numbers(text: str | None, flag: str) -> tuple[float, float, float] | None:

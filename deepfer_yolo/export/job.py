@@ -9,7 +9,7 @@ from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.export.onnx import build_graph, save
 from deepfer_yolo.export.parity import Parity, compare, require
-from deepfer_yolo.export.pictures import Pictures, load_pictures, paint_pictures
+from deepfer_yolo.export.pictures import PAINTED_N, Pictures, load_pictures, paint_pictures
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
@@ -57,7 +57,7 @@ def default_name(checkpoint: Path, config: ExportConfig) -> Path:
 def pictures_for(reference: Classifier, config: ExportConfig, data: Path | None) -> Pictures:
     """The pictures of the parity run: from `data`, or painted ones."""
     if data is None:
-        return paint_pictures()
+        return paint_pictures(min(PAINTED_N, config.pictures))
     return load_pictures(data, config.split, reference.labels, config.pictures)
 
 

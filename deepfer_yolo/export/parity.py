@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import ParityError
+from deepfer_yolo.evaluate.calibration import ece, reliability
 from deepfer_yolo.export.pictures import Pictures
 from deepfer_yolo.records import Probs
 from deepfer_yolo.runtime.classifier import Classifier
@@ -158,17 +159,9 @@ def _decisions(expected: Probs, actual: Probs, truth: NDArray[np.int64], labels:
         "accuracy_diff_interval": [mean - half, mean + half],
         "recall_loss": losses,
         "worst_class": worst,
-        "ece_reference": _ece(expected, left),
-        "ece_candidate": _ece(actual, right),
+        "ece_reference": ece(reliability(expected.astype(np.float64), truth)),
+        "ece_candidate": ece(reliability(actual.astype(np.float64), truth)),
     }
-
-
-def _ece(probs: Probs, correct: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over equal-width bins (Guo et al., 2017)."""
-    confidence = probs.max(1)
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(float(correct[which == b].mean()) - float(confidence[which == b].mean())) * float((which == b).mean()) for b in np.unique(which)]
-    return float(sum(gaps))
 
 
 def _failures(line: Line, max_diff: float, agreement: float, input_diff: int, decisions: dict[str, Any] | None) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.manifest import Row, read_dataset_json, read_manifest
+from deepfer_yolo.data.dataset import load_images, open_dataset
+from deepfer_yolo.data.manifest import Row
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.records import Image
@@ -32,20 +32,18 @@ class Pictures:
         return len(self.images)
 
 
-def load_pictures(dataset: Path, split: str, labels: Sequence[str], limit: int, seed: int = 0) -> Pictures:
+def load_pictures(folder: Path, split: str, labels: Sequence[str], limit: int, seed: int = 0) -> Pictures:
     """At most `limit` pictures of one split, each label in its share of the split. Raises DatasetError for a label the model does not know."""
-    rows = [row for row in read_manifest(dataset) if row.split == split]
-    if not rows:
-        raise DatasetError(f"{dataset} has no pictures in the split '{split}'", "name another one with --split")
+    dataset = open_dataset(folder)
+    rows = dataset.rows(split)
     unknown = sorted({row.label for row in rows} - set(labels))
     if unknown:
-        raise DatasetError(f"{dataset}: the model does not know the label {', '.join(unknown)}", f"its labels: {', '.join(labels)}")
+        raise DatasetError(f"{folder}: the model does not know the label {', '.join(unknown)}", f"its labels: {', '.join(labels)}")
     chosen = stratify(rows, limit, seed)
-    images = tuple(load_image(dataset / row.path) for row in chosen)
     index = {label: i for i, label in enumerate(labels)}
     truth = np.array([index[row.label] for row in chosen], np.int64)
-    name = read_dataset_json(dataset).get("name", dataset.name)
-    return Pictures(images, tuple(row.path for row in chosen), truth, f"{len(chosen):,} of {len(rows):,} pictures of {name}, split {split}")
+    origin = f"{len(chosen):,} of {len(rows):,} pictures of {dataset.name}, split {split}"
+    return Pictures(tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen), truth, origin)
 
 
 def paint_pictures(n: int = PAINTED_N, seed: int = PAINTED_SEED) -> Pictures:

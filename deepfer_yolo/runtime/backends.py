@@ -11,10 +11,11 @@ import numpy as np
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
-from deepfer_yolo.runtime.graph import card_of, check_card, io_shapes, read_graph
+from deepfer_yolo.runtime.graph import INPUT, OUTPUT, card_of, check_card, io_shapes, read_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
+_OUTPUTS = [OUTPUT]
 
 
 class Backend(Protocol):
@@ -44,6 +45,7 @@ class OnnxBackend:
         check_card(model, self.card, path)
         self.provider = provider
         self.threads = threads
+        self._path = path
         self._fixed_n = io_shapes(model, path)[0][0]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -58,7 +60,10 @@ class OnnxBackend:
         """See `Backend.run`."""
         if self._fixed_n is not None and len(crops) != self._fixed_n:
             return in_batches(self.run, crops, self._fixed_n)
-        probs: Probs = self._session.run(["probs"], {"image": crops})[0]
+        try:
+            probs: Probs = self._session.run(_OUTPUTS, {INPUT: crops})[0]
+        except Exception as error:
+            raise ModelError(f"{self._path}: onnxruntime failed on {len(crops)} pictures: {str(error).splitlines()[0][:300]}") from None
         return probs
 
 

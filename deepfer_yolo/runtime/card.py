@@ -13,7 +13,7 @@ from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import write_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 METADATA_KEY = "deepfer"
 """The key of the card in ONNX metadata."""
 INTENDED_USE = (

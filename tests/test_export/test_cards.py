@@ -1,0 +1,170 @@
+"""Cards for models that have none."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import ConfigError, ModelError
+from deepfer_yolo.export.cards import Facts, add_metrics, card_checkpoint, card_onnx, parse_numbers
+from deepfer_yolo.files import sha256_of
+from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.runtime.card import read_sidecar
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.golden import check_golden
+from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+@pytest.fixture
+def bare_checkpoint(checkpoint: Path, tmp_path: Path) -> Path:
+    """A stock checkpoint with no card."""
+    return Path(shutil.copy(checkpoint, tmp_path / "stock.pt"))
+
+
+@pytest.fixture(scope="module")
+def foreign(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Graphs with float planes in, as others export them: one that ends in a softmax, one in logits, one with its batch fixed inside."""
+    network = load_checkpoint(checkpoint)
+    folder = tmp_path_factory.mktemp("foreign")
+
+    class Head(torch.nn.Module):
+        def __init__(self, part: int, fixed: bool = False) -> None:
+            super().__init__()
+            self.network, self.part, self.fixed = network, part, fixed
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.network(images)[self.part]
+            return answer.reshape(1, 7) if self.fixed else answer
+
+    made = {}
+    for name, head, n in (("probs", Head(0), 2), ("logits", Head(1), 2), ("fixed", Head(0, True), 1)):
+        made[name] = folder / f"{name}.onnx"
+        axes = {"images": {0: "batch"}, "output0": {0: "batch"}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                head.eval(),
+                (torch.zeros(n, 3, 32, 32),),
+                made[name],
+                input_names=["images"],
+                output_names=["output0"],
+                dynamic_axes=axes,
+                opset_version=17,
+                dynamo=False,
+            )
+    return made
+
+
+def test_a_stock_checkpoint_says_its_labels_and_size(bare_checkpoint: Path) -> None:
+    path, card = card_checkpoint(bare_checkpoint, Facts(colour="grey", native_px=48, name="mine"))
+    assert path == bare_checkpoint.with_suffix(".json")
+    assert card == read_sidecar(bare_checkpoint)
+    assert (card.name, card.labels, card.input.size, card.input.colour, card.input.native_px) == ("mine", EMOTIONS, 32, "grey", 48)
+    assert card.file_sha256 == sha256_of(bare_checkpoint)
+    assert check_golden(TorchClassifier(bare_checkpoint)).passed
+    with pytest.raises(ModelError, match="the file exists"):
+        card_checkpoint(bare_checkpoint, Facts())
+
+
+@pytest.mark.parametrize(("imgsz", "size"), [(48, 64), (64, 64), (33, 64), (224, 224)])
+def test_the_size_is_what_ultralytics_really_trained_at(imgsz: int, size: int, bare_checkpoint: Path) -> None:
+    content = torch.load(bare_checkpoint, weights_only=False)
+    content["model"].args = {"imgsz": imgsz}
+    torch.save(content, bare_checkpoint)
+    assert card_checkpoint(bare_checkpoint, Facts())[1].input.size == size
+
+
+def test_labels_that_are_not_the_checkpoints_are_refused(bare_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="are not the checkpoint's angry"):
+        card_checkpoint(bare_checkpoint, Facts(labels=("a", "b")))
+    assert not bare_checkpoint.with_suffix(".json").exists()
+
+
+@pytest.mark.parametrize("name", ["probs", "logits"])
+def test_a_float_graph_is_wrapped(name: str, foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
+    before = sha256_of(foreign[name])
+    answers = "logits" if name == "logits" else None
+    card_onnx(foreign[name], tmp_path / "wrapped.onnx", Facts(labels=EMOTIONS, answers=answers, **PLAIN))
+    assert sha256_of(foreign[name]) == before
+    wrapped = Classifier(tmp_path / "wrapped.onnx")
+    crops = paint_golden(4, 5, 32)
+    np.testing.assert_allclose(wrapped.predict(crops), TorchClassifier(checkpoint).predict(crops), atol=1e-4)
+    assert check_golden(wrapped).passed
+    onnx.checker.check_model(onnx.load(str(tmp_path / "wrapped.onnx")), full_check=True)
+
+
+def test_mean_and_std_go_into_the_graph(foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    card_onnx(foreign["probs"], tmp_path / "wrapped.onnx", Facts(labels=EMOTIONS, mean=mean, std=std))
+    crops = paint_golden(4, 5, 32)
+    planes = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        expected = load_checkpoint(checkpoint)(planes)[0].numpy()
+    np.testing.assert_allclose(Classifier(tmp_path / "wrapped.onnx").predict(crops), expected, atol=1e-4)
+
+
+def test_ultralytics_metadata_is_enough(foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(foreign["probs"]))
+    for key, value in {"author": "Ultralytics", "task": "classify", "names": str(dict(enumerate(EMOTIONS)))}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, str(tmp_path / "stock.onnx"))
+    card = card_onnx(tmp_path / "stock.onnx", tmp_path / "out.onnx", Facts())
+    assert (card.labels, card.input.size) == (EMOTIONS, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "reason"),
+    [
+        ("probs", Facts(**PLAIN), "does not say its labels"),
+        ("probs", Facts(labels=EMOTIONS), "how its input is scaled"),
+        ("logits", Facts(labels=EMOTIONS, **PLAIN), "does not end in a softmax"),
+        ("logits", Facts(labels=EMOTIONS, answers="probs", **PLAIN), "does not answer with probabilities"),
+        ("probs", Facts(labels=EMOTIONS[:5], **PLAIN), "7 numbers a picture, but there are 5 labels"),
+        ("probs", Facts(labels=EMOTIONS, size=64, **PLAIN), "not pictures of 64×64"),
+        ("fixed", Facts(labels=EMOTIONS, **PLAIN), "batch"),
+    ],
+)
+def test_nothing_is_guessed(name: str, facts: Facts, reason: str, foreign: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises((ModelError, ConfigError), match=reason):
+        card_onnx(foreign[name], tmp_path / "out.onnx", facts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_form_needs_no_wrapping(linear_model: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(linear_model))
+    del model.metadata_props[:]
+    onnx.save(model, str(tmp_path / "bare.onnx"))
+    with pytest.raises(ModelError, match="no model card"):
+        Classifier(tmp_path / "bare.onnx")
+    card = card_onnx(tmp_path / "bare.onnx", tmp_path / "out.onnx", Facts(labels=EMOTIONS, colour="grey"))
+    assert card.input.size == 24
+    crops = paint_golden(4, 5, 24)
+    np.testing.assert_array_equal(Classifier(tmp_path / "out.onnx").predict(crops), Classifier(linear_model).predict(crops))
+    with pytest.raises(ModelError, match="has a card already"):
+        card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", Facts(labels=EMOTIONS))
+
+
+def test_metrics_of_a_data_set(linear_model: Path, painted_dataset: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(linear_model, tmp_path / "model.onnx"))
+    card = add_metrics(path, Classifier(path), painted_dataset, "val")
+    assert card.metrics["n"] == 56
+    assert card.metrics["dataset"] == open_dataset(painted_dataset).name
+    assert 0.2 < card.metrics["top1"] < 1
+    assert Classifier(path).card.metrics == card.metrics
+
+
+def test_numbers_from_the_command_line() -> None:
+    assert parse_numbers("0.5,0.25,1", "--mean") == (0.5, 0.25, 1.0)
+    for text in ("0.5", "a,b,c", "1,2,3,4"):
+        with pytest.raises(ConfigError, match="--mean: three numbers"):
+            parse_numbers(text, "--mean")
