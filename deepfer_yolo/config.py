@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,6 +90,38 @@ class EvaluateConfig(Config):
     labels: Literal["same", "intersect"] = "same"
 
 
+class Floors(Config):
+    """What a challenger must reach by itself, shares of 1; `recall` by label; `ece` is a ceiling."""
+
+    top1: float | None = Field(None, ge=0, le=1)
+    macro_f1: float | None = Field(None, ge=0, le=1)
+    recall: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    ece: float | None = Field(None, ge=0, le=1)
+
+    def shares(self) -> dict[str, float]:
+        """The floors of headline figures that are set."""
+        return {key: value for key, value in (("top1", self.top1), ("macro_f1", self.macro_f1)) if value is not None}
+
+
+class GateConfig(Config):
+    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `must_not_break` names a file of picture paths."""
+
+    split: Split = "test"
+    margin: float = Field(0.02, gt=0, le=0.5)
+    superiority: bool = False
+    class_drop: bool = False
+    floors: Floors = Floors()
+    max_latency_ratio: float | None = Field(None, gt=0)
+    max_size_ratio: float | None = Field(None, gt=0)
+    must_not_break: str | None = None
+    labels: Literal["same", "intersect"] = "same"
+    batch: int = Field(64, ge=1)
+    workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(2, ge=1, le=64)
+    replicates: int = Field(2000, ge=100, le=100_000)
+    seed: int = Field(0, ge=0)
+
+
 class ExportConfig(Config):
     """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run."""
 
@@ -136,6 +168,13 @@ class StreamConfig(Config):
     margin: float = Field(0.08, ge=0, le=1)
     min_confidence: float = Field(0.35, ge=0, le=1)
     anonymise: bool = False
+    show: bool = False
+    overwrite: bool = False
+    min_score: float = Field(0.6, ge=0, le=1)
+    allow_host: tuple[str, ...] = ()
+    input_options: dict[str, str] = {}
+    max_bytes: int = Field(100_000_000, ge=1000)
+    keep: int = Field(5, ge=1, le=1000)
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

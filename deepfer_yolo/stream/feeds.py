@@ -12,8 +12,9 @@ from deepfer_yolo.records import Clock, Frame, Image
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Buffer, Policy, Waiting
 from deepfer_yolo.stream.clock import Backoff, Stamp, Timeline
+from deepfer_yolo.stream.faults import SLOW_REASONS, SourceReadError
 from deepfer_yolo.stream.results import State, StateName
-from deepfer_yolo.stream.sources import SLOW_REASONS, Grab, Reader, ReadOptions, SourceReadError, open_reader
+from deepfer_yolo.stream.sources import Grab, Reader, ReadOptions, open_reader
 
 HEALTHY_S = 10.0
 """A connection that lasted this long forgets the failures before it."""
@@ -53,7 +54,7 @@ class Feed:
         self._state_lock = threading.Lock()
         self._last_at = time.monotonic()
         self._last_stamp: tuple[float, Clock] | None = None
-        self._still = (0, time.monotonic())
+        self._mark, self._changed_at = 0, time.monotonic()
         self._index = 0
         self._shape: tuple[int, ...] | None = None
         self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
@@ -98,7 +99,7 @@ class Feed:
         now = time.monotonic()
         if now - self._last_at > self._rules.stall_s:
             self.change("stalled", f"no picture for {self._rules.stall_s:g} s")
-        elif self.state == "live" and now - self._still[1] > self._rules.frozen_s:
+        elif self.state == "live" and now - self._changed_at > self._rules.frozen_s:
             self.change("frozen", f"the same picture for {self._rules.frozen_s:g} s")
 
     def change(self, state: StateName, reason: str) -> None:
@@ -184,19 +185,17 @@ class Feed:
 
     def _enter_epoch(self, image: Image, stamp: Stamp, *, is_first: bool) -> None:
         """Start a new epoch at a reconnection, a jump of the clock or a change of size."""
-        resized = self._shape is not None and image.shape != self._shape
-        if self._index > 0 and (is_first or stamp.is_new_epoch or resized):
+        is_resized = self._shape is not None and image.shape != self._shape
+        if self._index > 0 and (is_first or stamp.is_new_epoch or is_resized):
             self.epoch += 1
         self._shape = image.shape
         self._last_stamp = (stamp.time_s, stamp.clock)
-        mark = zlib.crc32(image[::16, ::16].tobytes()) if self.address.is_live else 0
-        now = time.monotonic()
-        self._last_at = now
-        if mark != self._still[0] or (self.state != "frozen" and is_first):
-            self._still = (mark, now)
-        if self.state != "frozen" or now == self._still[1]:
-            size = f"{image.shape[1]}×{image.shape[0]}"
-            self.change("live", "pictures changed size to " + size if resized and not is_first else size)
+        now = self._last_at = time.monotonic()
+        mark = zlib.crc32(image[::16, ::16].tobytes()) if self.address.is_live else self._index
+        if mark != self._mark or is_first:
+            self._mark, self._changed_at = mark, now
+        if self.state != "frozen" or self._changed_at == now:
+            self.change("live", f"{image.shape[1]}×{image.shape[0]}")
 
     def _hand_over(self, grab: Grab, image: Image, stamp: Stamp) -> bool:
         frame = Frame(self._index, stamp.time_s, stamp.clock, image, self.address.name)

@@ -78,7 +78,7 @@ class Pipeline:
         self._scenes = [Scene(detector, model.card, rules.scene) for detector in detectors]
         self._open = set(range(len(addresses)))
         self.n_faces = 0
-        self.last_age_ms: dict[str, float] = {}
+        self._ages_ms: dict[str, float] = {}
 
     def run(self) -> Summary:
         """Run to the end of all sources, a limit or `stop`; returns the counters. An unexpected error of the model is raised here."""
@@ -123,6 +123,15 @@ class Pipeline:
         return Summary(
             sources, [worker.summary() for worker in self.workers], time.monotonic() - self._started, self.n_faces, self.stages.percentiles()
         )
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether some source gives pictures."""
+        return any(feed.state in ("live", "frozen") for feed in self.feeds)
+
+    def ages_ms(self) -> dict[str, float]:
+        """The age of each live source's latest result."""
+        return dict(self._ages_ms)
 
     def _source_names(self) -> list[str]:
         return [feed.address.name for feed in self.feeds]
@@ -199,7 +208,7 @@ class Pipeline:
         if not feed.address.is_live:
             return None
         age_ms = 1000 * (time.monotonic() - waiting.arrived_s + waiting.age_s)
-        self.last_age_ms[feed.address.name] = age_ms
+        self._ages_ms[feed.address.name] = age_ms
         self.stages.add("age", age_ms)
         return age_ms
 

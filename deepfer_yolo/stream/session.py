@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.faces.detect import open_detector
+from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.faces.smooth import SmoothingRule
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.draw import Look
 from deepfer_yolo.stream.feeds import FeedRules
 from deepfer_yolo.stream.pipeline import Model, Pipeline, RunRules
 from deepfer_yolo.stream.scene import SceneRules
-from deepfer_yolo.stream.sinks.registry import open_sink
+from deepfer_yolo.stream.sinks.metrics import MetricsServer
+from deepfer_yolo.stream.sinks.registry import SinkRules, open_sink, open_window, split_sink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 from deepfer_yolo.stream.status import Summary
@@ -32,15 +33,25 @@ def run_stream(
     """
     config = config or StreamConfig()
     addresses = parse_sources(list(sources))
-    look = Look(is_anonymous=config.anonymise)
-    workers = [SinkWorker(open_sink(text, look)) for text in sinks]
-    detectors = [open_detector(config.detector, face_model=config.face_model, size=config.detect_size) for _ in addresses]
-    return Pipeline(addresses, model, detectors, workers, rules_of(config), on_tick).run()
+    rules = SinkRules(model.card.labels, Look(is_anonymous=config.anonymise), config.overwrite, config.max_bytes, config.keep)
+    servers = [MetricsServer(target) for kind, target in map(split_sink, sinks) if kind == "prometheus"]
+    opened = [open_sink(text, rules) for text in sinks if split_sink(text)[0] != "prometheus"]
+    opened += [open_window(rules)] if config.show else []
+    size, face_model = config.detect_size, find_face_model(config.face_model)
+    detectors = [open_detector(config.detector, face_model=face_model, size=size, min_score=config.min_score) for _ in addresses]
+    pipeline = Pipeline(addresses, model, detectors, [SinkWorker(sink) for sink in opened], rules_of(config), on_tick)
+    try:
+        for server in servers:
+            server.start(pipeline)
+        return pipeline.run()
+    finally:
+        for server in servers:
+            server.close()
 
 
 def rules_of(config: StreamConfig) -> RunRules:
     """The engine's rules in `config`."""
-    read = ReadOptions(config.open_timeout, config.read_timeout, config.rtsp_transport)
+    read = ReadOptions(config.open_timeout, config.read_timeout, config.rtsp_transport, tuple(config.allow_host), config.input_options)
     feed = FeedRules(config.policy, config.max_age, config.retries, config.stall, config.frozen, config.max_frames, read)
     smoothing = SmoothingRule(config.smooth, config.margin, config.hold, config.min_confidence)
     return RunRules(feed, SceneRules(config.detect_every, config.lost, smoothing), config.max_seconds, config.fail_fast)

@@ -4,54 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from deepfer_yolo.errors import SourceError
 from deepfer_yolo.records import Image
-from deepfer_yolo.stream.address import Address, scrub
+from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.faults import SourceReadError, explain
+from deepfer_yolo.stream.guard import Guard
 from deepfer_yolo.stream.pixels import to_rgb
 
 if TYPE_CHECKING:
     import av.container
 
-Reason = Literal[
-    "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden", "device", "network", "eof"
-]
-
-SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
-"""Failures that seldom heal within seconds."""
-HINTS: dict[str, str] = {
-    "refused": "check host and port, and that the publisher runs",
-    "timeout": "check that the host is up; --open-timeout and --read-timeout set the limits",
-    "unauthorised": "check user name and password in the URL; special characters must be percent-encoded",
-    "not-found": "check the path of the URL",
-    "no-video": "name a source that has a video stream",
-    "codec": "re-encode it, for example as H.264",
-    "unreadable": "check the file with: ffprobe",
-    "device": "deepfer doctor lists the cameras",
-}
-
-
-class SourceReadError(SourceError):
-    """A source that cannot be opened or read on; `reason` is one word that a program can act on."""
-
-    def __init__(self, message: str, reason: Reason = "network") -> None:
-        super().__init__(message, HINTS.get(reason))
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.reason)
-
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How sources are opened. `ffmpeg` holds options that are passed on to FFmpeg for network sources."""
+    """How sources are opened. `ffmpeg` holds options for FFmpeg; `allowed_hosts` are those that playlists may lead to besides their own."""
 
     open_timeout_s: float = 10.0
     read_timeout_s: float = 10.0
     rtsp_transport: str = "tcp"
+    allowed_hosts: tuple[str, ...] = ()
     ffmpeg: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,7 +85,7 @@ class VideoReader:
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, OSError) as error:
-            raise _explain(error, self._address, "reading") from None
+            raise explain(error, self._address, "reading") from None
 
     def _grab(self, frame: Any) -> Grab:
         if frame.is_corrupt:
@@ -170,15 +144,16 @@ def _open(address: Address, options: ReadOptions) -> av.container.InputContainer
         if address.kind == "pattern":
             return av.open(f"{address.target},realtime", format="lavfi", timeout=timeout)
         if address.kind == "file":
-            return av.open(address.target)
-        return av.open(address.target, timeout=timeout, options=_network_options(address, options))
+            # A file may be a playlist in disguise: it must not lead to the network.
+            return av.open(address.target, options={"protocol_whitelist": "file,crypto,data"})
+        scheme = address.target.partition("://")[0].lower()
+        if scheme in ("http", "https"):
+            guard = Guard(address.target, options.allowed_hosts, timeout_s=options.read_timeout_s)
+            return av.open(address.target, io_open=guard.open, options={"protocol_whitelist": "http,https,crypto,data", **options.ffmpeg})
+        chosen = {"rtsp_transport": options.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
+        return av.open(address.target, timeout=timeout, options={**chosen, **options.ffmpeg})
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _explain(error, address, "opening") from None
-
-
-def _network_options(address: Address, options: ReadOptions) -> dict[str, str]:
-    chosen = {"rtsp_transport": options.rtsp_transport} if address.target.lower().startswith("rtsp") else {}
-    return {**chosen, **options.ffmpeg}
+        raise explain(error, address, "opening") from None
 
 
 def _video_stream(container: Any, address: Address) -> Any:
@@ -189,20 +164,3 @@ def _video_stream(container: Any, address: Address) -> Any:
     if stream.codec_context is None:
         raise SourceReadError(f"{address.name} is in a codec that cannot be decoded here", "codec")
     return stream
-
-
-def _explain(error: Exception, address: Address, doing: str) -> SourceReadError:
-    """The failure behind an exception of FFmpeg's; only its own words are kept, since PyAV's message holds the raw URL."""
-    import av
-
-    reasons: list[tuple[tuple[type[BaseException], ...], Reason]] = [
-        ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), "unauthorised"),
-        ((av.error.HTTPNotFoundError, FileNotFoundError), "not-found"),
-        ((ConnectionRefusedError,), "refused"),
-        ((TimeoutError, av.error.ExitError), "timeout"),
-        ((av.error.DecoderNotFoundError, av.error.PatchWelcomeError), "codec"),
-        ((av.error.InvalidDataError,), "unreadable"),
-    ]
-    reason: Reason = next((reason for kinds, reason in reasons if isinstance(error, kinds)), "network" if address.kind == "network" else "unreadable")
-    words = str(getattr(error, "strerror", None) or type(error).__name__)
-    return SourceReadError(f"{doing} {address.name} failed: {scrub(words, address.target)}", reason)

@@ -70,6 +70,11 @@ class SourceSummary:
         return cls(feed.address.name, feed.state or "connecting", reason, feed.buffer.policy, feed.epoch + 1, feed.reconnects, **counters)
 
     @property
+    def dropped(self) -> int:
+        """Pictures that were read and not processed."""
+        return self.overwritten + self.stale + self.corrupt
+
+    @property
     def has_failed(self) -> bool:
         """Whether the source ended by failing."""
         return self.state == "failed"

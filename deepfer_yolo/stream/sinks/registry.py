@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.stream.address import redact
 from deepfer_yolo.stream.draw import Look
-from deepfer_yolo.stream.sinks.lines import JsonlSink
+from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink, refuse_existing_file
+from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
+from deepfer_yolo.stream.sinks.pictures import SnapshotSink, WindowSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
-KINDS = ("jsonl", "video")
+KINDS = ("jsonl", "csv", "video", "snapshots", "webhook", "mqtt", "prometheus")
+FILE_KINDS = frozenset({"jsonl", "csv", "video"})
 
 
-def open_sink(text: str, look: Look) -> Sink:
-    """The sink behind `KIND=TARGET`. Raises ConfigError where the kind is unknown or the target is missing."""
+@dataclass(frozen=True, slots=True)
+class SinkRules:
+    """What all sinks of a run share."""
+
+    labels: tuple[str, ...]
+    look: Look
+    overwrite: bool = False
+    max_bytes: int = 100_000_000
+    keep: int = 5
+
+
+def split_sink(text: str) -> tuple[str, str]:
+    """Kind and target of `KIND=TARGET`. Raises ConfigError where the kind is unknown or the target is missing."""
     kind, mark, target = text.partition("=")
     if kind not in KINDS or not mark or not target:
-        raise ConfigError(f"--sink takes KIND=TARGET, not '{text}'", f"kinds: {', '.join(KINDS)}; for example --sink jsonl=out.jsonl")
-    if kind == "jsonl":
-        return JsonlSink(target)
-    return VideoSink(target, look)
+        raise ConfigError(f"--sink takes KIND=TARGET, not '{redact(text)}'", f"kinds: {', '.join(KINDS)}; for example --sink jsonl=out.jsonl")
+    return kind, target
+
+
+def open_sink(text: str, rules: SinkRules) -> Sink:
+    """The sink behind `KIND=TARGET`. Raises ConfigError for an unknown kind, DeepferError for a file that is there already."""
+    kind, target = split_sink(text)
+    if kind in FILE_KINDS and target != "-":
+        refuse_existing_file(Path(target), overwrite=rules.overwrite)
+    match kind:
+        case "jsonl":
+            return JsonlSink(target, max_bytes=rules.max_bytes, keep=rules.keep)
+        case "csv":
+            return CsvSink(target, rules.labels, max_bytes=rules.max_bytes, keep=rules.keep)
+        case "video":
+            return VideoSink(target, rules.look)
+        case "snapshots":
+            return SnapshotSink(target, rules.look)
+        case "webhook":
+            return WebhookSink(target)
+        case "mqtt":
+            return MqttSink(target)
+        case _:
+            raise ConfigError(f"'{kind}' is not a sink that takes records")
+
+
+def open_window(rules: SinkRules) -> Sink:
+    """The sink behind `--show`."""
+    return WindowSink(rules.look)
