@@ -13,9 +13,9 @@ import typer
 from deepfer_yolo.errors import DeepferError, explain_import_error
 
 COMMANDS = {
-    "Start here": ("doctor",),
+    "Start here": ("demo", "doctor"),
     "Train": ("train",),
-    "Measure": ("evaluate",),
+    "Measure": ("evaluate", "gate"),
     "Data": ("convert", "audit"),
     "Models": ("export", "verify", "card", "predict"),
     "Watch": ("stream",),
