@@ -1,0 +1,190 @@
+"""Exact and near copies of pictures.
+
+Near copies: a 64-bit perceptual hash (signs of the lowest DCT coefficients of a 32×32 thumbnail) proposes pairs within a Hamming radius,
+found over a multi-index (Norouzi, Punjani, Fleet 2012: of `CHUNKS` parts, one differs by at most radius/CHUNKS bits); each pair is confirmed by the
+normalised correlation of the high-passed thumbnails, over small shifts and scales. Faces look alike at low resolution, so the hash alone is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from deepfer_yolo.data.dataset import Dataset
+
+SIDE = 32
+CHUNKS = (13, 13, 13, 13, 12)
+"""Bits of the hash in each index."""
+BLOCK = 4_000_000
+CORE = 24
+"""Side of the part of a thumbnail that is searched in another; the rest is room to shift."""
+SCALES = (1.0, 0.97, 1.03, 0.94, 1.06)
+FIRST_LOOK = 0.5
+"""Correlation without any shift below which a pair is not looked at again; 99.5 % of planted near copies
+reach 0.58 (tests/benchmarks/near_duplicates.py)."""
+RADIUS = 14
+CORRELATION = 0.9
+
+Thumbs = NDArray[np.uint8]
+Pairs = NDArray[np.int64]
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> Thumbs:
+    """A picture, uint8 (H, W) or (H, W, 3), as grey uint8 (SIDE, SIDE)."""
+    import cv2
+
+    grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    smaller = grey.shape[0] > SIDE and grey.shape[1] > SIDE
+    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR), np.uint8)
+
+
+def perceptual_hashes(thumbs: Thumbs) -> NDArray[np.uint64]:
+    """One 64-bit hash a thumbnail, uint64 (n,)."""
+    order = sorted((row + column, row, column) for row in range(11) for column in range(11) if row + column)[:64]
+    waves = np.cos(np.pi * np.outer(np.arange(11), 2 * np.arange(SIDE) + 1) / (2 * SIDE)).astype(np.float32)
+    result = np.empty(len(thumbs), np.uint64)
+    for start in range(0, len(thumbs), 4096):
+        block = thumbs[start : start + 4096].astype(np.float32)
+        spectrum = waves @ block @ waves.T
+        bits = np.stack([spectrum[:, row, column] > 0 for _, row, column in order], axis=1)
+        result[start : start + 4096] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    return result
+
+
+def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:
+    """All pairs (i, j), i < j, whose hashes differ in at most `radius` bits, int64 (m, 2), sorted; every one is found."""
+    n = len(hashes)
+    found = []
+    low = 0
+    for width in CHUNKS:
+        part = ((hashes >> np.uint64(low)) & np.uint64((1 << width) - 1)).astype(np.int64)
+        low += width
+        order = np.argsort(part, kind="stable")
+        starts = np.searchsorted(part[order], np.arange((1 << width) + 1))
+        for mask in _masks(width, radius // len(CHUNKS)):
+            wanted = part ^ mask
+            first, size = starts[wanted], starts[wanted + 1] - starts[wanted]
+            for every, position in _expand(first, size):
+                keep = every < order[position]
+                left, other = every[keep], order[position[keep]]
+                near = np.bitwise_count(hashes[left] ^ hashes[other]) <= radius
+                found.append(left[near] * n + other[near])
+    keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return np.stack([keys // n, keys % n], axis=1) if n else np.empty((0, 2), np.int64)
+
+
+def near_pairs(thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORRELATION) -> Pairs:
+    """Pairs of near copies among thumbnails, int64 (m, 2), i < j. Thumbnails of one grey never pair."""
+    pairs = pairs_within(perceptual_hashes(thumbs), radius)
+    if not len(pairs):
+        return pairs
+    sharp, length = _high_pass(thumbs)
+    first = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), 20_000):
+        i, j = pairs[start : start + 20_000].T
+        first[start : start + 20_000] = np.einsum("nhw,nhw->n", sharp[i], sharp[j]) / np.maximum(length[i] * length[j], 1e-6)
+    textured = (length[pairs] > SIDE).all(axis=1)
+    confirmed = textured & (first >= correlation)
+    for index in np.flatnonzero(textured & ~confirmed & (first >= FIRST_LOOK)):
+        i, j = pairs[index]
+        confirmed[index] = best_correlation(sharp[i], sharp[j], correlation) >= correlation
+    return pairs[confirmed]
+
+
+def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float = 2.0) -> float:
+    """The normalised correlation of two high-passed thumbnails at its best shift, up to 4 of their pixels, and scale; stops at `enough`."""
+    import cv2
+
+    best = -1.0
+    for scale in SCALES:
+        core = cv2.warpAffine(one, _core_of(scale), (CORE, CORE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        best = max(best, _peak(np.asarray(cv2.matchTemplate(two, core, cv2.TM_CCOEFF_NORMED))))
+        if best >= enough:
+            break
+    return best
+
+
+def _peak(surface: NDArray[np.float32]) -> float:
+    """The height of the peak between the pixels, by a parabola in each direction: half a pixel of shift costs up to 0.1 otherwise."""
+    row, column = divmod(int(surface.argmax()), surface.shape[1])
+    top = float(surface[row, column])
+    height = top
+    for line, at in ((surface[row], column), (surface[:, column], row)):
+        if 0 < at < len(line) - 1:
+            before, after = float(line[at - 1]), float(line[at + 1])
+            bend = before - 2 * top + after
+            height -= (after - before) ** 2 / (8 * bend) if bend < 0 else 0.0
+    return height
+
+
+def group(n: int, pairs: Pairs) -> NDArray[np.int64]:
+    """A group number for each of `n` pictures, int64 (n,): the smallest index that it is joined to by any chain of `pairs`."""
+    parent = list(range(n))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for left, right in pairs.tolist():
+        a, b = root(left), root(right)
+        parent[max(a, b)] = min(a, b)
+    return np.array([root(index) for index in range(n)], np.int64)
+
+
+def copies_in_train(dataset: Dataset, split: str) -> set[str]:
+    """Paths (as in the manifest) of the pictures of `split` that have an exact or near copy in train."""
+    from deepfer_yolo.data.dataset import load_images
+
+    train, held_out = dataset.rows("train"), dataset.rows(split)
+    rows = [*train, *held_out]
+    thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
+    known = {row.sha256 for row in train}
+    copies = {row.path for row in held_out if row.sha256 in known}
+    pairs = near_pairs(thumbs)
+    across = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
+    return copies | {rows[index].path for index in across[:, 1].tolist()}
+
+
+def _high_pass(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Thumbnails without their slow light, float32 (n, SIDE, SIDE), and their lengths as vectors, float32 (n,)."""
+    import cv2
+
+    sharp = np.empty(thumbs.shape, np.float32)
+    for index, thumb in enumerate(thumbs):
+        grey = thumb.astype(np.float32)
+        grey -= cv2.GaussianBlur(grey, (0, 0), 3)
+        sharp[index] = grey - grey.mean()
+    return sharp, np.sqrt(np.einsum("nhw,nhw->n", sharp, sharp))
+
+
+def _core_of(scale: float) -> NDArray[np.float32]:
+    """The transform from the pixels of a core to those of a thumbnail: its centre, enlarged by `scale`."""
+    offset = (SIDE - 1) / 2 - (CORE - 1) / 2 / scale
+    return np.array([[1 / scale, 0, offset], [0, 1 / scale, offset]], np.float32)
+
+
+def _masks(width: int, flips: int) -> Iterator[int]:
+    for count in range(flips + 1):
+        for places in combinations(range(width), count):
+            yield sum(1 << place for place in places)
+
+
+def _expand(first: NDArray[np.int64], size: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Every (left, position) where position runs over left's bucket, in blocks of about BLOCK pairs."""
+    ends = np.cumsum(size)
+    start = 0
+    while start < len(size):
+        base = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, base + BLOCK, side="right")))
+        sizes = size[start:stop]
+        left = np.repeat(np.arange(start, stop), sizes)
+        inside = np.arange(len(left)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        yield left, np.repeat(first[start:stop], sizes) + inside
+        start = stop

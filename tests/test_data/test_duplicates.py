@@ -1,0 +1,87 @@
+"""Near copies: planted ones are found, unrelated faces are not, and the multi-index misses no pair."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.duplicates import copies_in_train, group, near_pairs, pairs_within, thumbnail
+from deepfer_yolo.painted import paint_faces
+
+Grey = NDArray[np.uint8]
+
+
+def jpeg(face: Grey) -> Grey:
+    file = io.BytesIO()
+    PillowImage.fromarray(face).save(file, "JPEG", quality=50)
+    return np.asarray(PillowImage.open(file))
+
+
+def crop(face: Grey) -> Grey:
+    return np.asarray(PillowImage.fromarray(face).resize((48, 48), PillowImage.Resampling.BILINEAR, box=(1.44, 1.44, 46.56, 46.56)))
+
+
+PLANTED = {
+    "jpeg": jpeg,
+    "crop": crop,
+    "brighter": lambda face: np.clip(face * 1.1, 0, 255).astype(np.uint8),
+    "darker": lambda face: (face * 0.9).astype(np.uint8),
+    "shifted": lambda face: np.pad(face, ((0, 0), (1, 0)), "edge")[:, :48],
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_near_copies_are_found(kind: str) -> None:
+    faces, _ = paint_faces(3, 100)
+    thumbs = np.stack([thumbnail(face) for face in [*faces, *(PLANTED[kind](face) for face in faces)]])
+    found = {tuple(pair) for pair in near_pairs(thumbs).tolist()}
+    assert sum((index, index + 100) in found for index in range(100)) >= 95
+
+
+def test_unrelated_faces_are_not_copies() -> None:
+    thumbs = np.stack([thumbnail(face) for face in paint_faces(3, 400)[0]])
+    assert len(near_pairs(thumbs)) <= 8  # of 79,800 pairs; painted people are more alike than real ones
+
+
+def test_blank_pictures_never_pair() -> None:
+    assert len(near_pairs(np.full((50, 32, 32), 9, np.uint8))) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 20))
+def test_the_multi_index_finds_every_pair(seed: int, radius: int) -> None:
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2**63, 60, dtype=np.uint64)
+    for index in range(1, 60, 2):  # a neighbour at every distance up to 23
+        hashes[index] = hashes[index - 1] ^ np.uint64(sum(1 << int(bit) for bit in random.choice(64, index % 24, replace=False)))
+    distance = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    expected = [(i, j) for i in range(60) for j in range(i + 1, 60) if distance[i, j] <= radius]
+    assert [tuple(pair) for pair in pairs_within(hashes, radius).tolist()] == expected
+
+
+def test_no_pictures_and_one() -> None:
+    assert pairs_within(np.empty(0, np.uint64), 10).shape == (0, 2)
+    assert pairs_within(np.zeros(1, np.uint64), 10).shape == (0, 2)
+
+
+def test_groups_join_chains() -> None:
+    assert group(6, np.array([[3, 4], [1, 3], [0, 5]])).tolist() == [0, 1, 2, 1, 1, 0]
+
+
+def test_copies_in_train(painted_dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(painted_dataset, tmp_path / "set")
+    before = copies_in_train(open_dataset(tmp_path / "set"), "val")
+    assert len(before) <= 1
+    source = next((tmp_path / "set" / "train" / "happy").iterdir())
+    near = sorted((tmp_path / "set" / "val" / "fear").iterdir())[0]
+    PillowImage.fromarray(jpeg(np.asarray(PillowImage.open(source)))).save(near)
+    assert copies_in_train(open_dataset(tmp_path / "set"), "val") == before | {near.relative_to(tmp_path / "set").as_posix()}
