@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,30 @@ def write_sheet_reader(write_linear_model: Callable[..., Path]) -> Callable[...,
         return write_linear_model(path, weights.reshape(len(labels), -1), np.zeros(len(labels), np.float32), labels, name=path.stem)
 
     return write
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left: its exit code and all that it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """A function that runs the whole program on its words inside this process, with `tmp_path` as working directory."""
+    from deepfer_yolo.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["deepfer", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Done(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run

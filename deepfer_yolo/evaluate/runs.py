@@ -64,8 +64,12 @@ def _dated(folder: Path) -> Path:
 
 def write_metrics(run: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `metrics.json` into a run's folder and return its path; numpy values become plain ones and NaN becomes null."""
-    path = run / METRICS
-    write_atomic(path, json.dumps(plain(metrics), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_json(run / METRICS, metrics)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as `plain` JSON and return the path."""
+    write_atomic(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

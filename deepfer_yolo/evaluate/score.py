@@ -44,15 +44,15 @@ def score_dataset(
     batch: int = 64,
     on_progress: OnProgress | None = None,
     *,
-    label_rule: LabelRule = "same",
+    labels: Sequence[str] | None = None,
     workers: int = 2,
 ) -> Scores:
     """Run `classifier` over the pictures of `split`, in the manifest's order; labels are matched by name, never by place.
 
-    `label_rule="intersect"` keeps the pictures and the columns of the labels that both know, and scales each row back to 1.
+    `labels` (see `common_labels`) keeps the pictures and the columns of these labels only, in this order, and scales each row back to 1.
     Raises DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
     """
-    labels = common_labels(classifier.labels, dataset.labels, label_rule)
+    labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
     rows = tuple(row for row in dataset.rows(split) if row.label in labels)
     if not rows:
         raise DatasetError(f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}")
@@ -70,15 +70,20 @@ def score_dataset(
     return Scores(rows, labels, targets, columns(probs, [every[label] for label in labels]))
 
 
-def common_labels(model: Sequence[str], dataset: Sequence[str], rule: LabelRule = "same") -> tuple[str, ...]:
-    """The labels to score on, in the model's order. Raises DatasetError that names the difference."""
-    only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]
-    shared = tuple(label for label in model if label in dataset)
-    if rule == "same" and (only_model or only_dataset):
-        parts = [f"{who} alone knows {', '.join(names)}" for who, names in (("the model", only_model), ("the data set", only_dataset)) if names]
-        raise DatasetError(f"the labels differ: {'; '.join(parts)}", "add --labels intersect to score the labels that both know")
+def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: LabelRule = "same") -> tuple[str, ...]:
+    """The labels to score on: those of every model and of the data set, in the first model's order.
+
+    Raises DatasetError that names the difference where the sets differ and `rule` is "same", or fewer than two are left.
+    """
+    for model in models:
+        only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]
+        if rule == "same" and (only_model or only_dataset):
+            parts = [f"{who} alone knows {', '.join(names)}" for who, names in (("the model", only_model), ("the data set", only_dataset)) if names]
+            raise DatasetError(f"the labels differ: {'; '.join(parts)}", "add --labels intersect to score the labels that both know")
+    shared = tuple(label for label in models[0] if label in dataset and all(label in model for model in models))
     if len(shared) < 2:
-        raise DatasetError(f"the model knows {', '.join(model)}, the data set {', '.join(dataset)}: fewer than two labels in common")
+        known = "; ".join(f"a model {', '.join(model)}" for model in models)
+        raise DatasetError(f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}")
     return shared
 
 
