@@ -77,8 +77,6 @@ class SinkWorker:
 
     def put(self, output: Output, *, may_wait: bool) -> None:
         """Hand over an output. A full queue drops it, but in a lossless run only after waiting for a sink without progress."""
-        if self._sink.wants == "pictures" and output.result is None and not self._sink.name.startswith("video"):
-            return
         if self.has_failed:
             self._dropped += 1
             return

@@ -1,0 +1,297 @@
+"""Real parts for the stream's tests: small clips, ffmpeg publishers, HTTP servers, and a sink that remembers."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.faces.detect import WholeDetector
+from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.stream.address import parse_sources
+from deepfer_yolo.stream.buffers import Policy
+from deepfer_yolo.stream.feeds import FeedRules
+from deepfer_yolo.stream.pipeline import Pipeline, RunRules
+from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.sources import ReadOptions
+from deepfer_yolo.stream.status import Summary
+
+
+class CollectSink:
+    """Remembers every output; `delay_s` makes it slow."""
+
+    def __init__(self, wants: Literal["records", "pictures"] = "pictures", *, delay_s: float = 0.0, name: str = "collect", depth: int = 100_000) -> None:
+        self.name, self.wants, self.depth = name, wants, depth
+        self.delay_s = delay_s
+        self.records: list[dict[str, Any]] = []
+        self.results: list[Result] = []
+
+    def open(self, sources: list[str]) -> None:
+        pass
+
+    def write(self, output: Output) -> None:
+        self.records += output.records
+        self.results += [output.result] if output.result is not None else []
+        time.sleep(self.delay_s)
+
+    def close(self) -> None:
+        pass
+
+    def states(self, source: str | None = None) -> list[str]:
+        """The states that were told, in order."""
+        return [r["state"] for r in self.records if r["kind"] == "state" and source in (None, r["source"])]
+
+
+class SlowModel:
+    """A classifier that takes `seconds` longer a call."""
+
+    def __init__(self, model: Classifier, seconds: float) -> None:
+        self._model, self._seconds = model, seconds
+        self.card = model.card
+
+    def predict(self, crops: Crops) -> Probs:
+        time.sleep(self._seconds)
+        return self._model.predict(crops)
+
+
+@dataclass
+class Run:
+    """A pipeline over real sources that runs in a thread."""
+
+    pipeline: Pipeline
+    sink: CollectSink
+    thread: threading.Thread | None = None
+    summary: Summary | None = None
+    error: list[BaseException] = field(default_factory=list)
+
+    def start(self) -> Run:
+        def work() -> None:
+            try:
+                self.summary = self.pipeline.run()
+            except BaseException as error:
+                self.error.append(error)
+
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+        return self
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not in {timeout_s} s; states {self.sink.states()}, {self.pipeline.summary().sources}"
+            time.sleep(0.01)
+
+    def finish(self, timeout_s: float = 20.0) -> Summary:
+        assert self.thread is not None
+        self.thread.join(timeout_s)
+        assert not self.thread.is_alive(), "the run does not end"
+        if self.error:
+            raise self.error[0]
+        assert self.summary is not None
+        return self.summary
+
+    def stop(self) -> Summary:
+        self.pipeline.stop()
+        return self.finish()
+
+
+@pytest.fixture
+def model(linear_model: Path) -> Classifier:
+    return Classifier(linear_model)
+
+
+@pytest.fixture
+def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
+    """A function that makes a `Run`; what it started is stopped at the end of the test."""
+    runs: list[Run] = []
+
+    def make(
+        sources: Sequence[str],
+        *,
+        slow_s: float = 0.0,
+        policy: Policy | None = None,
+        max_age_s: float = 0.5,
+        retries: int | None = None,
+        stall_s: float = 3.0,
+        frozen_s: float = 10.0,
+        max_frames: int | None = None,
+        max_seconds: float | None = None,
+        fail_fast: bool = False,
+        read: ReadOptions | None = None,
+        scene: SceneRules | None = None,
+        workers: Sequence[SinkWorker] = (),
+    ) -> Run:
+        addresses = parse_sources(list(sources))
+        feed = FeedRules(policy, max_age_s, retries, stall_s, frozen_s, max_frames, read or ReadOptions(3.0, 3.0))
+        sink = CollectSink()
+        used = SlowModel(model, slow_s) if slow_s else model
+        rules = RunRules(feed, scene or SceneRules(), max_seconds, fail_fast)
+        run = Run(Pipeline(addresses, used, [WholeDetector() for _ in addresses], [SinkWorker(sink), *workers], rules), sink)
+        runs.append(run)
+        return run
+
+    yield make
+    for run in runs:
+        if run.thread is not None and run.thread.is_alive():
+            run.pipeline.stop()
+            run.thread.join(10)
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes an H.264 clip of `times` (seconds), each picture of a brightness of its own; never black."""
+
+    def make(
+        name: str = "clip.mp4", times: Sequence[float] = tuple(i / 25 for i in range(25)), size: tuple[int, int] = (96, 64), **options: Any
+    ) -> Path:
+        import av
+
+        path = tmp_path / name
+        with av.open(str(path), "w", options=options.pop("container", {})) as container:
+            stream = container.add_stream(options.pop("codec", "libx264"), rate=25, options={"preset": "ultrafast", "g": "5"})
+            stream.width, stream.height = size
+            stream.pix_fmt = options.pop("pix_fmt", "yuv420p")
+            stream.codec_context.time_base = Fraction(1, 12800)
+            assert not options, options
+            for index, time_s in enumerate(times):
+                grey = np.full((size[1], size[0], 3), 40 + (index * 7) % 200, np.uint8)
+                frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=stream.pix_fmt)
+                frame.pts, frame.time_base = round(time_s * 12800), Fraction(1, 12800)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+class Publisher:
+    """An ffmpeg process that plays a test picture to a listening consumer."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.process = subprocess.Popen(
+            ["ffmpeg", "-nostdin", "-loglevel", "error", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def publish() -> Iterator[Callable[..., Publisher]]:
+    """A function that starts ffmpeg with arguments; skips where there is no ffmpeg."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg program to publish with")
+    started: list[Publisher] = []
+
+    def start(*arguments: str) -> Publisher:
+        publisher = Publisher(list(arguments))
+        started.append(publisher)
+        return publisher
+
+    yield start
+    for publisher in started:
+        if publisher.process.poll() is None:
+            publisher.go_on()
+            publisher.kill()
+        if publisher.process.stderr is not None:
+            publisher.process.stderr.close()
+
+
+@pytest.fixture
+def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
+    """A function that plays a moving test picture by RTSP to a consumer that listens on `port`; it keeps trying until that does."""
+
+    def start(port: int, *, size: str = "160x120", rate: int = 25, codec: str = "libx264") -> Publisher:
+        deadline = time.monotonic() + 8
+        while True:
+            source = ["-re", "-f", "lavfi", "-i", f"testsrc=size={size}:rate={rate}"]
+            coding = ["-c:v", codec, *(["-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"] if codec == "libx264" else [])]
+            publisher = publish(*source, *coding, "-g", "5", "-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://127.0.0.1:{port}/live")
+            time.sleep(0.4)
+            if publisher.process.poll() is None:
+                return publisher
+            assert time.monotonic() < deadline, "nobody listens"
+
+    return start
+
+
+@pytest.fixture
+def serve_http() -> Iterator[Callable[..., str]]:
+    """A function that serves a GET handler, `handler(request)`, and returns the base URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(handler: Callable[[BaseHTTPRequestHandler], None], host: str = "127.0.0.1") -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                handler(self)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer((host, 0), Handler)
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return f"http://{host}:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def jpeg(value: int, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A small JPEG with a gradient around `value`."""
+    import io
+
+    from PIL import Image
+
+    grey = np.clip(np.arange(size[0])[None, :] + np.full((size[1], 1), value), 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def make_jpeg() -> Callable[..., bytes]:
+    return jpeg
+
+
+@pytest.fixture
+def collect() -> type[CollectSink]:
+    return CollectSink
