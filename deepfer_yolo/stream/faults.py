@@ -7,7 +7,9 @@ from typing import Any, Literal
 from deepfer_yolo.errors import SourceError
 from deepfer_yolo.stream.address import Address, scrub
 
-Reason = Literal["refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "forbidden", "device", "network", "eof"]
+Reason = Literal[
+    "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden", "device", "network", "eof"
+]
 
 SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
 """Failures that seldom heal within seconds."""
@@ -19,6 +21,7 @@ HINTS: dict[str, str] = {
     "no-video": "name a source that has a video stream",
     "codec": "re-encode it, for example as H.264",
     "unreadable": "check it with: ffprobe",
+    "truncated": "fetch the file again; what was there has been processed",
     "device": "deepfer doctor lists the cameras",
 }
 

@@ -166,6 +166,7 @@ def _checked(kind: Any, trusted: set[str]) -> Any:
 def _explain(error: Exception, url: str) -> SourceReadError:
     name = redact(url)
     if isinstance(error, urllib.error.HTTPError):
+        error.close()
         if 300 <= error.code < 400:
             return SourceReadError(f"{name} redirects in a way that is not followed", "forbidden")
         reason = {401: "unauthorised", 403: "unauthorised", 404: "not-found", 410: "not-found"}.get(error.code, "network")

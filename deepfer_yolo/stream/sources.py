@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,10 @@ from deepfer_yolo.stream.pixels import to_rgb
 
 if TYPE_CHECKING:
     import av.container
+
+
+TRUNCATION_S = 0.5
+"""What may be missing at a file's declared end: the last picture of a variable frame rate may stand that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class VideoReader:
         """Pictures in order; broken packets and frames that the decoder marks as corrupt come as `image=None`."""
         import av
 
+        last_s = 0.0
         try:
             for packet in self._container.demux(self._stream):
                 try:
@@ -81,11 +87,22 @@ class VideoReader:
                     yield Grab(None)
                     continue
                 for frame in frames:
+                    last_s = frame.time or last_s
                     yield self._grab(frame)
         except av.error.EOFError:
-            return
+            pass
         except (av.error.FFmpegError, OSError) as error:
             raise explain(error, self._address, "reading") from None
+        self._check_whole(last_s)
+
+    def _check_whole(self, last_s: float) -> None:
+        """Raise SourceReadError where a file ends well before the length that it declares."""
+        stream = self._stream
+        if self._address.kind != "file" or not stream.duration or stream.time_base is None:
+            return
+        end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        if last_s < end_s - TRUNCATION_S - 0.02 * end_s:
+            raise SourceReadError(f"{self._address.name} breaks off at {last_s:.1f} s of {end_s:.1f} s", "truncated")
 
     def _grab(self, frame: Any) -> Grab:
         if frame.is_corrupt:
@@ -140,6 +157,7 @@ def _open(address: Address, options: ReadOptions) -> av.container.InputContainer
     import av
 
     timeout = (options.open_timeout_s, options.read_timeout_s)
+    started = time.monotonic()
     try:
         if address.kind == "pattern":
             return av.open(f"{address.target},realtime", format="lavfi", timeout=timeout)
@@ -153,6 +171,9 @@ def _open(address: Address, options: ReadOptions) -> av.container.InputContainer
         chosen = {"rtsp_transport": options.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
         return av.open(address.target, timeout=timeout, options={**chosen, **options.ffmpeg})
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if address.kind == "network" and time.monotonic() - started >= options.open_timeout_s:
+            # FFmpeg's RTSP reports an answer that never came as invalid data.
+            raise SourceReadError(f"{address.name} did not answer within {options.open_timeout_s:g} s", "timeout") from None
         raise explain(error, address, "opening") from None
 
 
