@@ -1,0 +1,204 @@
+"""The engine: policies and their counters, bounded age, many sources, limits and stops."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.faces.smooth import SmoothingRule
+from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.sources import ReadOptions
+
+CAMERA = "testsrc=size=160x120:rate=30"
+
+
+def assert_law(run: Any) -> None:
+    """captured = processed + dropped + in flight, now and at the end."""
+    for source in run.pipeline.summary().sources:
+        assert source.captured == source.processed + source.overwritten + source.stale + source.corrupt + source.in_flight
+
+
+def test_a_file_is_processed_whole_and_in_order(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    run = run_of([str(make_clip())], slow_s=0.01).start()
+    summary = run.finish()
+    (source,) = summary.sources
+    assert (source.captured, source.processed, source.in_flight) == (25, 25, 0)
+    assert [result.frame.index for result in run.sink.results] == list(range(25))
+    assert run.sink.states() == ["connecting", "live", "ended"]
+    assert summary.exit_code == 0
+
+
+def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(run_of: Callable[..., Any]) -> None:
+    slow_s = 10 / 30
+    run = run_of([CAMERA], slow_s=slow_s, max_seconds=4.0).start()
+    while run.thread.is_alive():
+        assert_law(run)
+        time.sleep(0.05)
+    (source,) = run.finish().sources
+    assert source.overwritten > 5 * source.processed
+    ages = [result.age_ms for result in run.sink.results]
+    assert len(ages) >= 8
+    # A picture waits for one inference at most, then takes one.
+    assert max(ages) < 1000 * 2 * slow_s + 300
+
+
+def test_bounded_drops_what_is_too_old(run_of: Callable[..., Any]) -> None:
+    run = run_of([CAMERA], slow_s=0.15, policy="bounded", max_age_s=0.3, max_seconds=3.0).start()
+    (source,) = run.finish().sources
+    assert_law(run)
+    assert source.stale > source.processed
+    assert source.in_flight == 0
+    assert max(result.age_ms for result in run.sink.results) < 1000 * (0.3 + 0.15) + 300
+
+
+def test_lossless_makes_a_live_source_wait(run_of: Callable[..., Any]) -> None:
+    run = run_of([CAMERA], slow_s=0.05, policy="lossless", max_frames=20).start()
+    (source,) = run.finish().sources
+    assert (source.captured, source.processed) == (20, 20)
+
+
+def test_a_file_under_latest_plays_at_its_own_speed(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    started = time.monotonic()
+    run = run_of([str(make_clip(times=[i / 20 for i in range(31)]))], policy="latest").start()
+    run.finish()
+    assert 1.4 < time.monotonic() - started < 4
+
+
+def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
+    run_of: Callable[..., Any], free_port: Callable[[], int], collect: Any
+) -> None:
+    gate = threading.Event()
+
+    class Blocked(collect):  # type: ignore[misc]
+        def write(self, output: Any) -> None:
+            gate.wait(20)
+
+    blocked = SinkWorker(Blocked("pictures", name="blocked", depth=4))
+    slow_s = 10 / 30
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(5)
+        sources = [CAMERA, "testsrc2=size=160x120:rate=30", f"rtsp://127.0.0.1:{free_port()}/x", f"http://127.0.0.1:{hole.getsockname()[1]}/x"]
+        run = run_of(sources, slow_s=slow_s, workers=[blocked], max_seconds=4.5, retries=0, read=ReadOptions(2.0, 2.0)).start()
+        summary = run.finish()
+    gate.set()
+    assert_law(run)
+    for camera in sources[:2]:
+        ages = [result.age_ms for result in run.sink.results if result.frame.source == camera]
+        assert len(ages) >= 5
+        assert max(ages) < 1000 * 2 * slow_s + 400
+    states = {source.source: (source.state, source.reason) for source in summary.sources}
+    assert states[sources[2]] == ("failed", "refused")
+    assert states[sources[3]] == ("failed", "timeout")
+    (trouble,) = [sink for sink in summary.sinks if sink.sink == "blocked"]
+    assert trouble.dropped > 0
+    assert trouble.error is not None
+    assert "sink" in run.sink.states("blocked")
+
+
+def test_some_failed_sources_give_exit_code_4(run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    summary = run_of([str(make_clip()), str(tmp_path / "broken.mp4")]).start().finish()
+    assert summary.exit_code == 4
+
+
+def test_fail_fast_ends_the_run(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+    started = time.monotonic()
+    run = run_of([CAMERA, f"rtsp://127.0.0.1:{free_port()}/x"], fail_fast=True).start()
+    summary = run.finish(10)
+    assert time.monotonic() - started < 5
+    assert summary.exit_code == 4
+
+
+def test_stop_returns_within_a_second_while_connecting(run_of: Callable[..., Any]) -> None:
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(5)
+        run = run_of([f"rtsp://127.0.0.1:{hole.getsockname()[1]}/x"], read=ReadOptions(3.0, 3.0)).start()
+        run.wait_for(lambda: "connecting" in run.sink.states())
+        time.sleep(0.3)
+        started = time.monotonic()
+        summary = run.stop()
+        assert time.monotonic() - started < 1.2
+    assert run.sink.states()[-1] in ("ended", "failed")
+    assert summary.sources[0].captured == 0
+
+
+def test_a_dead_live_source_is_given_up_after_its_attempts(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+    run = run_of([f"http://127.0.0.1:{free_port()}/x"], retries=2).start()
+    summary = run.finish(10)
+    assert run.sink.states() == ["connecting", "lost", "connecting", "lost", "connecting", "failed"]
+    assert summary.exit_code == 1
+    assert summary.sources[0].reconnects == 2
+
+
+def test_an_exception_of_the_model_ends_the_run_and_is_raised(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    run = run_of([str(make_clip())])
+    run.pipeline._model.predict = None  # type: ignore[method-assign,assignment]
+    run.start()
+    with pytest.raises(TypeError):
+        run.finish(10)
+
+
+def test_a_jump_of_the_clock_begins_a_new_epoch(run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path) -> None:
+    times = [*(i / 25 for i in range(20)), *(60 + i / 25 for i in range(20))]
+    run = run_of([str(make_clip(times=times))]).start()
+    run.finish()
+    assert [result.epoch for result in run.sink.results] == [0] * 20 + [1] * 20
+    tracks = {(result.epoch, track.id) for result in run.sink.results for track in result.tracks}
+    assert tracks == {(0, 1), (1, 2)}
+
+
+def test_a_frozen_picture_is_told(run_of: Callable[..., Any]) -> None:
+    run = run_of(["color=c=red:size=64x48:rate=20"], frozen_s=0.5).start()
+    run.wait_for(lambda: "frozen" in run.sink.states(), 5)
+    n = len(run.sink.results)
+    run.wait_for(lambda: len(run.sink.results) > n + 3)
+    run.stop()
+    assert run.sink.states() == ["connecting", "live", "frozen", "ended"]
+
+
+def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    run = run_of([str(make_clip())], scene=SceneRules(detect_every=5))
+    calls: list[int] = []
+    detector = run.pipeline._scenes[0]._detector
+    found = detector.detect
+    detector.detect = lambda image: (calls.append(1), found(image))[1]  # type: ignore[func-returns-value]
+    run.start().finish()
+    assert len(calls) == 5
+    assert all(len(result.tracks) == 1 for result in run.sink.results)
+
+
+def test_events_cover_the_tracks_and_carry_their_epoch(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    rule = SmoothingRule(time_constant_s=0.1, margin=0.0, hold_s=0.0, min_confidence=0.0)
+    run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], scene=SceneRules(smoothing=rule)).start()
+    run.finish()
+    events = [record for record in run.sink.records if record["kind"] == "event"]
+    assert events
+    assert events[0]["start_s"] == 0.0
+    assert events[-1]["end_s"] == pytest.approx(74 / 25, abs=1e-3)
+    for before, after in zip(events, events[1:], strict=False):
+        assert before["end_s"] == after["start_s"]
+        assert before["label"] != after["label"]
+    keys = {"schema", "kind", "source", "epoch", "time_s", "clock"}
+    assert all(keys <= record.keys() for record in run.sink.records)
+
+
+def test_faces_of_a_record_match_the_result(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+    run = run_of([str(make_clip())]).start()
+    run.finish()
+    faces = [record for record in run.sink.records if record["kind"] == "face"]
+    assert len(faces) == 25
+    assert faces[3]["frame"] == 3
+    assert faces[3]["box"] == [0.0, 0.0, 96.0, 64.0]
+    assert sum(faces[3]["probs"].values()) == pytest.approx(1, abs=1e-2)
+    assert faces[3]["age_ms"] is None
+    assert np.isclose(faces[3]["time_s"], 3 / 25)
