@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES
 from deepfer_yolo.files import atomic_path
-from deepfer_yolo.records import Crops, Image
 
 UNIT = 1024
 OVERSAMPLING = 2
@@ -61,7 +60,7 @@ def paint_faces(seed: int, n: int, size: int = 48) -> tuple[NDArray[np.uint8], I
     return faces, labels
 
 
-def paint_golden(seed: int, n: int, size: int) -> Crops:
+def paint_golden(seed: int, n: int, size: int) -> NDArray[np.uint8]:
     """The inputs of the golden self-test: `n` tinted faces, uint8 RGB (n, size, size, 3)."""
     faces, _ = paint_faces(seed, n, size)
     tinted = np.empty((n, size, size, 3), np.uint8)
@@ -95,7 +94,7 @@ def paint_csv(path: Path, seed: int, n_train: int, n_val: int, n_test: int = 0) 
                 file.write(f"{codes[EMOTIONS[label]]},{' '.join(map(str, face.ravel().tolist()))},{usage}\n")
 
 
-def paint_frames(seed: int, labels: tuple[str, ...], frames_per_label: int, size: int = 192) -> Iterator[Image]:
+def paint_frames(seed: int, labels: tuple[str, ...], frames_per_label: int, size: int = 192) -> Iterator[NDArray[np.uint8]]:
     """The frames of a clip, uint8 RGB (size, size, 3): one person who shows each of `labels` in turn, with small movements and noise."""
     random = RandomState(seed)
     person_seed = int(random.randint(2**31 - 1))
