@@ -22,10 +22,20 @@ class Config(BaseModel):
 
 
 class ConvertConfig(Config):
-    """`deepfer convert`."""
+    """`deepfer convert`. `split` is official, as-is or shares such as train=0.8,val=0.1,test=0.1; None: official where there is one, else those."""
 
     layout: str = "auto"
     name: str | None = None
+    split: str | None = None
+    group_by: Literal["auto", "subject", "duplicate", "none"] = "auto"
+    seed: int = Field(0, ge=0, lt=2**31)
+    map: dict[str, str] = Field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    labels: Literal["original", "ferplus-majority", "ferplus-votes"] = "original"
+    ferplus: Path | None = None
+    drop_unknown: bool = False
+    margin: float = Field(0.0, ge=-0.5, le=2.0)
+    exclude: Path | None = None
     workers: int = Field(2, ge=1, le=64)
 
 
@@ -78,7 +88,8 @@ class TrainConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """`deepfer evaluate`. `pictures` is how many mistakes the report shows; `threads` is onnxruntime's."""
+    """`deepfer evaluate`. `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided;
+    `threads` is onnxruntime's; `by` is a column of the manifest."""
 
     split: Split = "val"
     batch: int = Field(64, ge=1)
@@ -87,7 +98,14 @@ class EvaluateConfig(Config):
     replicates: int = Field(2000, ge=100, le=100_000)
     seed: int = Field(0, ge=0)
     pictures: int = Field(24, ge=0, le=500)
+    occlusion: int = Field(6, ge=0, le=100)
     labels: Literal["same", "intersect"] = "same"
+    tta: Literal["none", "flip", "ten"] = "none"
+    by: tuple[str, ...] = ()
+    clean: bool = False
+    robustness: bool = False
+    robustness_pictures: int = Field(1000, ge=10)
+    save_plots: bool = False
 
 
 class Floors(Config):
@@ -175,6 +193,42 @@ class StreamConfig(Config):
     input_options: dict[str, str] = {}
     max_bytes: int = Field(100_000_000, ge=1000)
     keep: int = Field(5, ge=1, le=1000)
+
+
+class ServeConfig(Config):
+    """`deepfer serve`. Times in seconds where the name does not say; `rate` is requests a second of one client, 0 without a limit."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    token: str | None = None
+    allow_host: tuple[str, ...] = ()
+    detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
+    face_model: Path | None = None
+    provider: str = "cpu"
+    threads: int = Field(1, ge=1, le=64)
+    # Batching: crops that arrive together are labelled together.
+    max_batch: int = Field(32, ge=1, le=1024)
+    max_wait_ms: float = Field(2.0, ge=0, le=1000)
+    # Decoding: processes of their own, with a limit on what they may allocate beyond their libraries.
+    workers: int = Field(2, ge=1, le=64)
+    worker_memory_mb: int = Field(512, ge=64)
+    decode_timeout: float = Field(10.0, gt=0, le=600)
+    video_timeout: float = Field(120.0, gt=0, le=3600)
+    # What one request may hold.
+    max_body_mb: float = Field(64.0, gt=0, le=2000)
+    max_pictures: int = Field(64, ge=1, le=10_000)
+    max_megapixels: float = Field(24.0, gt=0, le=200)
+    max_video_s: float = Field(60.0, gt=0, le=3600)
+    video_fps: float = Field(10.0, gt=0, le=60)
+    # What all clients together, or one of them, may ask for.
+    max_uploads: int = Field(64, ge=1, le=10_000)
+    max_memory_mb: float = Field(512.0, gt=0)
+    max_cameras: int = Field(4, ge=0, le=1000)
+    max_connections: int = Field(256, ge=1, le=100_000)
+    rate: float = Field(100.0, ge=0)
+    burst: int = Field(200, ge=1)
+    head_timeout: float = Field(10.0, gt=0, le=600)
+    body_timeout: float = Field(60.0, gt=0, le=3600)
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -70,7 +70,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("openvino", "nncf"), "openvino"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
     **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
-    **dict.fromkeys(("fastapi", "uvicorn", "multipart"), "serve"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets", "python_multipart"), "serve"),
     "paho": "mqtt",
     "prometheus_client": "prometheus",
 }

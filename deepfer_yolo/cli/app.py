@@ -18,7 +18,7 @@ COMMANDS = {
     "Measure": ("evaluate", "gate"),
     "Data": ("convert", "audit"),
     "Models": ("export", "verify", "card", "predict"),
-    "Watch": ("stream",),
+    "Watch": ("stream", "serve"),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
 

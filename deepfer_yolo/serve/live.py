@@ -1,0 +1,113 @@
+"""The live sources of the command line, watched by the same engine as `deepfer stream`; the newest picture of each is kept, nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.serve.video import shortened
+from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.feeds import FeedRules
+from deepfer_yolo.stream.pipeline import Pipeline, RunRules
+from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.status import SourceSummary
+
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.classifier import Classifier
+
+PREVIEW_PX = 960
+"""The longer side of a preview at most."""
+JPEG_QUALITY = 80
+
+
+class NewestSink:
+    """Keeps the newest result of each source."""
+
+    name = "page"
+    wants: Literal["records", "pictures"] = "pictures"
+    depth = 4
+
+    def __init__(self) -> None:
+        self.newest: dict[str, Result] = {}
+
+    def open(self, sources: list[str]) -> None:
+        """Nothing to get ready."""
+
+    def write(self, output: Output) -> None:
+        """Take one output."""
+        if output.result is not None:
+            self.newest[output.result.frame.source] = output.result
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+
+class LiveBoard:
+    """Runs the engine over the sources in a thread of its own, and tells their state."""
+
+    def __init__(self, addresses: Sequence[Address], open_one: Callable[[], Detector]) -> None:
+        self._addresses = list(addresses)
+        self._open_detector = open_one
+        self._sink = NewestSink()
+        self._pipeline: Pipeline | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def n_sources(self) -> int:
+        """How many sources there are."""
+        return len(self._addresses)
+
+    def start(self, classifier: Classifier) -> None:
+        """Begin to watch. Recordings play at their own speed."""
+        detectors = [self._open_detector() for _ in self._addresses]
+        rules = RunRules(feed=FeedRules(policy="latest"))
+        self._pipeline = Pipeline(self._addresses, classifier, detectors, [SinkWorker(self._sink)], rules)
+        self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._pipeline is not None and self._thread is not None:
+            self._pipeline.stop()
+            self._thread.join(5.0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """State, age, counters and faces of each source."""
+        if self._pipeline is None:
+            return []
+        return [_row(index, source, self._sink.newest.get(source.source)) for index, source in enumerate(self._pipeline.summary().sources)]
+
+    def picture(self, index: int) -> bytes | None:
+        """The newest picture of a source with its faces marked, as JPEG; None where there is none."""
+        import cv2
+
+        if not 0 <= index < len(self._addresses):
+            return None
+        result = self._sink.newest.get(self._addresses[index].name)
+        if result is None:
+            return None
+        image = paint(result, Look())
+        scale = min(1.0, PREVIEW_PX / max(image.shape[:2]))
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        is_written, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        return jpeg.tobytes() if is_written else None
+
+
+def _row(index: int, source: SourceSummary, newest: Result | None) -> dict[str, Any]:
+    return {
+        "index": index,
+        "name": source.source,
+        "state": source.state,
+        "reason": source.reason,
+        "age_ms": None if newest is None or newest.age_ms is None else round(newest.age_ms, 1),
+        "captured": source.captured,
+        "processed": source.processed,
+        "dropped": source.overwritten + source.stale + source.corrupt,
+        "reconnects": source.reconnects,
+        "faces": [shortened(newest, track) for track in newest.tracks] if newest is not None and source.state == "live" else [],
+    }

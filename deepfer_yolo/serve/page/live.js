@@ -1,0 +1,60 @@
+// The live sources that were named on the command line.
+import { $, ask, el, faceCard } from "./elements.js";
+
+const EVERY_MS = 1000;
+const cards = new Map();
+let isShown = false;
+
+export function startLive() {
+  document.addEventListener("tab", (event) => { isShown = event.detail === "live"; });
+  refresh();
+}
+
+async function refresh() {
+  if (isShown && !document.hidden) {
+    try {
+      for (const source of (await ask("/v1/sources")).sources) update(source);
+    } catch (error) {
+      $("live-sources").replaceChildren(el("p", { class: "error" }, error.message));
+      cards.clear();
+    }
+  }
+  setTimeout(refresh, EVERY_MS);
+}
+
+function update(source) {
+  if (!cards.has(source.index)) cards.set(source.index, build(source));
+  const card = cards.get(source.index);
+  card.state.textContent = source.state;
+  card.state.className = `chip state-${source.state}`;
+  card.figures.age.textContent = source.age_ms === null ? "–" : `${Math.round(source.age_ms)} ms`;
+  card.figures.processed.textContent = source.processed;
+  card.figures.dropped.textContent = source.dropped;
+  card.figures.reconnects.textContent = source.reconnects;
+  card.reason.textContent = source.reason ?? "";
+  if (source.processed > 0) {
+    card.picture.src = `/v1/sources/${source.index}/picture?n=${source.processed}`;
+    card.picture.hidden = false;
+  }
+  const faces = source.faces.slice(0, 4).map((face) => {
+    const one = faceCard(`face ${face.track}`);
+    one.show(face);
+    return one;
+  });
+  card.faces.replaceChildren(...faces);
+}
+
+function build(source) {
+  const state = el("span", { class: "chip" });
+  const picture = el("img", { alt: `Latest picture of ${source.name}`, hidden: true });
+  const reason = el("p", { class: "hint" });
+  const faces = el("div", { class: "faces" });
+  const figures = {};
+  const list = el("dl", { class: "figures" });
+  for (const [key, title] of [["age", "Age"], ["processed", "Processed"], ["dropped", "Dropped"], ["reconnects", "Reconnects"]]) {
+    figures[key] = el("dd", {}, "–");
+    list.append(el("div", {}, el("dt", {}, title), figures[key]));
+  }
+  $("live-sources").append(el("article", { class: "card" }, el("h3", {}, el("span", {}, source.name), state), el("div", { class: "stage" }, picture), list, reason, faces));
+  return { state, picture, reason, faces, figures };
+}

@@ -1,0 +1,146 @@
+// Pictures and videos: chosen, dropped or pasted.
+import { $, ask, drawBoxes, el, faceCard, flatFace, saveButtons } from "./elements.js";
+import { videoCard } from "./video.js";
+
+const GROUP = 8;
+const SHOWN_FACES = 6;
+let results = [];
+let queue = Promise.resolve();
+
+export function startUploads() {
+  $("files").addEventListener("change", () => {
+    take([...$("files").files]);
+    $("files").value = "";
+  });
+  const drop = $("drop");
+  for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
+  for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => { event.preventDefault(); take([...event.dataTransfer.files]); });
+  // A file dropped beside the field must not make the browser leave the page.
+  for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    if (files.length > 0) {
+      $("tab-uploads").click();
+      take(files);
+    }
+  });
+  $("upload-clear").addEventListener("click", clear);
+}
+
+function take(files) {
+  queue = queue.then(() => work(files)).catch((error) => say(error.message));
+}
+
+async function work(files) {
+  const isVideo = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|webm|mkv|avi|ogv)$/i.test(file.name);
+  const pictures = files.filter((file) => !isVideo(file));
+  const videos = files.filter(isVideo);
+  for (let start = 0; start < pictures.length; start += GROUP) {
+    say(`Looking at picture ${start + 1} to ${Math.min(start + GROUP, pictures.length)} of ${pictures.length} …`);
+    await labelPictures(pictures.slice(start, start + GROUP));
+  }
+  for (const [index, file] of videos.entries()) {
+    say(`Watching video ${index + 1} of ${videos.length}: ${file.name} …`);
+    await labelVideo(file);
+  }
+  const n = results.reduce((sum, result) => sum + (result.faces?.length ?? 0), 0);
+  say(`Done: ${n} face${n === 1 ? "" : "s"} in ${results.filter((result) => result.faces).length} pictures.`);
+}
+
+async function labelPictures(files) {
+  const form = new FormData();
+  for (const file of files) form.append("files", file, file.name);
+  const rows = await post(`/v1/predict?faces=${$("find-faces").checked}`, form).then(
+    (answer) => answer.pictures,
+    (error) => error.body?.pictures ?? files.map((file) => ({ name: file.name, error: error.message })),
+  );
+  for (const [index, row] of rows.entries()) await addPicture(files[index], row);
+}
+
+async function labelVideo(file) {
+  const form = new FormData();
+  form.append("files", file, file.name);
+  const began = Date.now();
+  const timer = setInterval(() => say(`Watching ${file.name} … ${Math.round((Date.now() - began) / 1000)} s`), 1000);
+  try {
+    const answer = await post("/v1/video", form);
+    results.push(answer);
+    $("results").prepend(videoCard(file, answer));
+  } catch (error) {
+    $("results").prepend(el("article", { class: "card" }, el("h3", {}, file.name), el("p", { class: "error" }, error.message)));
+  } finally {
+    clearInterval(timer);
+  }
+  offer();
+}
+
+async function post(path, body, tries = 4) {
+  try {
+    return await ask(path, { method: "POST", body });
+  } catch (error) {
+    if (error.status !== 429 || tries === 0) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter));
+    return post(path, body, tries - 1);
+  }
+}
+
+async function addPicture(file, row) {
+  results.push(row);
+  const card = el("article", { class: "card" }, el("h3", {}, row.name));
+  $("results").prepend(card);
+  offer();
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
+  if (row.error) {
+    card.append(el("p", { class: "error" }, row.error));
+    return;
+  }
+  if (bitmap !== null) card.append(stillStage(bitmap, row));
+  if (row.faces.length === 0) card.append(el("p", { class: "hint" }, "No face was found. If the picture is a face already, switch “Find the faces first” off."));
+  const list = el("div", { class: "faces" });
+  for (const [index, face] of row.faces.slice(0, SHOWN_FACES).entries()) {
+    const one = faceCard(`face ${index + 1}`);
+    one.show(face);
+    list.append(one);
+  }
+  card.append(list);
+  if (row.faces.length > SHOWN_FACES) card.append(el("p", { class: "hint" }, `${row.faces.length - SHOWN_FACES} more faces are in the download.`));
+}
+
+function stillStage(bitmap, row) {
+  const scale = Math.min(1, 960 / Math.max(bitmap.width, bitmap.height));
+  const picture = el("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale), role: "img" });
+  picture.setAttribute("aria-label", `${row.name}: ${row.faces.map((face) => face.label).join(", ") || "no face"}`);
+  picture.getContext("2d").drawImage(bitmap, 0, 0, picture.width, picture.height);
+  bitmap.close();
+  const overlay = el("canvas", { "aria-hidden": "true" });
+  const stage = el("div", { class: "stage still" }, picture, overlay);
+  const isWhole = row.faces.length === 1 && row.faces[0].box[2] - row.faces[0].box[0] === row.width;
+  new ResizeObserver(() => drawBoxes(overlay, isWhole ? [] : row.faces, row.width, row.height)).observe(stage);
+  return stage;
+}
+
+function offer() {
+  $("upload-clear").hidden = false;
+  if ($("upload-saves").childElementCount === 0) saveButtons($("upload-saves"), "deepfer-results", () => results, () => results.flatMap(flatRows));
+}
+
+function flatRows(result) {
+  if (result.error) return [{ name: result.name, error: result.error }];
+  if (result.frames) {
+    return result.frames.flatMap(({ time_s, faces }) => faces.map((face) => ({ name: result.name, time_s, track: face.track, ...flatFace(face) })));
+  }
+  return result.faces.map((face, index) => ({ name: result.name, face: index + 1, ...flatFace(face) }));
+}
+
+function clear() {
+  results = [];
+  $("results").replaceChildren();
+  $("upload-saves").replaceChildren();
+  $("upload-clear").hidden = true;
+  say("");
+}
+
+function say(text) {
+  $("upload-state").textContent = text;
+}

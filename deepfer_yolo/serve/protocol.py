@@ -1,0 +1,60 @@
+"""HTTP connections with a time limit for the head of a request and a bound on their number, which uvicorn has not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: TID253 (this file is about uvicorn)
+
+MAX_HEAD_BYTES = 64_000
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol; a client that dribbles its headers is cut off, so is one that sends endless ones."""
+
+    head_timeout_s = 10.0
+    max_connections = 256
+
+    def connection_made(self, transport: Any) -> None:
+        """A client connects."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout_s, self._give_up)
+        if len(self.connections) > self.max_connections:
+            self._give_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrive; while a head is incomplete they are counted."""
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        """A request begins on a connection that may have had others."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: from here on the application watches the body."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,116 @@
+"""One uploaded video to faces over time, through the same scene that `deepfer stream` uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepfer_yolo.errors import SourceError
+from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.records import Event, Frame, Track
+from deepfer_yolo.serve.problems import TooLarge
+from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.buffers import Waiting
+from deepfer_yolo.stream.pipeline import Model
+from deepfer_yolo.stream.results import Result, face_record
+from deepfer_yolo.stream.scene import Scene, SceneRules
+from deepfer_yolo.stream.sources import ReadOptions, open_reader
+
+SIGNATURES = {"mp4": (4, b"ftyp"), "matroska or webm": (0, b"\x1a\x45\xdf\xa3"), "avi": (0, b"RIFF"), "ogg": (0, b"OggS")}
+"""Containers that are opened, by offset and first bytes. Playlists and other formats that name further files are not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRules:
+    """How long a video may be, how large its pictures, and how many pictures a second are looked at."""
+
+    max_s: float
+    max_pixels: int
+    fps: float
+
+
+def watch_video(content: bytes, model: Model, detector: Detector, rules: VideoRules) -> dict[str, Any]:
+    """Faces by picture, and events, of a video file's bytes. Raises SourceError where it cannot be read and TooLarge past a limit."""
+    if not any(content[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES.values()):
+        raise SourceError(f"not a video in a known container ({', '.join(SIGNATURES)})")
+    scene = Scene(detector, model.card, SceneRules())
+    frames: list[dict[str, Any]] = []
+    events: list[Event] = []
+    size = (0, 0)
+    with _in_memory(content) as path:
+        for waiting in _pictures(path, rules):
+            result = _label(waiting, scene, model)
+            size = (waiting.frame.image.shape[1], waiting.frame.image.shape[0])
+            frames.append({"time_s": round(waiting.frame.time_s, 4), "faces": [shortened(result, track) for track in result.tracks]})
+            events += result.events
+    events += scene.end(0)
+    last_s = frames[-1]["time_s"] if frames else 0.0
+    return {"width": size[0], "height": size[1], "duration_s": last_s, "frames": frames, "events": [_plain(event) for event in events]}
+
+
+def _label(waiting: Waiting, scene: Scene, model: Model) -> Result:
+    """Find, crop, infer and smooth the faces of one picture."""
+    tracked = scene.find(waiting)
+    crops = scene.crops(waiting.frame.image, tracked)
+    size = model.card.input.size
+    inputs = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
+    probs = model.predict(inputs) if crops else np.zeros((0, len(model.card.labels)), np.float32)
+    return scene.conclude(waiting, tracked, inputs, probs, None)
+
+
+def _pictures(path: str, rules: VideoRules) -> Iterator[Waiting]:
+    """The pictures that are looked at. Raises TooLarge past the limits of length and size."""
+    reader = open_reader(Address("the video", "file", path), ReadOptions())
+    due_s, first_s, index = 0.0, None, 0
+    try:
+        for grab in reader.grabs():
+            if grab.image is None or grab.pts_s is None:
+                continue
+            first_s = grab.pts_s if first_s is None else first_s
+            time_s = grab.pts_s - first_s
+            if time_s > rules.max_s:
+                raise TooLarge(f"the video is longer than {rules.max_s:g} s")
+            if grab.image.shape[0] * grab.image.shape[1] > rules.max_pixels:
+                raise TooLarge(f"the video's pictures have more than {rules.max_pixels:,} pixels")
+            if time_s + 1e-6 < due_s:
+                continue
+            due_s = max(due_s + 1 / rules.fps, time_s)
+            yield Waiting(Frame(index, time_s, "pts", grab.image, "video"), 0, 0.0)
+            index += 1
+    finally:
+        reader.close()
+    if index == 0:
+        raise SourceError("the video holds no picture that can be decoded")
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """A path under which FFmpeg can open bytes that never touch a disk."""
+    handle = os.memfd_create("video", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(handle), "wb") as file:
+            file.write(content)
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
+
+
+def shortened(result: Result, track: Track) -> dict[str, Any]:
+    """What a page needs of one `face` record of the stream."""
+    record = face_record(result, track)
+    return {key: record[key] for key in ("track", "box", "label", "confidence", "probs", "raw_label")}
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return {
+        "track": event.track_id,
+        "label": event.label,
+        "start_s": round(event.start_s, 4),
+        "end_s": round(event.end_s, 4),
+        "mean_confidence": round(event.mean_confidence, 4),
+    }
