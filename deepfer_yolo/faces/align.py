@@ -17,8 +17,9 @@ MIN_SIDE_PX = 8
 def crop_square(face: Face, spec: CropSpec) -> tuple[float, float, float]:
     """Centre x, centre y and side, in pixels, of the square that `spec` draws around a face's box."""
     x1, y1, x2, y2 = (float(v) for v in face.box)
-    side = max(x2 - x1, y2 - y1) * (1 + 2 * spec.margin)
-    return (x1 + x2) / 2, (y1 + y2) / 2, side
+    length = x2 - x1 if spec.reference == "width" else max(x2 - x1, y2 - y1)
+    centre_x, centre_y = (x1 + x2) / 2 + spec.shift_x * length, (y1 + y2) / 2 + spec.shift_y * length
+    return centre_x, centre_y, length * (1 + 2 * spec.margin)
 
 
 def eye_angle(face: Face) -> float:
@@ -48,8 +49,14 @@ def cut(image: Image, face: Face, spec: CropSpec) -> Image:
     return np.asarray(cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def crop_face(image: Image, face: Face, crop: CropSpec, spec: InputSpec) -> Image:
-    """One face of a uint8 RGB picture as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize."""
+def crop_face(image: Image, face: Face, crop: CropSpec | None, spec: InputSpec) -> Image:
+    """One face of a uint8 RGB picture as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize.
+
+    Without a crop rule the box itself is the crop, as it is for pictures that were cut before.
+    """
+    if crop is None:
+        x1, y1, x2, y2 = (round(float(v)) for v in face.box)
+        return to_input(image[max(0, y1) : y2, max(0, x1) : x2], spec)
     return to_input(cut(image, face, crop), spec)
 
 

@@ -11,7 +11,7 @@ from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.faces.smooth import Smoother, SmoothingRule, frame_weight
 from deepfer_yolo.faces.track import Tracked, Tracker
 from deepfer_yolo.records import Crops, Event, Image, Prediction, Probs, Track
-from deepfer_yolo.runtime.card import Card, CropSpec
+from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.stream.buffers import Waiting
 from deepfer_yolo.stream.results import Result
 
@@ -32,7 +32,7 @@ class Scene:
         self._detector = detector
         self._card = card
         self._rules = rules
-        self._crop = card.crop if detector.boxes == "face" else CropSpec()
+        self._crop = card.crop if detector.boxes == "face" else None
         self._next_id = 1
         self._restart(0)
 

@@ -125,7 +125,8 @@ def main() -> None:
             fitted = fit(length, point)
             e = errors(*references(held_out)[name], fitted)
             print(
-                f"{name:30s} {fitted[0]:.3f}  {fitted[1]:+.3f}  {fitted[2]:+.3f} | {e['iou_mean']:.4f}  {e['iou_p10']:.3f}  {e['side_sd']:.4f}  {e['centre_sd']:.4f}"
+                f"{name:30s} {fitted[0]:.3f}  {fitted[1]:+.3f}  {fitted[2]:+.3f} | {e['iou_mean']:.4f}  {e['iou_p10']:.3f}"
+                f"  {e['side_sd']:.4f}  {e['centre_sd']:.4f}"
             )
 
 

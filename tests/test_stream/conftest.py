@@ -35,7 +35,9 @@ from deepfer_yolo.stream.status import Summary
 class CollectSink:
     """Remembers every output; `delay_s` makes it slow."""
 
-    def __init__(self, wants: Literal["records", "pictures"] = "pictures", *, delay_s: float = 0.0, name: str = "collect", depth: int = 100_000) -> None:
+    def __init__(
+        self, wants: Literal["records", "pictures"] = "pictures", *, delay_s: float = 0.0, name: str = "collect", depth: int = 100_000
+    ) -> None:
         self.name, self.wants, self.depth = name, wants, depth
         self.delay_s = delay_s
         self.records: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -185,7 +186,7 @@ def test_events_cover_the_tracks_and_carry_their_epoch(run_of: Callable[..., Any
     assert events
     assert events[0]["start_s"] == 0.0
     assert events[-1]["end_s"] == pytest.approx(74 / 25, abs=1e-3)
-    for before, after in zip(events, events[1:], strict=False):
+    for before, after in itertools.pairwise(events):
         assert before["end_s"] == after["start_s"]
         assert before["label"] != after["label"]
     keys = {"schema", "kind", "source", "epoch", "time_s", "clock"}
