@@ -5,38 +5,48 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepfer_yolo.config import ConvertConfig
-from deepfer_yolo.data.images import load_image
+from deepfer_yolo.data.archives import unpacked
+from deepfer_yolo.data.labels import Labels
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
+from deepfer_yolo.data.layouts.pixels import item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.manifest import SPLITS, Row, fingerprint, write_dataset_json, write_manifest
+from deepfer_yolo.data.names import unique_name
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.data.png import encode_png
 from deepfer_yolo.data.problems import printable
-from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
+from deepfer_yolo.data.splits import DEFAULT, assign_splits, parse_shares
+from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.files import refuse_existing, staged_tree
 
-MAX_NAME = 80
-UNSAFE = frozenset('<>:"/\\|?*%')
-WINDOWS_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))})
+UNSPLIT = "unsplit"
+"""The folder where pictures wait for their split; it never stays."""
 
 Progress = Callable[[float], None]
 
 
 @dataclass(slots=True)
 class _Writing:
-    """What one conversion knows while it runs."""
+    """What one conversion knows while it runs. `thumbs` is None where no groups of near copies are wanted."""
 
     folder: Path
     reading: Reading
+    labels: Labels
+    excluded: set[str]
+    is_split_anew: bool
+    thumbs: list[Any] | None
     names: dict[str, set[str]] = field(default_factory=dict)
-    unknown: Counter[str] = field(default_factory=Counter)
+    met: set[str] = field(default_factory=set)
     rows: list[Row] = field(default_factory=list)
 
 
@@ -47,20 +57,20 @@ def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: boo
     kill, `target` is what it was before.
     """
     source = Path(source)
-    layout = find_layout(source, config.layout)
+    shares = None if config.split in (None, "official", "as-is") else parse_shares(str(config.split))
+    excluded = read_quarantine(config.exclude) if config.exclude else set()
     refuse_existing(target, overwrite=overwrite)
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         raise DatasetError(f"the destination {target} lies inside the source {source}", "name a destination elsewhere; sources are never written to")
-    reading = Reading(source)
-    with staged_tree(target, overwrite=overwrite) as folder:
-        writing = _Writing(folder, reading)
-        for row in _write_all(writing, layout.read(reading), config.workers):
-            if row is not None:
-                writing.rows.append(row)
-                if progress is not None and len(writing.rows) % 100 == 0:
-                    progress(reading.fraction)
-        _check(writing)
-        content = _describe(writing.rows, config, reading, layout)
+    with ExitStack() as stack:
+        root = stack.enter_context(unpacked(source, beside=target))
+        layout = find_layout(root, config.layout)
+        reading = Reading(root, config)
+        folder = stack.enter_context(staged_tree(target, overwrite=overwrite))
+        writing = _read_all(folder, reading, layout, shares is not None, excluded, progress)
+        if writing.is_split_anew:
+            _split(writing, config, shares or parse_shares(DEFAULT))
+        content = _describe(writing, config, printable(source.name), layout)
         write_manifest(writing.rows, folder)
         write_dataset_json(content, folder)
     if progress is not None:
@@ -74,73 +84,120 @@ def absent_labels(counts: dict[str, dict[str, int]]) -> list[str]:
     return [f"{split}/{label}" for split in SPLITS if split in counts for label in labels if not counts[split].get(label)]
 
 
-def file_name(wish: str, taken: set[str]) -> str:
-    """A file name for a picture that every file system takes: `wish` where it can be, and no two alike but for case."""
-    stem = "".join(c if c.isprintable() and c not in UNSAFE and not "\ud800" <= c <= "\udfff" else f"%{ord(c):x}" for c in wish)
-    stem = stem.strip(" .") or "picture"
-    if len(stem.encode()) > MAX_NAME or stem.lower().split(".")[0] in WINDOWS_NAMES:
-        stem = f"{stem[:20]}-{hashlib.sha256(wish.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-    name, number = stem, 1
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name.casefold())
-    return name
-
-
-def _write_all(writing: _Writing, items: Iterator[Item], workers: int) -> Iterator[Row | None]:
-    """Pictures that must be decoded go through threads; pixels at hand do not, since threads that share the interpreter only slow them down."""
+def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: bool, excluded: set[str], progress: Progress | None) -> _Writing:
+    """Every picture written into `folder`. Raises DatasetError that lists what was wrong."""
+    config = reading.options
+    items = layout.read(reading)
     first = next(items, None)
-    if first is None:
-        return iter(())
-    works = _assign(writing, chain((first,), items))
-    return map_in_order(lambda work: _write(writing, *work), works, 0 if first.pixels is not None else workers)
+    if first is not None and not is_split_anew:
+        is_split_anew = not first.split
+        if is_split_anew and config.split is not None:
+            raise ConfigError(f"--split {config.split}: {reading.source.name} has no split of its own", f"such as --split {DEFAULT}")
+    wants_copies = is_split_anew and (config.group_by == "duplicate" or (config.group_by == "auto" and first is not None and not first.subject))
+    labels = Labels(reading, is_fer2013=layout.name.startswith("fer2013"))
+    writing = _Writing(folder, reading, labels, excluded, is_split_anew, [] if wants_copies else None)
+    if first is not None:
+        # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
+        workers = 0 if first.pixels is not None else config.workers
+        for row, thumb in map_in_order(lambda work: _write(writing, *work), _assign(writing, chain((first,), items)), workers):
+            if row is not None:
+                writing.rows.append(row)
+                if writing.thumbs is not None:
+                    writing.thumbs.append(thumb)
+                if progress is not None and len(writing.rows) % 100 == 0:
+                    progress(reading.fraction)
+    labels.finish()
+    reading.problems.raise_if_any("mend them, or leave pictures out with --exclude; nothing was written")
+    if config.exclude:
+        refuse_strangers(config.exclude, excluded, writing.met)
+    if not writing.rows:
+        raise DatasetError(f"{reading.source} holds no pictures", "check the path and the layout")
+    return writing
 
 
 def _assign(writing: _Writing, items: Iterator[Item]) -> Iterator[tuple[Item, str, str, str]]:
     """Each item with its split, label and path, in the order of reading, so that names never depend on the threads."""
     for item in items:
-        label = canonical_label(item.label)
-        if label is None:
-            writing.unknown[item.label] += 1
+        key = item.key or item.source_id
+        if key in writing.excluded:
+            writing.met.add(key)
             continue
-        split = item.split or "train"
-        folder = f"{split}/{label}"
+        labelled = writing.labels.label(item)
+        if labelled is None:
+            continue
+        if not writing.is_split_anew and not item.split:
+            writing.reading.problems.add(item.place, "has no split, while others have one")
+            continue
+        split = UNSPLIT if writing.is_split_anew else item.split
+        folder = f"{split}/{labelled.label}"
         if folder not in writing.names:
             writing.names[folder] = set()
             (writing.folder / folder).mkdir(parents=True)
-        yield item, split, label, f"{folder}/{file_name(item.name, writing.names[folder])}.png"
+        yield labelled, split, labelled.label, f"{folder}/{unique_name(item.name, writing.names[folder])}.png"
 
 
-def _write(writing: _Writing, item: Item, split: str, label: str, path: str) -> Row | None:
+def _write(writing: _Writing, item: Item, split: str, label: str, path: str) -> tuple[Row | None, Any]:
+    from deepfer_yolo.data.duplicates import thumbnail
+
     try:
-        pixels = item.pixels if item.pixels is not None else load_image(item.file or Path())
+        pixels = item_pixels(item, writing.reading.options.margin)
     except DatasetError as error:
         writing.reading.problems.add(item.place, error.message.removeprefix(f"{item.file}: "))
-        return None
+        return None, None
     content = encode_png(pixels)
     (writing.folder / path).write_bytes(content)
-    return Row(path, split, label, item.source_id, item.subject, hashlib.sha256(content).hexdigest(), item.votes)
+    row = Row(path, split, label, item.source_id, item.subject, hashlib.sha256(content).hexdigest(), item.votes)
+    return row, None if writing.thumbs is None else thumbnail(pixels)
 
 
-def _check(writing: _Writing) -> None:
-    for label, count in writing.unknown.items():
-        writing.reading.problems.add(f"label '{label}'", f"not a known emotion ({count:,} pictures)")
-    writing.reading.problems.raise_if_any("mend or remove these, then run the same command again; nothing was written")
-    if not writing.rows:
-        raise DatasetError(f"{writing.reading.source} holds no pictures", "check the path and the layout")
+def _split(writing: _Writing, config: ConvertConfig, shares: dict[str, float]) -> None:
+    """Give each row its split and move its picture there."""
+    splits = assign_splits([row.label for row in writing.rows], _groups(writing, config), shares, config.seed)
+    moved = []
+    for row, split in zip(writing.rows, splits, strict=True):
+        path = f"{split}{row.path.removeprefix(UNSPLIT)}"
+        (writing.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (writing.folder / row.path).rename(writing.folder / path)
+        moved.append(replace(row, path=path, split=split))
+    for folder in sorted((writing.folder / UNSPLIT).iterdir()):
+        folder.rmdir()
+    (writing.folder / UNSPLIT).rmdir()
+    writing.rows = moved
 
 
-def _describe(rows: list[Row], config: ConvertConfig, reading: Reading, layout: Layout) -> dict[str, Any]:
+def _groups(writing: _Writing, config: ConvertConfig) -> Any:
+    """A group number for each row: what must stay in one split."""
+    from deepfer_yolo.data.duplicates import group, near_pairs
+
+    rows = writing.rows
+    if writing.thumbs is not None:
+        exact: dict[str, int] = {}
+        same = [(exact.setdefault(row.sha256, index), index) for index, row in enumerate(rows)]
+        copies = np.array([pair for pair in same if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+        return group(len(rows), np.concatenate([copies, near_pairs(np.stack(writing.thumbs))]))
+    if config.group_by == "none":
+        return np.arange(len(rows))
+    without = next((row for row in rows if not row.subject), None)
+    if without is not None:
+        raise ConfigError(f"--group-by subject: {printable(without.source_id)} has no subject", "--group-by duplicate keeps copies together")
+    return np.unique([row.subject for row in rows], return_inverse=True)[1].astype(np.int64)
+
+
+def _describe(writing: _Writing, config: ConvertConfig, source: str, layout: Layout) -> dict[str, Any]:
+    rows, reading = writing.rows, writing.reading
     counts = Counter((row.split, row.label) for row in rows)
     labels = sorted({row.label for row in rows})
+    options = config.model_dump(mode="json", exclude={"workers"}) | {"layout": layout.name}
+    if writing.is_split_anew:
+        options["split"] = config.split or DEFAULT
     return {
         "schema_version": 1,
-        "name": config.name or reading.title or layout.title or printable(reading.source.name),
-        "source": reading.origin or layout.source or printable(reading.source.name),
+        "name": config.name or reading.title or layout.title or source,
+        "source": reading.origin or layout.source or source,
         "licence": reading.licence or layout.licence,
         "labels": labels,
         "counts": {split: {label: counts[split, label] for label in labels} for split in SPLITS if any(row.split == split for row in rows)},
-        "options": {**config.model_dump(mode="json", exclude={"workers"}), "layout": layout.name},
+        "left_out": dict(writing.labels.left_out) | ({"excluded": len(writing.met)} if writing.met else {}),
+        "options": options,
         "fingerprint": fingerprint(rows),
     }

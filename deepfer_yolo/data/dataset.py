@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.manifest import MANIFEST, Row, read_dataset_json, read_manifest
+from deepfer_yolo.data.manifest import MANIFEST, Row, fingerprint, read_dataset_json, read_manifest
 from deepfer_yolo.data.ordered import map_in_order
+from deepfer_yolo.data.quarantine import refuse_strangers
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
 
@@ -44,6 +45,15 @@ class Dataset:
         """Pictures by label in one split, 0 for a label that it lacks."""
         found = Counter(row.label for row in self.all_rows if row.split == split)
         return {label: found[label] for label in self.labels}
+
+    def without(self, listed: set[str], file: Path) -> Dataset:
+        """The same data set without the pictures that the quarantine list `file` names, its fingerprint taken again.
+
+        Raises DatasetError where the list names pictures that are not here.
+        """
+        refuse_strangers(file, listed, {row.path for row in self.all_rows})
+        rows = tuple(row for row in self.all_rows if row.path not in listed)
+        return replace(self, all_rows=rows, fingerprint=fingerprint(rows))
 
     def path(self, row: Row) -> Path:
         """Where a row's picture is."""

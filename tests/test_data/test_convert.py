@@ -15,9 +15,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import ConvertConfig
-from deepfer_yolo.data.convert import absent_labels, convert, file_name
+from deepfer_yolo.data.convert import absent_labels, convert
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.data.manifest import read_manifest
+from deepfer_yolo.data.names import unique_name
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
 from deepfer_yolo.painted import paint_faces
@@ -154,7 +155,7 @@ def test_what_is_not_there_and_unknown_layouts(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such file"):
         convert(tmp_path / "no.csv", tmp_path / "out", CONFIG)
     with pytest.raises(ConfigError, match="unknown layout 'ferr'"):
-        convert(tmp_path, tmp_path / "out", ConvertConfig(layout="ferr"))
+        convert(tmp_path, tmp_path.parent / "out", ConvertConfig(layout="ferr"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="layout of"):
         convert(tmp_path / "empty", tmp_path / "out", CONFIG)
@@ -277,7 +278,7 @@ def test_absent_labels_are_named() -> None:
 
 def test_file_names_never_collide_and_never_escape() -> None:
     taken: set[str] = set()
-    names = [file_name(wish, taken) for wish in ("a", "A", "a", "../x", "con", "nul.tar", "x\ny", "\udcff", "é" * 90, "", "..")]
+    names = [unique_name(wish, taken) for wish in ("a", "A", "a", "../x", "con", "nul.tar", "x\ny", "\udcff", "é" * 90, "", "..")]
     assert len({name.casefold() for name in names}) == len(names)
     assert all("/" not in name and "\n" not in name and name.isprintable() and len(name.encode()) <= 90 for name in names)
     assert names[:3] == ["a", "A-2", "a-3"]

@@ -22,6 +22,7 @@ def read(reading: Reading) -> Iterator[Item]:
     root = reading.source
     content = read_dataset_json(root)
     reading.title, reading.origin, reading.licence = (str(content.get(key, "")) for key in ("name", "source", "licence"))
+    reading.labels = frozenset(map(str, content.get("labels", ())))
     rows = read_manifest(root)
     for done, row in enumerate(rows):
         reading.fraction = done / len(rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.problems import Problems
 
 
@@ -18,7 +19,8 @@ class Item:
 
     `label` is as the source spells it, or canonical where it had a code. `split` is the official one, or empty. The picture is `pixels`
     (uint8, (H, W) or (H, W, 3)) or else the file `file`. `place` says where it stands, for error messages; `name` is a wish for the file name.
-    `key` names the picture in quarantine lists; where it is empty, `source_id` does.
+    `box` is the face, xyxy in pixels, where the picture is more than a face. `key` names the picture in quarantine lists; where it is empty,
+    `source_id` does.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Item:
     source_id: str = ""
     subject: str = ""
     votes: str = ""
+    box: tuple[float, float, float, float] | None = None
     key: str = ""
 
 
@@ -37,15 +40,17 @@ class Item:
 class Reading:
     """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1).
 
-    A reader may set `title`, `origin` and `licence` where the source states its own.
+    A reader may set `title`, `origin`, `licence` and `labels` (known besides the emotions) where the source states its own.
     """
 
     source: Path
+    options: ConvertConfig = field(default_factory=ConvertConfig)
     problems: Problems = field(default_factory=Problems)
     fraction: float = 0.0
     title: str = ""
     origin: str = ""
     licence: str = ""
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,50 @@
+"""Lists of pictures to leave out: `deepfer audit --quarantine FILE` writes one, `--exclude FILE` obeys it. Nothing is ever deleted."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from deepfer_yolo.data.problems import printable
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.files import write_atomic
+
+COLUMNS = ("picture", "finding", "why")
+
+
+def write_quarantine(file: Path, entries: Iterable[tuple[str, str, str]]) -> int:
+    """Write (picture, finding, why) lines to a csv; pictures are named as the manifest or the source names them. Returns their number."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    lines = list(entries)
+    writer.writerows(lines)
+    write_atomic(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    return len(lines)
+
+
+def read_quarantine(file: Path) -> set[str]:
+    """The pictures that a quarantine list names. Raises DatasetError where it cannot be used."""
+    if not file.is_file():
+        raise DatasetError(f"no such quarantine list: {file}", "deepfer audit DATASET --quarantine FILE writes one")
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader = csv.reader(lines)
+        header = tuple(column.strip() for column in next(reader, ()))
+        if not header or header[0] != COLUMNS[0]:
+            raise DatasetError(
+                f"{file}, line 1: the first column must be '{COLUMNS[0]}'", "deepfer audit DATASET --quarantine FILE writes such a list"
+            )
+        return {row[0] for row in reader if row}
+
+
+def refuse_strangers(file: Path, listed: set[str], met: set[str]) -> None:
+    """Raise DatasetError where a list names pictures that the data set does not have: it was written for another one."""
+    strangers = listed - met
+    if strangers:
+        first = printable(min(strangers))
+        raise DatasetError(
+            f"{file} names {len(strangers):,} of {len(listed):,} pictures that are not in this data set, such as '{first}'",
+            "write the list again: deepfer audit DATASET --quarantine FILE",
+        )
