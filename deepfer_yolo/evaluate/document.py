@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepfer_yolo.config import EvaluateConfig
-from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.evaluate.metrics import nll_of
+from deepfer_yolo.data.dataset import Dataset
+from deepfer_yolo.evaluate.gallery import add_mistakes
+from deepfer_yolo.evaluate.metrics import selective_accuracy
 from deepfer_yolo.evaluate.runs import ENVIRONMENT
 from deepfer_yolo.evaluate.score import Scores
-from deepfer_yolo.records import Image
 from deepfer_yolo.report import plots
 from deepfer_yolo.report.page import Page
+from deepfer_yolo.report.plots import save_png
 from deepfer_yolo.report.tables import interval, percent
-from deepfer_yolo.runtime.preprocess import shorter_side
+from deepfer_yolo.runtime.classifier import Classifier
 
-SHOWN_PX = 96
-"""Pictures larger than this are reduced in the report, which would grow by megabytes otherwise."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HEADLINE = {
     "top1": "top-1 accuracy", "top2": "top-2 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy",
     "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
@@ -31,6 +33,17 @@ HEADLINE = {
 LOSSES = {"nll": "NLL (nats)", "brier": "Brier score (0–2)"}
 
 
+def summary_table(result: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows of the headline figures with their 95 % intervals; shares in per cent. `clean` gets columns of its own."""
+    rows = summary_rows(result)
+    clean = result.get("clean")
+    if clean is None:
+        return ("figure", "value", "95 % interval"), rows
+    others = summary_rows(clean)
+    rows = [[*row, *other[1:]] for row, other in zip(rows, others, strict=False)]
+    return ("figure", f"all {result['n']:,}", "95 % interval", f"clean {clean['n']:,}", "95 % interval"), rows
+
+
 def summary_rows(result: Mapping[str, Any]) -> list[list[str]]:
     """Name, value and 95 % interval of each headline figure; shares in per cent."""
     spans = result.get("intervals", {})
@@ -38,8 +51,27 @@ def summary_rows(result: Mapping[str, Any]) -> list[list[str]]:
     for key, title in LOSSES.items():
         low, high = spans.get(key, (None, None))
         rows.append([title, f"{result[key]:.3f}", "" if low is None else f"{low:.3f}–{high:.3f}"])
-    rows.append(["ECE, 15 bins", percent(result["ece"]), f"noise floor {percent(result['ece_noise_floor'])}"])
-    rows += [[f"top-1 on the most confident {share}", percent(value), ""] for share, value in result["selective_accuracy"].items()]
+    rows.append(["ECE, 15 bins", percent(result["ece"]), f"floor {percent(result['ece_noise_floor'])}"])
+    rows += [[f"top-1 on the surest {share}", percent(value), ""] for share, value in result["selective_accuracy"].items()]
+    if "votes" in result:
+        votes = result["votes"]
+        rows.append([f"agrees with the votes' majority (n {votes['n_clear']:,})", percent(votes["majority_top1"]), ""])
+        rows.append(["  the data set's own label does", percent(votes["label_majority_top1"]), ""])
+        rows.append(["mean share of votes for its answer", percent(votes["vote_share"]), ""])
+        rows.append(["  for the data set's own label", percent(votes["label_vote_share"]), ""])
+    return rows
+
+
+def group_rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Value, pictures, top-1 with its exact interval and macro F1 of each group."""
+    return [[row["value"] or "(empty)", str(row["n"]), percent(row["top1"]), interval(*row["interval"]), percent(row["macro_f1"])] for row in groups]
+
+
+def sweep_rows(robustness: Mapping[str, Any]) -> list[list[str]]:
+    """Change, level, top-1 and macro F1; the first row is the unchanged picture."""
+    rows = [["unchanged", "", *(percent(robustness["unchanged"][key]) for key in ("top1", "macro_f1"))]]
+    for name, change in robustness["changes"].items():
+        rows += [[name, f"{point['level']:g}", percent(point["top1"]), percent(point["macro_f1"])] for point in change["points"]]
     return rows
 
 
@@ -51,11 +83,13 @@ def class_rows(result: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+GROUP_HEADER = ("value", "pictures", "top-1 %", "95 % interval", "macro F1 %")
+SWEEP_HEADER = ("change", "level", "top-1 %", "macro F1 %")
 CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "pictures")
 
 
-def write_report(path: Path, result: Mapping[str, Any], scores: Scores, dataset: Dataset, config: EvaluateConfig) -> Path:
-    """Write the HTML report beside the run's `env.json`, whose content becomes its header."""
+def write_report(path: Path, result: Mapping[str, Any], scores: Scores, dataset: Dataset, config: EvaluateConfig, classifier: Classifier) -> Path:
+    """Write the HTML report beside the run's `env.json`, whose content becomes its header; figures also as PNG with `save_plots`."""
     environment = json.loads((path.parent / ENVIRONMENT).read_text(encoding="utf-8"))
     page = Page(f"Evaluation of {result['model']['name']}", environment["command"], list(facts(result, environment)))
     page.add_text(
@@ -64,24 +98,66 @@ def write_report(path: Path, result: Mapping[str, Any], scores: Scores, dataset:
     )
     if result["absent"]:
         page.add_text(f"This split has no picture of: {', '.join(result['absent'])}. Macro averages leave them out.")
-    page.add_table(("figure", "value", "95 % interval"), summary_rows(result))
+    header, rows = summary_table(result)
+    page.add_table(header, rows)
+    figures = draw(result, scores)
     page.add_heading("Classes")
     page.add_table(CLASS_HEADER, class_rows(result))
-    page.add_figure(
-        plots.confusion_matrix(result["confusion"], result["labels"]),
-        "Each row is one label of the data set: the share predicted as each column, and the count.",
-        f"Confusion matrix of {len(result['labels'])} classes; top-1 {percent(result['top1'])} %",
-    )
+    page.add_figure(*figures["confusion_matrix"])
     page.add_heading("Confidence")
-    bins = result["reliability"]
-    page.add_figure(
-        plots.reliability(bins["n"], bins["confidence"], bins["accuracy"]),
-        f"Expected calibration error {percent(result['ece'])} %; a perfectly calibrated model would show "
-        f"{percent(result['ece_noise_floor'])} % on this many pictures.",
-        "Reliability diagram: accuracy against confidence in 15 bins",
-    )
-    add_mistakes(page, scores, dataset, config)
+    page.add_figure(*figures["reliability"])
+    page.add_figure(*figures["coverage"])
+    for column, groups in result.get("groups", {}).items():
+        page.add_heading(f"By {column}")
+        page.add_table(GROUP_HEADER, group_rows(groups))
+    if "robustness" in result:
+        page.add_heading("Robustness")
+        page.add_figure(*figures["robustness"])
+        page.add_table(SWEEP_HEADER, sweep_rows(result["robustness"]))
+    add_mistakes(page, scores, dataset, config, classifier)
+    if config.save_plots:
+        for name, (figure, _, _) in figures.items():
+            save_png(figure, path.parent / "plots" / f"{name}.png")
     return page.write(path)
+
+
+def draw(result: Mapping[str, Any], scores: Scores) -> dict[str, tuple[Figure, str, str]]:
+    """Every figure of the report by name, each with its caption and what it shows in words."""
+    bins = result["reliability"]
+    shares = np.linspace(0.05, 1, 20)
+    accuracy = selective_accuracy(np.asarray(scores.probs, np.float64), scores.targets, shares.tolist())
+    figures = {
+        "confusion_matrix": (
+            plots.confusion_matrix(result["confusion"], result["labels"]),
+            "Each row is one label of the data set: the share predicted as each column, and the count.",
+            f"Confusion matrix of {len(result['labels'])} classes; top-1 {percent(result['top1'])} %",
+        ),
+        "reliability": (
+            plots.reliability(bins["n"], bins["confidence"], bins["accuracy"]),
+            f"Expected calibration error {percent(result['ece'])} %; a perfectly calibrated model would show "
+            f"{percent(result['ece_noise_floor'])} % on this many pictures.",
+            "Reliability diagram: accuracy against confidence in 15 bins",
+        ),
+        "coverage": (
+            plots.curves(shares.tolist(), {"top-1": list(accuracy.values())}, "share of the pictures kept, most confident first", "top-1"),
+            "What a threshold on the confidence buys: accuracy on the pictures that pass it.",
+            "Accuracy against coverage",
+        ),
+    }
+    if "robustness" in result:
+        figures["robustness"] = (
+            plots.panels(
+                {
+                    name: ([str(point["level"]) for point in change["points"]], [point["top1"] for point in change["points"]], change["meaning"])
+                    for name, change in result["robustness"]["changes"].items()
+                },
+                result["robustness"]["unchanged"]["top1"],
+                "top-1",
+            ),
+            f"Top-1 on {result['robustness']['n']:,} pictures as they get worse; the dashed line is the unchanged picture.",
+            "Robustness curves",
+        )
+    return figures
 
 
 def facts(result: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
@@ -94,44 +170,3 @@ def facts(result: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterable
     yield "versions", ", ".join(f"{name} {versions[name]}" for name in ("deepfer-yolo", "onnxruntime", "numpy", "scikit-learn") if name in versions)
     if environment["commit"]:
         yield "commit", environment["commit"]
-
-
-def worst_mistakes(scores: Scores, count: int) -> list[int]:
-    """Rows of the mistakes in which the data set's label got the least probability, worst first."""
-    return _mistakes(scores, nll_of(np.asarray(scores.probs, np.float64), scores.targets), count)
-
-
-def unsure_mistakes(scores: Scores, count: int) -> list[int]:
-    """Rows of the mistakes in which the two most probable labels were closest, closest first."""
-    top = np.sort(scores.probs, axis=1)
-    return _mistakes(scores, top[:, -2] - top[:, -1], count)
-
-
-def _mistakes(scores: Scores, badness: np.ndarray[Any, Any], count: int) -> list[int]:
-    wrong = scores.probs.argmax(1) != scores.targets
-    order = np.argsort(np.where(wrong, -badness, np.inf), kind="stable")
-    return [int(i) for i in order[: min(count, int(wrong.sum()))]]
-
-
-def add_mistakes(page: Page, scores: Scores, dataset: Dataset, config: EvaluateConfig) -> None:
-    """Two galleries: the worst mistakes, and the most uncertain ones."""
-    for title, rows in (
-        ("Worst mistakes", worst_mistakes(scores, config.pictures)),
-        ("Most uncertain mistakes", unsure_mistakes(scores, config.pictures // 2)),
-    ):
-        if rows:
-            page.add_heading(title)
-            images = load_images(dataset, [scores.rows[i] for i in rows], config.workers)
-            page.add_pictures((small(image), caption(scores, i)) for image, i in zip(images, rows, strict=True))
-
-
-def caption(scores: Scores, i: int) -> Sequence[str]:
-    """What stands below a picture."""
-    probs, target = scores.probs[i], int(scores.targets[i])
-    guess = int(probs.argmax())
-    return (f"{scores.labels[guess]} {probs[guess]:.0%}", f"label: {scores.labels[target]} {probs[target]:.1%}", scores.rows[i].path)
-
-
-def small(image: Image) -> Image:
-    """A picture as the report shows it."""
-    return shorter_side(image, SHOWN_PX) if min(image.shape[:2]) > SHOWN_PX else image

@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset
-from deepfer_yolo.evaluate.document import write_report
+from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.evaluate.metrics import check_scores, evaluate
+from deepfer_yolo.evaluate.robustness import sweep
 from deepfer_yolo.evaluate.runs import plain, write_metrics
 from deepfer_yolo.evaluate.score import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.evaluate.statistics import intervals
-from deepfer_yolo.files import sha256_of
+from deepfer_yolo.evaluate.subsets import by_column, vote_scores, without
+from deepfer_yolo.files import sha256_of, write_atomic
 from deepfer_yolo.runtime.classifier import Classifier
 
-REPORT = "report.html"
+REPORT, PREDICTIONS = "report.html", "predictions.csv"
 
 
 def run_evaluation(
     classifier: Classifier, dataset: Dataset, config: EvaluateConfig, run: Path, on_progress: OnProgress | None = None
 ) -> dict[str, Any]:
-    """Score, measure, and write `metrics.json` and `report.html` into `run`; returns what `metrics.json` holds."""
+    """Score, measure, and write `metrics.json`, `predictions.csv` and `report.html` into `run`; returns what `metrics.json` holds."""
+    from deepfer_yolo.evaluate.document import write_report
+
     labels = common_labels([classifier.labels], dataset.labels, config.labels)
-    scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers)
-    result = plain(conditions(classifier, dataset, config) | measure_scores(scores, config.replicates, config.seed))
+    for column in config.by:
+        by_column(Scores((), labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32)), column)
+    scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers, tta=config.tta)
+    result = conditions(classifier, dataset, config) | measure_scores(scores, config.replicates, config.seed)
+    votes = vote_scores(scores)
+    if votes is not None:
+        result["votes"] = votes
+    if config.clean:
+        rest = without(scores, copies_in_train(dataset, config.split))
+        result["clean"] = measure_scores(rest, config.replicates, config.seed) | {"n_removed": len(scores.rows) - len(rest.rows)}
+    if config.by:
+        result["groups"] = {column: by_column(scores, column) for column in config.by}
+    if config.robustness:
+        result["robustness"] = sweep(classifier, dataset, scores, config.robustness_pictures, config.batch, config.seed, on_progress)
+    result = plain(result)
     write_metrics(run, result)
-    write_report(run / REPORT, result, scores, dataset, config)
+    write_atomic(run / PREDICTIONS, predictions_csv(scores).encode("utf-8", "surrogateescape"))
+    write_report(run / REPORT, result, scores, dataset, config, classifier)
     return dict(result)
 
 
 def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig) -> dict[str, Any]:
     """What the numbers were measured with and on."""
+    card = classifier.card
     return {
-        "model": {"name": classifier.card.name, "path": str(classifier.path), "sha256": sha256_of(classifier.path), "provider": classifier.provider},
+        "model": {"name": card.name, "path": str(classifier.path), "sha256": sha256_of(classifier.path), "provider": classifier.provider},
         "dataset": {"name": dataset.name, "path": str(dataset.root), "fingerprint": dataset.fingerprint, "split": config.split},
+        "tta": config.tta,
     }
 
 
@@ -49,3 +73,13 @@ def measure_scores(scores: Scores, replicates: int, seed: int) -> dict[str, Any]
             result["per_class"][label][f"{name}_interval"] = span
     method = "bootstrap over subjects" if any(subjects) else "bootstrap stratified by label"
     return result | {"intervals": spans, "interval_method": f"95 %, {method}, {replicates} replicates"}
+
+
+def predictions_csv(scores: Scores) -> str:
+    """`path,label` and one column a label with its probability, rows as in the manifest."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", *scores.labels))
+    for row, probs in zip(scores.rows, scores.probs.tolist(), strict=True):
+        writer.writerow((row.path, row.label, *(f"{p:.6f}" for p in probs)))
+    return text.getvalue()

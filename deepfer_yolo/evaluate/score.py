@@ -14,6 +14,7 @@ from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.manifest import MANIFEST, Row
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.evaluate.views import N_VIEWS, Tta, views
 from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -46,10 +47,12 @@ def score_dataset(
     *,
     labels: Sequence[str] | None = None,
     workers: int = 2,
+    tta: Tta = "none",
 ) -> Scores:
     """Run `classifier` over the pictures of `split`, in the manifest's order; labels are matched by name, never by place.
 
     `labels` (see `common_labels`) keeps the pictures and the columns of these labels only, in this order, and scales each row back to 1.
+    With `tta` the probabilities are averaged over the views of each picture.
     Raises DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
     """
     labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
@@ -61,7 +64,8 @@ def score_dataset(
     probs = np.empty((len(rows), len(classifier.labels)), np.float32)
     done = 0
     for images in in_batches(load_images(dataset, rows, workers), batch):
-        probs[done : done + len(images)] = classifier.predict_images(images)
+        seen = classifier.predict_images([view for image in images for view in views(image, tta)])
+        probs[done : done + len(images)] = seen.reshape(len(images), N_VIEWS[tta], -1).mean(1)
         done += len(images)
         if on_progress is not None:
             on_progress(done, len(rows))

@@ -69,14 +69,18 @@ def replicate_sums(rows: Floats, strata: Ints, clusters: Ints | None = None, rep
 
 
 def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats:
+    """Sums over resamples of all rows. One row fewer than there are is drawn, and each counts n / (n - 1): plain resampling makes
+    intervals of small classes too short by that factor in the variance (Rao & Wu 1988).
+    """
     n = len(rows)
+    m = max(1, n - 1)
     step = max(1, _CELLS // n)
     sums = []
     for start in range(0, replicates, step):
         count = min(step, replicates - start)
-        drawn = rng.integers(0, n, (count, n), dtype=np.int64) + n * np.arange(count)[:, None]
+        drawn = rng.integers(0, n, (count, m), dtype=np.int64) + n * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
-        sums.append(weights.astype(np.float64) @ rows)
+        sums.append((n / m) * (weights.astype(np.float64) @ rows))
     return np.concatenate(sums)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,11 +98,5 @@ def _png(image: NDArray[np.uint8]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, int | float | np.number):
-        return True
-    text = str(value).strip().rstrip("%").replace("±", "").replace("–", "").replace("−", "-").replace(",", "")
-    try:
-        float(text.split()[0]) if text.split() else float(text)
-    except ValueError:
-        return not text
-    return True
+    """Numbers, and texts made of numbers alone such as ``66.6–69.7``, ``+0.4 to +1.2``, ``12 %``, ``3/4`` or a dash for none."""
+    return isinstance(value, int | float | np.number) or re.fullmatch(r"(?:[\d.,:/%×<+\-–−±\s]|to)*", str(value)) is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deepfer_yolo.errors import MissingDependencyError
+from deepfer_yolo.files import atomic_path
 from deepfer_yolo.report.page import INK
 
 if TYPE_CHECKING:
@@ -92,6 +94,27 @@ def curves(x: Sequence[Any], series: Mapping[str, Sequence[float]], xlabel: str,
     if len(series) > 1:
         legend(axes)
     return new
+
+
+def panels(series: Mapping[str, tuple[Sequence[str], Sequence[float], str]], reference: float, ylabel: str) -> Figure:
+    """One small diagram a name, three a row: values over named levels, with a dashed line at `reference`; all share the y axis."""
+    new, first = figure(9, 2.6 * -(-len(series) // 3))
+    first.remove()
+    grid = new.subplots(-(-len(series) // 3), 3, sharey=True, squeeze=False).ravel()
+    for i, (axes, (name, (levels, values, xlabel))) in enumerate(zip(grid, series.items(), strict=False)):
+        axes.plot(levels, values, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4)
+        axes.axhline(reference, color="#777777", linewidth=1, linestyle="--")
+        axes.set(title=name, xlabel=xlabel, ylabel=ylabel if i % 3 == 0 else "", ylim=(0, 1))
+        ink(axes)
+    for axes in grid[len(series) :]:
+        axes.remove()
+    return new
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG on white; the same bytes for the same figure."""
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
 
 def bars(

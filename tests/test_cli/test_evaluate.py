@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_json_and_files_agree_with_the_model(evaluated: tuple[Path, dict[str, An
     assert 0.2 < result["top1"] < 1, "chance is 0.14"
     assert result["n"] == 56
     assert json.loads((run / "metrics.json").read_text()) == result
-    assert {path.name for path in run.iterdir()} >= {"config.yaml", "env.json", "metrics.json", "report.html"}
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "env.json", "metrics.json", "predictions.csv", "report.html"}
     assert "runs/evaluate/a/report.html" in stderr.replace("\n", "")
 
 
@@ -53,7 +54,7 @@ def test_report_is_one_file_with_the_mistakes_as_pictures(evaluated: tuple[Path,
     run, result, _ = evaluated
     html = (run / "report.html").read_text()
     wrong = 56 - round(result["top1"] * 56)
-    assert html.count("data:image/png;base64,") == min(24, wrong) + min(12, wrong)
+    assert html.count("data:image/png;base64,") == min(24, wrong) + min(6, wrong) + min(12, wrong)
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", html), "the report must load nothing"
     assert "deepfer evaluate" in html
     assert "Confusion matrix of 7 classes" in html
@@ -114,3 +115,96 @@ def test_empty_split(deepfer: Deepfer, painted_dataset: Path, linear_model: Path
     done = deepfer("evaluate", tmp_path / "small", "-m", linear_model)
     assert done.returncode == 1
     assert "has no 'val' split; it has train, test" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callable[..., Path], write_sheet_reader: Callable[..., Path]) -> Path:
+    """140 pictures of seven subjects: model a is right on 100, b labels by votes."""
+    folder = tmp_path_factory.mktemp("sheets")
+    truth = [i % 7 for i in range(140)]
+    given = [label if i < 100 else (label + 1) % 7 for i, label in enumerate(truth)]
+    votes = [f"{EMOTIONS[label]}:6 {EMOTIONS[(label + 1) % 7]}:4" if i % 2 else "" for i, label in enumerate(truth)]
+    write_answer_sheets(folder / "data", truth, [given], subjects=[f"s{i // 20}" for i in range(140)], votes=votes)
+    write_sheet_reader(folder / "a.onnx", 0)
+    return folder
+
+
+def test_groups_votes_and_intervals_by_subject(deepfer: Deepfer, sheets: Path) -> None:
+    done = deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--by", "subject", "--by", "label", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["top1"] == pytest.approx(100 / 140)
+    assert "over subjects" in result["interval_method"]
+    groups = {row["value"]: row["top1"] for row in result["groups"]["subject"]}
+    assert groups == {"s0": 1, "s1": 1, "s2": 1, "s3": 1, "s4": 1, "s5": 0, "s6": 0}
+    assert len(result["groups"]["label"]) == 7
+    votes = result["votes"]
+    assert (votes["n"], votes["n_clear"]) == (70, 70)
+    assert votes["majority_top1"] == pytest.approx(50 / 70)
+    assert votes["vote_share"] == pytest.approx((50 * 0.6 + 20 * 0.4) / 70)
+    assert (votes["label_majority_top1"], votes["label_vote_share"]) == (1, pytest.approx(0.6))
+
+
+def test_predictions_csv_is_what_the_model_said(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
+    assert deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--name", "p").returncode == 0
+    with (tmp_path / "runs/evaluate/p/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 140
+    assert list(rows[0]) == ["path", "label", *EMOTIONS]
+    right = [max(EMOTIONS, key=lambda label: float(row[label])) == row["label"] for row in rows]
+    assert right == [True] * 100 + [False] * 40
+    assert all(abs(sum(float(row[label]) for label in EMOTIONS) - 1) < 1e-5 for row in rows)
+
+
+def test_same_bytes_on_a_second_run_but_for_the_header(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
+    words = ("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--save-plots", "--name")
+    assert deepfer(*words, "one").returncode == deepfer(*words, "two").returncode == 0
+    one, two = (tmp_path / "runs" / "evaluate" / name for name in ("one", "two"))
+    for name in ("metrics.json", "predictions.csv", "config.yaml", "plots/confusion_matrix.png", "plots/reliability.png", "plots/coverage.png"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    bodies = [(run / "report.html").read_text().split("</header>")[1] for run in (one, two)]
+    assert bodies[0] == bodies[1]
+
+
+def test_clean_leaves_copies_of_training_pictures_out(deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from deepfer_yolo.data.manifest import read_manifest, write_manifest
+
+    data = copytree(painted_dataset, tmp_path / "leaky")
+    rows = read_manifest(data)
+    train = [row for row in rows if row.split == "train"][:5]
+    val = [row for row in rows if row.split == "val"][:5]
+    for source, target in zip(train, val, strict=True):
+        (data / target.path).write_bytes((data / source.path).read_bytes())
+    twins = {target.path: source.sha256 for source, target in zip(train, val, strict=True)}
+    write_manifest([replace(row, sha256=twins.get(row.path, row.sha256)) for row in rows], data)
+    done = deepfer("evaluate", data, "-m", linear_model, "--clean", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert 5 <= result["clean"]["n_removed"] <= 7
+    assert result["clean"]["n"] == 56 - result["clean"]["n_removed"]
+
+
+def test_labels_intersect_scores_what_both_know(deepfer: Deepfer, sheets: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path) -> None:
+    model = write_sheet_reader(tmp_path / "ck.onnx", 0, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise"))
+    done = deepfer("evaluate", sheets / "data", "-m", model, "--split", "test", "--labels", "intersect", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["labels"] == ["angry", "disgust", "fear", "happy", "sad", "surprise"]
+    assert result["n"] == 120
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--by", "subjekt"), "the manifest has no column 'subjekt' (did you mean 'subject'?)"),
+        (("--tta", "five"), "tta: input should be 'none', 'flip' or 'ten'"),
+        (("-m", "none.onnx"), "no such model file"),
+        (("--clean",), "has no 'train' split"),
+    ],
+)
+def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said: str) -> None:
+    done = deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", *words)
+    assert done.returncode == 1
+    assert said in done.stderr

@@ -1,0 +1,128 @@
+"""What happens to the figures when pictures get worse: shifted crops, blur, JPEG, light, noise, low resolution."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepfer_yolo.data.dataset import Dataset, load_images
+from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.evaluate.score import OnProgress, Scores, columns, in_batches
+from deepfer_yolo.evaluate.statistics import headline, rows_of
+from deepfer_yolo.evaluate.subsets import take
+from deepfer_yolo.records import Image
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.preprocess import resize
+
+Change = Callable[[Image, float, np.random.Generator], Image]
+
+
+def crop_jitter(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """The frame moved by up to `level` of the side in both directions, its size changed by up to as much; edges are repeated."""
+    height, width = image.shape[:2]
+    side = 1 + rng.uniform(-level, level)
+    top, left = (rng.uniform(-level, level, 2) + (1 - side) / 2) * (height, width)
+    ys = np.clip(np.round(top + np.arange(round(side * height))), 0, height - 1).astype(np.int64)
+    xs = np.clip(np.round(left + np.arange(round(side * width))), 0, width - 1).astype(np.int64)
+    return resize(np.ascontiguousarray(image[ys][:, xs]), width, height)
+
+
+def blur(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Gaussian blur with a standard deviation of `level` of the shorter side."""
+    from PIL import Image as PillowImage
+    from PIL import ImageFilter
+
+    return np.asarray(PillowImage.fromarray(image).filter(ImageFilter.GaussianBlur(level * min(image.shape[:2]))))
+
+
+def jpeg(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Written as JPEG of quality `level` and read again."""
+    from PIL import Image as PillowImage
+
+    data = io.BytesIO()
+    PillowImage.fromarray(image).save(data, format="JPEG", quality=int(level))
+    with PillowImage.open(data) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def brightness(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Every value times `level`, clipped."""
+    return np.clip(np.round(image * level), 0, 255).astype(np.uint8)
+
+
+def noise(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Gaussian noise with a standard deviation of `level` of 255, equal in the three channels as a grey sensor's is."""
+    return np.clip(np.round(image + rng.normal(0, 255 * level, (*image.shape[:2], 1))), 0, 255).astype(np.uint8)
+
+
+def low_resolution(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Reduced to a shorter side of `level` pixels and enlarged again."""
+    height, width = image.shape[:2]
+    scale = level / min(height, width)
+    if scale >= 1:
+        return image
+    return resize(resize(image, max(1, round(width * scale)), max(1, round(height * scale))), width, height)
+
+
+SWEEP: dict[str, tuple[Change, str, Sequence[float]]] = {
+    "crop jitter": (crop_jitter, "shift and zoom, share of the side", (0.05, 0.1, 0.15, 0.2)),
+    "blur": (blur, "sigma, share of the side", (0.01, 0.02, 0.04, 0.06)),
+    "jpeg": (jpeg, "quality", (60, 30, 15, 8)),
+    "brightness": (brightness, "factor", (0.3, 0.6, 1.4, 1.8)),
+    "noise": (noise, "sigma, share of 255", (0.02, 0.05, 0.1, 0.2)),
+    "low resolution": (low_resolution, "side in pixels", (36, 24, 16, 12)),
+}
+"""What is changed, what its level means, and the levels."""
+
+
+def sweep(
+    classifier: Classifier, dataset: Dataset, scores: Scores, pictures: int, batch: int, seed: int, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Top-1 and macro F1 on at most `pictures` of the scored pictures, unchanged and under each change at each level.
+
+    The pictures are drawn by `seed` within each class in proportion; chance in a change depends on the seed and the picture alone.
+    """
+    part = take(scores, _draw(scores, pictures, seed))
+    every = {label: i for i, label in enumerate(classifier.labels)}
+    keep = [every[label] for label in scores.labels]
+    images = list(load_images(dataset, part.rows))
+    done, total = 0, (1 + len(SWEEP) * 4) * len(images)
+
+    def figures(changed: Iterator[Image]) -> dict[str, float]:
+        nonlocal done
+        probs = []
+        for chunk in in_batches(changed, batch):
+            probs.append(columns(classifier.predict_images(chunk), keep))
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress(done, total)
+        return _figures(Scores(part.rows, part.labels, part.targets, np.concatenate(probs)))
+
+    # Scored again without views: what --tta adds must not look like what a change takes away.
+    result: dict[str, Any] = {"n": len(images), "unchanged": figures(iter(images)), "changes": {}}
+    for number, (name, (change, meaning, levels)) in enumerate(SWEEP.items()):
+        points = []
+        for level in levels:
+            changed = (change(image, level, np.random.default_rng((seed, number, i))) for i, image in enumerate(images))
+            points.append({"level": level, **figures(changed)})
+        result["changes"][name] = {"meaning": meaning, "points": points}
+    return result
+
+
+def _draw(scores: Scores, pictures: int, seed: int) -> list[int]:
+    n = len(scores.rows)
+    if pictures >= n:
+        return list(range(n))
+    order = np.random.default_rng(seed).permutation(n)
+    ranked = order[np.argsort(scores.targets[order], kind="stable")]
+    # Every (n / pictures)-th of the pictures in class order: as many of each class as its share asks for.
+    return sorted(int(i) for i in ranked[np.floor(np.arange(pictures) * n / pictures).astype(np.int64)])
+
+
+def _figures(scores: Scores) -> dict[str, float]:
+    probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
+    found = headline(rows_of(probs, targets).sum(0))
+    return {"top1": float(found["top1"]), "macro_f1": float(found["macro_f1"])}
