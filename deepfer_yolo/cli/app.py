@@ -17,7 +17,7 @@ COMMANDS = {
     "Train": ("train",),
     "Measure": ("evaluate", "gate"),
     "Data": ("convert", "audit"),
-    "Models": ("export", "verify", "card", "predict"),
+    "Models": ("export", "verify", "card", "predict", "models"),
     "Watch": ("stream", "serve"),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""

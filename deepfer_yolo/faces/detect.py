@@ -10,10 +10,10 @@ import numpy as np
 
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Face, Image
+from deepfer_yolo.runtime.store import pulled
 
 MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
 YUNET_NAME = "yunet"
-YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 
 
 class Detector(Protocol):
@@ -134,7 +134,7 @@ def find_face_model(path: Path | None = None) -> Path | None:
                 f"no such face detector file: {named}", f"check --face-model and ${MODEL_VARIABLE}; deepfer models pull yunet fetches it"
             )
         return named
-    return None
+    return pulled(YUNET_NAME)
 
 
 def open_detector(kind: str, *, face_model: Path | None = None, size: int | None = None, min_score: float | None = None) -> Detector:
