@@ -64,7 +64,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
     # The optimiser: SGD with Nesterov momentum, a linear warm-up, a cosine down to lr0 * lrf.
-    lr0: float = Field(0.03, gt=0)
+    lr0: float = Field(0.01, gt=0)
     lrf: float = Field(0.01, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
@@ -89,7 +89,8 @@ class TrainConfig(Config):
 
 class EvaluateConfig(Config):
     """`deepfer evaluate`. `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided;
-    `threads` is onnxruntime's; `by` is a column of the manifest."""
+    `threads` is onnxruntime's; `by` is a column of the manifest.
+    """
 
     split: Split = "val"
     batch: int = Field(64, ge=1)
@@ -140,15 +141,28 @@ class GateConfig(Config):
     seed: int = Field(0, ge=0)
 
 
-class ExportConfig(Config):
-    """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run."""
+class CompareConfig(Config):
+    """`deepfer compare`."""
 
-    format: Literal["onnx"] = "onnx"
-    precision: Literal["fp32"] = "fp32"
+    split: Split = "val"
+    labels: Literal["same", "intersect"] = "same"
+    batch: int = Field(64, ge=1)
+    workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(2, ge=1, le=64)
+    replicates: int = Field(2000, ge=100, le=100_000)
+    seed: int = Field(0, ge=0)
+
+
+class ExportConfig(Config):
+    """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of int8."""
+
+    format: Literal["onnx", "openvino"] = "onnx"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(17, ge=13, le=20)
     batch: int | None = Field(None, ge=1, le=1024)
     split: Split = "val"
     pictures: int = Field(4000, ge=1)
+    calibration: int = Field(512, ge=32, le=4096)
 
 
 class PredictConfig(Config):

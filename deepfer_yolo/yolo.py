@@ -11,13 +11,15 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends import Backend
-from deepfer_yolo.runtime.card import Card, read_sidecar
+from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.modelfile import checked_sidecar
 
 
 def _private_config_dir() -> str:
@@ -37,6 +39,9 @@ os.environ.update(
     ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="1",
     YOLO_CONFIG_DIR=_private_config_dir(),
 )
+
+# Threads that wait must sleep: spinning ones made training 10 to 40 times slower wherever another process wanted the same two cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     import torch
@@ -64,6 +69,7 @@ __all__ = [
     "build_model",
     "load_checkpoint",
     "packaged_models",
+    "read_checkpoint",
     "strip_optimizer",
     "transfer",
 ]
@@ -112,23 +118,41 @@ def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[
     return len(matching), len(target)
 
 
+MAX_CHECKPOINT_BYTES = 2_000_000_000
+
+
 def load_checkpoint(path: Path) -> ClassificationModel:
     """The network inside a `.pt` file, on the CPU, in float32 and evaluation mode.
 
-    Loads with `weights_only`: nothing in the file is executed, installed or fetched. Raises ModelError for anything but a YOLO
-    classification checkpoint.
+    Raises ModelError for anything but a YOLO classification checkpoint; see `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path)
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(model, ClassificationModel):
+        raise ModelError(f"{path} holds no YOLO classification model but {type(model).__name__}", "train one with: deepfer train")
+    return model.float().eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a `.pt` file holds. Loads with `weights_only`: nothing in the file is executed, installed or fetched.
+
+    Raises ModelError for a file that names anything but plain data and Ultralytics' own layers, or that is damaged.
     """
     path = path.resolve()
     if not path.is_file():
         raise ModelError(f"no such checkpoint: {path}", "check the path")
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_CHECKPOINT_BYTES // 1_000_000} MB", "no face classifier needs that much")
     try:
         checkpoint, _ = torch_safe_load(path, safe_only=True)
-    except (TypeError, RuntimeError, KeyError, AttributeError, EOFError) as error:
-        raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}") from None
-    model = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if not isinstance(model, ClassificationModel):
-        raise ModelError(f"{path} holds no YOLO classification model but {type(model).__name__}", "train one with: deepfer train")
-    return model.float().eval()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or hostile archive can fail anywhere inside the unpickler
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from None
+    if not isinstance(checkpoint, dict):
+        raise ModelError(f"{path} holds no YOLO classification model but {type(checkpoint).__name__}", "train one with: deepfer train")
+    return checkpoint
 
 
 class TorchBackend:
@@ -137,7 +161,7 @@ class TorchBackend:
     provider = "torch"
 
     def __init__(self, path: Path, *, threads: int = 1, device: str = "cpu") -> None:
-        self.card: Card = read_sidecar(path)
+        self.card: Card = checked_sidecar(path)
         self.threads = threads
         self.device = torch.device(device)
         self.model = load_checkpoint(path).to(self.device)

@@ -44,7 +44,7 @@ class Facts:
 
 def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) -> tuple[Path, Card]:
     """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by `facts`."""
-    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
 
     target = sidecar_path(checkpoint)
     if target.exists() and not overwrite:
@@ -53,7 +53,7 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) 
     labels = tuple(str(network.names[i]) for i in range(len(network.names)))
     if facts.labels is not None and facts.labels != labels:
         raise ConfigError(f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out")
-    size = facts.size or _trained_size(getattr(network, "args", None))
+    size = facts.size or _trained_size(getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args"))
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     card = _card(replace(facts, labels=labels, size=size), checkpoint)

@@ -21,12 +21,16 @@ PAINTED_N = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """Pictures with their names; `truth` is int64 indices into the labels, or None for painted ones, which prove no accuracy."""
+    """Pictures with their names. `truth` is int64 indices into the labels, or None for painted ones, which prove no accuracy.
+
+    `hashes` are the SHA-256 of every file of the split, so that none of them is calibrated on.
+    """
 
     images: tuple[Image, ...]
     names: tuple[str, ...]
     truth: NDArray[np.int64] | None
     origin: str
+    hashes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +47,8 @@ def load_pictures(folder: Path, split: str, labels: Sequence[str], limit: int, s
     index = {label: i for i, label in enumerate(labels)}
     truth = np.array([index[row.label] for row in chosen], np.int64)
     origin = f"{len(chosen):,} of {len(rows):,} pictures of {dataset.name}, split {split}"
-    return Pictures(tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen), truth, origin)
+    images, names = tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen)
+    return Pictures(images, names, truth, origin, tuple(row.sha256 for row in rows if row.sha256))
 
 
 def paint_pictures(n: int = PAINTED_N, seed: int = PAINTED_SEED) -> Pictures:

@@ -15,6 +15,8 @@ from deepfer_yolo.runtime.graph import INPUT, OUTPUT, card_of, check_card, io_sh
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
+OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino")}
+"""Providers by suffix of the model file."""
 _OUTPUTS = [OUTPUT]
 
 
@@ -30,14 +32,26 @@ class Backend(Protocol):
         ...
 
 
+def open_backend(path: Path, provider: str, threads: int) -> Backend:
+    """The backend for a model file, chosen by its suffix and the provider. Raises ModelError where the two do not go together."""
+    allowed = OPENED.get(path.suffix)
+    if allowed is None:
+        raise ModelError(f"{path} has no suffix that this run-time opens", "export it with: deepfer export --format onnx")
+    if provider not in allowed:
+        raise ModelError(f"{path} cannot run on the provider '{provider}'", f"known for {path.suffix}: {', '.join(allowed)}")
+    if path.suffix == ".onnx" and provider in PROVIDERS:
+        return OnnxBackend(path, provider=provider, threads=threads)
+    from deepfer_yolo.runtime.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(path, threads=threads)
+
+
 class OnnxBackend:
     """An exported ONNX graph in onnxruntime. An absent provider is an error, never a silent fallback."""
 
     def __init__(self, path: Path, *, provider: str = "cpu", threads: int = 1) -> None:
         import onnxruntime as ort
 
-        if provider not in PROVIDERS:
-            raise ModelError(f"unknown provider '{provider}' for {path}", f"known: {', '.join(PROVIDERS)}")
         if PROVIDERS[provider] not in ort.get_available_providers():
             raise MissingDependencyError(f"onnxruntime here has no provider '{provider}'", "deepfer doctor shows which there are")
         model = read_graph(path)
@@ -55,6 +69,10 @@ class OnnxBackend:
             self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[provider]])
         except Exception as error:  # onnxruntime's exception types share no base class of their own
             raise ModelError(f"{path}: onnxruntime refuses the graph: {str(error).splitlines()[0]}", "export it again with: deepfer export") from None
+        self._session.disable_fallback()
+        used = self._session.get_providers()[0]
+        if used != PROVIDERS[provider]:
+            raise MissingDependencyError(f"onnxruntime could not start '{provider}' and would have used {used}", "deepfer doctor shows what is there")
 
     def run(self, crops: Crops) -> Probs:
         """See `Backend.run`."""

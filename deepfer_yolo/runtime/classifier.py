@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Image, Prediction, Probs
-from deepfer_yolo.runtime.backends import Backend, OnnxBackend, check_crops
+from deepfer_yolo.runtime.backends import Backend, check_crops, open_backend
 from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.modelfile import locate
 from deepfer_yolo.runtime.preprocess import to_inputs
 
 
@@ -20,20 +20,17 @@ class Classifier:
     >>> classifier = Classifier("deepfer-n.onnx")
     >>> probs = classifier.predict(crops)        # uint8 (n, S, S, 3) RGB -> float32 (n, C)
 
-    `threads` is the number of intra-op threads; one is the best choice for single faces. Raises ModelError for a file that cannot be
-    used and MissingDependencyError for a provider or library that is not there.
+    `path` is the file, or the folder of a format that has several. `provider` is `cpu`, `cuda`, `tensorrt` or `openvino`; `threads` is the
+    number of intra-op threads, of which one is the best choice for single faces. Raises ModelError for a file that cannot be used and
+    MissingDependencyError for a provider or library that is not there.
     """
 
     def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1) -> None:
-        self.path = Path(path)
+        self.path = locate(Path(path))
         self._backend = self._open(self.path, provider, threads)
 
     def _open(self, path: Path, provider: str, threads: int) -> Backend:
-        if not path.is_file():
-            raise ModelError(f"no such model file: {path}", "check the path; deepfer models lists the shipped models")
-        if path.suffix == ".onnx":
-            return OnnxBackend(path, provider=provider, threads=threads)
-        raise ModelError(f"{path} has no suffix that this run-time opens", "export it with: deepfer export --format onnx")
+        return open_backend(path, provider, threads)
 
     @property
     def card(self) -> Card:

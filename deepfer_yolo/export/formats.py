@@ -1,0 +1,88 @@
+"""The formats that a checkpoint can become, and for each the candidates to try, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepfer_yolo.config import ExportConfig
+from deepfer_yolo.export.onnx import save
+from deepfer_yolo.runtime.card import Card
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a writer may need besides the graph. `avoid` are the SHA-256 of the evaluated pictures, `scratch` a folder to work in."""
+
+    checkpoint: Path
+    card: Card
+    config: ExportConfig
+    data: Path | None
+    avoid: frozenset[str]
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to write the model; `write` puts it (and its companion file) at the path it is given."""
+
+    name: str
+    precision: str
+    write: Callable[[Path], None]
+
+
+Candidates = Callable[["onnx.ModelProto", Request], Iterator[Candidate]]
+
+
+def _nothing(model: Path, card: Card) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format: the suffix of its file, what runs it, the precisions it has, and the libraries whose versions belong into the card."""
+
+    suffix: str
+    provider: str
+    precisions: tuple[str, ...]
+    candidates: Candidates
+    libraries: tuple[str, ...] = ()
+    finish: Callable[[Path, Card], None] = _nothing
+
+
+def _onnx(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    precision = request.config.precision
+    if precision == "fp32":
+        yield Candidate("fp32", "fp32", lambda path: save(graph, path))
+        return
+    from deepfer_yolo.export.quantize import ladder, to_fp16
+
+    if precision == "int8":
+        for name, make in ladder(graph, request):
+            yield Candidate(f"int8, {name}", "int8", lambda path, make=make: save(make(), path))  # type: ignore[misc]
+    yield Candidate("fp16", "fp16", lambda path: save(to_fp16(graph), path))
+
+
+def _openvino(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    from deepfer_yolo.export.openvino import candidates
+
+    return candidates(graph, request)
+
+
+def _finish_openvino(model: Path, card: Card) -> None:
+    from deepfer_yolo.export.openvino import put_rt_info
+    from deepfer_yolo.runtime.modelfile import attach
+
+    put_rt_info(model, card)
+    attach(card, model)
+
+
+FORMATS = {
+    "onnx": Format(".onnx", "cpu", ("fp32", "fp16", "int8"), _onnx),
+    "openvino": Format(".xml", "openvino", ("fp32", "fp16", "int8"), _openvino, ("openvino",), _finish_openvino),
+}

@@ -1,0 +1,87 @@
+"""Which files are a model: one file, or a folder `<name>/model.*` with the card beside it where the format carries none."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from deepfer_yolo.errors import ModelError
+from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
+from deepfer_yolo.runtime.graph import put_card, read_graph
+
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".engine": "engine", ".param": "ncnn", ".torchscript": "torchscript", ".pt": "pt"}
+"""Format by suffix of the file that names the model."""
+COMPANIONS = {".xml": ".bin", ".param": ".bin"}
+"""Formats whose weights lie in a second file."""
+STEM = "model"
+
+
+def locate(path: Path) -> Path:
+    """The file that names the model: `path` itself, or the one `model.*` inside a folder. Raises ModelError where there is none."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise ModelError(f"no such model file: {path}", "check the path; deepfer models lists the shipped models")
+        return path
+    found = [path / f"{STEM}{suffix}" for suffix in FORMATS if (path / f"{STEM}{suffix}").is_file()]
+    if len(found) != 1:
+        raise ModelError(f"no such model file: {path} is a folder with {len(found)} files {STEM}.*", "name the model file itself")
+    return found[0]
+
+
+def parts(model: Path) -> tuple[Path, ...]:
+    """All files of the model, the naming one first; raises ModelError where the second is missing."""
+    if model.suffix not in COMPANIONS:
+        return (model,)
+    second = model.with_suffix(COMPANIONS[model.suffix])
+    if not second.is_file():
+        raise ModelError(f"{model} lacks its weights: no such file {second}", "copy both files")
+    return model, second
+
+
+def n_bytes(model: Path) -> int:
+    """Size of all the model's files."""
+    return sum(part.stat().st_size for part in parts(model))
+
+
+def digest(model: Path) -> str:
+    """SHA-256 over the bytes of all the model's files, in the order of `parts`."""
+    total = hashlib.sha256()
+    for part in parts(model):
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def checked_sidecar(model: Path) -> Card:
+    """The card beside `model`; raises ModelError where it is missing or was written for other bytes."""
+    card = read_sidecar(model)
+    if card.file_sha256 is not None:
+        found = digest(model)
+        if found != card.file_sha256:
+            raise ModelError(
+                f"{model} is not the file its card describes (SHA-256 {found[:12]}… against {card.file_sha256[:12]}…)",
+                "the file or the card was replaced; export it again, or write a new card with: deepfer card",
+            )
+    return card
+
+
+def attach(card: Card, model: Path) -> Card:
+    """Give `model` its card, inside for ONNX and beside for all others, completed by the hash; returns the card as written."""
+    if model.suffix == ".onnx":
+        graph = read_graph(model)
+        card = put_card(graph, card)
+        model.write_bytes(graph.SerializeToString())
+        return card
+    card = card.model_copy(update={"graph_sha256": None, "file_sha256": digest(model)})
+    write_sidecar(card, model)
+    return card
+
+
+def check_pin(model: Path, sha256: str | None) -> None:
+    """Raise ModelError unless the model's SHA-256 begins with `sha256`, of which at least 16 digits are needed; None pins nothing."""
+    if sha256 is None:
+        return
+    found = digest(model)
+    if len(sha256) < 16 or not found.startswith(sha256.lower()):
+        raise ModelError(f"{model} has the SHA-256 {found}, not {sha256}", "do not use it unless you know why it changed")
