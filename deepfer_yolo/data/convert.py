@@ -94,7 +94,7 @@ def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: boo
         if is_split_anew and config.split is not None:
             raise ConfigError(f"--split {config.split}: {reading.source.name} has no split of its own", f"such as --split {DEFAULT}")
     wants_copies = is_split_anew and (config.group_by == "duplicate" or (config.group_by == "auto" and first is not None and not first.subject))
-    labels = Labels(reading, is_fer2013=layout.name.startswith("fer2013"))
+    labels = Labels(reading, layout.name)
     writing = _Writing(folder, reading, labels, excluded, is_split_anew, [] if wants_copies else None)
     if first is not None:
         # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
@@ -197,7 +197,7 @@ def _describe(writing: _Writing, config: ConvertConfig, source: str, layout: Lay
         "licence": reading.licence or layout.licence,
         "labels": labels,
         "counts": {split: {label: counts[split, label] for label in labels} for split in SPLITS if any(row.split == split for row in rows)},
-        "left_out": dict(writing.labels.left_out) | ({"excluded": len(writing.met)} if writing.met else {}),
+        "left_out": dict(reading.left_out) | ({"excluded": len(writing.met)} if writing.met else {}),
         "options": options,
         "fingerprint": fingerprint(rows),
     }

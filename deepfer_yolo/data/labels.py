@@ -15,9 +15,9 @@ from deepfer_yolo.errors import ConfigError
 class Labels:
     """Labels one source after the other; remembers what it left out and what it did not know."""
 
-    def __init__(self, reading: Reading, *, is_fer2013: bool) -> None:
+    def __init__(self, reading: Reading, layout: str) -> None:
         options = reading.options
-        self.left_out: Counter[str] = Counter()
+        self.left_out = reading.left_out
         self._reading = reading
         self._unknown: Counter[str] = Counter()
         self._used: set[str] = set()
@@ -26,10 +26,10 @@ class Labels:
             if safe_name(new) != new:
                 raise ConfigError(f"--map: '{new}' cannot be the name of a folder", "letters and digits are safe")
         self._drop = {label.casefold() for label in options.drop}
-        wants_votes = options.labels != "original" or options.drop_unknown
+        wants_votes = (options.labels != "original" or options.drop_unknown) and layout != "ferplus-folder"
         if wants_votes and options.ferplus is None:
             raise ConfigError("FER+ labels need the FER+ file", "--ferplus fer2013new.csv")
-        if options.ferplus is not None and not is_fer2013:
+        if options.ferplus is not None and not layout.startswith("fer2013"):
             raise ConfigError("--ferplus goes with FER2013 alone: its votes are joined by row", "leave it out")
         self._votes = read_ferplus(options.ferplus) if options.ferplus else None
 
@@ -63,7 +63,11 @@ class Labels:
 
     def _voted(self, item: Item) -> Item | None:
         assert self._votes is not None
-        options, row = self._reading.options, int(item.source_id)
+        options = self._reading.options
+        if not item.source_id.isdigit():
+            self._reading.problems.add(item.place, "FER+ votes are joined by row, and this picture's name does not say its row")
+            return None
+        row = int(item.source_id)
         if row >= len(self._votes):
             self._reading.problems.add(item.place, f"row {row} is not in {options.ferplus}, which has {len(self._votes):,}")
             return None

@@ -26,13 +26,20 @@ from deepfer_yolo.emotions import FER2013_CODES
 from deepfer_yolo.errors import DatasetError
 
 SIDE = 48
+KNOWN_NAMES = ("fer2013.csv", "icml_face_data.csv")
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 MAX_LINE = 100_000
 """Characters; the longest possible row of 2304 pixels has about 9,300."""
 
 
+def locate(source: Path) -> Path:
+    """`source`, or the csv in it where it is a folder that holds fer2013.csv or icml_face_data.csv."""
+    return next((source / name for name in KNOWN_NAMES if (source / name).is_file()), source) if source.is_dir() else source
+
+
 def matches(source: Path) -> bool:
-    """True for a csv (plain, gz or zipped) whose first line names the columns `pixels` or `emotion`."""
+    """True for a csv (plain, gz or zipped) whose first line names the columns `pixels` or `emotion`, or a folder with a known one."""
+    source = locate(source)
     if not source.is_file() or not source.name.lower().endswith((".csv", ".csv.gz", ".zip")):
         return False
     try:
@@ -40,12 +47,12 @@ def matches(source: Path) -> bool:
             columns = _columns(text.readline(MAX_LINE))
     except (DatasetError, zipfile.BadZipFile, OSError, EOFError):
         return False
-    return "pixels" in columns or "emotion" in columns
+    return "pixels" in columns or ("emotion" in columns and "Usage" in columns)
 
 
 def read(reading: Reading) -> Iterator[Item]:
     """The rows in file order; bad rows become problems with their line number."""
-    source, problems = reading.source, reading.problems
+    source, problems = locate(reading.source), reading.problems
     size = max(1, source.stat().st_size)
     with _readable(source), open_csv(source) as (text, raw):
         lines = csv.reader(_bounded_lines(text, source))
@@ -141,7 +148,7 @@ def _text(raw: IO[bytes]) -> IO[str]:
 def _member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     """The csv inside a zip: fer2013.csv or icml_face_data.csv before any other, which then must be the only one."""
     found = [info for info in archive.infolist() if info.filename.lower().endswith(".csv") and not info.is_dir()]
-    known = [info for info in found if Path(info.filename).name.lower() in {"fer2013.csv", "icml_face_data.csv"}]
+    known = [info for info in found if Path(info.filename).name.lower() in KNOWN_NAMES]
     chosen = known or found
     if len(chosen) != 1:
         names = ", ".join(info.filename for info in chosen) or "none"

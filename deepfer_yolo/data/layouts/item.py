@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Item:
 
 @dataclass(slots=True)
 class Reading:
-    """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1).
+    """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1), what was left out and why.
 
     A reader may set `title`, `origin`, `licence` and `labels` (known besides the emotions) where the source states its own.
     """
@@ -51,6 +52,7 @@ class Reading:
     origin: str = ""
     licence: str = ""
     labels: frozenset[str] = frozenset()
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepfer_yolo.data.layouts import class_tree, fer2013_csv, folder
+from deepfer_yolo.data.layouts import (
+    affectnet_csv,
+    affectnet_npy,
+    ckplus,
+    class_tree,
+    expw,
+    fer2013_csv,
+    fer2013_folder,
+    ferplus_folder,
+    folder,
+    jaffe,
+    kdef,
+    rafdb,
+    table,
+)
 from deepfer_yolo.data.layouts.item import Layout
 from deepfer_yolo.errors import ConfigError, DatasetError
 
-LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (folder, fer2013_csv, class_tree)}
+_MODULES = (
+    folder, fer2013_csv, fer2013_folder, ferplus_folder, rafdb, affectnet_csv, affectnet_npy, ckplus, jaffe, kdef, expw, table, class_tree,
+)  # fmt: skip
+LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in _MODULES}
 """By name, in the order in which `auto` tries them: the particular before the general."""
 
 
@@ -17,11 +34,13 @@ def find_layout(source: Path, name: str) -> Layout:
 
     Raises DatasetError where the source is not there or none recognises it, ConfigError for an unknown name.
     """
+    if name != "auto" and name not in LAYOUTS:
+        raise ConfigError(f"unknown layout '{name}'", f"known: auto, {', '.join(LAYOUTS)}")
     if not source.exists():
         raise DatasetError(f"no such file or folder: {source}", "check the path")
+    if not source.is_dir() and not source.is_file():
+        raise DatasetError(f"neither a file nor a folder: {source}", "check the path")
     if name != "auto":
-        if name not in LAYOUTS:
-            raise ConfigError(f"unknown layout '{name}'", f"known: auto, {', '.join(LAYOUTS)}")
         return LAYOUTS[name]
     for layout in LAYOUTS.values():
         if layout.matches(source):
