@@ -165,6 +165,26 @@ class ExportConfig(Config):
     calibration: int = Field(512, ge=32, le=4096)
 
 
+class ParityConfig(Config):
+    """`deepfer parity`. `precision` None takes the candidate's own."""
+
+    split: Split = "val"
+    pictures: int = Field(4000, ge=1)
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    provider: str = "cpu"
+
+
+class BenchmarkConfig(Config):
+    """`deepfer benchmark`. Each round gives every model its turn, so that a noisy machine hits all alike; `timeout_s` ends a child that hangs."""
+
+    threads: int = Field(1, ge=1, le=256)
+    batch: tuple[int, ...] = (1, 32)
+    provider: str = "cpu"
+    rounds: int = Field(7, ge=1, le=1000)
+    calls: int = Field(20, ge=1, le=100_000)
+    timeout_s: float = Field(120.0, gt=0)
+
+
 class PredictConfig(Config):
     """`deepfer predict`."""
 

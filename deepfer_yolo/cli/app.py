@@ -15,9 +15,9 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 COMMANDS = {
     "Start here": ("demo", "doctor"),
     "Train": ("train",),
-    "Measure": ("evaluate", "gate"),
+    "Measure": ("evaluate", "gate", "compare", "runs"),
     "Data": ("convert", "audit"),
-    "Models": ("export", "verify", "card", "predict", "models"),
+    "Models": ("export", "verify", "parity", "benchmark", "card", "predict", "models"),
     "Watch": ("stream", "serve"),
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
@@ -53,7 +53,11 @@ def options(
 for panel, names in COMMANDS.items():
     for name in names:
         module = importlib.import_module(f"deepfer_yolo.cli.{name}")
-        app.command(name, rich_help_panel=panel)(getattr(module, name))
+        command = getattr(module, name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
 
 
 def main() -> NoReturn:

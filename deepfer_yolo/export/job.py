@@ -14,7 +14,7 @@ from deepfer_yolo.errors import ConfigError, ModelError, ParityError
 from deepfer_yolo.export.formats import FORMATS, Candidate, Format, Request
 from deepfer_yolo.export.onnx import build_graph
 from deepfer_yolo.export.parity import Parity, compare, require
-from deepfer_yolo.export.pictures import PAINTED_N, Pictures, load_pictures, paint_pictures
+from deepfer_yolo.export.pictures import Pictures, choose_pictures
 from deepfer_yolo.files import atomic_path, sha256_of, staged_tree
 from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
@@ -69,7 +69,7 @@ def export_model(
     _check_name(out, wanted, overwrite=overwrite)
     check_pin(checkpoint, sha256)
     reference = TorchClassifier(checkpoint, threads=2)
-    pictures = pictures_for(reference, config, data)
+    pictures = choose_pictures(data, config.split, reference.labels, config.pictures)
     graph = build_graph(
         load_checkpoint(checkpoint), reference.card.input.size, temperature=reference.card.temperature, opset=config.opset, batch=config.batch
     )
@@ -97,13 +97,6 @@ def default_name(checkpoint: Path, config: ExportConfig) -> Path:
     if config.format == "onnx":
         return checkpoint.with_name(f"{checkpoint.stem}{precision}.onnx")
     return checkpoint.with_name(f"{checkpoint.stem}-{config.format}{precision}")
-
-
-def pictures_for(reference: Classifier, config: ExportConfig, data: Path | None) -> Pictures:
-    """The pictures of the parity run: from `data`, or painted ones."""
-    if data is None:
-        return paint_pictures(min(PAINTED_N, config.pictures))
-    return load_pictures(data, config.split, reference.labels, config.pictures)
 
 
 def _format(config: ExportConfig, data: Path | None) -> Format:

@@ -35,6 +35,7 @@ class Line:
 LINES = {
     "fp32": Line(1e-4, 1.0),
     "fp16": Line(5e-3, 0.998),
+    "bf16": Line(None, 0.98, min_accuracy_diff=-0.01, max_recall_loss=0.03, max_ece_rise=0.02),
     "int8": Line(None, 0.98, min_accuracy_diff=-0.01, max_recall_loss=0.03, max_ece_rise=0.02),
 }
 

@@ -51,6 +51,11 @@ def load_pictures(folder: Path, split: str, labels: Sequence[str], limit: int, s
     return Pictures(images, names, truth, origin, tuple(row.sha256 for row in rows if row.sha256))
 
 
+def choose_pictures(folder: Path | None, split: str, labels: Sequence[str], limit: int) -> Pictures:
+    """Real pictures of `folder`, or painted ones for None."""
+    return paint_pictures(min(PAINTED_N, limit)) if folder is None else load_pictures(folder, split, labels, limit)
+
+
 def paint_pictures(n: int = PAINTED_N, seed: int = PAINTED_SEED) -> Pictures:
     """Painted faces, for when there is no data set: they prove equal arithmetic, not equal accuracy."""
     faces, labels = paint_faces(seed, n)
