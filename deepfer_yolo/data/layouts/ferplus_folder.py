@@ -27,7 +27,7 @@ def matches(source: Path) -> bool:
 
 
 def read(reading: Reading) -> Iterator[Item]:
-    """The pictures that the label files name; `source_id` is the file's name."""
+    """The pictures that the label files name; `source_id` is the path inside the folder."""
     present = [(folder, split) for folder, split in FOLDERS.items() if (reading.source / folder / "label.csv").is_file()]
     for position, (folder, split) in enumerate(present):
         file = reading.source / folder / "label.csv"
@@ -56,7 +56,7 @@ def _item(values: list[str], split: str, file: Path, place: str, reading: Readin
         reading.left_out["no FER+ majority" if label is None else "FER+ unknown or not a face"] += 1
         return None
     text = "" if wants_majority else votes_text(votes)
-    return Item(label, split, Path(name).stem, place, file=file.parent / name, source_id=name, votes=text, key=f"{file.parent.name}/{name}")
+    return Item(label, split, Path(name).stem, place, file=file.parent / name, source_id=f"{file.parent.name}/{name}", votes=text)
 
 
 LAYOUT = Layout(

@@ -1,0 +1,218 @@
+"""Every known layout, painted and recognised by itself: labels, splits, subjects, boxes."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.data.convert import convert
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
+from deepfer_yolo.data.layouts.fer2013_folder import split_of
+from deepfer_yolo.data.layouts.registry import LAYOUTS, find_layout
+from deepfer_yolo.errors import ConfigError, DatasetError
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("paint_layouts", Path(__file__).with_name("paint_layouts.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+paint = _load()
+NO_GROUPS = ConvertConfig(group_by="none")
+# painter, layout, pictures by split (None: split anew), whether subjects are known
+KNOWN = {
+    "fer2013_prefixed": ("fer2013-folder", {"train": 24, "val": 23, "test": 23}, False),
+    "fer2013_rows": ("fer2013-folder", {"train": 56, "val": 7, "test": 7}, False),
+    "ferplus": ("ferplus-folder", {"train": 21, "val": 21, "test": 21}, False),
+    "rafdb": ("rafdb", {"train": 50, "test": 20}, False),
+    "rafdb_copy": ("rafdb", {"train": 50, "test": 20}, False),
+    "affectnet_csv": ("affectnet-csv", {"train": 50, "val": 20}, False),
+    "affectnet_npy": ("affectnet-npy", {"train": 50, "val": 20}, False),
+    "ckplus": ("ckplus", None, True),
+    "ckplus_copy": ("ckplus", None, True),
+    "jaffe": ("jaffe", None, True),
+    "kdef": ("kdef", None, True),
+    "expw": ("expw", None, False),
+    "table_csv": ("table", {"train": 50, "val": 20}, True),
+    "table_jsonl": ("table", {"train": 50, "val": 20}, False),
+    "class_tree": ("class-tree", {"train": 50, "val": 20}, False),
+    "class_tree_without_splits": ("class-tree", None, False),
+}
+
+
+def converted(painter: str, tmp_path: Path, config: ConvertConfig = NO_GROUPS) -> Dataset:
+    source = tmp_path / "source"
+    source.mkdir()
+    getattr(paint, painter)(source)
+    convert(source, tmp_path / "out", config if KNOWN[painter][1] is None else config.model_copy(update={"group_by": "auto"}))
+    return open_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize("painter", KNOWN)
+def test_recognised_labelled_and_split(painter: str, tmp_path: Path) -> None:
+    layout, splits, has_subjects = KNOWN[painter]
+    source = tmp_path / "source"
+    source.mkdir()
+    getattr(paint, painter)(source)
+    assert find_layout(source, "auto").name == layout
+    content = convert(source, tmp_path / "out", ConvertConfig(group_by="none"))
+    dataset = open_dataset(tmp_path / "out")
+    assert content["options"]["layout"] == layout
+    assert content["licence"]
+    if splits is not None:
+        assert Counter(row.split for row in dataset.all_rows) == splits
+    else:
+        assert set(dataset.splits) == {"train", "val", "test"}
+    assert all(bool(row.subject) == has_subjects for row in dataset.all_rows)
+    assert len({row.source_id for row in dataset.all_rows}) == len(dataset.all_rows)
+    if painter not in ("ckplus", "ferplus", "ckplus_copy"):
+        assert Counter(row.label for row in dataset.all_rows) == Counter(paint.NAMES)
+    assert LAYOUTS[layout].read.__module__.rpartition(".")[2] == layout.replace("-", "_")
+
+
+@pytest.mark.parametrize("painter", ["affectnet_csv", "table_csv", "table_jsonl"])
+def test_boxes_are_cut_to_the_face(painter: str, tmp_path: Path) -> None:
+    dataset = converted(painter, tmp_path)
+    for row, image in zip(dataset.all_rows[:10], load_images(dataset, dataset.all_rows[:10]), strict=True):
+        assert any(np.array_equal(image[:, :, 0], face) for face in paint.FACES), row
+    wide = convert(tmp_path / "source", tmp_path / "wide", ConvertConfig(margin=0.25))
+    assert wide["options"]["margin"] == 0.25
+    assert next(load_images(open_dataset(tmp_path / "wide"), open_dataset(tmp_path / "wide").all_rows[:1])).shape == (72, 72, 3)
+
+
+def test_expw_boxes_are_top_left_right_bottom(tmp_path: Path) -> None:
+    dataset = converted("expw", tmp_path)
+    row = next(row for row in dataset.all_rows if row.source_id == "face_3.png#1")
+    assert np.array_equal(next(load_images(dataset, [row]))[:, :, 1], paint.FACES[7])
+    assert row.path.endswith("face_3_1.png")
+
+
+def test_ckplus_takes_the_peak_and_the_first_frame(tmp_path: Path) -> None:
+    dataset = converted("ckplus", tmp_path)
+    frames = {row.source_id.rpartition("_")[2]: row for row in dataset.all_rows if "/S000/001/" in row.source_id}
+    assert sorted(frames) == ["00000001.png", "00000003.png", "00000004.png", "00000005.png"]
+    assert frames["00000001.png"].label == "neutral"
+    assert {row.label for name, row in frames.items() if name != "00000001.png"} == {"angry"}
+    assert len(dataset.all_rows) == 21 * 4
+    assert "contempt" in dataset.labels
+
+
+def test_rows_of_the_random_copy_go_back_to_the_official_split(tmp_path: Path) -> None:
+    dataset = converted("fer2013_rows", tmp_path)
+    for row in dataset.all_rows:
+        index = int(row.source_id)
+        assert row.split == ("train" if index < 28709 else "val" if index < 32298 else "test")
+    as_is = convert(tmp_path / "source", tmp_path / "as-is", ConvertConfig(split="as-is"))
+    assert {split: sum(counts.values()) for split, counts in as_is["counts"].items()} == {"train": 56, "val": 14}
+    boundaries = {"0": "train", "28708": "train", "28709": "val", "32297": "val", "32298": "test", "35886": "test", "35887": None, "007": None}
+    assert {stem: split_of(stem) for stem in boundaries} == boundaries
+
+
+def test_a_small_numbered_tree_is_not_taken_for_fer2013(tmp_path: Path) -> None:
+    for index in range(14):
+        paint.save(tmp_path / "tree" / ("train" if index % 2 else "val") / paint.EMOTIONS[index // 2] / f"{index}.jpg", paint.FACES[index])
+    assert find_layout(tmp_path / "tree", "auto").name == "class-tree"
+
+
+def test_votes_of_a_ferplus_folder(tmp_path: Path) -> None:
+    dataset = converted("ferplus", tmp_path)
+    assert all("contempt:1" in row.votes for row in dataset.all_rows if "9999999" not in row.path)
+    majority = convert(tmp_path / "source", tmp_path / "m", ConvertConfig(labels="ferplus-majority"))
+    assert majority["left_out"] == {"no FER+ majority": 3}
+    assert not open_dataset(tmp_path / "m").all_rows[0].votes
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    for painter in ("affectnet_csv", "kdef"):
+        source = tmp_path / painter
+        source.mkdir()
+        getattr(paint, painter)(source)
+    assert convert(tmp_path / "affectnet_csv", tmp_path / "a", ConvertConfig())["left_out"] == {"no-face": 2}
+    assert convert(tmp_path / "kdef", tmp_path / "k", ConvertConfig())["left_out"] == {"no expression code in the name": 1}
+
+
+@pytest.mark.parametrize(
+    ("painter", "file", "line", "what"),
+    [
+        ("rafdb", "EmoLabel/list_patition_label.txt", "train_1.jpg 9", "not like 'train_00001.jpg 5'"),
+        ("rafdb", "EmoLabel/list_patition_label.txt", "train_99999.jpg 1", "the file is not there"),
+        ("affectnet_csv", "training.csv", "../../x.jpg,1,1,5,5,,1,0,0", "leaves the folder"),
+        ("affectnet_csv", "training.csv", "0/00000000.png,1,a,5,5,,1,0,0", "the box is not four numbers"),
+        ("affectnet_csv", "training.csv", "0/00000000.png,500,500,5,5,,1,0,0", "is not inside the picture of 120×100"),
+        ("affectnet_csv", "training.csv", "0/00000000.png,1,1,5,5,,77,0,0", "expression is '77'"),
+        ("expw", "label/label.lst", "face_1.png 0 1 2 3", "not like 'image face_id"),
+        ("expw", "label/label.lst", "../x.png 0 1 1 9 9 50 3", "not a file name"),
+        ("table_csv", "labels.csv", "faces/1.png,happy,midway,p,", "split is 'midway'"),
+        ("table_csv", "labels.csv", "faces/1.png,happy,train,p,1 2 3", "box is '1 2 3'"),
+        ("table_csv", "labels.csv", "faces/1.png,happy,train", "3 values where 5 belong"),
+        ("table_jsonl", "labels.jsonl", "[1]", "not a JSON object"),
+        ("table_jsonl", "labels.jsonl", '{"image": "faces/1.png", "emotion": "happy", "box": [1,2,null,4]}', "box is"),
+        ("ferplus", "FER2013Train/label.csv", "fer1.png,box,1,2", "not a name, a box and 10 votes"),
+    ],
+)
+def test_a_bad_line_is_named(painter: str, file: str, line: str, what: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    getattr(paint, painter)(source)
+    with (source / file).open("a", newline="") as list_file:
+        list_file.write(line + "\n")
+    number = len((source / file).read_text().splitlines())
+    with pytest.raises(DatasetError) as caught:
+        convert(source, tmp_path / "out", ConvertConfig())
+    assert f"{Path(file).name}, line {number}: " in caught.value.message
+    assert what in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
+def test_archives_of_a_layout(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "source" / "RAF"
+    source.mkdir(parents=True)
+    paint.rafdb(source)
+    archive = tmp_path / f"raf.{kind}"
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "raf"), "zip", tmp_path / "source")
+    else:
+        with tarfile.open(archive, "w:gz" if kind == "tar.gz" else "w") as tar:
+            tar.add(source, "RAF")
+    plain = convert(source, tmp_path / "plain", ConvertConfig())
+    packed = convert(archive, tmp_path / "packed", ConvertConfig())
+    assert packed["fingerprint"] == plain["fingerprint"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["source", archive.name, "plain", "packed"])
+
+
+def test_fer2013_as_the_original_tar(painted_csv: Path, painted_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "README").write_text("readme")
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz", compresslevel=1) as tar:
+        tar.add(painted_csv, "fer2013/fer2013.csv")
+        tar.add(tmp_path / "README", "fer2013/README")
+    content = convert(tmp_path / "fer2013.tar.gz", tmp_path / "out", ConvertConfig())
+    assert content["options"]["layout"] == "fer2013-csv"
+    assert content["fingerprint"] == open_dataset(painted_dataset).fingerprint
+
+
+def test_a_table_inside_an_archive_may_not_reach_outside(tmp_path: Path) -> None:
+    paint.save(tmp_path / "secret.png", paint.FACES[0])
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("labels.csv", f"path,label\n../secret.png,happy\n{tmp_path}/secret.png,sad\n")
+        archive.write(tmp_path / "secret.png", "inside.png")
+    with pytest.raises(DatasetError, match=r"2 problems(.|\n)*leaves the archive"):
+        convert(tmp_path / "set.zip", tmp_path / "out", ConvertConfig())
+
+
+def test_official_split_of_a_source_without_one_is_an_error(tmp_path: Path) -> None:
+    paint.jaffe(tmp_path / "source")
+    with pytest.raises(ConfigError, match="no split of its own"):
+        convert(tmp_path / "source", tmp_path / "out", ConvertConfig(split="official"))
