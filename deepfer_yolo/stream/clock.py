@@ -77,7 +77,7 @@ class Backoff:
 
     def next_s(self, *, is_slow: bool = False) -> float:
         """The next waiting time; `is_slow` for refusals that waiting seldom heals, such as 401 and 404."""
-        full = min(self._cap_s, (self._slow_first_s if is_slow else self._first_s) * 2**self.attempts)
+        full = min(self._cap_s, (self._slow_first_s if is_slow else self._first_s) * 2 ** min(self.attempts, 20))
         self.attempts += 1
         return float(full * (0.5 + 0.5 * self._random.random()))
 

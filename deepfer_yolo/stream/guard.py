@@ -65,8 +65,8 @@ class Guard:
             passwords.add_password(None, f"{urlsplit(self._bare).scheme}://{urlsplit(self._bare).netloc}", self._user, self._password)
         return urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
-            urllib.request.HTTPBasicAuthHandler(passwords),
-            urllib.request.HTTPDigestAuthHandler(passwords),
+            _Basic(passwords),
+            _Digest(passwords),
             _Redirects(),
             _CheckedHttp(self._trusted),
             _CheckedHttps(self._trusted),
@@ -121,11 +121,24 @@ class HttpFile(io.RawIOBase):
         super().close()
 
 
+class _Basic(urllib.request.HTTPBasicAuthHandler):
+    def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        fp.close()
+        return super().http_error_401(req, fp, code, msg, headers)
+
+
+class _Digest(urllib.request.HTTPDigestAuthHandler):
+    def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        fp.close()
+        return super().http_error_401(req, fp, code, msg, headers)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise SourceReadError(f"a redirect leads to a {urlsplit(newurl).scheme}: address, which is not followed", "forbidden")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -1,0 +1,64 @@
+"""Names of sources, and that no password is ever in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepfer_yolo.errors import SourceError
+from deepfer_yolo.stream.address import parse_source, parse_sources, redact, scrub, slug
+
+PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=30)
+
+
+@given(PASSWORDS)
+def test_a_password_of_any_form_is_hidden(password: str) -> None:
+    url = f"rtsp://user:{password}@10.0.0.9:554/live"
+    shown = redact(url)
+    assert shown.endswith("10.0.0.9:554/live")
+    assert password not in shown.replace("10.0.0.9:554/live", "")
+    assert "user" not in shown
+    assert password not in scrub(f"[Errno 5] no: {url!s} ({password})", url).replace("[Errno 5] no: ", "").replace("10.0.0.9:554/live", "")
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="&#=@"), min_size=3))
+def test_values_of_a_query_are_hidden(token: str) -> None:
+    assert redact(f"https://host/cam.mjpg?token={token}&size=2") == "https://host/cam.mjpg?token=***&size=***"
+
+
+def test_plain_urls_and_paths_stay_as_they_are() -> None:
+    assert redact("rtsp://camera.local:8554/a/b") == "rtsp://camera.local:8554/a/b"
+    assert redact("/srv/a@b.mp4") == "/srv/a@b.mp4"
+
+
+def test_the_address_does_not_show_its_target() -> None:
+    (address,) = parse_source("rtsp://user:secret@host/x")
+    assert address.kind == "network"
+    assert "secret" not in f"{address} {address!r}"
+
+
+def test_kinds(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.MKV", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [address.name for address in parse_source(str(tmp_path))] == [str(tmp_path / "a.MKV"), str(tmp_path / "b.mp4")]
+    assert [parse_source(text)[0].kind for text in ("0", "/dev/video2", "testsrc=size=64x48", "http://host/x")] == [
+        *("camera", "camera", "pattern", "network")
+    ]
+    assert [address.name for address in parse_sources(["0", "0", "1"])] == ["camera 0", "camera 0 #2", "camera 1"]
+
+
+def test_an_error_about_a_source_hides_its_password() -> None:
+    with pytest.raises(SourceError) as caught:
+        parse_source("weird://user:secret@host/x")
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text(max_size=200))
+def test_slugs_are_safe_file_names(name: str) -> None:
+    made = slug(name)
+    assert 0 < len(made) <= 80
+    assert "/" not in made
+    assert not made.startswith(".")

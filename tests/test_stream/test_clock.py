@@ -1,0 +1,64 @@
+"""Clocks, epochs and waiting times, by hand-made numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepfer_yolo.stream.clock import Backoff, Timeline
+
+
+def test_pts_is_taken_as_it_is_and_jumps_begin_epochs() -> None:
+    line = Timeline(has_pts=True, is_live=False)
+    stamps = [line.stamp(pts, None, 1000.0) for pts in (5.0, 5.5, 14.0, 25.0, 24.9)]
+    assert [(s.time_s, s.clock, s.is_new_epoch) for s in stamps] == [
+        (5.0, "pts", False),
+        (5.5, "pts", False),
+        (14.0, "pts", False),
+        (25.0, "pts", True),
+        (24.9, "pts", True),
+    ]
+
+
+def test_a_live_pause_is_no_jump() -> None:
+    line = Timeline(has_pts=True, is_live=True)
+    line.stamp(1.0, None, 1000.0)
+    assert not line.stamp(31.0, None, 1030.5).is_new_epoch
+    assert line.stamp(91.0, None, 1031.0).is_new_epoch
+
+
+def test_rtcp_gives_capture_time_and_age() -> None:
+    line = Timeline(has_pts=True, is_live=True)
+    stamp = line.stamp(2.0, 1_700_000_000.0, 1_700_000_002.25)
+    assert (stamp.time_s, stamp.clock) == (1_700_000_002.0, "rtcp")
+    assert stamp.age_s == pytest.approx(0.25)
+
+
+def test_rtcp_that_comes_late_changes_the_age_but_not_the_clock() -> None:
+    line = Timeline(has_pts=True, is_live=True)
+    line.stamp(1.0, None, 1001.0)
+    stamp = line.stamp(2.0, 1000.0, 1002.5)
+    assert (stamp.time_s, stamp.clock, stamp.is_new_epoch) == (2.0, "pts", False)
+    assert stamp.age_s == pytest.approx(0.5)
+
+
+def test_without_stamps_arrival_counts() -> None:
+    line = Timeline(has_pts=False, is_live=True)
+    assert line.stamp(3.0, None, 1000.0).time_s == 1000.0
+    assert line.stamp(None, None, 1000.5).clock == "arrival"
+
+
+def test_backoff_doubles_with_jitter_up_to_its_cap_and_resets() -> None:
+    backoff = Backoff(first_s=0.5, cap_s=4.0, slow_first_s=2.0, seed=1)
+    waits = [backoff.next_s() for _ in range(6)]
+    for wait, full in zip(waits, (0.5, 1, 2, 4, 4, 4), strict=True):
+        assert full / 2 <= wait <= full
+    backoff.reset()
+    assert backoff.next_s() <= 0.5
+    backoff.reset()
+    assert 1.0 <= backoff.next_s(is_slow=True) <= 2.0
+
+
+def test_many_attempts_do_not_overflow() -> None:
+    backoff = Backoff()
+    backoff.attempts = 5000
+    assert backoff.next_s() <= 30
