@@ -40,12 +40,31 @@ class ConvertConfig(Config):
 
 
 class AuditConfig(Config):
-    """`deepfer audit`: the thresholds behind each finding."""
+    """`deepfer audit`: the thresholds behind each finding, 0 to 255 for grey values.
+
+    `severity` replaces a finding's own; `allow` is the share of all pictures up to which a finding is only a note; `quarantine` names the findings
+    whose pictures a quarantine list leaves out.
+    """
 
     fail_on: Literal["error", "warning", "never"] = "error"
+    severity: dict[str, Literal["error", "warning", "note"]] = Field(default_factory=dict)
+    allow: dict[str, float] = Field(default_factory=dict)
+    quarantine: tuple[str, ...] = ("unreadable", "blank", "duplicate", "leak", "conflict", "near-leak")
     min_per_class: int = Field(20, ge=1)
     max_imbalance: float = Field(20.0, ge=1)
+    min_share: float = Field(0.02, ge=0, lt=1)
     min_contrast: float = Field(4.0, ge=0)
+    min_brightness: float = Field(20.0, ge=0, le=255)
+    max_brightness: float = Field(235.0, ge=0, le=255)
+    min_sharpness: float = Field(3.0, ge=0)
+    min_entropy: float = Field(3.0, ge=0, le=8)
+    min_px: int = Field(24, ge=1)
+    max_aspect: float = Field(2.0, ge=1)
+    near_radius: int = Field(14, ge=0, le=24)
+    near_correlation: float = Field(0.9, gt=0, le=1)
+    max_drift: float = Field(0.5, gt=0)
+    max_class_shift: float = Field(0.1, gt=0, le=1)
+    min_face: float = Field(0.3, ge=0, le=1)
     workers: int = Field(2, ge=1, le=64)
 
 
@@ -156,7 +175,7 @@ class CompareConfig(Config):
 class ExportConfig(Config):
     """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of int8."""
 
-    format: Literal["onnx", "openvino"] = "onnx"
+    format: Literal["onnx", "openvino", "ncnn", "torchscript"] = "onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(17, ge=13, le=20)
     batch: int | None = Field(None, ge=1, le=1024)
@@ -192,6 +211,10 @@ class PredictConfig(Config):
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(1, ge=1, le=64)
     format: Literal["table", "jsonl", "csv"] = "table"
+    faces: bool = False
+    detector: Literal["auto", "yunet", "haar"] = "auto"
+    face_model: Path | None = None
+    detect_size: int = Field(640, ge=32, le=4096)
 
 
 class StreamConfig(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,8 +11,10 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, ModelOption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from deepfer_yolo.config import PredictConfig
+    from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.stream.batch import Labelled
 
 
@@ -23,9 +26,13 @@ def predict(
     batch: Annotated[int | None, typer.Option(help="Pictures given to the model at a time.", show_default="64")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="2")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model.", show_default="1")] = None,
+    faces: Annotated[bool | None, typer.Option("--faces", help="Find the faces in each picture first.", show_default="off")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
+    face_model: Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")] = None,
+    detect_size: Annotated[int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="640")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Label face pictures: each picture is one face, cut out already.
+    """Label face pictures: each picture is one face, cut out already, or with --faces any picture.
 
     A picture that cannot be read becomes a row with its error; the others are labelled, and the exit code is 1.
 
@@ -35,40 +42,63 @@ def predict(
     from deepfer_yolo.config import PredictConfig, resolve
     from deepfer_yolo.stream.batch import find_pictures, predict_pictures
 
-    flags = {"format": "jsonl" if as_json else output, "batch": batch, "workers": workers, "threads": threads}
+    flags: dict[str, Any] = {"format": "jsonl" if as_json else output, "batch": batch, "workers": workers, "threads": threads}
+    flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size": detect_size}
     settings = resolve(PredictConfig, config, flags)
     paths = find_pictures(sources)
     classifier = open_classifier(model, threads=settings.threads)
-    rows = predict_pictures(paths, classifier, batch=settings.batch, workers=settings.workers)
+    if settings.faces:
+        rows = _with_faces(paths, classifier, settings)
+    else:
+        rows = predict_pictures(paths, classifier, batch=settings.batch, workers=settings.workers)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}[settings.format]
-    n_errors = write(rows, classifier.labels)
+    n_errors = write(rows, classifier.labels, has_faces=settings.faces)
     if n_errors:
         print(f"{n_errors} of {len(paths)} pictures could not be read", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...]) -> int:
+def _with_faces(paths: Sequence[Path], classifier: Classifier, settings: PredictConfig) -> Iterable[Labelled]:
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
+    from deepfer_yolo.stream.portraits import predict_faces
+
+    face_model = find_face_model(settings.face_model)
+    if settings.detector == "auto" and face_model is None:
+        print(HAAR_NOTE, file=sys.stderr)
+    kind, size = settings.detector, settings.detect_size
+    open_detector(kind, face_model=face_model, size=size)
+    return predict_faces(paths, classifier, lambda: open_detector(kind, face_model=face_model, size=size), workers=settings.workers)
+
+
+def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
     """One aligned line a picture, the path last since it may be long. Returns the number of errors."""
     n_errors = 0
-    width = max(5, *map(len, labels))
+    width = max(7 if has_faces else 5, *map(len, labels))
     for row in rows:
-        if row.prediction is None:
+        if row.error is not None:
             n_errors += 1
             print(f"{'error':<{width}}      -  {row.path}  ({row.error})")
+        elif row.prediction is None:
+            print(f"{'no face':<{width}}      -  {row.path}")
         else:
-            print(f"{row.prediction.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}")
+            place = "" if row.face is None else "  at " + ",".join(f"{v:.0f}" for v in row.face.box)
+            print(f"{row.prediction.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}{place}")
     return n_errors
 
 
-def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...]) -> int:
+def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
     import json
 
     n_errors = 0
     for row in rows:
         record: dict[str, Any] = {"schema": 1, "path": str(row.path)}
-        if row.prediction is None:
+        if row.face is not None:
+            record |= {"box": [round(float(v), 1) for v in row.face.box], "score": round(row.face.score, 4)}
+        if row.error is not None:
             n_errors += 1
             record["error"] = row.error
+        elif row.prediction is None:
+            record["faces"] = 0
         else:
             probs = dict(zip(labels, (round(float(p), 6) for p in row.prediction.probs), strict=True))
             record |= {"label": row.prediction.label, "confidence": round(row.prediction.confidence, 6), "probs": probs}
@@ -76,17 +106,17 @@ def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...]) -> int:
     return n_errors
 
 
-def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...]) -> int:
+def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
     import csv
 
     n_errors = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *labels, "error"])
+    writer.writerow(["path", "label", "confidence", *labels, "error", *(("x1", "y1", "x2", "y2", "score") if has_faces else ())])
     for row in rows:
-        if row.prediction is None:
-            n_errors += 1
-            writer.writerow([row.path, "", "", *([""] * len(labels)), row.error])
-        else:
-            probs = [f"{p:.6f}" for p in row.prediction.probs]
-            writer.writerow([row.path, row.prediction.label, f"{row.prediction.confidence:.6f}", *probs, ""])
+        n_errors += row.error is not None
+        place = [""] * 5 if row.face is None else [*(f"{v:.1f}" for v in row.face.box), f"{row.face.score:.4f}"]
+        said = ["", "", *([""] * len(labels))]
+        if row.prediction is not None:
+            said = [row.prediction.label, f"{row.prediction.confidence:.6f}", *(f"{p:.6f}" for p in row.prediction.probs)]
+        writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])
     return n_errors

@@ -120,14 +120,14 @@ def _run(
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.cli.output import print_json, stderr, stdout
     from deepfer_yolo.config import StreamConfig, resolve
-    from deepfer_yolo.faces.detect import find_face_model
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
     from deepfer_yolo.stream.live import LiveStatus
     from deepfer_yolo.stream.session import run_stream
     from deepfer_yolo.stream.tables import summary_table
 
     settings = resolve(StreamConfig, config, flags)
     if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        stderr().print("no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer (deepfer models pull yunet)")
+        stderr().print(HAAR_NOTE)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())

@@ -14,6 +14,8 @@ from deepfer_yolo.runtime.store import pulled
 
 MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
 YUNET_NAME = "yunet"
+HAAR_NOTE = "no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer (deepfer models pull yunet)"
+"""Said on stderr where `auto` falls back to Haar."""
 
 
 class Detector(Protocol):

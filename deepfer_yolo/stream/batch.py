@@ -13,7 +13,7 @@ from deepfer_yolo.data.images import SUFFIXES, load_image
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.files import explain_os_error
-from deepfer_yolo.records import Crops, Prediction
+from deepfer_yolo.records import Crops, Face, Prediction
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
@@ -21,11 +21,15 @@ from deepfer_yolo.runtime.preprocess import to_input
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """One picture file with what the model says, or with the error that kept it from being read."""
+    """One picture file with what the model says, or with the error that kept it from being read.
+
+    Where faces were searched, `face` is the one that the prediction speaks of; a picture without faces has neither prediction nor error.
+    """
 
     path: Path
     prediction: Prediction | None = None
     error: str | None = None
+    face: Face | None = None
 
 
 def find_pictures(sources: Sequence[str]) -> list[Path]:

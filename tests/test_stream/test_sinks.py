@@ -1,0 +1,347 @@
+"""Sinks: what they write, and that a slow, failing or full one is told and harms nobody."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.data.images import load_image
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.faces.detect import WholeDetector
+from deepfer_yolo.faces.smooth import SmoothingRule
+from deepfer_yolo.records import Face, Frame, Prediction, Track
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.results import Output, Result, State, state_record
+from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.session import run_stream
+from deepfer_yolo.stream.sinks.lines import JsonlSink, Rotation
+from deepfer_yolo.stream.sinks.metrics import MetricsServer
+from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
+from deepfer_yolo.stream.sinks.pictures import SnapshotSink
+from deepfer_yolo.stream.sinks.video import VideoSink
+from deepfer_yolo.stream.sinks.worker import SinkWorker
+
+QUICK = SceneRules(smoothing=SmoothingRule(0.1, 0.0, 0.0, 0.0))
+
+
+def result_of(index: int, *, size: tuple[int, int] = (360, 270), label: str = "happy", epoch: int = 0, time_s: float | None = None) -> Result:
+    """A picture of noise with one face at (100, 60)-(160, 130)."""
+    image = np.random.RandomState(index).randint(0, 255, (size[1], size[0], 3)).astype(np.uint8)
+    probs = np.full(7, 0.05, np.float32)
+    probs[EMOTIONS.index(label)] = 0.7
+    said = Prediction(probs, EMOTIONS)
+    face = Face(np.array([100, 60, 160, 130], np.float32), 0.9)
+    frame = Frame(index, index / 25 if time_s is None else time_s, "pts", image, "cam")
+    return Result(frame, epoch, (Track(1, face, said, said, 0.0, label),))
+
+
+def video_times(path: Path) -> list[float]:
+    import av
+
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def test_the_video_keeps_variable_time_stamps(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+    times = (0.0, 0.04, 0.1, 0.5, 0.52, 1.7, 1.74)
+    out = tmp_path / "out.mp4"
+    run_stream([str(make_clip(times=times))], model, [f"video={out}"], StreamConfig(detector="whole"))
+    assert video_times(out) == pytest.approx(times, abs=2e-3)
+
+
+def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "v.mp4"), Look())
+    sink.open(["cam"])
+    for index in range(5):
+        sink.write(Output((), result_of(index, time_s=1000 + index / 25)))
+    for index in range(5):
+        sink.write(Output((), result_of(index, epoch=1, time_s=index / 25)))
+    sink.write(Output((), result_of(0, size=(361, 271), epoch=2)))
+    assert not (tmp_path / "v.mp4").exists() or video_times(tmp_path / "v.mp4")
+    sink.close()
+    assert video_times(tmp_path / "v.mp4") == pytest.approx([i / 25 for i in range(10)], abs=2e-3)
+    assert len(video_times(tmp_path / "v-2.mp4")) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v-2.mp4", "v.mp4"]
+
+
+def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen() -> None:
+    result = result_of(0)
+    plain = result.frame.image
+    drawn = paint(result, Look())
+    assert drawn.shape == plain.shape
+    changed = (drawn != plain).any(axis=2)
+    assert changed[60:130, 100].mean() > 0.9, "the box's left side"
+    assert not changed[140:, 200:].any(), "nothing is drawn elsewhere"
+    assert not changed[75:125, 108:150].any(), "the face itself stays"
+
+    hidden = paint(result, Look(is_anonymous=True, has_boxes=False))[60:130, 100:160]
+    assert hidden.reshape(-1, 3).std(axis=0).max() < 25, "noise has become a few flat blocks"
+    assert plain[60:130, 100:160].std() > 60
+
+
+def test_small_pictures_are_enlarged_so_that_a_label_fits() -> None:
+    result = result_of(0, size=(64, 48))
+    assert paint(result, Look()).shape == (288, 384, 3)
+
+
+def test_faces_out_of_sight_are_anonymised_too() -> None:
+    result = result_of(0)
+    lost = Result(result.frame, 0, (), (), (result.tracks[0].face,))
+    assert paint(lost, Look(is_anonymous=True))[60:130, 100:160].std(axis=(0, 1)).max() < 25
+
+
+def test_csv_and_jsonl_hold_the_same(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+    lines, table = tmp_path / "o.jsonl", tmp_path / "o.csv"
+    run_stream([str(make_clip())], model, [f"jsonl={lines}", f"csv={table}"], StreamConfig(detector="whole"))
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == [record["kind"] for record in records]
+    face, row = next((r, w) for r, w in zip(records, rows, strict=True) if r["kind"] == "face")
+    assert float(row["p_happy"]) == face["probs"]["happy"]
+    assert (float(row["x2"]), row["label"], row["age_ms"]) == (face["box"][2], face["label"], "")
+
+
+def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
+    from deepfer_yolo.stream.sinks.lines import CsvSink
+
+    sink = CsvSink(str(tmp_path / "o.csv"), EMOTIONS, max_bytes=10_000, keep=2)
+    sink.open([])
+    sink.write(Output((state_record(State("=cmd()", 0, 0.0, "pts", "live", None, "-x")),)))
+    sink.close()
+    assert "\nstate,'=cmd()" in (tmp_path / "o.csv").read_text()
+
+
+def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None:
+    rotation = Rotation(tmp_path / "log.jsonl", max_bytes=100, keep=2, header="head\n")
+    rotation.open()
+    for index in range(40):
+        rotation.write(f"line {index:03d} of the log\n")
+    rotation.close()
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["log.1.jsonl", "log.2.jsonl", "log.jsonl"]
+    assert all(path.stat().st_size <= 100 and path.read_text().startswith("head\n") for path in tmp_path.iterdir())
+    kept = [line for name in ("log.2.jsonl", "log.1.jsonl", "log.jsonl") for line in (tmp_path / name).read_text().splitlines() if line != "head"]
+    assert kept[-1] == "line 039 of the log"
+    assert kept == [f"line {index:03d} of the log" for index in range(40 - len(kept), 40)]
+
+
+def test_an_existing_file_is_kept_without_overwrite(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+    old = tmp_path / "o.jsonl"
+    old.write_text("precious\n")
+    with pytest.raises(DeepferError, match=r"o\.jsonl"):
+        run_stream([str(make_clip())], model, [f"jsonl={old}"], StreamConfig(detector="whole"))
+    assert old.read_text() == "precious\n"
+    run_stream([str(make_clip())], model, [f"jsonl={old}"], StreamConfig(detector="whole", overwrite=True))
+    assert "precious" not in old.read_text()
+
+
+def test_snapshots_come_with_new_labels_only(tmp_path: Path) -> None:
+    sink = SnapshotSink(str(tmp_path), Look())
+    sink.open([])
+    for index, label in enumerate(["uncertain", *["happy"] * 40, *["sad"] * 5]):
+        sink.write(Output((), result_of(index, label="happy" if label == "uncertain" else label)))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["cam-0-000000-1-happy.jpg", "cam-0-000041-1-sad.jpg"]
+    assert load_image(tmp_path / names[0]).shape == (270, 360, 3)
+
+
+def test_a_failing_sink_is_told_and_the_stream_goes_on(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+    class Failing(collect):  # type: ignore[misc]
+        def write(self, output: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    run = run_of([str(make_clip())], workers=[SinkWorker(Failing("records", name="failing"))]).start()
+    summary = run.finish()
+    assert len(run.sink.results) == 25
+    assert summary.exit_code == 1
+    assert "No space left" in str(next(sink.error for sink in summary.sinks if sink.sink == "failing"))
+    assert [r["reason"] for r in run.sink.records if r["source"] == "failing"] == ["OSError: [Errno 28] No space left on device"]
+
+
+def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+    gate = threading.Event()
+
+    class Blocked(collect):  # type: ignore[misc]
+        def write(self, output: Any) -> None:
+            gate.wait(20)
+
+    started = time.monotonic()
+    run = run_of([str(make_clip())], workers=[SinkWorker(Blocked("pictures", name="blocked", depth=2), patience_s=0.5)]).start()
+    summary = run.finish()
+    gate.set()
+    assert time.monotonic() - started < 5
+    assert len(run.sink.results) == 25
+    assert summary.exit_code == 1
+
+
+def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+    slow = collect(delay_s=0.02, name="slow", depth=2)
+    run = run_of([str(make_clip())], workers=[SinkWorker(slow)]).start()
+    summary = run.finish()
+    assert len(slow.results) == 25
+    assert [sink.dropped for sink in summary.sinks] == [0, 0]
+
+
+def test_the_webhook_signs_retries_and_gives_events_and_states_alone(serve_http: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPFER_WEBHOOK_SECRET", "k3y")
+    bodies: list[dict[str, Any]] = []
+    failures = [503, 503]
+
+    def handle(request: Any) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        stamp, signature = (part.split("=")[1] for part in request.headers["X-Deepfer-Signature"].split(","))
+        assert hmac.compare_digest(signature, hmac.new(b"k3y", stamp.encode() + b"." + body, hashlib.sha256).hexdigest())
+        assert request.headers["Authorization"].startswith("Basic ")
+        code = failures.pop() if failures else 200
+        bodies.extend([json.loads(body)] if code == 200 else [])
+        request.send_response(code)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    sink = WebhookSink(serve_http(handle).replace("://", "://u:topsecret@"))
+    assert "topsecret" not in sink.name
+    sink.open([])
+    state = state_record(State("cam", 0, 1.0, "pts", "live", None, "why"))
+    sink.write(Output(({"kind": "face", "label": "happy"}, state)))
+    sink.close()
+    assert bodies == [{"records": [state]}]
+
+
+def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(serve_http: Callable[..., str], free_port: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("deepfer_yolo.stream.sinks.network.FIRST_WAIT_S", 0.01)
+    state = Output((state_record(State("cam", 0, 1.0, "pts", "live", None, "why")),))
+    refusing = WebhookSink(serve_http(lambda request: request.send_error(400)))
+    with pytest.raises(DeepferError, match="400"):
+        refusing.write(state)
+    redirected = WebhookSink(redirect_to(serve_http, "http://127.0.0.1:1/x"))
+    with pytest.raises(DeepferError, match="302"):
+        redirected.write(state)
+    dead = WebhookSink(f"http://127.0.0.1:{free_port()}/x")
+    dead.write(state)
+    dead.write(state)
+    with pytest.raises(DeepferError, match="2 requests"):
+        dead.close()
+
+
+def redirect_to(serve_http: Callable[..., str], target: str) -> str:
+    def handle(request: Any) -> None:
+        request.send_response(302)
+        request.send_header("Location", target)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return serve_http(handle)
+
+
+def test_mqtt_publishes_to_a_broker() -> None:
+    """A broker of forty lines: it takes CONNECT and PUBLISH (QoS 0 and 1) of MQTT 3.1.1 and remembers the messages."""
+    messages: list[tuple[str, dict[str, Any]]] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rwb", buffering=0) as wire:
+            while head := wire.read(1):
+                length, shift = 0, 0
+                while True:
+                    byte = wire.read(1)[0]
+                    length |= (byte & 127) << shift
+                    shift += 7
+                    if byte < 128:
+                        break
+                body = b""
+                while len(body) < length:
+                    body += wire.read(length - len(body))
+                if head[0] >> 4 == 1:
+                    wire.write(b"\x20\x02\x00\x00")
+                elif head[0] >> 4 == 3:
+                    size = int.from_bytes(body[:2], "big")
+                    topic, rest = body[2 : 2 + size].decode(), body[2 + size :]
+                    if head[0] & 6:
+                        wire.write(b"\x40\x02" + rest[:2])
+                        rest = rest[2:]
+                    messages.append((topic, json.loads(rest)))
+                elif head[0] >> 4 == 14:
+                    return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces")
+    assert "topsecret" not in sink.name
+    sink.open(["rtsp://host/live"])
+    sink.write(Output((state_record(State("rtsp://host/live", 0, 1.0, "pts", "live", None, "why")), {"kind": "face", "source": "rtsp://host/live"})))
+    deadline = time.monotonic() + 5
+    while len(messages) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sink.close()
+    thread.join(5)
+    listener.close()
+    assert [topic for topic, _ in messages] == ["home/faces/host-live/state", "home/faces/host-live/face"]
+    assert messages[0][1]["state"] == "live"
+
+
+def test_mqtt_without_a_broker_is_an_error_without_the_password(free_port: Any) -> None:
+    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{free_port()}/x")
+    with pytest.raises(DeepferError) as caught:
+        sink.open([])
+    assert "topsecret" not in str(caught.value)
+
+
+def test_prometheus_tells_counters_and_health(run_of: Callable[..., Any]) -> None:
+    run = run_of(["testsrc=size=64x48:rate=20"])
+    server = MetricsServer("0")
+    server.start(run.pipeline)
+    base = f"http://127.0.0.1:{server.port}"
+    try:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(base + "/healthz")
+        assert caught.value.code == 503
+        caught.value.close()
+        run.start()
+        run.wait_for(lambda: len(run.sink.results) >= 5)
+        assert urllib.request.urlopen(base + "/healthz").read() == b"ok\n"
+        text = urllib.request.urlopen(base + "/metrics").read().decode()
+    finally:
+        server.close()
+    values = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")}
+    name = 'source="testsrc=size=64x48:rate=20"'
+    assert values[f"deepfer_processed_total{{{name}}}"] >= 5
+    assert values[f"deepfer_live{{{name}}}"] == 1
+    assert values[f"deepfer_age_seconds{{{name}}}"] < 1
+
+
+def test_records_sinks_are_given_no_pictures(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+    records = collect("records", name="records")
+    run_of([str(make_clip())], workers=[SinkWorker(records)]).start().finish()
+    assert records.results == []
+    assert len(records.records) >= 25
+
+
+def test_jsonl_lines_are_whole_while_it_runs(tmp_path: Path) -> None:
+    sink = JsonlSink(str(tmp_path / "o.jsonl"), max_bytes=1000, keep=1)
+    sink.open([])
+    sink.write(Output(({"kind": "face", "label": "fröhlich"},)))
+    assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["label"] == "fröhlich"
+    sink.close()
+
+
+def test_the_whole_detector_boxes_the_picture() -> None:
+    (face,) = WholeDetector().detect(np.zeros((48, 64, 3), np.uint8))
+    assert face.box.tolist() == [0, 0, 64, 48]
