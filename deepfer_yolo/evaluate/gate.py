@@ -15,12 +15,9 @@ from deepfer_yolo.evaluate.contest import OnRound, hold_contest
 from deepfer_yolo.evaluate.promotion import record, times_decided
 from deepfer_yolo.evaluate.rules import decide
 from deepfer_yolo.evaluate.runs import plain, write_json, write_metrics
-from deepfer_yolo.evaluate.score import OnProgress
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.report.tables import interval, percent
 from deepfer_yolo.runtime.classifier import Classifier
-
-__all__ = ["OnProgress", "run_gate"]
 
 GATE, JUNIT, SUMMARY = "gate.json", "junit.xml", "summary.md"
 EXIT_CODES = {"pass": 0, "fail": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}

@@ -1,0 +1,61 @@
+"""`deepfer compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepfer_yolo.cli.options import JsonOption, NameOption
+
+
+def compare(
+    models: Annotated[list[Path], typer.Argument(help="Model files; the others are compared with the first.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The data set folder to score them on.", show_default=False)],
+    split: Annotated[str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")] = None,
+    name: NameOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Several models side by side on the same pictures: the gate's table without a verdict.
+
+    Writes runs/compare/NAME/metrics.json.
+
+    Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
+    """
+    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.output import print_json, progress, stdout
+    from deepfer_yolo.config import CompareConfig, resolve
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.evaluate import comparison
+    from deepfer_yolo.evaluate.runs import create_run, write_metrics
+    from deepfer_yolo.evaluate.score import OnProgress
+    from deepfer_yolo.report.tables import table
+
+    flags = {"split": split, "labels": labels, "batch": batch, "threads": threads, "seed": seed}
+    settings = resolve(CompareConfig, None, flags)
+    opened = open_dataset(data)
+    opened.rows(settings.split)
+    classifiers = [open_classifier(path, threads=settings.threads) for path in models]
+    with progress() as bar:
+
+        def on_model(shown: str) -> OnProgress:
+            task = bar.add_task(shown, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        result = comparison.compare_models(classifiers, opened, settings, on_model)
+    write_metrics(create_run("compare", name, settings), result)
+    if json:
+        print_json(result)
+        return
+    out = stdout()
+    first = result["models"][0]
+    out.print(table(comparison.HEADER, comparison.rows(result), f"{opened.name}, {settings.split}, n = {first['n']:,}"))
+    if len(classifiers) > 1:
+        out.print(table(comparison.PAIR_HEADER, comparison.pair_rows(result)))
