@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,3 +227,44 @@ def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Done(int(ended.value.code or 0), printed.out, printed.err)
 
     return run
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running `deepfer serve`: its address, process and log."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are keys of its configuration."""
+    started: list[Served] = []
+
+    def start(model: Path, *words: object, **settings: object) -> Served:
+        folder = tmp_path_factory.mktemp("serve")
+        (folder / "serve.yaml").write_text(json.dumps({"port": 0, "detector": "haar", **settings}))
+        command = [sys.executable, "-m", "deepfer_yolo", "serve", "-m", str(model), "--config", str(folder / "serve.yaml"), *map(str, words)]
+        environment = {key: value for key, value in os.environ.items() if key != "DEEPFER_TOKEN"}
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder, env=environment)
+        deadline = time.monotonic() + 60
+        while (found := re.search(r" at (http://\S+)", (folder / "log.txt").read_text())) is None:
+            assert process.poll() is None, (folder / "log.txt").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.05)
+        started.append(Served(found[1], process, folder / "log.txt"))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.process.terminate()
+    for served in started:
+        served.process.wait(20)

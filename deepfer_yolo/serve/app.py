@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, WebSocket  # noqa: TID253 (only `deepfer serve` imports this package)
 from fastapi.exceptions import RequestValidationError  # noqa: TID253
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from deepfer_yolo import __version__
@@ -101,6 +102,11 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> Response:
         return answer(problem)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_leaving(request: Request, error: ClientDisconnect) -> Response:
+        # Nobody reads it; the server only has to get over it.
+        return answer(Problem(400, "the client left in the middle of the body", headers={"Connection": "close"}))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

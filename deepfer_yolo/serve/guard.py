@@ -89,6 +89,7 @@ class Guard:
         body = _Body(receive, self._door, self._budget)
         try:
             cookie = self._check(scope)
+            _check_length(scope, self._door.max_body)
             if cookie:
                 await _redirect(cookie, send_with_headers)
             elif scope["method"] == "POST":
@@ -166,6 +167,13 @@ class _Body:
     def release(self) -> None:
         """Give the memory back to the budget."""
         self._budget.give(self._size)
+
+
+def _check_length(scope: Scope, limit: int) -> None:
+    """Refuse a body that says itself that it is too large, before any of it is read."""
+    length = Headers(scope=scope).get("content-length", "0")
+    if not length.isdecimal() or int(length) > limit:
+        raise too_large(limit)
 
 
 def too_large(limit: int) -> Problem:

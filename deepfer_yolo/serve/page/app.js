@@ -51,7 +51,7 @@ try {
   $("version").textContent = `version ${facts.version}`;
   const { pictures, body_mb: size, megapixels, video_s: seconds } = facts.limits;
   $("upload-limits").textContent =
-    `Up to ${pictures} pictures of ${megapixels} megapixels, videos up to ${seconds} seconds, ${size} MB at a time. They stay on this server's memory while it looks, no longer.`;
+    `Up to ${pictures} pictures of ${megapixels} megapixels, videos up to ${seconds} seconds, ${size} MB at a time. The server keeps them in memory while it looks at them, no longer.`;
   showModel(facts);
   if (facts.sources > 0) {
     $("tab-live").hidden = false;

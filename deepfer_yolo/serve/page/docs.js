@@ -12,12 +12,12 @@ function callPart(path, method, call) {
   const fields = Object.entries(call.requestBody?.content?.["multipart/form-data"]?.schema?.properties ?? {});
   const inputs = [
     ...(call.parameters ?? []).map((p) => [p.name, `in the ${p.in}, ${p.schema.type}${p.required ? "" : ", optional"}`]),
-    ...fields.map(([name, schema]) => [name, `form field, ${schema.type === "array" ? `1 to ${schema.maxItems} files` : schema.type}`]),
+    ...fields.map(([name, schema]) => [name, `form field, ${schema.type === "array" ? schema.maxItems === 1 ? "one file" : `1 to ${schema.maxItems} files` : schema.type}`]),
   ];
   const answers = Object.entries(call.responses).map(([status, answer]) => el("tr", {}, el("td", {}, status), el("td", {}, answer.description)));
   return el("article", { class: "card" },
     el("h3", {}, el("code", {}, `${method} ${path}`), el("span", { class: "chip" }, call.summary)),
-    el("p", {}, call.description ?? ""),
+    el("p", {}, (call.description ?? "").replaceAll("`", "")),
     inputs.length === 0 ? null : el("dl", { class: "facts" }, ...inputs.flatMap(([name, what]) => [el("dt", {}, el("code", {}, name)), el("dd", {}, what)])),
     el("pre", {}, el("code", {}, curl(path, method, fields))),
     el("details", {}, el("summary", {}, "Answers"), el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...answers)))));

@@ -32,6 +32,7 @@ function update(source) {
   card.figures.dropped.textContent = source.dropped;
   card.figures.reconnects.textContent = source.reconnects;
   card.reason.textContent = source.reason ?? "";
+  card.reason.hidden = !source.reason;
   if (source.processed > 0) {
     card.picture.src = `/v1/sources/${source.index}/picture?n=${source.processed}`;
     card.picture.hidden = false;

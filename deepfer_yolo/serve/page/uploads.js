@@ -44,9 +44,13 @@ async function work(files) {
     say(`Watching video ${index + 1} of ${videos.length}: ${file.name} …`);
     await labelVideo(file);
   }
-  const n = results.reduce((sum, result) => sum + (result.faces?.length ?? 0), 0);
-  say(`Done: ${n} face${n === 1 ? "" : "s"} in ${results.filter((result) => result.faces).length} pictures.`);
+  const [read, watched] = [results.filter((result) => result.faces), results.filter((result) => result.frames)];
+  const n = read.reduce((sum, result) => sum + result.faces.length, 0);
+  const parts = [read.length && `${count(n, "face")} in ${count(read.length, "picture")}`, watched.length && count(watched.length, "video")];
+  say(`Done: ${parts.filter(Boolean).join(", ") || "nothing could be read"}.`);
 }
+
+const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 async function labelPictures(files) {
   const form = new FormData();

@@ -1,0 +1,60 @@
+"""`deepfer serve`: what it refuses to start with, and how it stops."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+def test_other_machines_are_let_in_only_with_a_token(deepfer: Callable[..., Any], linear_model: Path, monkeypatch: Any) -> None:
+    monkeypatch.delenv("DEEPFER_TOKEN", raising=False)
+    refused = deepfer("serve", "-m", linear_model, "--host", "0.0.0.0")
+    assert refused.returncode == 1
+    assert "--host 0.0.0.0 lets other machines in, so a token is needed" in refused.stderr
+    assert "DEEPFER_TOKEN" in refused.stderr
+    assert "less than 16" in deepfer("serve", "-m", linear_model, "--host", "0.0.0.0", "--token", "short").stderr
+
+
+def test_a_taken_port_and_a_foreign_address_are_clear_errors(deepfer: Callable[..., Any], linear_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        refused = deepfer("serve", "-m", linear_model, "--port", other.getsockname()[1])
+    assert (refused.returncode, "already in use" in refused.stderr) == (1, True)
+    foreign = deepfer("serve", "-m", linear_model, "--host", "203.0.113.1", "--token", "0123456789abcdef")
+    assert (foreign.returncode, "203.0.113.1" in foreign.stderr) == (1, True)
+
+
+def test_a_missing_model_source_or_detector_is_a_clear_error(deepfer: Callable[..., Any], linear_model: Path, tmp_path: Path) -> None:
+    assert "no such model file" in deepfer("serve", "-m", tmp_path / "none.onnx").stderr
+    assert "no such source" in deepfer("serve", "-m", linear_model, "--source", "nowhere.mp4").stderr
+    assert "no such face detector file" in deepfer("serve", "-m", linear_model, "--face-model", tmp_path / "none.onnx").stderr
+
+
+def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(start_server: Callable[..., Any], linear_model: Path) -> None:
+    served = start_server(linear_model, workers=1)
+    answers: list[int] = []
+    content = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+
+    def dribble() -> Any:
+        yield content
+        time.sleep(1.5)
+        yield b"text\r\n--x--\r\n"
+
+    def post() -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answers.append(httpx.post(f"{served.url}v1/predict", content=dribble(), headers=headers, timeout=30).status_code)
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    time.sleep(0.7)
+    served.process.send_signal(signal.SIGTERM)
+    thread.join(30)
+    assert answers == [422]
+    assert served.process.wait(20) == 0
+    assert "Traceback" not in served.log.read_text()

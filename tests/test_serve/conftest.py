@@ -1,0 +1,78 @@
+"""Fixtures of the web app's tests: running servers, pictures, a video."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from deepfer_yolo.painted import paint_faces, paint_frames
+from deepfer_yolo.records import Image
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., Any], linear_model: Path) -> Any:
+    """A server without a limit on the rate."""
+    return start_server(linear_model, rate=0)
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[httpx.Client]:
+    """A client of `server`."""
+    with httpx.Client(base_url=server.url, timeout=30) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[Image], bytes]:
+    """A function that gives a picture as the bytes of a PNG."""
+
+    def encode(image: Image) -> bytes:
+        content = io.BytesIO()
+        PillowImage.fromarray(image).save(content, "PNG")
+        return content.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[Image]:
+    """Eight painted faces, 48 pixels."""
+    return [np.repeat(face[:, :, None], 3, axis=2) for face in paint_faces(seed=21, n=8)[0]]
+
+
+@pytest.fixture(scope="session")
+def scene() -> list[Image]:
+    """Pictures of 320×240 in which one painted face, which the Haar detector finds, goes from happy to surprised."""
+    pictures = []
+    for frame in paint_frames(4, ("happy", "surprise"), 8, 160):
+        picture = np.full((240, 320, 3), (90, 110, 130), np.uint8)
+        picture[40:200, 80:240] = frame
+        pictures.append(picture)
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def write_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """A function that gives pictures as the bytes of a video file."""
+
+    def write(pictures: list[Image], suffix: str = ".mp4", fps: int = 8) -> bytes:
+        import av
+
+        path = tmp_path_factory.mktemp("video") / f"clip{suffix}"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=fps)
+            stream.height, stream.width = pictures[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+    return write

@@ -1,0 +1,233 @@
+"""The parts behind the routes: batching, limits, hosts, forms, workers, the camera's and the sources' scenes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from deepfer_yolo.records import Crops, Image, Probs
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.serve import wire
+from deepfer_yolo.serve.batching import Batcher
+from deepfer_yolo.serve.guard import allowed_hosts, host_name, is_loopback
+from deepfer_yolo.serve.limits import Budget, Rate, Slots
+from deepfer_yolo.serve.metrics import Metrics
+from deepfer_yolo.serve.problems import Problem
+
+
+class Slow:
+    """A classifier whose every inference takes 20 ms, and which remembers its batches."""
+
+    def __init__(self, path: Path) -> None:
+        self._classifier = Classifier(path)
+        self.card = self._classifier.card
+        self.batches: list[int] = []
+
+    def predict(self, crops: Crops) -> Probs:
+        self.batches.append(len(crops))
+        time.sleep(0.02)
+        return self._classifier.predict(crops)
+
+
+async def ask_all(model: Slow, groups: list[Crops], **settings: Any) -> list[Probs]:
+    batcher = Batcher(model, Metrics(), **settings)
+    await batcher.start()
+    answers = await asyncio.gather(*(batcher.predict(group) for group in groups))
+    await batcher.close()
+    return list(answers)
+
+
+def test_waiting_requests_are_labelled_together_and_get_their_own_rows(linear_model: Path) -> None:
+    model = Slow(linear_model)
+    crops = np.random.RandomState(0).randint(0, 256, (24, 24, 24, 3)).astype(np.uint8)
+    groups = [crops[:1], crops[1:4], crops[4:4], crops[4:14], crops[14:24]]
+    answers = asyncio.run(ask_all(model, groups, max_batch=16, max_wait_ms=0))
+    assert model.batches[1:] == [14, 10]
+    assert [len(answer) for answer in answers] == [1, 3, 0, 10, 10]
+    assert np.allclose(np.concatenate(answers), Classifier(linear_model).predict(crops), atol=1e-6)
+
+
+def test_a_batch_waits_for_company_only_while_some_is_coming(linear_model: Path) -> None:
+    model = Slow(linear_model)
+    crop = np.zeros((1, 24, 24, 3), np.uint8)
+
+    async def ask(n_coming: int) -> float:
+        batcher = Batcher(model, Metrics(), max_batch=2, max_wait_ms=300)
+        await batcher.start()
+        batcher.n_coming = n_coming
+        began = time.perf_counter()
+        await batcher.predict(crop)
+        waited = time.perf_counter() - began
+        await batcher.close()
+        return waited
+
+    assert asyncio.run(ask(0)) < 0.29 < asyncio.run(ask(1))
+
+
+def test_a_failing_inference_fails_its_requests_and_no_others(linear_model: Path) -> None:
+    class Failing(Slow):
+        def predict(self, crops: Crops) -> Probs:
+            if crops.any():
+                raise RuntimeError("broken")
+            return super().predict(crops)
+
+    async def ask() -> list[Any]:
+        batcher = Batcher(Failing(linear_model), Metrics(), max_batch=1, max_wait_ms=0)
+        await batcher.start()
+        dark, bright = np.zeros((1, 24, 24, 3), np.uint8), np.ones((1, 24, 24, 3), np.uint8)
+        answers = await asyncio.gather(batcher.predict(dark), batcher.predict(bright), batcher.predict(dark), return_exceptions=True)
+        await batcher.close()
+        return answers
+
+    assert [type(answer).__name__ for answer in asyncio.run(ask())] == ["ndarray", "RuntimeError", "ndarray"]
+
+
+def test_the_rate_is_a_bucket_a_client() -> None:
+    now = [0.0]
+    rate = Rate(2.0, 3, lambda: now[0])
+
+    def allowed(client: str) -> bool:
+        try:
+            rate.spend(client)
+        except Problem:
+            return False
+        return True
+
+    assert [allowed("a") for _ in range(4)] == [True, True, True, False]
+    with pytest.raises(Problem) as refused:
+        rate.spend("a")
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "1")
+    assert allowed("b")
+    now[0] = 0.5
+    assert [allowed("a"), allowed("a")] == [True, False]
+    now[0] = 100
+    assert [allowed("a") for _ in range(4)] == [True, True, True, False]
+
+
+def test_slots_and_bytes_come_back() -> None:
+    slots, budget = Slots(1, "things"), Budget(10)
+    with slots.hold(), pytest.raises(Problem, match="1 things"), slots.hold():
+        pass
+    with slots.hold():
+        budget.take(8)
+    with pytest.raises(Problem) as refused:
+        budget.take(3)
+    assert refused.value.status == 429
+    budget.give(8)
+    budget.take(10)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("localhost:8000", "localhost"), ("[::1]:8000", "::1"), ("LOCALHOST", "localhost"), ("a@b", ""), ("a/b", ""), ("", ""), ("x\\y", "")],
+)
+def test_the_name_in_a_host_header(host: str, name: str) -> None:
+    assert host_name(host) == name
+
+
+def test_which_hosts_are_this_machine() -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [True] * 4 + [False] * 3
+    assert "box.local" in allowed_hosts("0.0.0.0", ["Box.Local"])
+
+
+def test_messages_survive_the_wire() -> None:
+    message = wire.Message({"a": [1, "ä"]}, (b"", b"xyz"))
+    file: Any = io.BytesIO(wire.pack(message))
+    assert wire.read(file) == message
+    assert wire.read(file) is None
+
+    async def receive(content: bytes) -> wire.Message:
+        reader = asyncio.StreamReader()
+        reader.feed_data(content)
+        reader.feed_eof()
+        return await wire.receive(reader)
+
+    assert asyncio.run(receive(wire.pack(message))) == message
+    head = json.dumps({"sizes": [-1]}).encode()
+    with pytest.raises(ValueError, match="blobs"):
+        asyncio.run(receive(wire.LENGTH.pack(len(head)) + head))
+
+
+def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Callable[..., Any], linear_model: Path) -> None:
+    served = start_server(linear_model, token="0123456789abcdef", rate=3, burst=12, workers=1)
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        assert client.get("/healthz").status_code == 200
+        refused = client.get("/v1/model")
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert client.get("/v1/model", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/v1/model", headers={"Authorization": "Bearer 0123456789abcdef"}).status_code == 200
+        assert client.get("/v1/model", params={"token": "0123456789abcdef"}).status_code == 401
+        entered = client.get("/", params={"token": "0123456789abcdef"})
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert "0123456789abcdef" not in cookie
+        assert client.get("/v1/model").status_code == 200
+        client.cookies.clear()
+        assert [client.get("/v1/model").status_code for _ in range(12)][-1] == 429
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_camera_is_answered_picture_by_picture_with_one_track(server: Any, scene: list[Image], png: Callable[[Image], bytes]) -> None:
+    from websockets.sync.client import connect
+
+    with connect(f"ws://127.0.0.1:{server.port}/v1/camera") as camera:
+        answers = []
+        for picture in scene[:6]:
+            camera.send(png(picture))
+            answers.append(json.loads(camera.recv(30)))
+        camera.send(b"no picture")
+        assert json.loads(camera.recv(30)) == {"error": "not a picture in a known format"}
+    assert [answer["index"] for answer in answers] == list(range(6))
+    assert [face["track"] for answer in answers for face in answer["faces"]] == [1] * 6
+    assert (answers[0]["width"], answers[0]["height"]) == (320, 240)
+    raw = np.array([list(answer["faces"][0]["probs"].values()) for answer in answers])
+    assert raw.sum(axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_who_sends_no_pictures_is_disconnected(server: Any) -> None:
+    from websockets.exceptions import ConnectionClosedError
+    from websockets.sync.client import connect
+
+    with connect(f"ws://127.0.0.1:{server.port}/v1/camera") as camera:
+        for _ in range(9):
+            camera.send(b"no picture")
+            assert "error" in camera.recv(30)
+        camera.send(b"no picture")
+        with pytest.raises(ConnectionClosedError, match="1003"):
+            camera.recv(30)
+
+
+def test_only_so_many_cameras_at_once(server: Any) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    url = f"ws://127.0.0.1:{server.port}/v1/camera"
+    with connect(url), connect(url), connect(url), connect(url), pytest.raises(InvalidStatus), connect(url):
+        pass
+
+
+def test_live_sources_of_the_command_line_are_watched(start_server: Callable[..., Any], linear_model: Path) -> None:
+    served = start_server(linear_model, "--source", "testsrc=size=160x120", "--source", "/dev/video97", workers=1)
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        deadline = time.monotonic() + 30
+        while (rows := client.get("/v1/sources").json()["sources"])[0]["processed"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert (rows[0]["state"], rows[0]["name"]) == ("live", "testsrc=size=160x120")
+        assert rows[0]["captured"] >= rows[0]["processed"] + rows[0]["dropped"]
+        assert rows[1]["state"] in ("connecting", "lost", "failed")
+        assert client.get("/v1/model").json()["sources"] == 2
+        picture = client.get("/v1/sources/0/picture")
+        assert (picture.headers["content-type"], picture.content[:2]) == ("image/jpeg", b"\xff\xd8")
+        assert client.get("/v1/sources/1/picture").status_code == 404
