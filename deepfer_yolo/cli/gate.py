@@ -93,6 +93,7 @@ def _print(result: dict[str, Any]) -> None:
     out.print(table(gating.PAIR_HEADER, gating.pair_rows(result)))
     if "pair" in result:
         out.print(table(gating.CLASS_HEADER, gating.class_rows(result)))
-    out.print(table(("rule", "verdict", "reason"), [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]]))
+    if result["rules"]:
+        out.print(table(("rule", "verdict", "reason"), [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]]))
     for line in gating.verdict_lines(result):
         out.print(line, markup=False)

@@ -1,0 +1,100 @@
+"""docs/ci: a retraining job from data to a verified model, shell commands only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+CI = Path(__file__).resolve().parents[2] / "docs" / "ci"
+LABELS = ("happy", "surprise")
+NETWORK = """nc: 2
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+head:
+  - [-1, 1, Classify, [nc]]
+"""
+RECIPE = """{mixup: 0, erasing: 0, degrees: 0, label_smoothing: 0, warmup_epochs: 0.2, ema_epochs: 0.2,
+lr0: 0.02, epochs: 2, imgsz: 32, batch: 16, threads: 1}"""
+
+
+def paint(folder: Path, counts: dict[str, int]) -> None:
+    """Stripes across or along, under noise: what the smallest network learns in two epochs."""
+    random = np.random.RandomState(5)
+    wave = 40 * np.sin(np.arange(32) * 12 * np.pi / 32)
+    for split, n in counts.items():
+        for k, label in enumerate(LABELS):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(n):
+                stripes = np.roll(wave, random.randint(6))
+                pixels = 128 + (stripes[:, None] if k else stripes[None]) + random.normal(0, 30, (32, 32))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / label / f"{i:03d}.png")
+
+
+def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    known = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | env
+    return subprocess.run(["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=500, env=known)
+
+
+def test_a_retraining_job_from_data_to_a_verified_model(tmp_path: Path, write_linear_model: Callable[..., Path]) -> None:
+    paint(tmp_path / "faces", {"train": 96, "val": 24, "test": 130})
+    paint(tmp_path / "few", {"train": 2, "val": 2, "test": 6})
+    write_linear_model(tmp_path / "old.onnx", np.zeros((2, 192), np.float32), np.array([1, 0], np.float32), LABELS)
+    (tmp_path / "net-cls.yaml").write_text(NETWORK)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    job = {"SOURCE": "faces", "DATA": "data", "TRAIN": "--model net-cls.yaml --config recipe.yaml"}
+
+    # A champion from before; then the job: a better model is promoted, exported and proven.
+    first = shell("deepfer convert faces data && deepfer gate data -m old.onnx --promote champions", tmp_path)
+    assert first.returncode == 0, first.stderr
+    done = shell(f"sh {CI / 'retrain.sh'}", tmp_path, **job)
+    assert done.returncode == 0, done.stderr
+    assert "Promoted to champions/champion/model.pt" in done.stdout
+    assert "verified: dist/model.onnx" in done.stdout
+    champion = (tmp_path / "champions/champion/model.pt").read_bytes()
+    [gated] = [path for path in tmp_path.glob("runs/gate/*/gate.json") if json.loads(path.read_text()).get("pair")]
+    assert json.loads(gated.read_text())["pair"]["d_interval"][0] > 0.2
+
+    # A worse one is refused, an identical one is not inferior, a tiny test set cannot tell.
+    gate = "deepfer convert few small >&2; deepfer gate {} -m {} {}; echo $?"
+    worse = shell("deepfer gate data -m old.onnx --champion dist/model.onnx; echo $?", tmp_path).stdout.splitlines()[-1]
+    same = shell("deepfer gate data -m dist/model.onnx --champion dist/model.onnx; echo $?", tmp_path).stdout.splitlines()[-1]
+    tiny = shell(gate.format("small", "dist/model.onnx", "--champion dist/model.onnx"), tmp_path).stdout.splitlines()[-1]
+    assert (worse, same, tiny) == ("3", "0", "5")
+    assert (tmp_path / "champions/champion/model.pt").read_bytes() == champion
+    history = [json.loads(line) for line in (tmp_path / "champions/history.jsonl").read_text().splitlines()]
+    assert [entry["promoted"] for entry in history] == [True, True]
+
+
+def test_the_job_stops_where_a_step_fails(tmp_path: Path) -> None:
+    done = shell(f"sh {CI / 'retrain.sh'}", tmp_path, SOURCE="nothing.csv")
+    assert done.returncode == 1
+    assert "nothing.csv" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_workflows_are_yaml_and_run_the_tested_chain(name: str) -> None:
+    text = (CI / name).read_text(encoding="utf-8")
+    job = yaml.safe_load(text)
+    job = job.get("jobs", job)["retrain"]
+    steps = [step.get("run", "") for step in job["steps"]] if "steps" in job else job["script"]
+    assert sum("retrain.sh" in step for step in steps) == 1
+    assert "junit" in text or "runs/gate" in text
+
+
+def test_make_target(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(f"include {CI / 'retrain.mk'}\n")
+    done = shell("make retrain SOURCE=nothing.csv", tmp_path)
+    assert done.returncode == 2
+    assert "nothing.csv" in done.stderr
