@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,14 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
 
 
 def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[int, int]:
-    """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many matched."""
+    """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many layers matched.
+
+    A layer counts by its filters or matrix: every head of ours has the same normalisation, which alone is no start.
+    """
     target = model.state_dict()
     matching = {name: value for name, value in weights.state_dict().items() if name in target and value.shape == target[name].shape}
     model.load_state_dict(matching, strict=False)
-    return len(matching), len(target)
+    return sum(value.ndim > 1 for value in matching.values()), sum(value.ndim > 1 for value in target.values())
 
 
 MAX_CHECKPOINT_BYTES = 2_000_000_000
@@ -181,9 +185,38 @@ class TorchBackend:
         return probs
 
 
+class TorchScriptBackend:
+    """An exported `.torchscript`: uint8 pictures in, probabilities out, as in ONNX. Its card must name the bytes of the file."""
+
+    provider = "torch"
+
+    def __init__(self, path: Path, *, threads: int = 1, device: str = "cpu") -> None:
+        self.card: Card = checked_sidecar(path)
+        if self.card.file_sha256 is None:
+            # TorchScript holds a program, so that only a file which our own export has vouched for is run.
+            raise ModelError(f"{path}: its card has no file_sha256", "export it again with: deepfer export --format torchscript")
+        self.threads = threads
+        self.device = torch.device(device)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.model = torch.jit.load(str(path), map_location=self.device)  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{path} is not a TorchScript file: {str(error).splitlines()[0][:300]}") from None
+
+    @torch.inference_mode()
+    def run(self, crops: Crops) -> Probs:
+        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3)."""
+        torch.set_num_threads(self.threads)
+        probs: Probs = self.model(torch.from_numpy(crops).to(self.device)).cpu().numpy()
+        return probs
+
+
 class TorchClassifier(Classifier):
-    """The same verbs as `Classifier` for a stock Ultralytics `.pt` whose card lies beside it as `<stem>.json`."""
+    """The same verbs as `Classifier` for what needs torch: a stock Ultralytics `.pt` with its card beside it, and `.torchscript`."""
 
     def _open(self, path: Path, provider: str, threads: int) -> Backend:
         device = {"cpu": "cpu", "cuda": "cuda:0"}.get(provider, provider)
+        if path.suffix == ".torchscript":
+            return TorchScriptBackend(path, threads=threads, device=device)
         return TorchBackend(path, threads=threads, device=device)

@@ -17,17 +17,17 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from deepfer_yolo import __version__
 from deepfer_yolo.config import TrainConfig, read_yaml
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.errors import ConfigError, MissingDependencyError, TrainingError
+from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
-from deepfer_yolo.train.loader import Faces, ValLoader, read_train, read_val
+from deepfer_yolo.train.device import check_device, use_bf16
+from deepfer_yolo.train.loader import Faces, read_train, read_val
+from deepfer_yolo.train.measure import calibrate, logits_of, score
 from deepfer_yolo.train.progress import Log, Progress, clock
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
-from deepfer_yolo.train.validator import macro_f1
-from deepfer_yolo.yolo import load_checkpoint
 
 LOG, LOCK = "log.txt", ".lock"
 
@@ -64,6 +64,7 @@ def train(
     dataset = open_dataset(Path(str(config.data)))
     check_splits(dataset)
     notes: list[str] = []
+    torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
     folder = create_run("train", name, config, root).resolve()
     with lock(folder):
@@ -94,7 +95,9 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
         log = Log(folder / LOG, show)
         at = f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}" if state else "the beginning: no checkpoint had been written"
         log(f"resuming {folder} from {at}")
-        model = starting_model(config, dataset.labels, lambda _: None)
+        torch.manual_seed(config.seed)
+        start = config if state is None else config.model_copy(update={"pretrained": None})
+        model = starting_model(start, dataset.labels, lambda _: None)
         return _run(config, dataset, model, folder, log, should_stop, state)
 
 
@@ -121,18 +124,24 @@ def _run(
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}") from error
     figures = finish(job, dataset, trainer, progress)
-    log(f"best.pt, epoch {figures['best_epoch']}: top-1 {figures['val']['top1']:.2%}, macro-F1 {figures['val']['macro_f1']:.2%}, "
-        f"{clock(time.perf_counter() - began)}")  # fmt: skip
+    val, honest = figures["val"], figures["calibration"]
+    log(f"best.pt, epoch {figures['best_epoch']}: top-1 {val['top1']:.2%}, macro-F1 {val['macro_f1']:.2%}, {clock(time.perf_counter() - began)}")
+    log(
+        f"temperature {honest['temperature']:.3f}: ECE {honest['ece_before']:.1%} before, {honest['ece_after']:.1%} after "
+        f"(cross-fitted; {honest['ece_floor']:.1%} would be perfect at this n)"
+    )
     return Outcome(folder, trainer.best, figures)
 
 
 def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress) -> dict[str, Any]:
     """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume would need."""
-    probs = predict(trainer.best, job.val, job.config.batch)
+    logits, labels = logits_of(trainer.best, job.val, job.config.batch), job.val.labels.numpy()
+    val, calibration = score(logits, labels), calibrate(logits, labels)
     figures = {
         "best_epoch": trainer.stopper.best_epoch,
         "epochs": job.config.epochs,
-        "val": score(probs, job.val.labels.numpy()),
+        "val": val,
+        "calibration": calibration,
         "fitness": job.config.fitness,
         "train_images": len(job.train),
         "images_per_s": float(np.median(progress.images_per_s)),
@@ -145,8 +154,9 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
         name=job.folder.name,
         labels=job.labels,
         input=job.spec,
+        temperature=calibration["temperature"],
         trained_on=TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint),
-        metrics={"val": figures["val"]},
+        metrics={"val": {**val, "ece": calibration["ece_after"], "ece_uncalibrated": calibration["ece_before"]}},
         file_sha256=sha256_of(trainer.best),
         producer={"deepfer": __version__, "ultralytics": metadata.version("ultralytics"), "torch": metadata.version("torch")},
     )
@@ -179,47 +189,6 @@ def check_splits(dataset: Dataset) -> None:
     absent = [label for label, n in dataset.counts("train").items() if n == 0]
     if absent:
         raise TrainingError(f"{dataset.root} has no training picture of: {', '.join(absent)}", "add some, or convert without these classes")
-
-
-def check_device(device: str) -> None:
-    """Raise for a device that is not there or not known; never a silent fallback."""
-    if device == "cpu":
-        return
-    if device == "mps":
-        if not torch.backends.mps.is_available():
-            raise MissingDependencyError("--device mps: this machine has no Apple GPU that torch can use", "use --device cpu")
-        return
-    if not device.isdigit():
-        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, or the number of a GPU such as 0")
-    found = torch.cuda.device_count()
-    if int(device) >= found:
-        seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
-        raise MissingDependencyError(f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there")
-
-
-def use_bf16(config: TrainConfig) -> bool:
-    """Whether to run the forward pass in bfloat16: when asked to, or where the hardware has it and nothing else was asked.
-
-    Without AVX512-BF16 or AMX a CPU emulates it, seven times slower than float32 (measured on an AVX2 machine).
-    """
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if config.device == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return config.device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def predict(checkpoint: Path, faces: Faces, batch: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Probabilities, float32 (n, C), of the checkpoint on disk for a decoded split, on the CPU."""
-    model = load_checkpoint(checkpoint).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        return np.concatenate([model(part["img"])[0].numpy() for part in ValLoader(faces, batch, torch.device("cpu"))])
-
-
-def score(probs: np.ndarray[Any, np.dtype[np.float32]], labels: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
-    """n, top-1 and macro-F1 of probabilities (n, C) against class indices (n,)."""
-    predicted = probs.argmax(1)
-    return {"n": len(labels), "top1": float((predicted == labels).mean()), "macro_f1": macro_f1(predicted, labels)}
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def _take(source: ClassificationModel, model: ClassificationModel, labels: tuple
     if same_shape and names != labels:
         # A head for other labels, or the same in another order, is a wrong start that looks like a right one.
         head.reset_parameters()
-        matched -= 2
+        matched -= 1
     if matched <= 0:
-        raise TrainingError(f"no layer of {path} matches the model: not one of {total} tensors has its name and shape", "name another --pretrained")
-    fresh = "" if matched == total else f"; {total - matched} start fresh" + ("" if names == labels else " (the head: its labels differ)")
-    say(f"{path}: {matched} of {total} tensors taken as the start{fresh}")
+        raise TrainingError(f"no layer of {path} matches the model: not one of {total} has its name and shape", "name another --pretrained")
+    fresh = "" if matched == total else f"; {total - matched} fresh" + ("" if names == labels else " (the head: its labels differ)")
+    say(f"{path}: {matched} of {total} layers taken as the start{fresh}")

@@ -1,0 +1,36 @@
+"""Where a training runs, and in what precision: asked for, or an error, never a silent fallback."""
+
+from __future__ import annotations
+
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.errors import ConfigError, MissingDependencyError
+
+
+def check_device(device: str) -> None:
+    """Raise for a device that is not there or not known."""
+    if device == "cpu":
+        return
+    if device == "mps":
+        if not torch.backends.mps.is_available():
+            raise MissingDependencyError("--device mps: this machine has no Apple GPU that torch can use", "use --device cpu")
+        return
+    if not device.isdigit():
+        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, or the number of a GPU such as 0")
+    found = torch.cuda.device_count()
+    if int(device) >= found:
+        seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
+        raise MissingDependencyError(f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there")
+
+
+def use_bf16(config: TrainConfig) -> bool:
+    """Whether to run the forward pass in bfloat16: when asked to, or where the hardware has it and nothing else was asked.
+
+    Without AVX512-BF16 or AMX a CPU emulates it, seven times slower than float32 (measured on an AVX2 machine).
+    """
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if config.device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return config.device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)

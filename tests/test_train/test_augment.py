@@ -1,0 +1,103 @@
+"""Augmentation by hand-computed pictures, and its independence from the order of batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.train.augment import Draws, augment, ema_decay, mix, soft_targets
+
+KEYS = ("fliplr", "degrees", "translate", "scale", "shear", "brightness", "contrast", "erasing", "mixup")
+STILL = dict.fromkeys(KEYS, 0.0)
+
+
+def pictures(n: int = 4, size: int = 8) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def run(changes: dict[str, float], pixels: torch.Tensor, size: int | None = None, epoch: int = 0) -> torch.Tensor:
+    config = TrainConfig(**{**STILL, **changes})  # type: ignore[arg-type]
+    return augment(pixels, Draws(config, len(pixels), epoch), torch.arange(len(pixels)), size or pixels.shape[-1])
+
+
+def test_with_everything_off_a_picture_is_itself() -> None:
+    pixels = pictures()
+    assert torch.allclose(run({}, pixels), pixels / 255, atol=1e-6)
+
+
+def test_flip_mirrors_left_and_right() -> None:
+    pixels = pictures()
+    assert torch.allclose(run({"fliplr": 1.0}, pixels), pixels.flip(3) / 255, atol=1e-5)
+
+
+def test_half_of_the_pictures_are_flipped_at_one_half() -> None:
+    draws = Draws(TrainConfig(**{**STILL, "fliplr": 0.5}), 4000, 0)  # type: ignore[arg-type]
+    assert 0.45 < float((draws.theta[:, 0, 0] < 0).float().mean()) < 0.55
+
+
+def test_shift_and_scale_stay_inside_their_ranges_and_reach_them() -> None:
+    draws = Draws(TrainConfig(**{**STILL, "translate": 0.1, "scale": 0.2, "fliplr": 0.0}), 4000, 0)  # type: ignore[arg-type]
+    shift = draws.theta[:, :, 2].abs() / 2  # of the picture's side
+    zoom = 1 / draws.theta[:, 0, 0]
+    assert 0.095 < float(shift.max()) <= 0.1
+    assert float(zoom.min()) == pytest.approx(0.8, abs=0.005)
+    assert float(zoom.max()) == pytest.approx(1.2, abs=0.005)
+
+
+def test_rotation_keeps_angles_and_lengths() -> None:
+    draws = Draws(TrainConfig(**{**STILL, "degrees": 10.0}), 1000, 0)  # type: ignore[arg-type]
+    a = draws.theta[:, :, :2]
+    assert torch.allclose(a @ a.transpose(1, 2), torch.eye(2).expand(1000, 2, 2), atol=1e-5)
+    angle = torch.rad2deg(torch.atan2(a[:, 1, 0], a[:, 0, 0]))
+    assert 9.8 < float(angle.abs().max()) <= 10.001
+
+
+def test_contrast_keeps_the_mean_and_brightness_moves_it() -> None:
+    pixels = pictures() // 4 + 96  # away from black and white, where clipping would move the mean
+    before = (pixels / 255).mean((1, 2, 3))
+    assert torch.allclose(run({"contrast": 0.5}, pixels).mean((1, 2, 3)), before, atol=1e-5)
+    assert float((run({"brightness": 0.2}, pixels).mean((1, 2, 3)) - before).abs().max()) > 0.02
+
+
+def test_erasing_fills_a_rectangle_with_the_mean() -> None:
+    pixels = pictures(64, 32)
+    changed = run({"erasing": 1.0}, pixels) - pixels / 255
+    share = (changed.abs() > 1e-4).float().mean((1, 2, 3))
+    assert float(share.min()) > 0.002
+    assert float(share.max()) < 0.13
+
+
+def test_an_enlarged_picture_is_what_bilinear_gives() -> None:
+    pixels = pictures(2, 8)
+    wanted = torch.nn.functional.interpolate(pixels / 255, (16, 16), mode="bilinear", align_corners=False)
+    assert torch.allclose(run({}, pixels, 16), wanted, atol=1e-5)
+
+
+def test_what_happens_to_a_picture_depends_on_seed_epoch_and_index_alone() -> None:
+    pixels = pictures(16)
+    config = TrainConfig()
+    draws = Draws(config, 16, epoch=3)
+    whole = augment(pixels, draws, torch.arange(16), 8)
+    order = torch.tensor([5, 0, 11])
+    assert torch.equal(augment(pixels[order], draws, order, 8), whole[order])
+    assert torch.equal(augment(pixels, Draws(config, 16, epoch=3), torch.arange(16), 8), whole)
+    assert not torch.equal(augment(pixels, Draws(config, 16, epoch=4), torch.arange(16), 8), whole)
+
+
+def test_soft_targets_by_hand() -> None:
+    assert torch.allclose(soft_targets(torch.tensor([1]), 4, 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
+
+
+def test_mixup_by_hand() -> None:
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    targets = torch.eye(2)
+    mixed, soft = mix(images, targets, torch.tensor([0.75, 0.6]))
+    assert torch.allclose(mixed.flatten(), torch.tensor([0.25, 0.6]))
+    assert torch.allclose(soft, torch.tensor([[0.75, 0.25], [0.4, 0.6]]))
+
+
+def test_the_moving_average_starts_short_and_reaches_its_memory() -> None:
+    assert ema_decay(100, 1.0, 0) == 0.0
+    assert ema_decay(100, 1.0, 1) == pytest.approx(2 / 11)
+    assert ema_decay(100, 1.0, 10**6) == pytest.approx(0.99, abs=1e-3)

@@ -1,0 +1,98 @@
+"""The decoded split and the batches drawn from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.runtime.preprocess import to_inputs
+from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader, read_train, read_val
+
+
+def faces(n: int, side: int, *, colour: bool = False) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (n, side, side, 1), dtype=np.uint8).repeat(3, 3)
+    if colour:
+        grey[..., 1] //= 2
+    return list(grey)
+
+
+def test_small_grey_pictures_are_kept_as_they_are_in_one_channel() -> None:
+    images = faces(5, 48)
+    kept, spec = read_train(iter(images), [0, 1, 2, 3, 4], list("abcde"), 64)
+    assert kept.pixels.shape == (5, 1, 48, 48)
+    assert (kept.pixels[:, 0].numpy() == np.stack(images)[..., 0]).all()
+    assert (spec.size, spec.colour, spec.native_px) == (64, "grey", 48)
+
+
+def test_one_colour_picture_makes_the_split_rgb() -> None:
+    kept, spec = read_train([*faces(3, 48), *faces(1, 48, colour=True)], [0] * 4, list("abcd"), 64)
+    assert kept.pixels.shape == (4, 3, 48, 48)
+    assert spec.colour == "rgb"
+
+
+def test_large_and_mixed_pictures_are_reduced_to_the_input() -> None:
+    kept, spec = read_train([*faces(2, 100), *faces(2, 48)], [0] * 4, list("abcd"), 64)
+    assert kept.pixels.shape == (4, 1, 64, 64)
+    assert spec.native_px is None
+    assert (kept.pixels[:2, 0].numpy() == to_inputs(faces(2, 100), spec)[..., 0]).all()
+
+
+def test_validation_sees_what_an_exported_model_is_fed() -> None:
+    spec = InputSpec(size=64, colour="grey", native_px=48)
+    images = faces(3, 48)
+    read = read_val(iter(images), [0, 1, 2], list("abc"), spec)
+    batches = list(ValLoader(read, 2, torch.device("cpu")))
+    assert [len(batch["cls"]) for batch in batches] == [2, 1]
+    seen = torch.cat([batch["img"] for batch in batches]).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    assert (seen == to_inputs(images, spec)).all()
+
+
+@pytest.mark.parametrize(("n", "batch", "world"), [(10, 4, 1), (129, 128, 1), (7, 128, 1), (101, 16, 2), (100, 16, 3)])
+def test_an_epoch_deals_every_picture_once_whatever_the_number_of_ranks(n: int, batch: int, world: int) -> None:
+    dealt: list[int] = []
+    counts = set()
+    for rank in range(world):
+        sampler = EpochSampler(n, batch, seed=3, rank=rank, world=world)
+        batches = sampler.batches()
+        counts.add(len(batches))
+        assert len(batches) == sampler.n_batches
+        assert sum(map(len, batches)) == len(sampler)
+        assert max(map(len, batches)) <= batch
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+        dealt += torch.cat(batches).tolist()
+    assert sorted(dealt) == list(range(n))
+    assert len(counts) == 1
+
+
+def test_the_order_changes_with_the_epoch_and_returns_with_it() -> None:
+    sampler = EpochSampler(50, 50, seed=1)
+    first = sampler.batches()[0]
+    sampler.set_epoch(1)
+    assert not torch.equal(sampler.batches()[0], first)
+    sampler.set_epoch(0)
+    assert torch.equal(sampler.batches()[0], first)
+
+
+def test_a_resumed_epoch_leaves_out_the_batches_that_were_made() -> None:
+    kept, _ = read_train(faces(12, 32), list(range(7)) + [0] * 5, [""] * 12, 32)
+    config = TrainConfig(imgsz=32, batch=4, mixup=0.0)
+    loader = TrainLoader(kept, config, 7, torch.device("cpu"))
+    whole = list(loader)
+    loader.skip = 2
+    rest = list(loader)
+    assert len(rest) == 1
+    assert torch.equal(rest[0]["img"], whole[2]["img"])
+    assert len(list(loader)) == 3
+
+
+def test_resolution_grows_during_the_run() -> None:
+    kept, _ = read_train(faces(4, 32), [0, 1, 2, 3], [""] * 4, 64)
+    loader = TrainLoader(kept, TrainConfig(imgsz=64, start_imgsz=32, start_share=0.5, epochs=10), 7, torch.device("cpu"))
+    assert [loader.size_at(epoch) for epoch in (0, 4, 5, 9)] == [32, 32, 64, 64]
+    batch = next(iter(loader))
+    assert batch["img"].shape == (4, 3, 32, 32)
+    assert batch["img"].is_contiguous(memory_format=torch.channels_last)

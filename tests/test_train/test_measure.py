@@ -1,0 +1,46 @@
+"""Temperature scaling against a model whose overconfidence is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.train.measure import calibrate, fit_temperature, score, softmax
+from deepfer_yolo.train.validator import macro_f1
+
+
+def overconfident(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    honest = random.normal(0, 2, (n, 7))
+    labels = np.array([random.choice(7, p=row) for row in softmax(honest)])
+    return honest * temperature, labels
+
+
+def test_the_temperature_that_was_put_in_is_found() -> None:
+    logits, labels = overconfident(4000, 2.5)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+
+
+def test_calibration_brings_the_error_down_to_the_floor() -> None:
+    logits, labels = overconfident(3000, 2.5)
+    found = calibrate(logits, labels)
+    assert found["ece_before"] > 0.1
+    assert found["ece_after"] < 0.03
+    assert found["ece_after"] < 1.8 * found["ece_floor"]
+
+
+def test_a_few_pictures_that_are_all_right_do_not_ask_for_certainty() -> None:
+    found = calibrate(np.eye(7) * 9, np.arange(7))
+    assert 0.19 < found["temperature"] < 10.1
+    assert np.isfinite(list(found.values())).all()
+
+
+def test_scores_by_hand() -> None:
+    logits = np.array([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [0, 1, 2]])
+    found = score(logits, np.array([0, 1, 2, 2]))
+    # F1: class 0 = 2/3, class 1 = 0, class 2 = 1
+    assert found == {"n": 4, "top1": 0.75, "macro_f1": pytest.approx((2 / 3 + 0 + 1) / 3)}
+
+
+def test_macro_f1_counts_the_classes_that_occur() -> None:
+    assert macro_f1(np.array([0, 0, 2]), np.array([0, 0, 0])) == pytest.approx(0.8)

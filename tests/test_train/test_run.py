@@ -1,0 +1,208 @@
+"""A run from data to measured checkpoint: what it writes, what it refuses, and that it can be stopped and continued exactly."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.data.dataset import load_images, open_dataset
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
+from deepfer_yolo.train.run import Outcome, Stopped, lock, resume, train
+from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+
+
+def quiet(_: str) -> None:
+    """Show nothing."""
+
+
+def results(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "results.csv").read_text().splitlines()))
+
+
+def without_split(dataset: Path, target: Path, split: str) -> Path:
+    shutil.copytree(dataset, target)
+    manifest = target / "manifest.csv"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if f",{split}," not in line))
+    return target
+
+
+def weights_hash(checkpoint: Path) -> str:
+    state = load_checkpoint(checkpoint).state_dict()
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
+
+
+def test_a_run_folder_holds_all_that_was_promised(finished_run: Path, tiny_config: TrainConfig) -> None:
+    present = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+    assert {"config.yaml", "env.json", "metrics.json", "log.txt", "args.yaml", "results.csv"} <= present
+    assert {"weights/best.pt", "weights/last.pt", "weights/best.json"} <= present
+    assert not [path for path in present if "state-" in path or "part" in path]
+    assert TrainConfig.model_validate(yaml.safe_load((finished_run / "config.yaml").read_text())) == tiny_config
+    rows = results(finished_run)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"train/loss", "val/loss", "metrics/accuracy_top1", "metrics/macro_f1"} <= set(rows[0])
+
+
+def test_best_is_the_epoch_with_the_best_top1_and_metrics_are_its_own(finished_run: Path) -> None:
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    rows = results(finished_run)
+    top1 = [float(row["metrics/accuracy_top1"]) for row in rows]
+    assert metrics["best_epoch"] == 1 + int(np.argmax(top1))
+    assert metrics["val"]["n"] == 56
+    assert metrics["val"]["top1"] == pytest.approx(max(top1), abs=0.02)  # float16 may turn one picture of 56
+
+
+def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_metrics(finished_run: Path, painted_dataset: Path) -> None:
+    classifier = TorchClassifier(finished_run / "weights" / "best.pt")
+    dataset = open_dataset(painted_dataset)
+    card = classifier.card
+    assert card.labels == EMOTIONS
+    assert (card.input.size, card.input.colour, card.input.native_px) == (32, "grey", 48)
+    assert card.trained_on is not None
+    assert (card.trained_on.name, card.trained_on.fingerprint) == (dataset.name, dataset.fingerprint)
+    rows = dataset.rows("val")
+    predicted = classifier.predict_images(list(load_images(dataset, rows))).argmax(1)
+    top1 = float(np.mean([EMOTIONS[index] == row.label for index, row in zip(predicted, rows, strict=True)]))
+    assert top1 == json.loads((finished_run / "metrics.json").read_text())["val"]["top1"]
+    assert card.metrics["val"]["top1"] == top1
+    assert card.temperature == pytest.approx(json.loads((finished_run / "metrics.json").read_text())["calibration"]["temperature"])
+
+
+def test_plain_ultralytics_loads_best_pt_without_this_package(finished_run: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; os.environ.update(YOLO_OFFLINE='1', YOLO_VERBOSE='false'); sys.modules['deepfer_yolo'] = None\n"
+        "from ultralytics import YOLO\nimport numpy as np\n"
+        f"model = YOLO({str(finished_run / 'weights' / 'best.pt')!r})\n"
+        "probs = model.predict(np.zeros((48, 48, 3), np.uint8), imgsz=32, verbose=False, save=False)[0].probs\n"
+        "print(model.task, len(probs.data), ','.join(model.names.values()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.stdout.split() == ["classify", "7", ",".join(EMOTIONS)], done.stderr
+
+
+def test_same_seed_same_weights_and_a_stopped_run_continues_to_the_very_same(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    asked = 0
+
+    def stop_in_the_second_epoch() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 6  # four batches an epoch: the second batch of epoch 2
+
+    stopped = train(tiny_config, name="stopped", show=quiet, should_stop=stop_in_the_second_epoch, root=tmp_path)
+    assert isinstance(stopped, Stopped)
+    assert not (stopped.folder / "metrics.json").exists()
+    lines: list[str] = []
+    outcome = resume(stopped.folder, show=lines.append)
+    assert isinstance(outcome, Outcome)
+    assert "epoch 2, batch 3" in lines[0]
+    assert weights_hash(outcome.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
+    rows = [row["epoch"] for row in results(stopped.folder)]
+    assert rows == ["1", "2", "3"]
+    with pytest.raises(TrainingError, match="has finished"):
+        resume(stopped.folder, show=quiet)
+
+
+def test_resume_passes_over_a_broken_state(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 10
+
+    stopped = train(tiny_config, name="stopped", show=quiet, should_stop=stop, root=tmp_path)
+    states = sorted((stopped.folder / "weights").glob("state-*.pt"))
+    assert [path.name[:19] for path in states] == ["state-00002-0000000", "state-00002-0000002"]
+    content = bytearray(states[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    states[-1].write_bytes(content)
+    lines: list[str] = []
+    resume(stopped.folder, show=lines.append)
+    assert "epoch 3, batch 1" in lines[0]
+
+
+def test_two_processes_cannot_share_a_run_folder(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished_run / "config.yaml", folder / "config.yaml")
+    with lock(folder), pytest.raises(TrainingError, match="another process"):
+        resume(folder, show=quiet)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_the_last_good_checkpoint_intact(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    calls = 0
+
+    def poison() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            for parameter in network.parameters():
+                parameter.data.fill_(float("nan"))
+        return False
+
+    import deepfer_yolo.train.run as run_module
+
+    original = run_module.starting_model
+    try:
+
+        def keep(*words: object) -> torch.nn.Module:
+            nonlocal network
+            network = original(*words)  # type: ignore[arg-type]
+            return network
+
+        network = torch.nn.Identity()
+        run_module.starting_model = keep  # type: ignore[assignment]
+        with pytest.raises(TrainingError, match=r"not a number in epoch 2.*lr0 0.05"):
+            train(tiny_config, name="nan", show=quiet, should_stop=poison, root=tmp_path)
+    finally:
+        run_module.starting_model = original
+    last = load_checkpoint(tmp_path / "train" / "nan" / "weights" / "last.pt")
+    assert all(bool(value.isfinite().all()) for value in last.state_dict().values())
+
+
+def test_no_val_split_is_refused_before_anything_is_written(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+    data = without_split(painted_dataset, tmp_path / "data", "val")
+    with pytest.raises(TrainingError, match="no val split"):
+        train(tiny_config.model_copy(update={"data": str(data)}), root=tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"model": "yolo11n-clss"}, ConfigError, "did you mean 'yolo11n-cls'"),
+        ({"model": "yolo99x"}, ConfigError, "unknown model 'yolo99x'"),
+        ({"model": "absent.pt"}, ModelError, "no such checkpoint"),
+        ({"model": "absent.yaml"}, ModelError, "no such model file"),
+        ({"pretrained": "absent.pt"}, ModelError, "no such checkpoint"),
+        ({"device": "7"}, MissingDependencyError, "--device 7"),
+        ({"device": "gpu"}, ConfigError, "unknown device 'gpu'"),
+        ({"data": "absent"}, DatasetError, "no such data set"),
+        ({"data": None}, ConfigError, "no data set"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_writes_nothing(
+    change: dict[str, str | None], error: type[Exception], words: str, tiny_config: TrainConfig, tmp_path: Path
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=words):
+        train(tiny_config.model_copy(update=change), root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is not a run"):
+        resume(tmp_path, show=quiet)

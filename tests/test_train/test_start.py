@@ -1,0 +1,84 @@
+"""Which network a run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.train import start
+from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.yolo import load_checkpoint
+
+
+def test_a_bare_name_trains_from_scratch_and_says_so() -> None:
+    lines: list[str] = []
+    model = starting_model(TrainConfig(model="yolo11n-cls"), EMOTIONS, lines.append)
+    assert lines == ["yolo11n-cls: training from scratch (no --pretrained)"]
+    assert tuple(model.names.values()) == EMOTIONS
+    assert model.model[-1].linear.out_features == 7
+
+
+def test_a_checkpoint_with_the_same_labels_is_taken_whole(finished_run: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    lines: list[str] = []
+    model = starting_model(TrainConfig(model=str(best)), EMOTIONS, lines.append)
+    source = load_checkpoint(best).state_dict()
+    assert all(torch.equal(value, source[name]) for name, value in model.state_dict().items())
+    n = sum(value.ndim > 1 for value in source.values())
+    assert lines == [f"{best}: {n} of {n} layers taken as the start"]
+
+
+def test_the_same_labels_in_another_order_do_not_keep_the_head(finished_run: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    lines: list[str] = []
+    model = starting_model(TrainConfig(model=str(best)), EMOTIONS[::-1], lines.append)
+    source = load_checkpoint(best).state_dict()
+    differ = {name for name, value in model.state_dict().items() if not torch.equal(value, source[name])}
+    assert differ == {"model.3.linear.weight", "model.3.linear.bias"}
+    assert "1 fresh (the head: its labels differ)" in lines[0]
+
+
+def test_other_classes_get_a_new_head(finished_run: Path) -> None:
+    model = starting_model(TrainConfig(model=str(finished_run / "weights" / "best.pt")), ("a", "b", "c"), lambda _: None)
+    assert model.model[-1].linear.out_features == 3
+
+
+def test_pretrained_that_shares_no_layer_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("nc: 7\nbackbone:\n  - [-1, 1, Conv, [24, 3, 2]]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
+    with pytest.raises(TrainingError, match="no layer of"):
+        starting_model(TrainConfig(model=str(other), pretrained=str(_wide(tmp_path))), EMOTIONS, lambda _: None)
+
+
+def _wide(folder: Path) -> Path:
+    from deepfer_yolo.yolo import build_model
+
+    spec = folder / "wide.yaml"
+    spec.write_text("nc: 5\nbackbone:\n  - [-1, 1, nn.Identity, []]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
+    model = build_model(str(spec), 5)
+    path = folder / "wide.pt"
+    torch.save({"model": model, "ema": None}, path)
+    return path
+
+
+def test_no_model_at_all_needs_the_shipped_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished_run: Path) -> None:
+    monkeypatch.setattr(start, "SHIPPED", tmp_path / "deepfer-n.pt")
+    with pytest.raises(ConfigError, match="no --model was given") as caught:
+        starting_model(TrainConfig(), EMOTIONS, lambda _: None)
+    assert caught.value.hint == "add --model yolo11n-cls"
+    monkeypatch.setattr(start, "SHIPPED", finished_run / "weights" / "best.pt")
+    lines: list[str] = []
+    starting_model(TrainConfig(), EMOTIONS, lines.append)
+    assert "best.pt" in lines[0]
+
+
+def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
+    spec = tmp_path / "bad.yaml"
+    spec.write_text("nc: 7\nbackbone:\n  - [-1, 1, NoSuchLayer, [16]]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
+    with pytest.raises(ModelError, match=r"bad\.yaml does not describe a classifier"):
+        starting_model(TrainConfig(model=str(spec)), EMOTIONS, lambda _: None)
