@@ -74,11 +74,11 @@ def paint_face(
 ) -> NDArray[np.uint8]:
     """One face, uint8 grey (size, size). `identity` draws the person and `random` pose, light and noise; `strength` is in percent."""
     person = _Person(identity or random)
-    strength = int(random.randint(30, 111)) if strength is None else strength
+    strength = int(random.randint(40, 121)) if strength is None else strength
     expression = _jitter(EXPRESSIONS[label], strength, random)
     grey = _draw(person, expression, random, size * OVERSAMPLING)
     small = grey.reshape(size, OVERSAMPLING, size, OVERSAMPLING).sum((1, 3)) // OVERSAMPLING**2
-    noise = random.randint(2, 16)
+    noise = random.randint(2, 13)
     small = small + random.randint(-noise, noise + 1, small.shape)
     face: NDArray[np.uint8] = np.clip(small, 0, 255).astype(np.uint8)
     return face
@@ -193,15 +193,15 @@ def _draw_mouth(canvas: Ints, u: Ints, v: Ints, person: _Person, expression: Exp
 
 
 def _face_coordinates(random: RandomState, side: int) -> tuple[Ints, Ints]:
-    """Pixel centres in face coordinates: moved, scaled, sheared and turned by up to 12 degrees, all in integers.
+    """Pixel centres in face coordinates: moved, scaled, sheared and turned by up to 10 degrees, all in integers.
 
     The turn uses the rational rotation (q²-p², 2pq)/(q²+p²), which needs no trigonometry.
     """
-    scale = int(random.randint(88, 125))  # percent of the picture's half side that half a face takes, inverted
-    shift_x, shift_y = int(random.randint(-110, 111)), int(random.randint(-110, 111))
-    p, q = int(random.randint(-104, 105)), 1000
+    scale = int(random.randint(90, 113))  # percent of the picture's half side that half a face takes, inverted
+    shift_x, shift_y = int(random.randint(-80, 81)), int(random.randint(-80, 81))
+    p, q = int(random.randint(-87, 88)), 1000
     cosine, sine, norm = q * q - p * p, 2 * p * q, q * q + p * p
-    yaw = int(random.randint(-120, 121))
+    yaw = int(random.randint(-100, 101))
     centres = (2 * np.arange(side, dtype=np.int64) + 1 - side) * UNIT * scale // (side * 100)
     x, y = np.meshgrid(centres - shift_x, centres - shift_y)
     u, v = (x * cosine + y * sine) // norm, (y * cosine - x * sine) // norm

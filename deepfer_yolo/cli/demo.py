@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 N_TRAIN, N_VAL, N_TEST = 2100, 350, 700
-EPOCHS, IMGSZ, SCRATCH_MODEL = 14, 64, "yolo26n-cls"
+PRESET = "demo"
+FINE_TUNING_LR0 = 0.01
+"""A trained start wants smaller steps than the preset's net from scratch."""
 CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE, CLIP_FPS = ("happy", "sad", "surprise", "angry"), 30, 192, 15
 
 
@@ -52,8 +55,6 @@ def demo(
 
     Example: deepfer demo
     """
-    import os
-
     from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
     from deepfer_yolo.files import refuse_existing
 
@@ -63,7 +64,7 @@ def demo(
     began = time.perf_counter()
     with progress() as bar:
         whole, part = bar.add_task("demo", total=len(STEPS)), bar.add_task("", total=1.0)
-        story = _Story(folder, seed, min(2, os.cpu_count() or 1), lambda done: bar.update(part, completed=done), lambda text: _say(bar, part, text))
+        story = _Story(folder, seed, min(2, _cores()), lambda done: bar.update(part, completed=done), lambda text: _say(bar, part, text))
         for name, step in STEPS.items():
             bar.reset(part, description=name, total=1.0)
             if not bar.live.is_started:
@@ -81,6 +82,11 @@ def demo(
 
     stdout().print(table(("step", "what it gave", "s"), [(s["step"], s["result"], s["seconds"]) for s in story.steps]))
     stdout().print(f"report: {report}", soft_wrap=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use; a container or taskset may grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(bar: Progress, task: TaskID, text: str) -> None:
@@ -112,24 +118,25 @@ def _audit(story: _Story) -> str:
 
 
 def _train(story: _Story) -> str:
-    from deepfer_yolo.cli.opening import SHIPPED
-    from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.config import TrainConfig, resolve
     from deepfer_yolo.train.run import Outcome, train
+    from deepfer_yolo.train.start import SHIPPED
 
-    start = str(SHIPPED.with_suffix(".pt")) if SHIPPED.with_suffix(".pt").is_file() else SCRATCH_MODEL
-    config = TrainConfig(data=str(story.data), model=start, epochs=EPOCHS, imgsz=IMGSZ, batch=64, seed=story.seed, threads=story.threads)
-    epochs_shown = iter(range(1, EPOCHS + 1))
+    start = {"model": str(SHIPPED), "lr0": FINE_TUNING_LR0} if SHIPPED.is_file() else {}
+    config = resolve(TrainConfig, PRESET, {"data": str(story.data), "seed": story.seed, "threads": story.threads, **start})
+    epochs_shown = iter(range(1, config.epochs + 1))
 
     def show(line: str) -> None:
         story.say(line.strip()[:60])
-        if f"/{EPOCHS}" in line:
-            story.tick(next(epochs_shown, EPOCHS) / EPOCHS)
+        if f"/{config.epochs}" in line:
+            story.tick(next(epochs_shown, config.epochs) / config.epochs)
 
     outcome = train(config, name="painted", show=show, root=story.folder / "runs")
     if not isinstance(outcome, Outcome):
         raise KeyboardInterrupt
     story.facts["checkpoint"], story.facts["training"] = str(outcome.checkpoint), outcome.metrics
-    return f"{EPOCHS} epochs of {Path(start).stem}: {outcome.metrics['val']['top1']:.1%} on val, {outcome.metrics['images_per_s']:.0f} pictures/s"
+    how = f"{config.epochs} epochs of {Path(config.model or '').stem}"
+    return f"{how}: {outcome.metrics['val']['top1']:.1%} on val, {outcome.metrics['images_per_s']:.0f} pictures/s"
 
 
 def _evaluate(story: _Story) -> str:
