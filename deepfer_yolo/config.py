@@ -90,7 +90,19 @@ class TrainConfig(Config):
     warmup_epochs: float = Field(1.0, ge=0)
     ema_epochs: float = Field(1.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    patience: int = Field(0, ge=0)
+    freeze: int = Field(0, ge=0)
+    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture has any.
+    loss: Literal["ce", "focal", "logit_adjust"] = "ce"
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    focal_gamma: float = Field(2.0, ge=0)
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    sampling: Literal["natural", "sqrt", "balanced"] = "natural"
+    votes: bool = False
+    teacher: str | None = None
+    teacher_share: float = Field(0.5, gt=0, le=1)
+    teacher_temperature: float = Field(2.0, gt=0)
+    exclude: str | None = None
     # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
     fliplr: float = Field(0.5, ge=0, le=1)
     degrees: float = Field(10.0, ge=0, le=180)
@@ -99,8 +111,10 @@ class TrainConfig(Config):
     shear: float = Field(0.0, ge=0, le=45)
     brightness: float = Field(0.2, ge=0, le=1)
     contrast: float = Field(0.2, ge=0, le=1)
+    gamma: float = Field(0.0, ge=0, le=2)
     erasing: float = Field(0.2, ge=0, le=1)
     mixup: float = Field(0.2, ge=0)
+    cutmix: float = Field(0.0, ge=0, le=1)
     # Progressive resolution: the first share of the epochs runs at this side; None keeps imgsz throughout.
     start_imgsz: int | None = Field(None, ge=32, multiple_of=16)
     start_share: float = Field(0.5, ge=0, le=1)
@@ -175,13 +189,14 @@ class CompareConfig(Config):
 class ExportConfig(Config):
     """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of int8."""
 
-    format: Literal["onnx", "openvino", "ncnn", "torchscript"] = "onnx"
+    format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript"] = "onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(17, ge=13, le=20)
     batch: int | None = Field(None, ge=1, le=1024)
     split: Split = "val"
     pictures: int = Field(4000, ge=1)
     calibration: int = Field(512, ge=32, le=4096)
+    version_compatible: bool = False
 
 
 class ParityConfig(Config):
@@ -210,6 +225,7 @@ class PredictConfig(Config):
     batch: int = Field(64, ge=1, le=4096)
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(1, ge=1, le=64)
+    provider: str = "cpu"
     format: Literal["table", "jsonl", "csv"] = "table"
     faces: bool = False
     detector: Literal["auto", "yunet", "haar"] = "auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +15,14 @@ from deepfer_yolo.errors import EXIT_GATE_FAILED
 if TYPE_CHECKING:
     from deepfer_yolo.data.audit import Audit
 
-COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
-
 
 def audit(
     dataset: Annotated[Path, typer.Argument(help="A data set folder, or any source that convert reads.", show_default=False)],
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)] = None,
+    with_model: Annotated[Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)] = None,
+    faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
+    against: Annotated[Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)] = None,
     fail_on: Annotated[
         str | None, typer.Option("--fail-on", help="The least severity that fails: error, warning or never.", show_default="error")
     ] = None,
@@ -25,18 +30,42 @@ def audit(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look at every picture: broken, blank, duplicate, leaking, conflicting, missing; exits 3 where the gate fails.
+    """Look at every picture: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
 
-    Example: deepfer audit datasets/fer2013
+    Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.output import print_json, progress
+    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.output import print_json, progress, stderr
     from deepfer_yolo.config import AuditConfig, resolve
     from deepfer_yolo.data.audit import audit as run
 
     settings = resolve(AuditConfig, config, {"fail_on": fail_on, "workers": workers})
+    classifier = open_classifier(with_model, threads=2) if with_model else None
+    detector = None
+    if faces:
+        from deepfer_yolo.faces.detect import open_detector
+
+        detector = open_detector("auto")
     with progress() as bar:
         task = bar.add_task("looking", total=None)
-        result = run(dataset, settings, progress=lambda part: bar.update(task, total=100, completed=int(part * 100)))
+        result = run(
+            dataset,
+            settings,
+            classifier=classifier,
+            detector=detector,
+            against=against,
+            progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
+        )
+    if quarantine:
+        from deepfer_yolo.data.quarantine import write_quarantine
+
+        count = write_quarantine(quarantine, result.to_quarantine())
+        stderr().print(f"quarantine: {quarantine}, {count:,} pictures", soft_wrap=True)
+    if report:
+        from deepfer_yolo.data.audit_page import write_page
+
+        write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), report)
+        stderr().print(f"report: {report}", soft_wrap=True)
     if json:
         print_json(result.to_json())
     else:
@@ -46,16 +75,10 @@ def audit(
 
 
 def _print(result: Audit) -> None:
-    from rich.table import Table
-
     from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.report.tables import table
 
-    table = Table(title=f"{result.name}: {result.pictures:,} pictures", title_justify="left")
-    table.add_column("severity")
-    table.add_column("finding")
-    table.add_column("count", justify="right")
-    table.add_column("what")
-    for finding in result.findings:
-        table.add_row(f"[{COLOURS[finding.severity]}]{finding.severity}[/]", finding.kind, f"{finding.count:,}", finding.message)
-    stdout().print(table if result.findings else f"{result.name}: {result.pictures:,} pictures, nothing found")
-    stdout().print("audit passed" if result.passed else "audit failed")
+    title = f"{result.name}: {result.pictures:,} pictures"
+    rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]
+    stdout().print(table(("severity", "finding", "count", "what"), rows, title) if rows else f"{title}, nothing found")
+    stdout().print("audit passed" if result.passed else f"audit failed: at least one finding is {result.config.fail_on} or worse")

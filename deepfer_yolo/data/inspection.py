@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.images import load_image
+from deepfer_yolo.data.duplicates import Thumbs, thumbnail
 from deepfer_yolo.data.layouts.item import Item, Reading
+from deepfer_yolo.data.layouts.pixels import item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
+from deepfer_yolo.data.manifest import SPLITS
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
+Visitor = Callable[["Look", NDArray[np.uint8]], None]
+"""What else is to be done with each picture while its pixels are at hand; called in order."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """What one picture is: `pixel_hash` is equal for equal upright pixels, grey or with three equal channels."""
+    """What one picture is: `pixel_hash` is equal for equal upright pixels, grey or with three equal channels. Light is 0 to 255, entropy in bits."""
 
-    key: str
-    split: str
+    item: Item
     label: str
-    subject: str
-    votes: str
-    file: Path | None
     pixel_hash: bytes
+    thumb: Thumbs
     width: int
     height: int
     brightness: float
     contrast: float
+    sharpness: float
+    entropy: float
+
+    @property
+    def key(self) -> str:
+        """What quarantine lists call the picture."""
+        return self.item.key or self.item.source_id
+
+    @property
+    def split(self) -> str:
+        """The split, or empty where the source has none."""
+        return self.item.split
 
 
 @dataclass(slots=True)
 class Inspection:
-    """All pictures of a source that could be read, and the problems of those that could not (key, what)."""
+    """All pictures of a source that could be read, and (key, what) of those that could not."""
 
     name: str
     looks: list[Look] = field(default_factory=list)
@@ -45,15 +60,15 @@ class Inspection:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures by split and label; every label that occurs anywhere is named in every split."""
-        labels = sorted({look.label for look in self.looks})
-        splits = [split for split in ("train", "val", "test", "") if any(look.split == split for look in self.looks)]
-        found = {split: dict.fromkeys(labels, 0) for split in splits}
-        for look in self.looks:
-            found[look.split][look.label] += 1
-        return found
+        found = Counter((look.split, look.label) for look in self.looks)
+        labels = sorted({label for _, label in found})
+        splits = [split for split in (*SPLITS, "") if any(split == known for known, _ in found)]
+        return {split: {label: found[split, label] for label in labels} for split in splits}
 
 
-def inspect(source: Path, *, layout: str = "auto", workers: int = 2, progress: Callable[[float], None] | None = None) -> Inspection:
+def inspect(
+    source: Path, *, layout: str = "auto", workers: int = 2, progress: Callable[[float], None] | None = None, visitors: Sequence[Visitor] = ()
+) -> Inspection:
     """Look at every picture of a data set folder or of any known layout; nothing is written.
 
     Bad rows and pictures are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
@@ -62,12 +77,18 @@ def inspect(source: Path, *, layout: str = "auto", workers: int = 2, progress: C
     chosen = find_layout(source, layout)
     reading = Reading(source)
     result = Inspection(source.name)
-    items = chosen.read(reading)
-    for done, (item, look) in enumerate(map_in_order(_look, items, workers)):
+
+    def look_at(item: Item) -> tuple[Item, Look | str, NDArray[np.uint8] | None]:
+        return _look(item, reading)
+
+    for done, (item, look, pixels) in enumerate(map_in_order(look_at, chosen.read(reading), workers)):
         if isinstance(look, str):
             result.broken.append((item.key or item.source_id, look))
         else:
             result.looks.append(look)
+            for visit in visitors:
+                assert pixels is not None
+                visit(look, pixels)
         if progress is not None and done % 200 == 0:
             progress(reading.fraction)
     result.broken += [(place, what) for place, _, what in (line.partition(": ") for line in reading.problems.found)]
@@ -84,20 +105,20 @@ def pixel_hash(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes() + repr(pixels.shape).encode(), digest_size=16).digest()
 
 
-def _look(item: Item) -> tuple[Item, Look | str]:
-    label = canonical_label(item.label)
+def _look(item: Item, reading: Reading) -> tuple[Item, Look | str, NDArray[np.uint8] | None]:
+    import cv2
+
+    label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
     if label is None:
-        return item, f"unknown label '{item.label}'"
+        return item, f"unknown label '{item.label}'", None
     try:
-        pixels = item.pixels if item.pixels is not None else load_image(item.file or Path())
+        pixels = item_pixels(item)
     except DatasetError as error:
-        return item, error.message.removeprefix(f"{item.file}: ")
-    except FileNotFoundError:
-        return item, "named in the manifest, and not there"
-    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-    height, width = pixels.shape[:2]
-    file = item.file
-    light = (float(grey.mean()), float(grey.std()))
-    return item, Look(
-        item.key or item.source_id, item.split, label, item.subject, item.votes, file, pixel_hash(pixels), width, height, light[0], light[1]
-    )
+        return item, error.message.removeprefix(f"{item.file}: "), None
+    grey = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    height, width = grey.shape
+    shares = np.bincount(grey.ravel(), minlength=256) / grey.size
+    entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
+    edges = cv2.Laplacian(grey, cv2.CV_16S)
+    light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
+    return item, Look(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels

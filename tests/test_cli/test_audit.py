@@ -28,7 +28,7 @@ def test_a_failed_gate_exits_3_and_json_says_why(painted_dataset: Path) -> None:
     content = json.loads(result.stdout)
     assert content["passed"] is False
     assert content["pictures"] == 224
-    assert {finding["kind"] for finding in content["findings"]} == {"few"}
+    assert {finding["kind"] for finding in content["findings"]} >= {"few"}
 
 
 def test_what_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
