@@ -85,6 +85,7 @@ class Tracker:
         """Match detections to tracks and return the tracks seen now; the others live on for `lost_s` seconds."""
         sure = [face for face in faces if face.score >= self._sure]
         unsure = [face for face in faces if face.score < self._sure]
+        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
         for track in self._tracks:
             track.is_seen = False
         waiting, rest = self._assign(self._tracks, sure, time_s, least=0.1)
@@ -92,7 +93,6 @@ class Tracker:
         for face in rest:
             self._tracks.append(Tracked(self.next_id, face, Motion(face.box.astype(np.float64), time_s), time_s, time_s))
             self.next_id += 1
-        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
         return [track for track in self._tracks if track.is_seen]
 
     def coast(self, time_s: float) -> list[Tracked]:

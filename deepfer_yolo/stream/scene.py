@@ -18,10 +18,14 @@ from deepfer_yolo.stream.results import Result
 
 @dataclass(frozen=True, slots=True)
 class SceneRules:
-    """`detect_every` n-th picture is searched for faces; between them the tracks coast. `lost_s` is how long a track outlives its face."""
+    """`detect_every` n-th picture is searched for faces; between them the tracks coast. `lost_s` is how long a track outlives its face.
+
+    Detections of `sure_score` and more begin tracks; weaker ones only carry tracks on.
+    """
 
     detect_every: int = 1
     lost_s: float = 1.0
+    sure_score: float = 0.6
     smoothing: SmoothingRule = field(default_factory=SmoothingRule)
 
 
@@ -38,7 +42,7 @@ class Scene:
 
     def _restart(self, epoch: int) -> None:
         self.epoch = epoch
-        self._tracker = Tracker(lost_s=self._rules.lost_s, first_id=self._next_id)
+        self._tracker = Tracker(lost_s=self._rules.lost_s, sure_score=self._rules.sure_score, first_id=self._next_id)
         self._smoothers: dict[int, Smoother] = {}
         self._since_detection = 0
 

@@ -18,6 +18,9 @@ from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 from deepfer_yolo.stream.status import Summary
 
+UNSURE = 0.5
+"""Detections down to this share of the least score are still looked at, to carry on tracks that exist."""
+
 
 def run_stream(
     sources: Sequence[str],
@@ -38,7 +41,7 @@ def run_stream(
     opened = [open_sink(text, rules) for text in sinks if split_sink(text)[0] != "prometheus"]
     opened += [open_window(rules)] if config.show else []
     size, face_model = config.detect_size, find_face_model(config.face_model)
-    detectors = [open_detector(config.detector, face_model=face_model, size=size, min_score=config.min_score) for _ in addresses]
+    detectors = [open_detector(config.detector, face_model=face_model, size=size, min_score=UNSURE * config.min_score) for _ in addresses]
     pipeline = Pipeline(addresses, model, detectors, [SinkWorker(sink) for sink in opened], rules_of(config), on_tick)
     try:
         for server in servers:
@@ -54,4 +57,4 @@ def rules_of(config: StreamConfig) -> RunRules:
     read = ReadOptions(config.open_timeout, config.read_timeout, config.rtsp_transport, tuple(config.allow_host), config.input_options)
     feed = FeedRules(config.policy, config.max_age, config.retries, config.stall, config.frozen, config.max_frames, read)
     smoothing = SmoothingRule(config.smooth, config.margin, config.hold, config.min_confidence)
-    return RunRules(feed, SceneRules(config.detect_every, config.lost, smoothing), config.max_seconds, config.fail_fast)
+    return RunRules(feed, SceneRules(config.detect_every, config.lost, config.min_score, smoothing), config.max_seconds, config.fail_fast)

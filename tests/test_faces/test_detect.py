@@ -1,0 +1,101 @@
+"""Detectors on real pictures and on none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.data.images import load_image
+from deepfer_yolo.errors import ConfigError, ModelError
+from deepfer_yolo.faces.detect import HaarDetector, WholeDetector, YuNetDetector, find_face_model, find_faces, open_detector
+from deepfer_yolo.faces.track import overlap
+from deepfer_yolo.records import Image
+
+
+@pytest.fixture
+def yunet(shared_dir: Path) -> Path:
+    return shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
+
+
+@pytest.fixture
+def picture(shared_dir: Path) -> Image:
+    """Two people, 1280×720."""
+    return load_image(shared_dir / "media" / "zidane.jpg")
+
+
+@pytest.mark.parametrize("size", [320, 640])
+def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, picture: Image, size: int) -> None:
+    faces = find_faces(picture, YuNetDetector(yunet, size=size))
+    assert len(faces) == 2
+    assert faces[0].score >= faces[1].score > 0.6
+    for face in faces:
+        assert face.landmarks is not None
+        assert (face.landmarks > face.box[:2] - 5).all()
+        assert (face.landmarks < face.box[2:] + 5).all()
+        right_eye, left_eye, nose, *mouth = face.landmarks
+        assert right_eye[0] < left_eye[0]
+        assert max(right_eye[1], left_eye[1]) < nose[1] < max(point[1] for point in mouth)
+
+
+def test_sizes_give_the_same_boxes_in_the_pictures_own_pixels(yunet: Path, picture: Image) -> None:
+    coarse, fine = (YuNetDetector(yunet, size=size).detect(picture) for size in (320, 960))
+    for face in coarse:
+        assert max(overlap(face.box[None].astype(float), other.box[None].astype(float))[0, 0] for other in fine) > 0.75
+
+
+def test_one_detector_takes_pictures_of_any_size(yunet: Path, picture: Image) -> None:
+    detector = YuNetDetector(yunet)
+    assert len(detector.detect(picture)) == 2
+    assert detector.detect(np.zeros((7, 5, 3), np.uint8)) == []
+    assert len(detector.detect(picture[:, ::2])) >= 1
+    assert len(detector.detect(picture)) == 2
+
+
+def test_rgb_is_what_comes_in(yunet: Path, picture: Image) -> None:
+    right = YuNetDetector(yunet).detect(picture)
+    swapped = YuNetDetector(yunet).detect(np.ascontiguousarray(picture[:, :, ::-1]))
+    assert right[0].score != swapped[0].score if swapped else True
+
+
+def test_haar_finds_what_yunet_finds(yunet: Path, picture: Image) -> None:
+    sure = YuNetDetector(yunet).detect(picture)[0]
+    found = HaarDetector(size=640).detect(picture)
+    assert max(overlap(sure.box[None].astype(float), face.box[None].astype(float))[0, 0] for face in found) > 0.4
+    assert all(0 <= face.score <= 1 and face.landmarks is None for face in found)
+
+
+@pytest.mark.parametrize("detector", [HaarDetector(), WholeDetector()])
+def test_empty_pictures_do_not_break_a_detector(detector: HaarDetector | WholeDetector) -> None:
+    for shape in ((1, 1, 3), (30, 2000, 3), (480, 640, 3)):
+        assert isinstance(detector.detect(np.zeros(shape, np.uint8)), list)
+
+
+def test_the_file_is_found_by_flag_variable_and_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    assert find_face_model() is None
+    assert open_detector("auto").name == "haar"
+    pulled, named, flagged = (tmp_path / name for name in ("models/face_detection_yunet_2023mar.onnx", "named.onnx", "flagged.onnx"))
+    for path in (pulled, named, flagged):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    assert find_face_model() == pulled
+    monkeypatch.setenv("DEEPFER_FACE_MODEL", str(named))
+    assert find_face_model() == named
+    assert find_face_model(flagged) == flagged
+
+
+def test_missing_files_and_unknown_names_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    with pytest.raises(ModelError, match="YuNet"):
+        open_detector("yunet")
+    with pytest.raises(ModelError, match=r"none\.onnx"):
+        find_face_model(tmp_path / "none.onnx")
+    with pytest.raises(ConfigError, match="retina"):
+        open_detector("retina")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"junk\.onnx"):
+        YuNetDetector(tmp_path / "junk.onnx")

@@ -1,0 +1,121 @@
+"""Smoothing in seconds: the same story at every frame rate, and few flips."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.faces.smooth import UNCERTAIN, Smoother, SmoothingRule, frame_weight
+from deepfer_yolo.records import Event, Face
+
+RULE = SmoothingRule()
+
+
+def probs_of(label: str, sure: float = 0.7) -> np.ndarray:
+    probs = np.full(len(EMOTIONS), (1 - sure) / (len(EMOTIONS) - 1), np.float32)
+    probs[EMOTIONS.index(label)] = sure
+    return probs
+
+
+def noisy(label: str, random: np.random.RandomState) -> np.ndarray:
+    """Probabilities whose best label is right in two of three frames."""
+    said = label if random.rand() < 0.67 else EMOTIONS[random.randint(len(EMOTIONS))]
+    return probs_of(said, random.uniform(0.35, 0.85))
+
+
+def story(fps: float, rule: SmoothingRule = RULE) -> list[Event]:
+    """Happy for 3 s, sad for 3 s, surprise for 3 s."""
+    smoother = Smoother(1, EMOTIONS, rule)
+    events = []
+    for step in range(int(9 * fps)):
+        t = step / fps
+        _, event = smoother.add(probs_of(("happy", "sad", "surprise")[min(2, int(t // 3))]), 1.0, t)
+        events += [event] if event else []
+    last = smoother.end()
+    return [*events, last] if last else events
+
+
+@pytest.mark.parametrize("rule", [RULE, SmoothingRule(time_constant_s=1.2, hold_s=0.4)])
+def test_events_are_the_same_at_5_10_and_30_fps(rule: SmoothingRule) -> None:
+    told = {fps: story(fps, rule) for fps in (5, 10, 30)}
+    for events in told.values():
+        assert [event.label for event in events] == ["happy", "sad", "surprise"]
+        for one, reference in zip(events, told[30], strict=True):
+            assert one.start_s == pytest.approx(reference.start_s, abs=rule.time_constant_s / 2)
+            assert one.end_s == pytest.approx(reference.end_s, abs=rule.time_constant_s / 2)
+
+
+def test_a_change_is_dated_within_the_time_constant_of_the_truth() -> None:
+    happy, sad, _ = story(30)
+    assert 3.0 <= happy.end_s <= 3.0 + RULE.time_constant_s
+    assert sad.start_s == happy.end_s
+
+
+def test_flips_are_five_times_fewer_than_raw() -> None:
+    random = np.random.RandomState(0)
+    smoother = Smoother(1, EMOTIONS, RULE)
+    raw, steady = [], []
+    for step in range(30 * 60):
+        t = step / 30
+        probs = noisy(("neutral", "happy", "sad")[int(t // 10) % 3], random)
+        raw.append(EMOTIONS[int(probs.argmax())])
+        smoother.add(probs, 1.0, t)
+        steady.append(smoother.label)
+
+    def flips(labels: list[str]) -> int:
+        return sum(a != b for a, b in itertools.pairwise(labels))
+
+    assert flips(raw) > 200
+    assert flips(steady) <= flips(raw) / 5
+    right = [label == ("neutral", "happy", "sad")[int(step / 30 // 10) % 3] for step, label in enumerate(steady)]
+    assert np.mean(right) > 0.85
+
+
+def test_a_flash_shorter_than_the_hold_changes_nothing() -> None:
+    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.05, hold_s=0.5))
+    events = [smoother.add(probs_of("sad" if 1.0 <= step / 25 < 1.3 else "happy"), 1.0, step / 25)[1] for step in range(75)]
+    assert events == [None] * 75
+    assert smoother.label == "happy"
+
+
+def test_below_the_threshold_a_label_is_uncertain_and_gives_no_event() -> None:
+    smoother = Smoother(1, EMOTIONS, SmoothingRule(min_confidence=0.5))
+    for step in range(50):
+        smoother.add(probs_of("happy", 0.3), 1.0, step / 25)
+    assert smoother.label == UNCERTAIN
+    assert smoother.end() is None
+
+
+def test_frames_of_little_weight_say_little() -> None:
+    smoother = Smoother(1, EMOTIONS, RULE)
+    for step in range(25):
+        smoothed, _ = smoother.add(probs_of("sad"), 0.05, step / 25) if step % 2 else smoother.add(probs_of("happy"), 1.0, step / 25)
+    assert smoothed.label == "happy"
+    assert smoothed.probs[EMOTIONS.index("sad")] < 0.15
+
+
+def test_the_average_is_the_hand_computed_one() -> None:
+    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=1.0))
+    smoother.add(probs_of("happy", 0.9), 1.0, 0.0)
+    smoothed, _ = smoother.add(probs_of("sad", 0.9), 0.5, 1.0)
+    first, keep = 1 - np.exp(-0.04), np.exp(-1.0)
+    weights = np.array([first * keep, 0.5 * (1 - keep)])
+    wanted = (weights[0] * probs_of("happy", 0.9) + weights[1] * probs_of("sad", 0.9)) / weights.sum()
+    assert smoothed.probs == pytest.approx(wanted, abs=1e-5)
+
+
+def test_small_unsure_and_blurred_faces_weigh_less() -> None:
+    random = np.random.RandomState(1)
+    sharp = random.randint(0, 255, (64, 64, 3)).astype(np.uint8)
+    flat = np.full((64, 64, 3), 120, np.uint8)
+    big, small = (Face(np.array([0, 0, side, side], np.float32), 0.9) for side in (100, 16))
+    unsure = Face(big.box, 0.3)
+    full = frame_weight(big, sharp)
+    assert full > 0.85
+    assert frame_weight(small, sharp) == pytest.approx(full * 16 / 48)
+    assert frame_weight(unsure, sharp) == pytest.approx(full / 3)
+    assert frame_weight(big, flat) < full / 2
+    assert 0 < frame_weight(small, flat) <= 1
