@@ -144,11 +144,11 @@ def _evaluate(story: _Story) -> str:
     from deepfer_yolo.config import EvaluateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import run_evaluation
+    from deepfer_yolo.evaluate.runs import create_run
 
     settings = EvaluateConfig(split="test", threads=story.threads)
     classifier = open_classifier(Path(story.facts["checkpoint"]), threads=story.threads)
-    run = story.folder / "evaluate"
-    run.mkdir()
+    run = create_run("evaluate", "painted", settings, story.folder / "runs")
     metrics = run_evaluation(classifier, open_dataset(story.data), settings, run, lambda done, total: story.tick(done / total))
     story.facts["test"] = metrics
     low, high = metrics["intervals"]["top1"]
@@ -241,7 +241,7 @@ def _write_report(story: _Story) -> Path:
     rows = [next(row for row in dataset.rows("train")[index:] if row.label == label) for label in dataset.labels for index in (0, 700, 1400)]
     page.add_pictures([(image, [row.label]) for row, image in zip(rows, load_images(dataset, rows), strict=True)], "Painted training faces")
     page.add_figure(
-        plots.confusion_matrix(test["confusion_matrix"], dataset.labels), "Test split: rows are the true label", "Confusion matrix of the test split"
+        plots.confusion_matrix(test["confusion"], dataset.labels), "Test split: rows are the true label", "Confusion matrix of the test split"
     )
     page.add_pictures(_clip_pictures(story.folder / "annotated.mp4"), "Frames of the annotated video")
     return page.write(story.folder / "report.html")
