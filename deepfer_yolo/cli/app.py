@@ -14,9 +14,9 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
+    "Data": ("convert", "audit"),
     "Train": ("train",),
     "Measure": ("evaluate", "gate", "compare", "runs"),
-    "Data": ("convert", "audit"),
     "Models": ("export", "verify", "parity", "benchmark", "card", "predict", "models"),
     "Watch": ("stream", "serve"),
 }

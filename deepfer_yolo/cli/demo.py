@@ -22,7 +22,7 @@ N_TRAIN, N_VAL, N_TEST = 2100, 350, 700
 PRESET = "demo"
 FINE_TUNING_LR0 = 0.01
 """A trained start wants smaller steps than the preset's net from scratch."""
-CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE, CLIP_FPS = ("happy", "sad", "surprise", "angry"), 30, 192, 15
+CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE, CLIP_FPS = ("happy", "sad", "surprise", "angry"), 30, 256, 15
 
 
 @dataclass
