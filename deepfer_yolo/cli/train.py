@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, NameOption
+
+if TYPE_CHECKING:
+    from deepfer_yolo.config import TrainConfig
 
 _MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
 _SCRATCH = "from scratch for a bare name"
@@ -23,6 +26,12 @@ _THREADS = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_d
 _SEED = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
 _PRECISION = Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")]
 _FITNESS = Annotated[str | None, typer.Option(help="What picks best.pt: top1 or macro_f1.", show_default="top1")]
+_TEACHER = Annotated[str | None, typer.Option(help="A checkpoint whose answers are learned too (distillation).", show_default=False)]
+_EXCLUDE = Annotated[str | None, typer.Option(help="A quarantine list of `deepfer audit`: training pictures to leave out.", show_default=False)]
+_VOTES = Annotated[bool | None, typer.Option("--votes", help="Learn the votes of the manifest as soft labels.", show_default=False)]
+_FREEZE = Annotated[int | None, typer.Option(help="Keep the first N layers as they are.", show_default="0")]
+_PATIENCE = Annotated[int | None, typer.Option(help="Stop after N epochs without a better one; 0 never.", show_default="0")]
+_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Print recipe, size and estimated time, and train nothing.")]
 _RESUME = Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)]
 
 
@@ -40,6 +49,12 @@ def train(
     seed: _SEED = None,
     precision: _PRECISION = None,
     fitness: _FITNESS = None,
+    teacher: _TEACHER = None,
+    exclude: _EXCLUDE = None,
+    votes: _VOTES = None,
+    freeze: _FREEZE = None,
+    patience: _PATIENCE = None,
+    dry_run: _DRY_RUN = False,
     name: NameOption = None,
     resume: _RESUME = None,
     json_: JsonOption = False,
@@ -56,8 +71,10 @@ def train(
     flags = {
         "data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs, "imgsz": imgsz, "batch": batch,
         "lr0": lr0, "device": device, "threads": threads, "seed": seed, "precision": precision, "fitness": fitness,
+        "teacher": teacher, "exclude": exclude, "votes": votes, "freeze": freeze, "patience": patience,
     }  # fmt: skip
     if resume is not None:
+        flags["dry-run"] = dry_run or None
         given = [f"--{key}" for key, value in {**flags, "config": config, "name": name}.items() if value is not None]
         if given:
             shown = ", ".join(given).replace("--data", "DATASET")
@@ -66,6 +83,9 @@ def train(
     from deepfer_yolo.config import TrainConfig, resolve
     from deepfer_yolo.evaluate.runs import plain
 
+    if dry_run:
+        _print_plan(resolve(TrainConfig, config, flags), as_json=json_)
+        return
     console = stderr()
 
     def show(line: str) -> None:
@@ -87,6 +107,21 @@ def train(
     else:
         val = outcome.metrics["val"]
         print(f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}")
+
+
+def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
+    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.train.plan import plan
+    from deepfer_yolo.train.progress import clock
+
+    found = plan(recipe)
+    if as_json:
+        print_json(found)
+        return
+    print("".join(f"{key}: {value}\n" for key, value in found["recipe"].items() if value is not None))
+    print("\n".join(found["start"]))
+    print(f"{found['train']:,} train and {found['val']:,} val pictures: {', '.join(f'{k} {n:,}' for k, n in found['train_counts'].items())}")
+    print(f"{found['parameters']:,} parameters, {found['gflops']:.3f} GFLOP a picture, about {clock(found['estimated_s'])} of training")
 
 
 def _short(path: Path) -> Path:

@@ -38,7 +38,13 @@ class Draws:
         side = random.uniform(0.1, 0.33, (2, n)).astype(np.float32) * (uniform[8] < config.erasing)
         self.box = torch.from_numpy(np.stack([uniform[9] * (1 - side[0]), uniform[10] * (1 - side[1]), *side], 1))
         share = random.beta(config.mixup, config.mixup, n) if config.mixup else np.ones(n)
-        self.share = torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
+        share = np.maximum(share, 1 - share).astype(np.float32)
+        # CutMix pastes a square of up to half the area from the neighbour; such a picture is not mixed as well.
+        cut = np.sqrt(random.uniform(0.05, 0.5, n)).astype(np.float32) * (random.random(n) < config.cutmix)
+        corner = random.random((2, n), dtype=np.float32) * (1 - cut)
+        self.cut = torch.from_numpy(np.stack([*corner, cut, cut], 1).astype(np.float32))
+        self.share = torch.from_numpy(np.where(cut > 0, 1, share).astype(np.float32))
+        self.power = torch.from_numpy(np.exp((random.random(n, dtype=np.float32) * 2 - 1) * np.log1p(config.gamma)).astype(np.float32))
 
 
 def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) -> torch.Tensor:
@@ -52,20 +58,23 @@ def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) 
     gain, lift = (values[index].to(device).view(n, 1, 1, 1) for values in (draws.gain, draws.lift))
     mean = images.mean((1, 2, 3), keepdim=True)
     images = ((images - mean).mul_(gain).add_(mean + lift)).clamp_(0, 1)
-    return _erase(images, draws.box[index].to(device), mean)
+    power = draws.power[index].to(device)
+    if bool((power != 1).any()):
+        images = images.pow(power.view(n, 1, 1, 1))
+    return torch.where(_inside(draws.box[index].to(device), size), mean, images)
 
 
-def _erase(images: torch.Tensor, box: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
-    size = images.shape[-1]
-    place = (torch.arange(size, device=images.device) + 0.5) / size
+def _inside(box: torch.Tensor, size: int) -> torch.Tensor:
+    """Which pixels, (b, 1, size, size), lie in the boxes (b, 4) of x, y, width and height in shares of the side."""
+    place = (torch.arange(size, device=box.device) + 0.5) / size
     left, top, width, height = (column.view(-1, 1) for column in box.unbind(1))
     columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
-    return torch.where((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), fill, images)
+    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
 
 
-def soft_targets(labels: torch.Tensor, n_classes: int, smoothing: float) -> torch.Tensor:
-    """Target probabilities, float (b, C), for class indices (b,); `smoothing` is spread evenly over all classes."""
-    return functional.one_hot(labels, n_classes).float().mul_(1 - smoothing).add_(smoothing / n_classes)
+def soft_targets(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Target probabilities (b, C) with `smoothing` of each taken away and spread evenly over all classes."""
+    return targets * (1 - smoothing) + smoothing / targets.shape[1]
 
 
 def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +83,15 @@ def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tup
         return images, targets
     share = share.to(images.device)
     return torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1)), torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+
+
+def cut_mix(images: torch.Tensor, targets: torch.Tensor, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """CutMix (Yun et al., 2019): the pixels inside each `box` (b, 4) come from the neighbour, and as large a share of the target."""
+    if len(images) < 2 or not bool((box[:, 2] > 0).any()):
+        return images, targets
+    inside = _inside(box.to(images.device), images.shape[-1])
+    kept = 1 - inside.float().mean((1, 2, 3)).view(-1, 1)
+    return torch.where(inside, images.roll(1, 0), images), torch.lerp(targets.roll(1, 0), targets, kept)
 
 
 def warm_up_ratio(steps: int) -> float:

@@ -17,18 +17,22 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_input, to_inputs
-from deepfer_yolo.train.augment import Draws, augment, mix, soft_targets
+from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
+from deepfer_yolo.train.losses import class_weights
 
 _SHUFFLE_STREAM = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
-    """One split, decoded. `pixels` is uint8 (n, c, h, w), c 1 for grey; `labels` int64 (n,); `paths` names each picture."""
+    """One split, decoded. `pixels` is uint8 (n, c, h, w), c 1 for grey; `labels` int64 (n,); `paths` names each picture;
+    `soft`, where there are votes, is float (n, C) and sums to 1.
+    """
 
     pixels: torch.Tensor
     labels: torch.Tensor
     paths: tuple[str, ...]
+    soft: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,8 +74,10 @@ class EpochSampler:
     Batches are as equal as can be, so that no epoch ends in a batch of one, and every rank has the same number of them.
     """
 
-    def __init__(self, n: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, n: int, batch: int, seed: int, rank: int = 0, world: int = 1, weights: torch.Tensor | None = None) -> None:
         self.n, self.batch, self.seed, self.rank, self.world = n, batch, seed, rank, world
+        self.chance = None if weights is None else weights.double().numpy() / weights.double().sum().item()
+        """The chance (n,) of each picture to be drawn, with replacement; None draws each once."""
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -88,7 +94,8 @@ class EpochSampler:
 
     def batches(self) -> list[torch.Tensor]:
         """Index tensors of this rank's batches."""
-        order = np.random.Generator(np.random.PCG64([self.seed, self.epoch, _SHUFFLE_STREAM])).permutation(self.n)
+        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch, _SHUFFLE_STREAM]))
+        order = random.permutation(self.n) if self.chance is None else random.choice(self.n, self.n, p=self.chance)
         return [torch.from_numpy(part) for part in np.array_split(order[self.rank :: self.world], self.n_batches)]
 
 
@@ -100,13 +107,19 @@ class TrainLoader:
 
     def __init__(self, faces: Faces, config: TrainConfig, n_classes: int, device: torch.device, *, rank: int = 0, world: int = 1) -> None:
         self.dataset = faces
-        self.config, self.n_classes, self.device = config, n_classes, device
+        self.config, self.device = config, device
         self.batch_size = config.batch
-        self.sampler = EpochSampler(len(faces), config.batch, config.seed, rank, world)
+        weights = None
+        if config.sampling != "natural":
+            counts = torch.bincount(faces.labels, minlength=n_classes).clamp_min(1)
+            weights = class_weights(config.sampling, counts)[faces.labels]
+        self.sampler = EpochSampler(len(faces), config.batch, config.seed, rank, world, weights)
         self.skip = 0
         """Batches of the next epoch that a resumed run has made already."""
         self._pixels = faces.pixels.to(device)
         self._labels = faces.labels.to(device)
+        hard = torch.nn.functional.one_hot(faces.labels, n_classes).float()
+        self._targets = soft_targets(hard if faces.soft is None else faces.soft, config.label_smoothing).to(device)
 
     def __len__(self) -> int:
         return self.sampler.n_batches
@@ -127,10 +140,10 @@ class TrainLoader:
     def batch(self, index: torch.Tensor, draws: Draws, size: int) -> dict[str, torch.Tensor]:
         """One training batch of the pictures at `index`."""
         where = index.to(self.device)
-        labels = self._labels[where]
         images = augment(self._pixels[where], draws, index, size)
-        images, targets = mix(images, soft_targets(labels, self.n_classes, self.config.label_smoothing), draws.share[index])
-        return {"img": _three_channels(images), "cls": labels, "target": targets}
+        images, targets = mix(images, self._targets[where], draws.share[index])
+        images, targets = cut_mix(images, targets, draws.cut[index])
+        return {"img": _three_channels(images), "cls": self._labels[where], "target": targets}
 
 
 class ValLoader:

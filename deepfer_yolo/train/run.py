@@ -16,17 +16,18 @@ import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo import __version__
 from deepfer_yolo.config import TrainConfig, read_yaml
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
+from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.files import sha256_of
-from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
+from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
 from deepfer_yolo.train.device import check_device, use_bf16
-from deepfer_yolo.train.loader import Faces, read_train, read_val
 from deepfer_yolo.train.measure import calibrate, logits_of, score
+from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
-from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.splits import open_for_training, read_splits
+from deepfer_yolo.train.start import open_teacher, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
 
 LOG, LOCK = "log.txt", ".lock"
@@ -59,10 +60,10 @@ def train(
     """
     if config.data is None:
         raise ConfigError("no data set was named", "deepfer train DATASET")
-    config = config.model_copy(update={"data": str(Path(config.data).resolve())})
+    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
+    config = config.model_copy(update=paths)
     check_device(config.device)
-    dataset = open_dataset(Path(str(config.data)))
-    check_splits(dataset)
+    dataset = open_for_training(config)
     notes: list[str] = []
     torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
@@ -87,8 +88,7 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
     config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
     check_device(config.device)
     with lock(folder):
-        dataset = open_dataset(Path(str(config.data)))
-        check_splits(dataset)
+        dataset = open_for_training(config)
         state = newest_state(folder / "weights")
         if state is not None and state["fingerprint"] != dataset.fingerprint:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
@@ -105,9 +105,10 @@ def _run(
     config: TrainConfig, dataset: Dataset, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool], state: dict[str, Any] | None
 ) -> Outcome | Stopped:
     began = time.perf_counter()
-    train_split, val_split, spec = read_splits(dataset, config.imgsz)
+    teacher = open_teacher(config, dataset.labels)
+    train_split, val_split, spec = read_splits(dataset, config)
     bf16 = use_bf16(config)
-    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint)
+    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, teacher)
     trainer = FaceTrainer(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
@@ -116,6 +117,7 @@ def _run(
     )
     progress = Progress(log)
     progress.attach(trainer)
+    trainer.add_callback("on_train_start", lambda running: save_augmented(running.train_loader, folder))
     try:
         trainer.train()
     except Interrupted:
@@ -161,34 +163,10 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
         producer={"deepfer": __version__, "ultralytics": metadata.version("ultralytics"), "torch": metadata.version("torch")},
     )
     write_sidecar(card, trainer.best)
+    save_curves(job.folder)
     write_metrics(job.folder, figures)
     drop_states(trainer.wdir)
     return figures
-
-
-def read_splits(dataset: Dataset, size: int) -> tuple[Faces, Faces, InputSpec]:
-    """The training and validation split, decoded, and what the model will be fed. Raises DatasetError for a picture that is broken."""
-    index = {label: number for number, label in enumerate(dataset.labels)}
-
-    def parts(split: str) -> tuple[Iterator[Any], list[int], list[str]]:
-        rows = dataset.rows(split)
-        return load_images(dataset, rows), [index[row.label] for row in rows], [row.path for row in rows]
-
-    faces, spec = read_train(*parts("train"), size)
-    return faces, read_val(*parts("val"), spec), spec
-
-
-def check_splits(dataset: Dataset) -> None:
-    """Raise TrainingError where there is no val split, or a class that val has was never seen in train."""
-    if "val" not in dataset.splits:
-        raise TrainingError(
-            f"{dataset.root} has no val split: without one, nothing says which epoch is best",
-            "convert the source again with a val part; the test split is never used for choosing",
-        )
-    dataset.rows("train")
-    absent = [label for label, n in dataset.counts("train").items() if n == 0]
-    if absent:
-        raise TrainingError(f"{dataset.root} has no training picture of: {', '.join(absent)}", "add some, or convert without these classes")
 
 
 @contextmanager

@@ -39,6 +39,17 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
     return model
 
 
+def open_teacher(config: TrainConfig, labels: tuple[str, ...]) -> ClassificationModel | None:
+    """The network whose answers are learned as well, frozen; None without one. Raises ConfigError where its labels are others."""
+    if config.teacher is None:
+        return None
+    teacher = load_checkpoint(Path(config.teacher))
+    names = tuple(str(teacher.names[index]) for index in range(len(teacher.names)))
+    if names != labels:
+        raise ConfigError(f"the teacher {config.teacher} knows {', '.join(names)}, not {', '.join(labels)}", "use a teacher of the same labels")
+    return teacher.requires_grad_(False)
+
+
 def _own_yaml(spec: str) -> str:
     """The path of one of our model yamls for its bare name; anything else unchanged."""
     try:

@@ -21,7 +21,7 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.augment import ema_decay
 from deepfer_yolo.train.checkpoint import save_state
 from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
-from deepfer_yolo.train.losses import soft_cross_entropy
+from deepfer_yolo.train.losses import distillation, make_loss
 from deepfer_yolo.train.validator import FaceValidator
 from deepfer_yolo.yolo import ClassificationModel, ClassificationTrainer, strip_optimizer
 
@@ -40,6 +40,7 @@ class Job:
     bf16: bool = False
     state: dict[str, Any] | None = None
     fingerprint: str = ""
+    teacher: ClassificationModel | None = None
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on later)
@@ -53,6 +54,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.job = job
         self.should_stop = should_stop
         self.stopping = False
+        self.soft_loss = make_loss(job.config, torch.bincount(job.train.labels, minlength=len(job.labels)).clamp_min(1))
         super().__init__(overrides=stock_arguments(job))
         self.add_callback("on_pretrain_routine_end", FaceTrainer._prepare)
         self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
@@ -97,6 +99,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
         torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
         self.model.loss = self._loss
+        if self.job.teacher is not None:
+            self.job.teacher.to(self.device, memory_format=torch.channels_last).eval()
         steps, epochs = len(self.train_loader), self.job.config.ema_epochs
         self.ema.decay = lambda done: ema_decay(steps, epochs, done)
 
@@ -106,7 +110,13 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def _loss(self, batch: dict[str, torch.Tensor], preds: Any = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with self._autocast():
             logits = self.model.predict(batch["img"]) if preds is None else preds
-        loss = soft_cross_entropy(logits.float(), batch["target"])
+        loss = self.soft_loss(logits.float(), batch["target"])
+        if self.job.teacher is not None:
+            with torch.no_grad(), self._autocast():
+                wanted = self.job.teacher(batch["img"])[1]
+            config = self.job.config
+            apart = distillation(logits.float(), wanted.float(), config.teacher_temperature)
+            loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
         return loss, {"loss": loss.detach()}
 
     def _begin_epoch(self) -> None:
@@ -218,7 +228,8 @@ def stock_arguments(job: Job) -> dict[str, Any]:
         "warmup_momentum": config.momentum,
         "warmup_bias_lr": 0.0,
         "dropout": config.dropout,
-        "patience": 0,
+        "patience": config.patience,
+        "freeze": config.freeze or None,
         "close_mosaic": 0,
         "amp": False,
         "plots": False,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.train.augment import Draws, augment, ema_decay, mix, soft_targets
+from deepfer_yolo.train.augment import Draws, augment, cut_mix, ema_decay, mix, soft_targets
 
 KEYS = ("fliplr", "degrees", "translate", "scale", "shear", "brightness", "contrast", "erasing", "mixup")
 STILL = dict.fromkeys(KEYS, 0.0)
@@ -86,7 +86,7 @@ def test_what_happens_to_a_picture_depends_on_seed_epoch_and_index_alone() -> No
 
 
 def test_soft_targets_by_hand() -> None:
-    assert torch.allclose(soft_targets(torch.tensor([1]), 4, 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
+    assert torch.allclose(soft_targets(torch.eye(4)[1:2], 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
 
 
 def test_mixup_by_hand() -> None:
@@ -95,6 +95,32 @@ def test_mixup_by_hand() -> None:
     mixed, soft = mix(images, targets, torch.tensor([0.75, 0.6]))
     assert torch.allclose(mixed.flatten(), torch.tensor([0.25, 0.6]))
     assert torch.allclose(soft, torch.tensor([[0.75, 0.25], [0.4, 0.6]]))
+
+
+def test_cutmix_takes_pixels_and_as_large_a_share_of_the_target_from_the_neighbour() -> None:
+    images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+    box = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    cut, targets = cut_mix(images, torch.eye(2), box)
+    assert float(cut[0].sum()) == 16
+    assert torch.allclose(cut[0, 0, :4, :4], torch.ones(4, 4))
+    assert torch.allclose(cut[1], images[1])
+    assert torch.allclose(targets, torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
+
+
+def test_a_picture_is_cut_or_mixed_and_never_both() -> None:
+    draws = Draws(TrainConfig(mixup=0.4, cutmix=0.5), 2000, 0)
+    cut = draws.cut[:, 2] > 0
+    assert 0.45 < float(cut.float().mean()) < 0.55
+    assert bool((draws.share[cut] == 1).all())
+    assert float(draws.cut[:, 2].max()) ** 2 <= 0.5
+
+
+def test_gamma_keeps_black_and_white_and_moves_what_lies_between() -> None:
+    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).repeat(8, 1, 3, 1)
+    bent = run({"gamma": 1.0}, pixels)
+    assert torch.allclose(bent[:, 0, 1, 0], torch.zeros(8), atol=1e-6)
+    assert torch.allclose(bent[:, 0, 1, 2], torch.ones(8), atol=1e-6)
+    assert 0.25 < float(bent[:, 0, 1, 1].min()) < 0.5 < float(bent[:, 0, 1, 1].max()) < 0.75
 
 
 def test_the_moving_average_starts_short_and_reaches_its_memory() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,27 @@ def test_a_resumed_epoch_leaves_out_the_batches_that_were_made() -> None:
     assert len(rest) == 1
     assert torch.equal(rest[0]["img"], whole[2]["img"])
     assert len(list(loader)) == 3
+
+
+def test_balanced_sampling_draws_rare_classes_as_often_as_frequent_ones() -> None:
+    labels = [0] * 900 + [1] * 100
+    kept, _ = read_train(faces(1000, 32), labels, [""] * 1000, 32)
+    shares = {}
+    for sampling in ("natural", "sqrt", "balanced"):
+        loader = TrainLoader(kept, TrainConfig(imgsz=32, sampling=sampling), 2, torch.device("cpu"))  # type: ignore[arg-type]
+        drawn = torch.cat(loader.sampler.batches())
+        shares[sampling] = float(kept.labels[drawn].float().mean())
+    assert shares["natural"] == pytest.approx(0.1)
+    assert shares["sqrt"] == pytest.approx(0.25, abs=0.05)
+    assert shares["balanced"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_votes_become_the_targets() -> None:
+    kept, _ = read_train(faces(4, 32), [0, 1, 2, 0], [""] * 4, 32)
+    soft = torch.tensor([[0.5, 0.5, 0.0]]).repeat(4, 1)
+    config = TrainConfig(imgsz=32, batch=4, mixup=0.0, label_smoothing=0.0)
+    batch = next(iter(TrainLoader(replace(kept, soft=soft), config, 3, torch.device("cpu"))))
+    assert torch.equal(batch["target"], soft)
 
 
 def test_resolution_grows_during_the_run() -> None:

@@ -1,0 +1,76 @@
+"""From a data set folder to the two decoded splits that a training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
+from deepfer_yolo.data.ferplus import parse_votes
+from deepfer_yolo.data.manifest import Row
+from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
+from deepfer_yolo.errors import DatasetError, TrainingError
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.loader import Faces, read_train, read_val
+
+
+def open_for_training(config: TrainConfig) -> Dataset:
+    """The data set that `config` names, without the training pictures that `exclude` lists; validation is never thinned.
+
+    Raises DatasetError for a folder or list that cannot be used, and TrainingError where there is no val split or a class of it was never
+    seen in train.
+    """
+    dataset = open_dataset(Path(str(config.data)))
+    if "val" not in dataset.splits:
+        raise TrainingError(
+            f"{dataset.root} has no val split: without one, nothing says which epoch is best",
+            "convert the source again with a val part; the test split is never used for choosing",
+        )
+    if config.exclude is not None:
+        listed = read_quarantine(Path(config.exclude))
+        refuse_strangers(Path(config.exclude), listed, {row.path for row in dataset.all_rows})
+        kept = tuple(row for row in dataset.all_rows if row.split != "train" or row.path not in listed)
+        dataset = replace(dataset, all_rows=kept)
+    dataset.rows("train")
+    absent = [label for label, n in dataset.counts("train").items() if n == 0]
+    if absent:
+        raise TrainingError(f"{dataset.root} has no training picture of: {', '.join(absent)}", "add some, or convert without these classes")
+    return dataset
+
+
+def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, InputSpec]:
+    """The training and validation split, decoded, and what the model will be fed. Raises DatasetError for a picture that is broken."""
+    index = {label: number for number, label in enumerate(dataset.labels)}
+    train_rows, val_rows = dataset.rows("train"), dataset.rows("val")
+    labels, paths = [index[row.label] for row in train_rows], [row.path for row in train_rows]
+    faces, spec = read_train(load_images(dataset, train_rows), labels, paths, config.imgsz)
+    if config.votes:
+        faces = replace(faces, soft=soft_labels(train_rows, dataset))
+    val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
+    return faces, read_val(load_images(dataset, val_rows), val_labels, val_paths, spec), spec
+
+
+def soft_labels(rows: Sequence[Row], dataset: Dataset) -> torch.Tensor:
+    """Shares (n, C) of each picture's votes for the data set's labels; the label itself where nobody voted for any of them.
+
+    Raises DatasetError where no picture has votes.
+    """
+    index = {label: number for number, label in enumerate(dataset.labels)}
+    shares = torch.zeros(len(rows), len(index))
+    voted = 0
+    for share, row in zip(shares, rows, strict=True):
+        votes = {label: count for label, count in parse_votes(row.votes).items() if label in index} if row.votes else {}
+        for label, count in votes.items():
+            share[index[label]] = count
+        if votes and sum(votes.values()):
+            voted += 1
+            share.div_(share.sum())
+        else:
+            share[index[row.label]] = 1
+    if not voted:
+        raise DatasetError(f"{dataset.root} has no votes in its manifest", "convert it with votes (deepfer convert --help), or leave votes off")
+    return shares

@@ -1,0 +1,57 @@
+"""Losses against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.train.losses import class_weights, distillation, make_loss
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+TARGETS = torch.eye(3)[:2]
+EQUAL = torch.tensor([10, 10, 10])
+
+
+def test_cross_entropy_is_the_libraries_own_for_hard_targets() -> None:
+    wanted = functional.cross_entropy(LOGITS, torch.tensor([0, 1]))
+    assert float(make_loss(TrainConfig(), EQUAL)(LOGITS, TARGETS)) == pytest.approx(float(wanted))
+
+
+def test_soft_targets_are_weighted_by_their_share() -> None:
+    soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    wanted = functional.cross_entropy(LOGITS, soft)
+    assert float(make_loss(TrainConfig(), EQUAL)(LOGITS, soft)) == pytest.approx(float(wanted))
+
+
+def test_focal_loss_without_focus_is_cross_entropy_and_with_it_forgives_what_is_sure() -> None:
+    plain = make_loss(TrainConfig(), EQUAL)
+    assert float(make_loss(TrainConfig(loss="focal", focal_gamma=0), EQUAL)(LOGITS, TARGETS)) == pytest.approx(float(plain(LOGITS, TARGETS)))
+    one = torch.tensor([[0.0, 0.0]])
+    assert float(make_loss(TrainConfig(loss="focal", focal_gamma=2), torch.tensor([1, 1]))(one, torch.tensor([[1.0, 0.0]]))) == pytest.approx(
+        0.25 * math.log(2)
+    )
+
+
+def test_logit_adjustment_at_equal_logits_asks_for_the_prior() -> None:
+    loss = make_loss(TrainConfig(loss="logit_adjust"), torch.tensor([90, 10]))
+    assert float(loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))) == pytest.approx(-math.log(0.1), rel=1e-5)
+
+
+def test_class_weights_average_to_one_over_the_pictures() -> None:
+    counts = torch.tensor([90, 10])
+    assert class_weights("none", counts).tolist() == [1.0, 1.0]
+    balanced = class_weights("balanced", counts)
+    assert balanced.tolist() == pytest.approx([1 / 1.8, 5.0])
+    root = class_weights("sqrt", counts)
+    assert float(root[1] / root[0]) == pytest.approx(3.0)
+    assert float((root * counts).sum() / 100) == pytest.approx(1.0)
+
+
+def test_distillation_is_nothing_from_an_equal_teacher_and_grows_with_the_distance() -> None:
+    assert float(distillation(LOGITS, LOGITS, 2.0)) == pytest.approx(0.0, abs=1e-6)
+    near, far = LOGITS + torch.tensor([0.1, 0, 0]), LOGITS + torch.tensor([2.0, 0, 0])
+    assert 0 < float(distillation(near, LOGITS, 2.0)) < float(distillation(far, LOGITS, 2.0))
