@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -101,9 +102,10 @@ def test_every_preset_loads_and_gives_a_reason_a_line(path: Path) -> None:
     assert resolved.model_dump(include=set(content), mode="json") == {
         key: section.model_validate({key: value}).model_dump(mode="json")[key] for key, value in content.items()
     }
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = ["", *path.read_text(encoding="utf-8").splitlines()]
+    for above, line in itertools.pairwise(lines):
         if re.match(r"^\w+:", line):
-            assert "#" in line, f"{path}: '{line}' gives no reason"
+            assert "#" in line or above.startswith("#"), f"{path}: '{line}' gives no reason, neither on its line nor above"
 
 
 def test_public_names_all_load() -> None:
@@ -113,6 +115,15 @@ def test_public_names_all_load() -> None:
         assert getattr(deepfer_yolo, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = deepfer_yolo.nonsense
+
+
+def as_shown(default: object) -> str:
+    """A default value as the help writes it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default).lower()
 
 
 def test_shown_defaults_are_the_defaults_of_the_configuration() -> None:
@@ -127,7 +138,7 @@ def test_shown_defaults_are_the_defaults_of_the_configuration() -> None:
             if key not in section.model_fields or not isinstance(shown, str):
                 continue
             default = section.model_fields[key].default
-            if default is not None and str(default).lower() not in shown.lower():
+            if default not in (None, (), "auto") and as_shown(default) not in shown.lower():
                 wrong.append(f"{name} --{key}: help shows {shown!r}, the default is {default!r}")
     assert not wrong, "\n".join(wrong)
 

@@ -9,17 +9,17 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, DatasetArgument, JsonOption, ModelOption, NameOption
 
 _SPLIT = Annotated[str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")]
-_CLEAN = Annotated[bool | None, typer.Option("--clean", help="Also without the pictures that have a copy in train.", show_default="false")]
+_CLEAN = Annotated[bool | None, typer.Option("--clean", help="Also without the pictures that have a copy in train.", show_default="off")]
 _TTA = Annotated[str | None, typer.Option(help="Average over views: none, flip (2 views) or ten (10 crops).", show_default="none")]
 _BY = Annotated[list[str] | None, typer.Option(help="A table by this column of the manifest; may be repeated.", show_default=False)]
 _ROBUSTNESS = Annotated[
-    bool | None, typer.Option("--robustness", help="Also under shifted crops, blur, JPEG, light, noise, low resolution.", show_default="false")
+    bool | None, typer.Option("--robustness", help="Also under shifted crops, blur, JPEG, light, noise, low resolution.", show_default="off")
 ]
 _LABELS = Annotated[
     str | None,
     typer.Option(help="Where model and data set know other labels: same (refuse) or intersect (score the common ones).", show_default="same"),
 ]
-_PLOTS = Annotated[bool | None, typer.Option("--save-plots", help="Write the figures as PNG files too.", show_default="false")]
+_PLOTS = Annotated[bool | None, typer.Option("--save-plots", help="Write the figures as PNG files too.", show_default="off")]
 _PICTURES = Annotated[int | None, typer.Option(help="How many mistakes the report shows.", show_default="24")]
 _BATCH = Annotated[int | None, typer.Option(help="Pictures in one run of the model.", show_default="64")]
 _WORKERS = Annotated[int | None, typer.Option(help="Threads that decode pictures.", show_default="2")]

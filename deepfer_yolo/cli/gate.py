@@ -20,7 +20,7 @@ _PROMOTE = Annotated[
 _SPLIT = Annotated[str | None, typer.Option(help="Which part of the data set decides: train, val or test.", show_default="test")]
 _MARGIN = Annotated[float | None, typer.Option(help="How much worse top-1 may be, as a share: 0.02 is two points.", show_default="0.02")]
 _SUPERIORITY = Annotated[
-    bool | None, typer.Option("--superiority/--no-superiority", help="Demand that the challenger is shown to be better.", show_default="false")
+    bool | None, typer.Option("--superiority/--no-superiority", help="Demand that the challenger is shown to be better.", show_default="off")
 ]
 _PROTECTED = Annotated[Path | None, typer.Option(help="A file of picture paths, one a line, that must not become wrong.", show_default=False)]
 _LABELS = Annotated[str | None, typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same")]
