@@ -18,8 +18,8 @@ from deepfer_yolo.stream.sources import Grab, Reader, ReadOptions, open_reader
 
 HEALTHY_S = 10.0
 """A connection that lasted this long forgets the failures before it."""
-FIRST_ATTEMPTS = 5
-"""How often a live source is tried that has never given a picture, where `retries` is not set."""
+FIRST_RETRIES = 4
+"""How often a live source is tried again that has never given a picture, where `retries` is not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Feed:
     def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
         if not self.address.is_live or failure.reason == "forbidden":
             return False
-        limit = self._rules.retries if self._rules.retries is not None else (None if self.has_frames else FIRST_ATTEMPTS)
+        limit = self._rules.retries if self._rules.retries is not None else (None if self.has_frames else FIRST_RETRIES)
         return limit is None or attempts <= limit
 
     def _read_once(self, reader: Reader) -> None:
