@@ -96,7 +96,10 @@ class _Unpacking:
         for depth, part in enumerate(path.parts):
             inside = PurePosixPath(*path.parts[: depth + 1])
             if inside not in self.renamed:
-                self.renamed[inside] = unique_name(safe_name(part), self.taken.setdefault(target, set()))
+                stem, suffix = inside.stem, inside.suffix
+                if safe_name(f"x{suffix}") != f"x{suffix}":
+                    stem, suffix = part, ""
+                self.renamed[inside] = unique_name(stem, self.taken.setdefault(target, set()), suffix)
             target = target / self.renamed[inside]
         return target
 

@@ -64,7 +64,8 @@ def copies(seen: Inspection, config: AuditConfig) -> list[Finding]:
     first = [same[0] for same in by_hash.values()]
     thumbs = np.array([look.thumb for look in first], np.uint8).reshape(-1, SIDE, SIDE)
     pairs = near_pairs(thumbs, config.near_radius, config.near_correlation)
-    across = [first[i].split != first[j].split for i, j in pairs]
+    splits = [{look.split for look in same} for same in by_hash.values()]
+    across = [len(splits[i] | splits[j]) > 1 for i, j in pairs]
     joined = _joined(first, pairs)
     whole = _with_copies(joined, by_hash)
     if joined:

@@ -133,7 +133,7 @@ def _assign(writing: _Writing, items: Iterator[Item]) -> Iterator[tuple[Item, st
         if folder not in writing.names:
             writing.names[folder] = set()
             (writing.folder / folder).mkdir(parents=True)
-        yield labelled, split, labelled.label, f"{folder}/{unique_name(item.name, writing.names[folder])}.png"
+        yield labelled, split, labelled.label, f"{folder}/{unique_name(item.name, writing.names[folder], '.png')}"
 
 
 def _write(writing: _Writing, item: Item, split: str, label: str, path: str) -> tuple[Row | None, Any]:

@@ -43,11 +43,19 @@ def fingerprint(rows: Iterable[Row]) -> str:
 
 def write_manifest(rows: Sequence[Row], folder: Path) -> None:
     """Write `manifest.csv` into `folder`, rows in the order given."""
+    lines = ((r.path, r.split, r.label, r.source_id, r.subject, r.sha256, r.votes) for r in rows)
+    write_atomic(folder / MANIFEST, csv_bytes(COLUMNS, lines))
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A csv that holds any file name: UTF-8, with the bytes of names that are not."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((r.path, r.split, r.label, r.source_id, r.subject, r.sha256, r.votes) for r in rows)
-    write_atomic(folder / MANIFEST, text.getvalue().encode("utf-8", "surrogateescape"))
+    plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:
+        # Python 3.11 quotes a carriage return only where it is part of the line's end, and its reader then breaks the row there.
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_manifest(folder: Path) -> list[Row]:

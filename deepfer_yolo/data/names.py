@@ -18,12 +18,12 @@ def safe_name(wish: str) -> str:
     return name
 
 
-def unique_name(wish: str, taken: set[str]) -> str:
-    """A safe name that differs from all `taken` by more than case, and is added to them."""
+def unique_name(wish: str, taken: set[str], suffix: str = "") -> str:
+    """A safe name with `suffix` that differs from all `taken` by more than case, and is added to them."""
     stem = safe_name(wish)
-    name, number = stem, 1
+    name, number = stem + suffix, 1
     while name.casefold() in taken:
         number += 1
-        name = f"{stem}-{number}"
+        name = f"{stem}-{number}{suffix}"
     taken.add(name.casefold())
     return name

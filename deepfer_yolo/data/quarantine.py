@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from deepfer_yolo.data.manifest import csv_bytes
 from deepfer_yolo.data.problems import printable
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import write_atomic
@@ -16,12 +16,8 @@ COLUMNS = ("picture", "finding", "why")
 
 def write_quarantine(file: Path, entries: Iterable[tuple[str, str, str]]) -> int:
     """Write (picture, finding, why) lines to a csv; pictures are named as the manifest or the source names them. Returns their number."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     lines = list(entries)
-    writer.writerows(lines)
-    write_atomic(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomic(file, csv_bytes(COLUMNS, lines))
     return len(lines)
 
 

@@ -35,7 +35,10 @@ def read(reading: Reading) -> Iterator[Item]:
     if not folders:
         raise DatasetError(f"{root} holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture")
     for position, (split, folder) in enumerate(folders):
-        files = [path for path in walk_files(folder, reading.problems) if path.suffix.lower() in SUFFIXES]
+        everything = list(walk_files(folder, reading.problems))
+        files = [path for path in everything if path.suffix.lower() in SUFFIXES]
+        if len(files) < len(everything):
+            reading.left_out["files that are no pictures by their name"] += len(everything) - len(files)
         if not files:
             reading.problems.add(str(folder), "empty class folder")
         for done, path in enumerate(files):
