@@ -257,11 +257,11 @@ class StreamConfig(Config):
     smooth: float = Field(0.6, gt=0, le=60)
     hold: float = Field(0.25, ge=0, le=60)
     margin: float = Field(0.08, ge=0, le=1)
-    min_confidence: float = Field(0.35, ge=0, le=1)
+    min_confidence: float = Field(0.4, ge=0, le=1)
     anonymise: bool = False
     show: bool = False
     overwrite: bool = False
-    min_score: float = Field(0.6, ge=0, le=1)
+    min_score: float = Field(0.7, ge=0, le=1)
     allow_host: tuple[str, ...] = ()
     input_options: dict[str, str] = {}
     max_bytes: int = Field(100_000_000, ge=1000)

@@ -149,7 +149,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is larger than {MAX_CHECKPOINT_BYTES // 1_000_000} MB", "no face classifier needs that much")
     try:
         checkpoint, _ = torch_safe_load(path, safe_only=True)
-    except OSError:
+    except (PermissionError, FileNotFoundError):
         raise
     except Exception as error:  # a damaged or hostile archive can fail anywhere inside the unpickler
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def export(
     model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it.", show_default=False)],
-    file_format: Annotated[str | None, typer.Option("--format", help="onnx or openvino.", show_default="onnx")] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help="onnx, openvino, engine, ncnn or torchscript.", show_default="onnx")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp32")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
@@ -25,6 +25,10 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="17")] = None,
     calibration: Annotated[int | None, typer.Option(help="Training pictures that calibrate int8.", show_default="512")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)] = None,
+    version_compatible: Annotated[
+        bool | None, typer.Option("--version-compatible", help="A TensorRT engine for all versions of one major number.")
+    ] = None,
+    triton: Annotated[Path | None, typer.Option(help="Write a Triton model repository here too.", show_default=False)] = None,
     config: ConfigOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -47,19 +51,28 @@ def export(
         "batch": batch,
         "opset": opset,
         "calibration": calibration,
+        "version_compatible": version_compatible,
     }
     settings = resolve(ExportConfig, config, flags)
+    from deepfer_yolo.export.formats import FORMATS
     from deepfer_yolo.export.job import export_model
+    from deepfer_yolo.export.triton import check_triton, write_triton
 
+    if triton is not None:
+        check_triton(FORMATS[settings.format].suffix)
     if data is None:
         stderr().print("no --data: parity is proven on painted faces only")
     result = export_model(model, settings, out=out, data=data, overwrite=overwrite, sha256=sha256, on_attempt=_say)
+    served = None if triton is None else write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
     if as_json:
-        attempts = [{"name": a.name, "n_bytes": a.n_bytes, "failures": list(a.parity.failures)} for a in result.attempts]
-        card = result.card.model_dump(mode="json", exclude={"golden"})
-        print_json({"path": str(result.path), "n_bytes": result.n_bytes, "card": card, "parity": result.parity.to_dict(), "attempts": attempts})
+        shown = {"path": str(result.path), "n_bytes": result.n_bytes, "parity": result.parity.to_dict(), "triton": served and str(served)}
+        shown["attempts"] = [{"name": a.name, "n_bytes": a.n_bytes, "failures": list(a.parity.failures)} for a in result.attempts]
+        shown["card"] = result.card.model_dump(mode="json", exclude={"golden"})
+        print_json(shown)
     else:
         _print(result)
+        if served is not None:
+            print(f"Triton: tritonserver --model-repository {triton}  (model {served.name})")
 
 
 def _say(attempt: Attempt) -> None:

@@ -10,11 +10,14 @@ from deepfer_yolo.errors import ModelError
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
 
+TORCH_SUFFIXES = (".pt", ".torchscript")
+STEM = "model"
+"""Name of the model file inside a folder that `deepfer export` wrote."""
 SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.onnx"
 
 
 def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
-    """The model at `path`, or the shipped one for None; `.pt` opens through torch, everything else without it.
+    """The model at `path`, or the shipped one for None; `.pt` and `.torchscript` open through torch, everything else without it.
 
     Raises ModelError for a file that cannot be used.
     """
@@ -22,7 +25,7 @@ def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 
         if not SHIPPED.is_file():
             raise ModelError("this build ships no model", "name one with --model FILE")
         path = SHIPPED
-    if path.suffix == ".pt":
+    if path.suffix in TORCH_SUFFIXES or (path / f"{STEM}.torchscript").is_file():
         from deepfer_yolo.yolo import TorchClassifier
 
         return TorchClassifier(path, provider=provider, threads=threads)

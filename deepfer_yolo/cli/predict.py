@@ -25,6 +25,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
     batch: Annotated[int | None, typer.Option(help="Pictures given to the model at a time.", show_default="64")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="2")] = None,
+    provider: Annotated[str | None, typer.Option(help="What runs the model: cpu, cuda, tensorrt or openvino.", show_default="cpu")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model.", show_default="1")] = None,
     faces: Annotated[bool | None, typer.Option("--faces", help="Find the faces in each picture first.", show_default="off")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
@@ -42,11 +43,11 @@ def predict(
     from deepfer_yolo.config import PredictConfig, resolve
     from deepfer_yolo.stream.batch import find_pictures, predict_pictures
 
-    flags: dict[str, Any] = {"format": "jsonl" if as_json else output, "batch": batch, "workers": workers, "threads": threads}
+    flags: dict[str, Any] = {"format": "jsonl" if as_json else output, "batch": batch, "workers": workers, "provider": provider, "threads": threads}
     flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size": detect_size}
     settings = resolve(PredictConfig, config, flags)
     paths = find_pictures(sources)
-    classifier = open_classifier(model, threads=settings.threads)
+    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     if settings.faces:
         rows = _with_faces(paths, classifier, settings)
     else:

@@ -134,9 +134,9 @@ def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
         for name, array in {"scale": np.array([255.0]), "mean": mean, "std": std}.items()
     )
     before = [
-        helper.make_node("Transpose", [INPUT], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["floats", "scale"], ["unit"]),
+        helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["planes", "scale"], ["unit"]),
         helper.make_node("Sub", ["unit", "mean"], ["centred"]),
         helper.make_node("Div", ["centred", "std"], [value_in.name]),
     ]

@@ -53,6 +53,7 @@ class Format:
     candidates: Candidates
     libraries: tuple[str, ...] = ()
     finish: Callable[[Path, Card], None] = _nothing
+    describe: Callable[[Request], dict[str, str]] = lambda request: {}
 
 
 def _onnx(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
@@ -82,7 +83,34 @@ def _finish_openvino(model: Path, card: Card) -> None:
     attach(card, model)
 
 
+def _torchscript(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    from deepfer_yolo.export.torch_formats import torchscript
+
+    return torchscript(graph, request)
+
+
+def _ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    from deepfer_yolo.export.torch_formats import ncnn
+
+    return ncnn(graph, request)
+
+
+def _engine(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    from deepfer_yolo.export.tensorrt import candidates
+
+    return candidates(graph, request)
+
+
+def _describe_engine(request: Request) -> dict[str, str]:
+    from deepfer_yolo.export.tensorrt import describe
+
+    return describe(request)
+
+
 FORMATS = {
     "onnx": Format(".onnx", "cpu", ("fp32", "fp16", "int8"), _onnx),
     "openvino": Format(".xml", "openvino", ("fp32", "fp16", "int8"), _openvino, ("openvino",), _finish_openvino),
+    "engine": Format(".engine", "tensorrt", ("fp32", "fp16", "int8"), _engine, describe=_describe_engine),
+    "ncnn": Format(".param", "cpu", ("fp32", "fp16"), _ncnn, ("ncnn", "pnnx")),
+    "torchscript": Format(".torchscript", "torch", ("fp32",), _torchscript),
 }

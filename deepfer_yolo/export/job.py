@@ -77,7 +77,7 @@ def export_model(
     with _place(out, wanted, overwrite=overwrite) as part, tempfile.TemporaryDirectory(prefix="deepfer-export-") as scratch:
         request = Request(checkpoint, reference.card, config, data, frozenset(pictures.hashes), Path(scratch))
         for candidate in wanted.candidates(graph, request):
-            card, parity = _attempt(candidate, part, reference, pictures, wanted, out)
+            card, parity = _attempt(candidate, part, reference, pictures, wanted, out, wanted.describe(request))
             attempts.append(Attempt(candidate.name, card.precision, n_bytes(part), parity))
             if on_attempt is not None:
                 on_attempt(attempts[-1])
@@ -123,7 +123,9 @@ def _place(out: Path, wanted: Format, *, overwrite: bool) -> Iterator[Path]:
         yield part if wanted.suffix == ".onnx" else part / f"{STEM}{wanted.suffix}"
 
 
-def _attempt(candidate: Candidate, part: Path, reference: Classifier, pictures: Pictures, wanted: Format, out: Path) -> tuple[Card, Parity]:
+def _attempt(
+    candidate: Candidate, part: Path, reference: Classifier, pictures: Pictures, wanted: Format, out: Path, described: dict[str, str]
+) -> tuple[Card, Parity]:
     """Write one candidate to `part`, give it a card with golden answers, and compare it with the checkpoint."""
     candidate.write(part)
     old = reference.card
@@ -134,14 +136,18 @@ def _attempt(candidate: Candidate, part: Path, reference: Classifier, pictures: 
                 "golden": None,
                 # Measured on the checkpoint, they hold for a file that gives the same label on every picture, and for no other.
                 "metrics": old.metrics if candidate.precision == "fp32" else {},
-                "producer": old.producer | producer("torch", "ultralytics", "onnx", "onnxruntime", *wanted.libraries),
+                "producer": old.producer | producer("torch", "ultralytics", "onnx", "onnxruntime", *wanted.libraries) | described,
             }
         ),
         part,
     )
-    if wanted.suffix != ".onnx":
-        first_contact(part, wanted.provider)
-    classifier = Classifier(part, provider=wanted.provider, threads=2)
+    classifier: Classifier
+    if wanted.provider == "torch":
+        classifier = TorchClassifier(part, threads=2)
+    else:
+        if wanted.suffix != ".onnx":
+            first_contact(part, wanted.provider)
+        classifier = Classifier(part, provider=wanted.provider, threads=2)
     try:
         golden = make_golden(classifier.predict, card.input.size)
         parity = compare(reference, classifier, pictures, candidate.precision)

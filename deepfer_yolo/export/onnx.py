@@ -27,7 +27,8 @@ class ProbabilityGraph(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Probabilities; the network answers with (probabilities, logits) in evaluation mode."""
-        planes = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        # The cast comes first: TensorRT takes uint8 at its border and nowhere else.
+        planes = image.to(torch.float32).permute(0, 3, 1, 2) / 255
         logits: torch.Tensor = self.network(planes)[1]
         if self.temperature != 1.0:
             logits = logits / self.temperature

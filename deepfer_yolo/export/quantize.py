@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.export.onnx import strip
+from deepfer_yolo.export.onnx import save, strip
 from deepfer_yolo.export.pictures import stratify
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.card import InputSpec
@@ -86,65 +87,70 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return strip(converted)
 
 
-def to_int8(model: onnx.ModelProto, crops: Crops, rung: Rung, folder: Path) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, crops: Crops, rung: Rung, folder: Path, *, symmetric: bool = False) -> onnx.ModelProto:
     """`model` in static QDQ int8, per channel, calibrated on `crops`; `folder` holds the intermediate files.
 
     Weights take 7 bits: x86 processors without VNNI saturate in 16 bits with 8, so that the file would answer differently by machine.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     prepared, quantised = folder / "prepared.onnx", folder / "int8.onnx"
     with quiet():
         _prepare(model, prepared)
         excluded = noisiest(prepared, crops, rung.n_excluded, folder) if rung.n_excluded else []
-        quantize_static(
-            str(prepared),
-            str(quantised),
-            Reader(crops),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded,
-            calibrate_method=CalibrationMethod[rung.method],
-            # The pixels arrive as uint8 already: quantising their scaling would only add steps.
-            op_types_to_quantize=QUANTISED,
-        )
+        _quantise(prepared, quantised, crops, rung.method, excluded, symmetric=symmetric)
     return strip(onnx.load(str(quantised)))
 
 
-QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "Split", "GlobalAveragePool", "Reshape"]
+def _quantise(source: Path, target: Path, crops: Crops, method: str, excluded: list[str], *, symmetric: bool = False) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-
-def noisiest(prepared: Path, crops: Crops, n: int, folder: Path) -> list[str]:
-    """Names of the `n` convolutions whose quantised output has the lowest signal-to-noise ratio, measured one against its float twin."""
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, qdq_loss_debug, quantize_static
-
-    quantised = folder / "probe.onnx"
+    # TensorRT knows no zero points and keeps biases in floating point.
+    options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False} if symmetric else {}
     quantize_static(
-        str(prepared),
-        str(quantised),
+        str(source),
+        str(target),
         Reader(crops),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        reduce_range=True,
-        activation_type=QuantType.QUInt8,
+        reduce_range=not symmetric,
+        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=QUANTISED,
+        nodes_to_exclude=excluded,
+        calibrate_method=CalibrationMethod[method],
+        op_types_to_quantize=SYMMETRIC_QUANTISED if symmetric else QUANTISED,
+        extra_options=options,
     )
+
+
+QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "Split", "GlobalAveragePool", "Reshape"]
+"""All but what scales the pixels, which arrive as uint8 already, and the softmax."""
+MAX_KEPT_WEIGHTS = 40_000
+"""A layer with more weights than this is never left in fp32."""
+SYMMETRIC_QUANTISED = ["Conv", "MatMul", "Gemm"]
+
+
+def noisiest(prepared: Path, crops: Crops, n: int, folder: Path) -> list[str]:
+    """Names of the `n` small convolutions whose output loses most to rounding: the lowest signal-to-noise ratio.
+
+    Only those whose weights are few count, since each one that stays in fp32 takes four times its room.
+    """
+    import onnx
+    from onnxruntime.quantization import qdq_loss_debug
+
+    quantised = folder / "probe.onnx"
+    _quantise(prepared, quantised, crops, "MinMax", [])
     found = []
     for source in (prepared, quantised):
         shown = folder / f"{source.stem}-shown.onnx"
         qdq_loss_debug.modify_model_output_intermediate_tensors(str(source), str(shown))
         found.append(qdq_loss_debug.collect_activations(str(shown), Reader(crops[:64])))
     errors = qdq_loss_debug.compute_activation_error(qdq_loss_debug.create_activation_matching(found[1], found[0]))
-    by_output = {node.output[0]: node.name for node in onnx.load(str(prepared)).graph.node if node.op_type == "Conv"}
-    ranked = sorted((error["xmodel_err"], name) for name, error in errors.items() if name in by_output and "xmodel_err" in error)
-    return [by_output[name] for _, name in ranked[:n]]
+    graph = onnx.load(str(prepared)).graph
+    elements = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    small = {node.output[0]: node.name for node in graph.node if node.op_type == "Conv" and elements.get(node.input[1], 0) <= MAX_KEPT_WEIGHTS}
+    ranked = sorted((error["qdq_err"], name) for name, error in errors.items() if name in small)
+    return [small[name] for _, name in ranked[:n]]
 
 
 class Reader:
@@ -158,6 +164,9 @@ class Reader:
         """The next batch, or None after the last."""
         return next(self._batches, None)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._batches
+
     def rewind(self) -> None:
         """Start again."""
         self._batches: Iterator[dict[str, Any]] = iter({INPUT: self.crops[i : i + BATCH]} for i in range(0, len(self.crops), BATCH))
@@ -167,7 +176,10 @@ def _prepare(model: onnx.ModelProto, path: Path) -> None:
     """Write `model` with shapes inferred and layers fused, as the quantiser wants it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(model, str(path), skip_symbolic_shape=True)
+    # From a file: given a model in memory it moves the weights into a temporary file and then loses that.
+    source = path.with_name("source.onnx")
+    save(model, source)
+    quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
 
 
 @contextmanager
@@ -179,7 +191,8 @@ def quiet() -> Iterator[None]:
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # The calibrators print their progress to stdout, which belongs to results.
+        with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

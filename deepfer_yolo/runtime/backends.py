@@ -15,7 +15,7 @@ from deepfer_yolo.runtime.graph import INPUT, OUTPUT, card_of, check_card, io_sh
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
-OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino")}
+OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino"), ".param": ("cpu",), ".engine": ("tensorrt",)}
 """Providers by suffix of the model file."""
 _OUTPUTS = [OUTPUT]
 
@@ -32,8 +32,11 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(path: Path, provider: str, threads: int) -> Backend:
-    """The backend for a model file, chosen by its suffix and the provider. Raises ModelError where the two do not go together."""
+def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = False) -> Backend:
+    """The backend for a model file, chosen by its suffix and the provider. Raises ModelError where the two do not go together.
+
+    `contacted` says that a child process has opened an engine before, or is this one.
+    """
     allowed = OPENED.get(path.suffix)
     if allowed is None:
         raise ModelError(f"{path} has no suffix that this run-time opens", "export it with: deepfer export --format onnx")
@@ -41,6 +44,14 @@ def open_backend(path: Path, provider: str, threads: int) -> Backend:
         raise ModelError(f"{path} cannot run on the provider '{provider}'", f"known for {path.suffix}: {', '.join(allowed)}")
     if path.suffix == ".onnx" and provider in PROVIDERS:
         return OnnxBackend(path, provider=provider, threads=threads)
+    if path.suffix == ".engine":
+        from deepfer_yolo.runtime.tensorrt import TensorRtBackend, open_engine
+
+        return TensorRtBackend(path, threads=threads) if contacted else open_engine(path, threads)
+    if path.suffix == ".param":
+        from deepfer_yolo.runtime.ncnn import NcnnBackend
+
+        return NcnnBackend(path, threads=threads)
     from deepfer_yolo.runtime.openvino import OpenVinoBackend
 
     return OpenVinoBackend(path, threads=threads)

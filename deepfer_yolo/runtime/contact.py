@@ -43,17 +43,17 @@ def main() -> None:
     import numpy as np
 
     from deepfer_yolo.errors import DeepferError
-    from deepfer_yolo.runtime.classifier import Classifier
+    from deepfer_yolo.runtime.backends import open_backend
 
     path, provider, threads = sys.argv[1:4]
     try:
-        classifier = Classifier(path, provider=provider, threads=int(threads))
-        size = classifier.card.input.size
-        classifier.predict(np.zeros((1, size, size, 3), np.uint8))
+        backend = open_backend(Path(path), provider, int(threads), contacted=True)
+        size = backend.card.input.size
+        backend.run(np.zeros((1, size, size, 3), np.uint8))
     except DeepferError as error:
         print(json.dumps({"error": error.message, "hint": error.hint}))
     else:
-        print(json.dumps({"provider": classifier.provider}))
+        print(json.dumps({"provider": backend.provider}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""A TensorRT engine from our ONNX graph, built on the machine where it will run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepfer_yolo.export.formats import Candidate, Request
+from deepfer_yolo.export.onnx import save
+from deepfer_yolo.export.quantize import LADDER, calibration_pictures, to_fp16, to_int8
+from deepfer_yolo.runtime.contact import run_child
+from deepfer_yolo.runtime.tensorrt import environment, import_tensorrt, require_driver
+
+if TYPE_CHECKING:
+    import onnx
+
+PROFILE = (1, 8, 64)
+"""Smallest, best and largest batch of an engine whose graph leaves it open; larger ones go through in several calls."""
+TIMEOUT_S = 1800.0
+
+
+def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    """The engine in the wanted precision; int8 that fails parity is followed by fp16. Raises MissingDependencyError without GPU or library."""
+    require_driver()
+    import_tensorrt(full=True)
+    precision = request.config.precision
+    if precision == "int8" and request.data is not None:
+        crops, _ = calibration_pictures(request.data, request.card.input, request.config.calibration, request.avoid)
+        for rung in LADDER[:3]:
+            made = to_int8(graph, crops, rung, request.scratch, symmetric=True)
+            yield Candidate(f"int8, {rung.name}", "int8", lambda path, made=made: _build(made, request, path))  # type: ignore[misc]
+        precision = "fp16"
+    made = to_fp16(graph) if precision == "fp16" else graph
+    yield Candidate(precision, precision, lambda path: _build(made, request, path))
+
+
+def describe(request: Request) -> dict[str, str]:
+    """What the engine is bound to, for its card; compared before it is opened anywhere."""
+    bound = environment(import_tensorrt(full=True))
+    return bound | {"version_compatible": "yes" if request.config.version_compatible else "no"}
+
+
+def _build(graph: onnx.ModelProto, request: Request, path: Path) -> None:
+    source = request.scratch / "engine.onnx"
+    save(graph, source)
+    fixed = request.config.batch
+    profile = (fixed, fixed, fixed) if fixed is not None else PROFILE
+    compatible = "yes" if request.config.version_compatible else "no"
+    command = [sys.executable, "-m", "deepfer_yolo.export.engine_build", str(source), str(path), str(timing_cache()), *map(str, profile), compatible]
+    run_child(command, "building the TensorRT engine", TIMEOUT_S)
+
+
+def timing_cache() -> Path:
+    """Where measured kernel times are kept between builds, by version and device, since TensorRT refuses those of others."""
+    here = environment(import_tensorrt(full=True))
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepfer" / "tensorrt"
+    return base / f"{here['tensorrt']}-{here['compute_capability']}.timing"

@@ -1,0 +1,202 @@
+"""Every format and precision: proven against the checkpoint, opened by the run-time, verified from its own card."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from deepfer_yolo.cli.opening import open_classifier
+from deepfer_yolo.config import ExportConfig
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError, ModelError
+from deepfer_yolo.export import quantize
+from deepfer_yolo.export.job import default_name, export_model
+from deepfer_yolo.export.parity import LINES, Line
+from deepfer_yolo.export.pictures import load_pictures
+from deepfer_yolo.export.triton import write_triton
+from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.contact import first_contact
+from deepfer_yolo.runtime.golden import check_golden
+from deepfer_yolo.runtime.modelfile import attach, check_pin, digest, locate
+from deepfer_yolo.yolo import TorchClassifier
+
+LOOSE = Line(None, 0.3)
+"""For random weights, whose labels lie close together: the machinery is under test here, not the accuracy."""
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "precision", "suffix", "tolerance"),
+    [
+        ("onnx", "fp16", ".onnx", 5e-3),
+        pytest.param("openvino", "fp32", ".xml", 1e-4, marks=needs("openvino")),
+        pytest.param("openvino", "fp16", ".xml", 5e-3, marks=needs("openvino")),
+        ("torchscript", "fp32", ".torchscript", 1e-4),
+        pytest.param("ncnn", "fp32", ".param", 1e-4, marks=needs("ncnn", "pnnx")),
+    ],
+)
+def test_a_format_answers_like_the_checkpoint(fmt: str, precision: str, suffix: str, tolerance: float, checkpoint: Path, tmp_path: Path) -> None:
+    config = ExportConfig(format=fmt, precision=precision, pictures=70)  # type: ignore[arg-type]
+    found = export_model(checkpoint, config, out=tmp_path / ("model.onnx" if fmt == "onnx" else "model"))
+    assert found.parity.passed
+    assert locate(found.path).suffix == suffix
+    classifier = open_classifier(found.path)
+    assert classifier.card.precision == precision
+    assert check_golden(classifier).passed
+    crops = paint_golden(12, 5, 32)
+    np.testing.assert_allclose(classifier.predict(crops), TorchClassifier(checkpoint).predict(crops), atol=tolerance)
+    # The proof of the file is tied to its bytes.
+    victim = max(locate(found.path).parent.iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    victim.write_bytes(content)
+    with pytest.raises(ModelError):
+        open_classifier(found.path)
+
+
+def test_fp16_halves_the_file_and_keeps_its_borders(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    found = export_model(checkpoint, ExportConfig(precision="fp16", pictures=70), out=tmp_path / "half.onnx")
+    assert found.n_bytes < 0.6 * exported.stat().st_size
+    model = onnx.load(str(found.path))
+    assert (model.graph.input[0].type.tensor_type.elem_type, model.graph.output[0].type.tensor_type.elem_type) == (2, 1)
+
+
+def test_int8_takes_the_first_rung_that_passes(
+    checkpoint: Path, exported: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LINES, "int8", LOOSE)
+    found = export_model(checkpoint, ExportConfig(precision="int8", calibration=64), out=tmp_path / "int8.onnx", data=painted_dataset)
+    assert [attempt.precision for attempt in found.attempts] == ["int8"]
+    assert found.attempts[0].name.startswith("int8, min-max, 64 training pictures")
+    assert found.card.metrics["parity"]["recipe"] == found.attempts[0].name
+    assert found.n_bytes < 0.5 * exported.stat().st_size
+    model = onnx.load(str(found.path))
+    scales = [t for t in model.graph.initializer if t.name.endswith("weight_scale") or ("weight" in t.name and t.name.endswith("_scale"))]
+    assert any(len(t.dims) == 1 and t.dims[0] > 1 for t in scales), "quantised per channel"
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert check_golden(Classifier(found.path)).passed
+
+
+def test_int8_that_never_passes_ends_in_fp16(checkpoint: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LINES, "int8", Line(None, 1.1))
+    monkeypatch.setattr(quantize, "LADDER", (quantize.LADDER[0], quantize.Rung("min-max, noisy layers in fp32", "MinMax", 2)))
+    seen: list[str] = []
+    found = export_model(
+        checkpoint,
+        ExportConfig(precision="int8", calibration=64),
+        out=tmp_path / "int8.onnx",
+        data=painted_dataset,
+        on_attempt=lambda attempt: seen.append(attempt.precision),
+    )
+    assert seen == ["int8", "int8", "fp16"]
+    assert found.card.precision == "fp16"
+    # The second rung left two layers alone, so its file is larger.
+    assert found.attempts[1].n_bytes > found.attempts[0].n_bytes
+
+
+def test_calibration_never_sees_an_evaluated_picture(painted_dataset: Path, checkpoint: Path) -> None:
+    card = TorchClassifier(checkpoint).card
+    rows = open_dataset(painted_dataset).rows("train")
+    stolen = frozenset(row.sha256 for row in rows[:20])
+    crops, n_left_out = quantize.calibration_pictures(painted_dataset, card.input, 1000, stolen)
+    assert (len(crops), n_left_out) == (len(rows) - 20, 20)
+    with pytest.raises(DatasetError, match="too few to calibrate"):
+        quantize.calibration_pictures(painted_dataset, card.input, 100, frozenset(row.sha256 for row in rows))
+    assert set(load_pictures(painted_dataset, "val", card.labels, 5).hashes) == {row.sha256 for row in open_dataset(painted_dataset).rows("val")}
+
+
+def test_what_cannot_be_made_is_said_first(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="calibrated on the training pictures"):
+        export_model(checkpoint, ExportConfig(precision="int8"))
+    with pytest.raises(ConfigError, match="torchscript cannot be exported in int8"):
+        export_model(checkpoint, ExportConfig(format="torchscript", precision="int8"))
+    assert default_name(Path("a/best.pt"), ExportConfig(precision="int8")) == Path("a/best-int8.onnx")
+    assert default_name(Path("a/best.pt"), ExportConfig(format="openvino", precision="fp16")) == Path("a/best-openvino-fp16")
+
+
+@needs("openvino")
+def test_openvino_runs_the_onnx_file_too_and_leaves_no_trace_at_home(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = paint_golden(12, 5, 32)
+    classifier = Classifier(exported, provider="openvino")
+    assert classifier.provider == "openvino"
+    np.testing.assert_allclose(classifier.predict(crops), Classifier(exported).predict(crops), atol=1e-5)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first_contact(exported, "openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs("openvino")
+def test_the_card_is_inside_the_ir_as_well(checkpoint: Path, tmp_path: Path) -> None:
+    found = export_model(checkpoint, ExportConfig(format="openvino", pictures=35), out=tmp_path / "ir")
+    assert sorted(path.name for path in found.path.iterdir()) == ["model.bin", "model.json", "model.xml"]
+    text = (found.path / "model.xml").read_text(encoding="utf-8")
+    assert "deepfer" in text
+    assert "apparent facial expressions" in text
+
+
+def test_a_crash_of_native_code_becomes_a_report(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): os.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    with pytest.raises(ModelError, match=r"crashed \(SIGABRT\)"):
+        first_contact(exported, "cpu")
+
+
+def test_a_child_that_hangs_is_ended(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys, time\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): time.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ModelError, match="no answer within 1 s"):
+        first_contact(exported, "cpu", timeout_s=1)
+
+
+def test_a_model_can_be_pinned(exported: Path) -> None:
+    check_pin(exported, None)
+    check_pin(exported, digest(exported)[:16])
+    for wrong in ("0" * 64, digest(exported)[:8], ""):
+        with pytest.raises(ModelError, match="has the SHA-256"):
+            check_pin(exported, wrong)
+
+
+def test_triton_gets_what_it_looks_for(exported: Path, tmp_path: Path) -> None:
+    card = Classifier(exported).card.model_copy(update={"name": "my model"})
+    folder = write_triton(exported, card, tmp_path, batch=None)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "1/model.onnx",
+        "card.json",
+        "config.pbtxt",
+        "labels.txt",
+    ]
+    assert folder.name == "my-model"
+    config = (folder / "config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in config
+    assert 'name: "image" data_type: TYPE_UINT8 dims: [ 32, 32, 3 ]' in config
+    assert 'name: "probs" data_type: TYPE_FP32 dims: [ 7 ]' in config
+    assert (folder / "labels.txt").read_text().split() == list(card.labels)
+    assert (folder / "1" / "model.onnx").read_bytes() == exported.read_bytes()
+    assert "max_batch_size: 0" in (write_triton(exported, card, tmp_path / "fixed", batch=4) / "config.pbtxt").read_text()
+    with pytest.raises(DeepferError, match="not empty"):
+        write_triton(exported, card, tmp_path, batch=None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs no NVIDIA driver")
+def test_an_engine_without_a_driver_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has an NVIDIA GPU")
+    with pytest.raises(DeepferError, match="TensorRT needs an NVIDIA GPU"):
+        export_model(checkpoint, ExportConfig(format="engine", pictures=35), out=tmp_path / "engine")
+    assert list(tmp_path.iterdir()) == []
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(b"plan")
+    attach(TorchClassifier(checkpoint).card, engine)
+    with pytest.raises(DeepferError, match="TensorRT needs an NVIDIA GPU"):
+        Classifier(engine, provider="tensorrt")
