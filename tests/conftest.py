@@ -246,7 +246,7 @@ class Served:
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
     """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are keys of its configuration."""
-    started: list[Served] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
     def start(model: Path, *words: object, **settings: object) -> Served:
         folder = tmp_path_factory.mktemp("serve")
@@ -255,16 +255,20 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         environment = {key: value for key, value in os.environ.items() if key != "DEEPFER_TOKEN"}
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder, env=environment)
+        processes.append(process)
         deadline = time.monotonic() + 60
         while (found := re.search(r" at (http://\S+)", (folder / "log.txt").read_text())) is None:
             assert process.poll() is None, (folder / "log.txt").read_text()
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.05)
-        started.append(Served(found[1], process, folder / "log.txt"))
-        return started[-1]
+        return Served(found[1], process, folder / "log.txt")
 
     yield start
-    for served in started:
-        served.process.terminate()
-    for served in started:
-        served.process.wait(20)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -106,7 +106,7 @@ def wait_until_ready(port: int, path: str, process: subprocess.Popen[bytes]) -> 
 def export_both(checkpoint: Path, work: Path) -> tuple[Path, Path, int]:
     """Our export, Ultralytics' own export of the same weights, and the input's side."""
     from deepfer_yolo import yolo
-    from deepfer_yolo.runtime.card import read_onnx_card
+    from deepfer_yolo.runtime.backends import read_onnx_card
 
     copy = Path(shutil.copy(checkpoint, work / "plain.pt"))
     subprocess.run(
@@ -195,9 +195,8 @@ def main() -> None:
         return
     for side, title in (("ours", "deepfer serve"), ("plain", "plain FastAPI + YOLO.predict")):
         row = sides[side]
-        print(
-            f"{title:<30} {row['per_s']:6.0f} requests/s, p50 {row['p50_ms']:6.1f} ms, p99 {row['p99_ms']:6.1f} ms ({options.clients} clients, one face each)"
-        )
+        rest = f"p50 {row['p50_ms']:6.1f} ms, p99 {row['p99_ms']:6.1f} ms, {options.clients} clients"
+        print(f"{title:<30} {row['per_s']:6.0f} requests/s, {rest}")
     print(
         f"{statistics.median(ratios):.2f} times the throughput (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}"
     )

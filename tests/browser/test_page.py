@@ -1,0 +1,187 @@
+"""The page in a real browser: camera, pictures, video, card; its camera plays a file of painted faces."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepfer_yolo.painted import paint_frames
+from deepfer_yolo.records import Image
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here; Debian: apt-get install -y chromium"),
+    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright here; pip install playwright"),
+]
+FLAGS = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
+)
+PATIENCE_MS = 30_000
+IS_DRAWN = """() => {
+    const canvas = document.getElementById("camera-overlay");
+    return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0);
+}"""
+
+
+def pictures(n: int) -> Iterator[Image]:
+    """A painted person, whom the Haar detector finds in each, in a larger picture: happy, then surprised, `n` pictures each."""
+    for frame in paint_frames(7, ("happy", "surprise"), n, 200):
+        picture = np.full((360, 480, 3), (90, 110, 130), np.uint8)
+        picture[80:280, 140:340] = frame
+        yield picture
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera file, a picture and a video."""
+    import av
+    from PIL import Image as PillowImage
+
+    folder = tmp_path_factory.mktemp("material")
+    frames = list(pictures(6))
+    with (folder / "camera.mjpeg").open("wb") as file:
+        for frame in frames:
+            content = io.BytesIO()
+            PillowImage.fromarray(frame).save(content, "JPEG", quality=90)
+            file.write(content.getvalue())
+    PillowImage.fromarray(frames[4]).save(folder / "one.png")
+    with av.open(str(folder / "clip.webm"), "w") as container:
+        stream = container.add_stream("libvpx", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 360, 480, "yuv420p"
+        stream.options = {"deadline": "realtime", "cpu-used": "8"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(material: Path) -> Iterator[Any]:
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    flags = [*FLAGS.split(), f"--use-file-for-fake-video-capture={material / 'camera.mjpeg'}"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Callable[..., Any], linear_model: Path) -> Any:
+    """A server whose smoothing sees the painted faces."""
+    return start_server(linear_model, "--source", "testsrc=size=160x120", rate=0)
+
+
+@pytest.fixture
+def page(browser: Any, server: Any) -> Iterator[Any]:
+    """The page, loaded; whatever the browser complains about, or asks of any other host, fails the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE_MS)
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: None if request.url.startswith((server.url, "blob:", "data:")) else complaints.append(request.url))
+    opened.goto(server.url)
+    opened.wait_for_selector("html[data-ready=yes]")
+    yield opened
+    context.close()
+    # A refused upload is shown on the page; Chromium notes it on its console too.
+    assert [text for text in complaints if "status of 422" not in text] == []
+
+
+def test_the_camera_starts_after_consent_and_shows_boxes_and_changing_labels(page: Any) -> None:
+    assert page.is_visible("#camera-notice")
+    assert page.evaluate("navigator.mediaDevices.getUserMedia !== undefined")
+    assert page.evaluate("document.getElementById('camera-video').srcObject") is None
+    page.click("#camera-start")
+    page.click("#camera-record")
+    page.wait_for_selector("#camera-faces .face h4")
+    deadline = 60
+    raw: set[str] = set()
+    was_drawn = False
+    while deadline > 0 and (len(raw) < 2 or not was_drawn):
+        page.wait_for_timeout(500)
+        deadline -= 1
+        was_drawn = was_drawn or page.evaluate(IS_DRAWN)
+        with page.expect_download() as saved:
+            page.click("#camera-saves >> text=Download JSON")
+        recorded = json.loads(Path(saved.value.path()).read_text())
+        raw = {face["raw_label"] for frame in recorded for face in frame["faces"]}
+    assert was_drawn
+    assert len(raw) >= 2
+    assert page.locator("#camera-faces .probs .share").count() >= 7
+    assert float(page.inner_text("#camera-fps")) > 0
+    assert page.inner_text("#camera-latency").endswith("ms")
+    page.click("#camera-stop")
+    assert page.is_visible("#camera-notice")
+    assert page.evaluate("document.getElementById('camera-video').srcObject") is None
+
+
+def test_pictures_are_labelled_and_saved(page: Any, material: Path) -> None:
+    page.click("#tab-uploads")
+    broken = {"name": "<b>broken</b>.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.set_input_files("#files", str(material / "one.png"))
+    page.get_by_text("Done: 1 face in 1 picture.").wait_for()
+    page.set_input_files("#files", [broken])
+    page.get_by_text("not a picture in a known format").wait_for()
+    assert page.locator("#results b").count() == 0
+    assert page.locator("#results .probs .share").count() == 7
+    with page.expect_download() as saved:
+        page.click("#upload-saves >> text=Download CSV")
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("name,face,label,confidence,x1,y1,x2,y2,p_angry")
+    assert lines[1].startswith("one.png,1,")
+    page.click("#upload-clear")
+    assert page.locator("#results > *").count() == 0
+
+
+def test_a_video_gets_a_timeline_that_can_be_scrubbed(page: Any, material: Path) -> None:
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(material / "clip.webm"))
+    page.wait_for_selector("#results .timeline")
+    page.get_by_text("Done: 1 video.").wait_for()
+    page.locator("#results input[type=range]").fill("1")
+    page.wait_for_selector("#results .faces .face h4")
+    assert page.evaluate("document.querySelector('#results video').currentTime") == pytest.approx(1, abs=0.2)
+    assert "Timeline of clip.webm" in page.get_attribute("#results .timeline", "aria-label")
+
+
+def test_the_card_and_the_live_source_are_shown(page: Any) -> None:
+    page.click("#tab-model")
+    assert "angry, disgust, fear, happy, neutral, sad, surprise" in page.inner_text("#model")
+    assert "Not for inferring felt emotion" in page.inner_text("#model")
+    page.click("#tab-live")
+    page.wait_for_selector("#live .state-live")
+    page.wait_for_selector("#live img:visible")
+
+
+def test_the_keyboard_reaches_everything_and_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
+    page.focus("#tab-camera")
+    page.keyboard.press("ArrowRight")
+    assert page.is_visible("#uploads")
+    assert page.evaluate("document.activeElement.id") == "tab-uploads"
+    page.keyboard.press("End")
+    assert page.is_visible("#model")
+    page.set_viewport_size({"width": 360, "height": 700})
+    for tab in ("camera", "uploads", "live", "model"):
+        page.click(f"#tab-{tab}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.click("#theme")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_calls_page_lists_every_call(page: Any, server: Any) -> None:
+    page.goto(f"{server.url}docs")
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.locator("#calls article").count() == 8
