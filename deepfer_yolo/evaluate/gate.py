@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ GATE, JUNIT, SUMMARY = "gate.json", "junit.xml", "summary.md"
 EXIT_CODES = {"pass": 0, "fail": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
 SUMMARY_BYTES = 900_000
 """GitHub refuses a step summary above 1 MiB."""
+NO_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, and file names can."""
 PAIR_HEADER = ("figure", "challenger", "champion", "difference", "95 % interval")
 COMPARED = (
     ("top1", "top-1 accuracy"),
@@ -78,9 +81,9 @@ def write_files(result: Mapping[str, Any], run: Path) -> None:
     write_metrics(run, {"verdict": result["verdict"], **headline, "d": result.get("pair", {}).get("d")})
     write_atomic(run / JUNIT, junit(result))
     text = summary(result)
-    write_atomic(run / SUMMARY, text)
+    write_atomic(run / SUMMARY, text.encode("utf-8", "replace"))
     if step := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(step).open("a", encoding="utf-8") as file:
+        with Path(step).open("a", encoding="utf-8", errors="replace") as file:
             file.write(text)
 
 
@@ -90,12 +93,13 @@ def junit(result: Mapping[str, Any]) -> str:
     counts = {kind: sum(rule["verdict"] == kind for rule in rules) for kind in ("fail", "inconclusive")}
     suite = ET.Element("testsuite", name="deepfer gate", tests=str(len(rules)), failures=str(counts["fail"]), errors=str(counts["inconclusive"]))
     for rule in rules:
+        reason = NO_XML.sub("\ufffd", rule["reason"])
         case = ET.SubElement(suite, "testcase", classname="deepfer.gate", name=rule["rule"])
         if rule["verdict"] == "fail":
-            ET.SubElement(case, "failure", message=rule["reason"])
+            ET.SubElement(case, "failure", message=reason)
         elif rule["verdict"] == "inconclusive":
-            ET.SubElement(case, "error", type="inconclusive", message=rule["reason"])
-        ET.SubElement(case, "system-out").text = rule["reason"]
+            ET.SubElement(case, "error", type="inconclusive", message=reason)
+        ET.SubElement(case, "system-out").text = reason
     ET.indent(suite)
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -175,10 +179,10 @@ def summary(result: Mapping[str, Any]) -> str:
     if broken:
         parts += ["Protected pictures that are wrong now:", "", *(f"- `{_cell(path)}`" for path in broken), ""]
     text = "\n".join(parts) + "\n"
-    if len(text.encode()) <= SUMMARY_BYTES:
+    if len(text.encode("utf-8", "replace")) <= SUMMARY_BYTES:
         return text
     note = "\n\n… cut here; all of it is in gate.json\n"
-    return text.encode()[: SUMMARY_BYTES - len(note.encode())].decode(errors="ignore") + note
+    return text.encode("utf-8", "replace")[: SUMMARY_BYTES - len(note.encode())].decode(errors="ignore") + note
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -69,7 +69,9 @@ def write_metrics(run: Path, metrics: Mapping[str, Any]) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write `value` as `plain` JSON and return the path."""
-    write_atomic(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # File names that are not UTF-8 hold lone surrogates, which JSON writes as escapes.
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
     return path
 
 

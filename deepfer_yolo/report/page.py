@@ -72,7 +72,8 @@ class Page:
 
     def write(self, path: Path) -> Path:
         """Write the page and return its path."""
-        write_atomic(path, self.html())
+        # A file name that is no text becomes question marks; refusing the whole report for it would help nobody.
+        write_atomic(path, self.html().encode("utf-8", "replace"))
         return path
 
 
