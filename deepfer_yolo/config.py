@@ -136,6 +136,7 @@ class EvaluateConfig(Config):
     labels: Literal["same", "intersect"] = "same"
     tta: Literal["none", "flip", "ten"] = "none"
     by: tuple[str, ...] = ()
+    exclude: str | None = None
     clean: bool = False
     robustness: bool = False
     robustness_pictures: int = Field(1000, ge=10)

@@ -29,7 +29,7 @@ PolicyName = Annotated[str | None, typer.Option("--policy", help="latest, bounde
 MaxAge = Annotated[float | None, typer.Option("--max-age", help="Oldest picture, in seconds, that bounded still takes.", show_default="0.5")]
 Smooth = Annotated[float | None, typer.Option("--smooth", help="Time constant of the smoothing, in seconds.", show_default="0.6")]
 Hold = Annotated[float | None, typer.Option("--hold", help="Seconds for which a new label must lead.", show_default="0.25")]
-Uncertain = Annotated[float | None, typer.Option("--min-confidence", help="Below it a label is uncertain.", show_default="0.35")]
+Uncertain = Annotated[float | None, typer.Option("--min-confidence", help="Below it a label is uncertain.", show_default="0.4")]
 Retries = Annotated[
     int | None, typer.Option("--retries", help="Attempts in a row to reconnect.", show_default="4 before the first picture, then no limit")
 ]

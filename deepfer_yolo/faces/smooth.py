@@ -24,7 +24,7 @@ class SmoothingRule:
     time_constant_s: float = 0.6
     margin: float = 0.08
     hold_s: float = 0.25
-    min_confidence: float = 0.35
+    min_confidence: float = 0.4
 
 
 class Smoother:

@@ -70,8 +70,9 @@ def test_flips_are_five_times_fewer_than_raw() -> None:
 
     assert flips(raw) > 200
     assert flips(steady) <= flips(raw) / 5
-    right = [label == ("neutral", "happy", "sad")[int(step / 30 // 10) % 3] for step, label in enumerate(steady)]
-    assert np.mean(right) > 0.85
+    truth = [("neutral", "happy", "sad")[int(step / 30 // 10) % 3] for step in range(len(steady))]
+    assert np.mean([said == true for said, true in zip(steady, truth, strict=True)]) > 0.7
+    assert np.mean([said not in (true, UNCERTAIN) for said, true in zip(steady, truth, strict=True)]) < 0.12
 
 
 def test_a_flash_shorter_than_the_hold_changes_nothing() -> None:
