@@ -39,6 +39,14 @@ class ConvertConfig(Config):
     workers: int = Field(2, ge=1, le=64)
 
 
+FindingKind = Literal[
+    "unreadable", "blank", "dark", "bright", "blurred", "low-entropy", "tiny", "odd-aspect",
+    "duplicate", "leak", "conflict", "near-duplicate", "near-leak", "near-conflict", "subject-leak",
+    "missing-class", "missing-split", "few", "imbalance", "split-ratio", "vote-disagreement", "label-error",
+    "face-none", "face-several", "face-small", "drift-classes", "drift-brightness", "drift-contrast", "drift-sharpness",
+]  # fmt: skip
+
+
 class AuditConfig(Config):
     """`deepfer audit`: the thresholds behind each finding, 0 to 255 for grey values.
 
@@ -47,9 +55,9 @@ class AuditConfig(Config):
     """
 
     fail_on: Literal["error", "warning", "never"] = "error"
-    severity: dict[str, Literal["error", "warning", "note"]] = Field(default_factory=dict)
-    allow: dict[str, float] = Field(default_factory=dict)
-    quarantine: tuple[str, ...] = ("unreadable", "blank", "duplicate", "leak", "conflict", "near-leak")
+    severity: dict[FindingKind, Literal["error", "warning", "note"]] = Field(default_factory=dict)
+    allow: dict[FindingKind, float] = Field(default_factory=dict)
+    quarantine: tuple[FindingKind, ...] = ("unreadable", "blank", "duplicate", "leak", "conflict", "near-leak")
     min_per_class: int = Field(20, ge=1)
     max_imbalance: float = Field(20.0, ge=1)
     min_share: float = Field(0.02, ge=0, lt=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deepfer_yolo.config import AuditConfig
+from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data.duplicates import SIDE, Pairs, group, near_pairs
 from deepfer_yolo.data.ferplus import NOT_EMOTIONS, parse_votes
 from deepfer_yolo.data.findings import Finding, Severity
@@ -29,14 +29,14 @@ def unreadable(seen: Inspection, config: AuditConfig) -> list[Finding]:
 
 def light_and_size(seen: Inspection, config: AuditConfig) -> list[Finding]:
     """Blank, dark, bright, blurred, empty, tiny and odd pictures; a blank one is not also dark or blurred."""
-    rules: list[tuple[str, Severity, str, Callable[[Look], bool]]] = [
+    rules: list[tuple[FindingKind, Severity, str, Callable[[Look], bool]]] = [
         ("blank", "warning", f"nearly one grey: contrast under {config.min_contrast:g}", lambda look: look.contrast < config.min_contrast),
         ("dark", "note", f"mean brightness under {config.min_brightness:g}", lambda look: look.brightness < config.min_brightness),
         ("bright", "note", f"mean brightness over {config.max_brightness:g}", lambda look: look.brightness > config.max_brightness),
         ("blurred", "note", f"hardly an edge: mean Laplacian under {config.min_sharpness:g}", lambda look: look.sharpness < config.min_sharpness),
         ("low-entropy", "note", f"few grey values: entropy under {config.min_entropy:g} bits", lambda look: look.entropy < config.min_entropy),
     ]
-    shape_rules: list[tuple[str, Severity, str, Callable[[Look], bool]]] = [
+    shape_rules: list[tuple[FindingKind, Severity, str, Callable[[Look], bool]]] = [
         ("tiny", "warning", f"a side under {config.min_px} pixels", lambda look: min(look.width, look.height) < config.min_px),
         ("odd-aspect", "note", f"one side over {config.max_aspect:g} times the other", lambda look: _aspect(look) > config.max_aspect),
     ]
@@ -148,14 +148,14 @@ def _with_copies(groups: Groups, by_hash: dict[bytes, list[Look]]) -> Groups:
     return _largest_first([[look for member in same for look in by_hash[member.pixel_hash]] for same in groups])
 
 
-def _across(groups: Groups, kind: str, severity: Severity, message: str, known: set[str] | None = None) -> list[Finding]:
+def _across(groups: Groups, kind: FindingKind, severity: Severity, message: str, known: set[str] | None = None) -> list[Finding]:
     torn = [same for same in groups if len({look.split for look in same}) > 1]
     held_out = {look.key for same in torn for look in same if look.split != "train"} - (known or set())
     torn = [same for same in torn if any(look.key in held_out for look in same)]
     return [Finding(kind, severity, len(held_out), message, _keys(torn))] if held_out else []
 
 
-def _conflicts(groups: Groups, kind: str, severity: Severity, what: str) -> list[Finding]:
+def _conflicts(groups: Groups, kind: FindingKind, severity: Severity, what: str) -> list[Finding]:
     torn = [same for same in groups if len({look.label for look in same}) > 1]
     message = f"pictures in {len(torn):,} groups of {what} bear two labels or more"
     return [Finding(kind, severity, sum(map(len, torn)), message, _keys(torn))] if torn else []

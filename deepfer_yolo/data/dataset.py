@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.manifest import MANIFEST, Row, fingerprint, read_dataset_json, read_manifest
 from deepfer_yolo.data.ordered import map_in_order
+from deepfer_yolo.data.problems import printable
 from deepfer_yolo.data.quarantine import refuse_strangers
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
@@ -74,11 +75,16 @@ def open_dataset(folder: Path) -> Dataset:
     for key in ("name", "labels", "fingerprint"):
         if key not in content:
             raise DatasetError(f"{folder}/dataset.json has no '{key}'", "convert the source again")
+    if not isinstance(content["labels"], list) or not all(isinstance(label, str) for label in content["labels"]):
+        raise DatasetError(f"{folder}/dataset.json: 'labels' must be a list of names", "convert the source again")
+    outside = next((row.path for row in rows if not row.path or PurePosixPath(row.path).is_absolute() or ".." in PurePosixPath(row.path).parts), None)
+    if outside is not None:
+        raise DatasetError(f"{folder}/{MANIFEST}: the path '{printable(outside)}' leaves the data set folder", "convert the source again")
     labels = tuple(sorted(content["labels"]))
     unknown = {row.label for row in rows} - set(labels)
     if unknown:
         raise DatasetError(f"{folder}/{MANIFEST}: label '{min(unknown)}' is not among those of dataset.json", "convert the source again")
-    return Dataset(folder, content["name"], labels, content["fingerprint"], tuple(rows))
+    return Dataset(folder, str(content["name"]), labels, str(content["fingerprint"]), tuple(rows))
 
 
 def load_images(dataset: Dataset, rows: Sequence[Row], workers: int = 2) -> Iterator[Image]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from deepfer_yolo.config import AuditConfig
+from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data.inspection import Inspection, Look
 from deepfer_yolo.data.problems import printable
 
@@ -21,7 +21,7 @@ HELD_OUT = {"train": 0, "": 0, "val": 1, "test": 2}
 class Finding:
     """One kind of trouble: `groups` are the keys of the pictures that belong together, the largest group first; `notes` say more of single ones."""
 
-    kind: str
+    kind: FindingKind
     severity: Severity
     count: int
     message: str
@@ -80,7 +80,7 @@ class Audit:
                         given.add(key)
                         yield key, finding.kind, finding.message
 
-    def _leaving(self, kind: str, group: tuple[str, ...]) -> list[str]:
+    def _leaving(self, kind: FindingKind, group: tuple[str, ...]) -> list[str]:
         if kind in ("duplicate", "leak"):
             kept = max(group, key=lambda key: HELD_OUT[self.looks[key].split])  # the first among equals
             return [key for key in group if key != kept]

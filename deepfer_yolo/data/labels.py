@@ -40,7 +40,7 @@ class Labels:
         wanted = self._map.get(item.label.casefold(), item.label)
         self._used.add(item.label.casefold())
         label = canonical_label(wanted)
-        if label is None and (item.label.casefold() in self._map or wanted in self._reading.labels):
+        if label is None and (item.label.casefold() in self._map or (wanted in self._reading.labels and safe_name(wanted) == wanted)):
             label = wanted
         if label is None:
             self._unknown[item.label] += 1

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.config import AuditConfig
+from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data.findings import Finding
 from deepfer_yolo.data.inspection import Inspection, Look
 from deepfer_yolo.errors import DatasetError, MissingDependencyError
@@ -70,7 +70,7 @@ class FaceVisit:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._found: dict[str, list[tuple[str]]] = {"face-none": [], "face-several": [], "face-small": []}
+        self._found: dict[FindingKind, list[tuple[str]]] = {"face-none": [], "face-several": [], "face-small": []}
         self._shares: dict[str, float] = {}
 
     def __call__(self, look: Look, pixels: NDArray[np.uint8]) -> None:
@@ -88,7 +88,7 @@ class FaceVisit:
     def findings(self, seen: Inspection, config: AuditConfig) -> list[Finding]:
         """One finding a kind; notes all, since detectors err too."""
         self._found["face-small"] = [(key,) for key, share in self._shares.items() if share < config.min_face]
-        words = {
+        words: dict[FindingKind, str] = {
             "face-none": f"no face found by {self._detector.name}",
             "face-several": f"several faces found by {self._detector.name}",
             "face-small": f"the face is under {100 * config.min_face:g} % of the picture's shorter side",
@@ -106,12 +106,15 @@ def drift(seen: Inspection, other: Inspection, config: AuditConfig) -> list[Find
     message = f"{100 * shift:.1f} % of the class mix differs from {other.name}, most in {labels[largest]}: "
     message += f"{100 * here[largest]:.1f} % here, {100 * there[largest]:.1f} % there"
     findings.append(Finding("drift-classes", "warning" if shift > config.max_class_shift else "note", 1, message))
-    for what in ("brightness", "contrast", "sharpness"):
+    light: tuple[tuple[FindingKind, str], ...] = (
+        ("drift-brightness", "brightness"), ("drift-contrast", "contrast"), ("drift-sharpness", "sharpness")
+    )  # fmt: skip
+    for kind, what in light:
         one, two = (np.array([getattr(look, what) for look in looks]) for looks in (seen.looks, other.looks))
         spread = float(np.sqrt((one.var() + two.var()) / 2))
         distance = abs(float(one.mean() - two.mean())) / max(spread, 1e-9)
         message = f"mean {what} {one.mean():.1f} here, {two.mean():.1f} in {other.name}: {distance:.2f} standard deviations apart"
-        findings.append(Finding(f"drift-{what}", "warning" if distance > config.max_drift else "note", 1, message))
+        findings.append(Finding(kind, "warning" if distance > config.max_drift else "note", 1, message))
     return findings
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -278,3 +279,29 @@ def test_manifests_round_trip_any_file_name(names: list[tuple[str, str, str]], t
     rows = [row for row in rows if os.fsdecode(os.fsencode(row.path + row.source_id + row.subject)) == row.path + row.source_id + row.subject]
     write_manifest(rows, tmp_path)
     assert read_manifest(tmp_path) == rows
+
+
+def test_a_data_set_folder_from_a_stranger(painted_dataset: Path, tmp_path: Path) -> None:
+    for old, new, what in (
+        ("train/happy/", "../../etc/", "leaves the data set folder"),
+        (",happy,", ",../../evil,", r"label '\.\./\.\./evil' is not among"),
+    ):
+        folder = tmp_path / what[:5].strip()
+        shutil.copytree(painted_dataset, folder)
+        manifest = (folder / "manifest.csv").read_text().replace(old, new, 1)
+        (folder / "manifest.csv").write_text(manifest)
+        with pytest.raises(DatasetError, match=what):
+            open_dataset(folder)
+        described = (folder / "dataset.json").read_text().replace('"happy"', '"../../evil"', 1)
+        (folder / "dataset.json").write_text(described)
+        with pytest.raises(DatasetError):
+            convert(folder, tmp_path / "out", CONFIG)
+    (folder / "dataset.json").write_text('{"name": 1, "labels": 5, "fingerprint": 2}')
+    with pytest.raises(DatasetError, match="'labels' must be a list"):
+        open_dataset(folder)
+
+
+def test_sources_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DatasetError, match="neither a file nor a folder"):
+        convert(tmp_path / "pipe.csv", tmp_path / "out", CONFIG)
