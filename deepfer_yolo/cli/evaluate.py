@@ -10,6 +10,7 @@ from deepfer_yolo.cli.options import ConfigOption, DatasetArgument, JsonOption, 
 
 _SPLIT = Annotated[str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")]
 _CLEAN = Annotated[bool | None, typer.Option("--clean", help="Also without the pictures that have a copy in train.", show_default="off")]
+_EXCLUDE = Annotated[str | None, typer.Option(help="Leave out the pictures of this list (audit --quarantine).", show_default=False)]
 _TTA = Annotated[str | None, typer.Option(help="Average over views: none, flip (2 views) or ten (10 crops).", show_default="none")]
 _BY = Annotated[list[str] | None, typer.Option(help="A table by this column of the manifest; may be repeated.", show_default=False)]
 _ROBUSTNESS = Annotated[
@@ -32,6 +33,7 @@ def evaluate(
     model: ModelOption = None,
     split: _SPLIT = None,
     clean: _CLEAN = None,
+    exclude: _EXCLUDE = None,
     tta: _TTA = None,
     by: _BY = None,
     robustness: _ROBUSTNESS = None,
@@ -52,18 +54,26 @@ def evaluate(
 
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
-    flags = {"split": split, "clean": clean, "tta": tta, "by": by or None, "robustness": robustness, "labels": labels, "pictures": pictures}
-    flags |= {"save_plots": save_plots, "batch": batch, "workers": workers, "threads": threads, "seed": seed}
+    flags: dict[str, Any] = {
+        "split": split,
+        "clean": clean,
+        "exclude": exclude,
+        "tta": tta,
+        "by": by or None,
+        "robustness": robustness,
+        "labels": labels,
+    }
+    flags |= {"pictures": pictures, "save_plots": save_plots, "batch": batch, "workers": workers, "threads": threads, "seed": seed}
 
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, stderr
     from deepfer_yolo.config import EvaluateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation
+    from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation, without_listed
     from deepfer_yolo.evaluate.runs import create_run
 
     settings = resolve(EvaluateConfig, config, flags)
-    opened = open_dataset(dataset)
+    opened = without_listed(open_dataset(dataset), settings.exclude)
     opened.rows(settings.split)
     classifier = open_classifier(model, threads=settings.threads)
     run = create_run("evaluate", name, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
+from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.evaluate.metrics import check_scores, evaluate
 from deepfer_yolo.evaluate.robustness import sweep
 from deepfer_yolo.evaluate.runs import plain, write_metrics
@@ -52,6 +54,15 @@ def run_evaluation(
     return dict(result)
 
 
+def without_listed(dataset: Dataset, exclude: str | None) -> Dataset:
+    """The data set without the pictures of a quarantine list. Raises DatasetError for a list of another data set."""
+    if exclude is None:
+        return dataset
+    listed = read_quarantine(Path(exclude))
+    refuse_strangers(Path(exclude), listed, {row.path for row in dataset.all_rows})
+    return replace(dataset, all_rows=tuple(row for row in dataset.all_rows if row.path not in listed))
+
+
 def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig) -> dict[str, Any]:
     """What the numbers were measured with and on."""
     card = classifier.card
@@ -59,6 +70,7 @@ def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig)
         "model": {"name": card.name, "path": str(classifier.path), "sha256": sha256_of(classifier.path), "provider": classifier.provider},
         "dataset": {"name": dataset.name, "path": str(dataset.root), "fingerprint": dataset.fingerprint, "split": config.split},
         "tta": config.tta,
+        "excluded": config.exclude,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.data.ferplus import parse_votes
 from deepfer_yolo.data.manifest import COLUMNS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.evaluate.metrics import check_scores
@@ -59,14 +60,6 @@ def by_column(scores: Scores, column: str) -> list[dict[str, Any]]:
         interval = list(clopper_pearson(right, len(members)))
         table.append({"value": value, "n": len(members), "top1": right / len(members), "interval": interval, "macro_f1": float(found["macro_f1"])})
     return table
-
-
-def parse_votes(text: str) -> dict[str, int]:
-    """The votes of a manifest row, ``happy:8 neutral:2``, by label. Raises DatasetError for anything else."""
-    try:
-        return {label: int(count) for label, count in (part.rsplit(":", 1) for part in text.split())}
-    except ValueError:
-        raise DatasetError(f"votes must look like 'happy:8 neutral:2', not {text!r}", "convert the data again") from None
 
 
 def vote_scores(scores: Scores) -> dict[str, Any] | None:

@@ -186,6 +186,20 @@ def test_clean_leaves_copies_of_training_pictures_out(deepfer: Deepfer, painted_
     assert result["clean"]["n"] == 56 - result["clean"]["n_removed"]
 
 
+def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
+    wrong = [path.relative_to(sheets / "data").as_posix() for path in sorted((sheets / "data").glob("test/*/*.png")) if int(path.stem) >= 120]
+    (tmp_path / "list.csv").write_text("picture\n" + "\n".join(wrong) + "\n")
+    words = ("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--json", "--exclude")
+    done = deepfer(*words, tmp_path / "list.csv")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["n"], result["top1"]) == (120, pytest.approx(100 / 120))
+    (tmp_path / "other.csv").write_text("picture\nnowhere.png\n")
+    other = deepfer(*words, tmp_path / "other.csv")
+    assert other.returncode == 1
+    assert "not in this data set" in other.stderr
+
+
 def test_labels_intersect_scores_what_both_know(deepfer: Deepfer, sheets: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path) -> None:
     model = write_sheet_reader(tmp_path / "ck.onnx", 0, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise"))
     done = deepfer("evaluate", sheets / "data", "-m", model, "--split", "test", "--labels", "intersect", "--json")
