@@ -142,7 +142,7 @@ def test_a_whole_training_never_touches_the_network(painted_dataset: Path, tmp_p
     spec = tmp_path / "tiny-cls.yaml"
     spec.write_text("nc: 7\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
     done = subprocess.run(
-        [sys.executable, "-c", NO_NETWORK, str(painted_dataset), str(spec), str(tmp_path)], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", NO_NETWORK, str(painted_dataset), str(spec), str(tmp_path)], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.stdout.split() == ["DONE"], done.stdout + done.stderr
 

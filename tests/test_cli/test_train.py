@@ -23,7 +23,7 @@ def start(folder: Path, *words: object) -> subprocess.Popen[str]:
 
 def run(folder: Path, *words: object) -> tuple[int, str, str]:
     process = start(folder, *words)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=400)
     return process.returncode, out, err
 
 
@@ -31,10 +31,9 @@ RECIPE = ("--model", "tiny-cls.yaml", "--imgsz", "32", "--batch", "35", "--threa
 
 
 def wait_for_epochs(folder: Path, n: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     results = folder / "runs" / "train" / "r" / "results.csv"
-    while not results.exists() or len(results.read_text().splitlines()) <= n:
-        assert process.poll() is None, process.communicate()
+    while (not results.exists() or len(results.read_text().splitlines()) <= n) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -63,8 +62,11 @@ def test_a_signal_leaves_a_run_that_can_be_resumed(signum: int, code: int, paint
     assert not (tmp_path / "runs/train/r/metrics.json").exists()
 
 
+EPOCHS = 30  # enough to be still under way when a busy machine gets round to the kill
+
+
 def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float) -> None:
-    process = start(tmp_path, painted_dataset, *RECIPE, "--epochs", 12, "--name", "r")
+    process = start(tmp_path, painted_dataset, *RECIPE, "--epochs", EPOCHS, "--name", "r")
     wait_for_epochs(tmp_path, 1, process)
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
@@ -75,7 +77,7 @@ def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float) -> No
     assert code == 0, err
     assert "resuming" in err
     epochs = [line.split(",")[0] for line in (tmp_path / "runs/train/r/results.csv").read_text().splitlines()[1:]]
-    assert epochs == [str(number) for number in range(1, 13)]
+    assert epochs == [str(number) for number in range(1, EPOCHS + 1)]
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.11])

@@ -88,7 +88,7 @@ def test_plain_ultralytics_loads_best_pt_without_this_package(finished_run: Path
         "probs = model.predict(np.zeros((48, 48, 3), np.uint8), imgsz=32, verbose=False, save=False)[0].probs\n"
         "print(model.task, len(probs.data), ','.join(model.names.values()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.stdout.split() == ["classify", "7", ",".join(EMOTIONS)], done.stderr
 
 
