@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepfer_yolo.faces.detect import Detector
@@ -79,7 +80,8 @@ class LiveBoard:
         """State, age, counters and faces of each source."""
         if self._pipeline is None:
             return []
-        return [_row(index, source, self._sink.newest.get(source.source)) for index, source in enumerate(self._pipeline.summary().sources)]
+        sources = zip(self._addresses, self._pipeline.summary().sources, strict=True)
+        return [_row(index, _shown(address), source, self._sink.newest.get(source.source)) for index, (address, source) in enumerate(sources)]
 
     def picture(self, index: int) -> bytes | None:
         """The newest picture of a source with its faces marked, as JPEG; None where there is none."""
@@ -98,10 +100,15 @@ class LiveBoard:
         return jpeg.tobytes() if is_written else None
 
 
-def _row(index: int, source: SourceSummary, newest: Result | None) -> dict[str, Any]:
+def _shown(address: Address) -> str:
+    """A source's name for strangers: no credentials, and of a file only the last part of its path."""
+    return Path(address.name).name if address.kind == "file" else address.name
+
+
+def _row(index: int, name: str, source: SourceSummary, newest: Result | None) -> dict[str, Any]:
     return {
         "index": index,
-        "name": source.source,
+        "name": name,
         "state": source.state,
         "reason": source.reason,
         "age_ms": None if newest is None or newest.age_ms is None else round(newest.age_ms, 1),

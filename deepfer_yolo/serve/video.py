@@ -71,15 +71,16 @@ def _pictures(path: str, rules: VideoRules) -> Iterator[Waiting]:
         for grab in reader.grabs():
             if grab.image is None or grab.pts_s is None:
                 continue
-            first_s = grab.pts_s if first_s is None else first_s
-            time_s = grab.pts_s - first_s
-            if time_s > rules.max_s:
+            # The file's own clock, as players show it: the sound may begin before the pictures.
+            time_s = max(0.0, grab.pts_s)
+            first_s = time_s if first_s is None else first_s
+            if time_s - first_s > rules.max_s:
                 raise TooLarge(f"the video is longer than {rules.max_s:g} s")
             if grab.image.shape[0] * grab.image.shape[1] > rules.max_pixels:
                 raise TooLarge(f"the video's pictures have more than {rules.max_pixels:,} pixels")
             if time_s + 1e-6 < due_s:
                 continue
-            due_s = max(due_s + 1 / rules.fps, time_s)
+            due_s = max(due_s, time_s - 1 / rules.fps) + 1 / rules.fps
             yield Waiting(Frame(index, time_s, "pts", grab.image, "video"), 0, 0.0)
             index += 1
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def scene() -> list[Image]:
 
 @pytest.fixture(scope="session")
 def write_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """A function that gives pictures as the bytes of a video file."""
+    """A function that gives pictures as the bytes of a video file whose first picture has the number `first`."""
 
-    def write(pictures: list[Image], suffix: str = ".mp4", fps: int = 8) -> bytes:
+    def write(pictures: list[Image], suffix: str = ".mp4", fps: int = 8, first: int = 0) -> bytes:
         import av
 
         path = tmp_path_factory.mktemp("video") / f"clip{suffix}"
@@ -70,8 +71,10 @@ def write_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes
             stream = container.add_stream("libx264", rate=fps)
             stream.height, stream.width = pictures[0].shape[:2]
             stream.pix_fmt = "yuv420p"
-            for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for index, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = first + index, Fraction(1, fps)
+                container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path.read_bytes()
 

@@ -28,7 +28,10 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
+
+// A label that is held through a short doubt may not be the most probable one: what stands beside it is its own share.
+export const caption = (face) => (face.label === "uncertain" ? "uncertain" : `${face.label} ${percent(face.probs[face.label] ?? face.confidence)}`);
 
 // One face: label, confidence, and a bar for each class.
 export function faceCard(title) {
@@ -37,7 +40,7 @@ export function faceCard(title) {
   const card = el("article", { class: "face" }, head, grid);
   const rows = new Map();
   card.show = (face) => {
-    head.firstChild.textContent = face.label === "uncertain" ? "uncertain" : `${face.label} ${percent(face.confidence)}`;
+    head.firstChild.textContent = caption(face);
     card.style.borderLeftColor = colourOf(face.label);
     for (const [label, share] of Object.entries(face.probs)) {
       if (!rows.has(label)) {
@@ -80,7 +83,7 @@ function drawBox(context, face, [x, y, w, h], unit, right) {
   context.setLineDash(face.label === "uncertain" ? [6 * unit, 5 * unit] : []);
   context.strokeRect(x, y, w, h);
   context.setLineDash([]);
-  const words = face.label === "uncertain" ? "uncertain" : `${face.label} ${percent(face.confidence)}`;
+  const words = caption(face);
   context.font = `600 ${14 * unit}px system-ui, sans-serif`;
   const [wide, high] = [context.measureText(words).width + 12 * unit, 22 * unit];
   const left = Math.max(0, Math.min(x - 2.5 * unit, right - wide));

@@ -68,7 +68,7 @@ function confusion(counts, labels) {
   const rows = counts.map((row, index) => {
     const total = row.reduce((sum, count) => sum + count, 0) || 1;
     return el("tr", {}, el("th", { scope: "row" }, labels[index]), ...row.map((count) => {
-      const cell = el("td", { title: `${count} of ${total}` }, percent(count / total).replace(" %", ""));
+      const cell = el("td", { title: `${count} of ${total}` }, (100 * (count / total)).toFixed(0));
       cell.style.background = `color-mix(in srgb, #0072b2 ${Math.round(85 * (count / total))}%, var(--panel))`;
       if (count / total > 0.45) cell.style.color = "#fff";
       return cell;
