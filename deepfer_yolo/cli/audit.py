@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    dataset: Annotated[Path, typer.Argument(help="A data set folder, or any source that convert reads.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="A data set folder, or any csv or folder that convert reads.", show_default=False)],
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)] = None,
     with_model: Annotated[Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)] = None,

@@ -23,7 +23,7 @@ from deepfer_yolo.data.manifest import SPLITS, Row, fingerprint, write_dataset_j
 from deepfer_yolo.data.names import unique_name
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.data.png import encode_png
-from deepfer_yolo.data.problems import printable
+from deepfer_yolo.data.problems import Problems, printable
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, parse_shares
 from deepfer_yolo.errors import ConfigError, DatasetError
@@ -65,7 +65,7 @@ def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: boo
     with ExitStack() as stack:
         root = stack.enter_context(unpacked(source, beside=target))
         layout = find_layout(root, config.layout)
-        reading = Reading(root, config)
+        reading = Reading(root, config, Problems(excluded=excluded))
         folder = stack.enter_context(staged_tree(target, overwrite=overwrite))
         writing = _read_all(folder, reading, layout, shares is not None, excluded, progress)
         if writing.is_split_anew:
@@ -108,6 +108,7 @@ def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: boo
                     progress(reading.fraction)
     labels.finish()
     reading.problems.raise_if_any("mend them, or leave pictures out with --exclude; nothing was written")
+    writing.met |= reading.problems.met
     if config.exclude:
         refuse_strangers(config.exclude, excluded, writing.met)
     if not writing.rows:

@@ -12,13 +12,21 @@ KEPT = 1000
 
 @dataclass(slots=True)
 class Problems:
-    """Everything found wrong so far, each with its place (`file, line 7`); the first KEPT are remembered, all are counted."""
+    """Everything found wrong so far, each with its place (`file, line 7`); the first KEPT are remembered, all are counted.
+
+    `excluded` are places that a quarantine list names, `met` those of them that came by.
+    """
 
     found: list[str] = field(default_factory=list)
     count: int = 0
+    excluded: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
 
     def add(self, place: str, what: str) -> None:
-        """Note one problem."""
+        """Note one problem, unless its place is `excluded`."""
+        if place in self.excluded:
+            self.met.add(place)
+            return
         self.count += 1
         if len(self.found) < KEPT:
             self.found.append(f"{place}: {what}")

@@ -191,6 +191,16 @@ def test_quarantine_from_audit_to_convert(painted_dataset: Path, tmp_path: Path)
     assert audit(tmp_path / "out", AuditConfig(near_correlation=0.98, min_per_class=1)).findings == ()
 
 
+def test_a_bad_row_of_a_csv_can_be_left_out(painted_csv: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.csv"
+    source.write_text(painted_csv.read_text() + "3,1 2 3,Training\n")
+    assert write_quarantine(tmp_path / "q.csv", audit(source, AuditConfig(near_correlation=0.98)).to_quarantine()) == 1
+    assert read_quarantine(tmp_path / "q.csv") == {"bad.csv, line 226"}
+    content = convert(source, tmp_path / "out", ConvertConfig(exclude=tmp_path / "q.csv"))
+    assert content["left_out"] == {"excluded": 1}
+    assert sum(content["counts"]["train"].values()) == 140
+
+
 def test_a_list_for_another_data_set_is_refused(painted_dataset: Path, painted_csv: Path, tmp_path: Path) -> None:
     file = tmp_path / "leave-out.csv"
     dataset = open_dataset(painted_dataset)
