@@ -93,4 +93,4 @@ def _print(result: Export) -> None:
         found = parity.decisions
         low, high = found["accuracy_diff_interval"]
         print(f"  accuracy {found['accuracy_reference']:.2%} became {found['accuracy_candidate']:.2%} (difference {low:+.2%} to {high:+.2%}),")
-        print(f"  recall falls most for {found['worst_class']}: {found['recall_loss'][found['worst_class']]:.2%}")
+        print(f"  recall falls most for {found['worst_class']}: {found['recall_loss'][found['worst_class']] + 0.0:.2%}")

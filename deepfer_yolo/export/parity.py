@@ -151,7 +151,7 @@ def _decisions(expected: Probs, actual: Probs, truth: NDArray[np.int64], labels:
     gain = right.astype(np.float64) - left
     half = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else 1.0
     mean = float(gain.mean())
-    losses = {label: float(-gain[truth == i].mean()) for i, label in enumerate(labels) if (truth == i).any()}
+    losses = {label: 0.0 - float(gain[truth == i].mean()) for i, label in enumerate(labels) if (truth == i).any()}
     worst = max(losses, key=lambda label: losses[label])
     return {
         "accuracy_reference": float(left.mean()),

@@ -90,7 +90,7 @@ def test_int8_takes_the_first_rung_that_passes(
 
 def test_int8_that_never_passes_ends_in_fp16(checkpoint: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LINES, "int8", Line(None, 1.1))
-    monkeypatch.setattr(quantize, "LADDER", (quantize.LADDER[0], quantize.Rung("min-max, noisy layers in fp32", "MinMax", 2)))
+    monkeypatch.setattr(quantize, "LADDER", (quantize.LADDER[0], quantize.Rung("min-max, noisy layers in fp32", "MinMax", 7, 2)))
     seen: list[str] = []
     found = export_model(
         checkpoint,
