@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 512_000_000
 """No classifier of faces is larger; read into memory once."""
 MAX_ELEMENTS = 200_000_000
-"""In one tensor, stored or (by shape inference) computed for one picture."""
+"""In one stored tensor."""
 DOMAINS = frozenset({"", "ai.onnx"})
 """Operators outside ONNX itself need a library beside the file, which a file from a stranger must not bring."""
 INPUT, OUTPUT = "image", "probs"
