@@ -70,4 +70,5 @@ def serve(
         if is_opened:
             typer.launch(f"{url}?token={settings.token}" if settings.token else url)
 
-    server.run(classifier, settings, listener, live, on_ready)
+    with listener:
+        server.run(classifier, settings, listener, live, on_ready)

@@ -100,6 +100,5 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        listener.close()
     if not server.started:
         raise DeepferError("the server did not start", "its own message stands above")
