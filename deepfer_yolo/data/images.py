@@ -17,6 +17,8 @@ MAX_PIXELS = 50_000_000
 """Refused before decoding; a 50-megapixel camera picture still passes."""
 MAX_BYTES = 200_000_000
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
+# Once for the process: pictures are decoded in threads, where catch_warnings is not safe. What Pillow warns of is judged here anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 
 
@@ -29,13 +31,11 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
         raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise DatasetError(f"{name}: {width}×{height} pixels are more than the limit of {max_pixels:,}")
-                return _to_rgb(picture)
+        with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise DatasetError(f"{name}: {width}×{height} pixels are more than the limit of {max_pixels:,}")
+            return _to_rgb(picture)
     except UnidentifiedImageError:
         raise DatasetError(f"{name}: not a picture in a known format") from None
     except PillowImage.DecompressionBombError as error:
