@@ -147,9 +147,15 @@ def test_a_whole_training_never_touches_the_network(painted_dataset: Path, tmp_p
     assert done.stdout.split() == ["DONE"], done.stdout + done.stderr
 
 
-def test_waiting_threads_sleep() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import os, deepfer_yolo.yolo; print(os.environ['OMP_WAIT_POLICY'])"],
-        capture_output=True, text=True, check=True, env={key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"},
-    )  # fmt: skip
-    assert done.stdout.strip() == "PASSIVE"
+@pytest.mark.parametrize("module", ["deepfer_yolo.yolo", "deepfer_yolo.train.run", "deepfer_yolo.train.loader"])
+def test_waiting_threads_are_told_to_sleep_before_torch_loads(module: str) -> None:
+    code = (
+        "import builtins, os, sys; load = builtins.__import__; seen = []\n"
+        "def watch(name, *words, **named):\n"
+        "    if name.split('.')[0] == 'torch' and not seen: seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "    return load(name, *words, **named)\n"
+        f"builtins.__import__ = watch; import {module}; print(seen)"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+    assert done.stdout.strip() == "['PASSIVE']"
