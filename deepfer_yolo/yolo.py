@@ -41,7 +41,7 @@ os.environ.update(
     YOLO_CONFIG_DIR=_private_config_dir(),
 )
 
-# Threads that wait must sleep: spinning ones made training 10 to 40 times slower wherever another process wanted the same two cores.
+# Threads that wait must sleep: spinning ones made training many times slower wherever another process wanted the same two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
