@@ -14,6 +14,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from PIL import Image as PillowImage
+
 from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
@@ -44,6 +46,8 @@ os.environ.update(
 # Threads that wait must sleep: spinning ones made training many times slower wherever another process wanted the same two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_PILLOW_OPEN = PillowImage.open
+
 try:
     import torch
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
@@ -53,6 +57,9 @@ try:
     from ultralytics.utils.torch_utils import strip_optimizer
 except ModuleNotFoundError as error:
     raise MissingDependencyError.for_extra("train", error.name or "ultralytics") from None
+
+# Ultralytics replaces Pillow's open by one that, at the first broken picture, tries to install a HEIF reader.
+PillowImage.open = _PILLOW_OPEN
 
 _OFF = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "openvino_msg")
 if any(SETTINGS.get(key) for key in _OFF):

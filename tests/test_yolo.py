@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from deepfer_yolo import yolo
 from deepfer_yolo.errors import ConfigError, ModelError
@@ -24,6 +25,12 @@ def test_bare_names_are_the_packaged_architectures() -> None:
     assert {"yolo11n-cls", "yolo26n-cls", "yolov8n-cls", "yolo11x-cls"} <= set(known)
     assert all(path.is_file() for path, _ in known.values())
     assert sum(p.numel() for p in yolo.build_model("yolo26n-cls", 7).parameters()) == 1_540_071
+
+
+def test_pillow_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(tmp_path / "text.jpg")
 
 
 def test_the_head_gives_logits_in_training_and_probabilities_with_logits_in_evaluation() -> None:

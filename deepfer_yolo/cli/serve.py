@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,7 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")] = None,
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    token: Annotated[
-        str | None, typer.Option(envvar="DEEPFER_TOKEN", help="What clients must know; better given by the environment.", show_default="none")
-    ] = None,
+    token: Annotated[str | None, typer.Option(envvar="DEEPFER_TOKEN", help="What clients must know.", show_default="none")] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name of this server; repeatable.", show_default="none")
     ] = None,
@@ -59,13 +58,12 @@ def serve(
     settings = resolve(ServeConfig, config, flags)
     server.check_exposure(settings)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
-    live = None
-    if source:
-        live = LiveBoard(parse_sources(source), lambda: open_detector(settings.detector, face_model=settings.face_model))
+    finder = functools.partial(open_detector, settings.detector, face_model=settings.face_model)
+    live = LiveBoard(parse_sources(source), finder) if source else None
     listener = server.bind(settings.host, settings.port)
-    url = server.url_of(listener)
 
     def on_ready() -> None:
+        url = server.url_of(listener)
         print(f"deepfer serves {classifier.card.name} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if is_opened:
             typer.launch(f"{url}?token={settings.token}" if settings.token else url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from deepfer_yolo.cli.options import ConfigOption, JsonOption, NameOption
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.train.run import Outcome
 
 _MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
 _SCRATCH = "from scratch for a bare name"
@@ -66,31 +68,20 @@ def train(
 
     Example: deepfer train datasets/fer2013 --config fer2013-n
     """
-    from deepfer_yolo.errors import ConfigError
-
     flags = {
         "data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs, "imgsz": imgsz, "batch": batch,
         "lr0": lr0, "device": device, "threads": threads, "seed": seed, "precision": precision, "fitness": fitness,
         "teacher": teacher, "exclude": exclude, "votes": votes, "freeze": freeze, "patience": patience,
     }  # fmt: skip
     if resume is not None:
-        flags["dry-run"] = dry_run or None
-        given = [f"--{key}" for key, value in {**flags, "config": config, "name": name}.items() if value is not None]
-        if given:
-            shown = ", ".join(given).replace("--data", "DATASET")
-            raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
-    from deepfer_yolo.cli.output import print_json, stderr
+        _refuse_flags(resume, {**flags, "dry-run": dry_run or None, "config": config, "name": name})
+    from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.config import TrainConfig, resolve
-    from deepfer_yolo.evaluate.runs import plain
 
     if dry_run:
         _print_plan(resolve(TrainConfig, config, flags), as_json=json_)
         return
-    console = stderr()
-
-    def show(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
+    show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     from deepfer_yolo.train import run
     from deepfer_yolo.train.signals import StopSignal
 
@@ -102,7 +93,24 @@ def train(
     if isinstance(outcome, run.Stopped):
         show(f"continue with: deepfer train --resume {_short(outcome.folder)}")
         raise typer.Exit(stop.exit_code)
-    if json_:
+    _print_outcome(outcome, as_json=json_)
+
+
+def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
+    """Raise ConfigError where anything is given beside --resume."""
+    from deepfer_yolo.errors import ConfigError
+
+    given = [f"--{key}" for key, value in flags.items() if value is not None]
+    if given:
+        shown = ", ".join(given).replace("--data", "DATASET")
+        raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
+
+
+def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.evaluate.runs import plain
+
+    if as_json:
         print_json(plain({"run": outcome.folder, "checkpoint": outcome.checkpoint, **outcome.metrics}))
     else:
         val = outcome.metrics["val"]

@@ -62,17 +62,18 @@ def test_a_card_without_golden_answers_is_refused(linear_model: Path) -> None:
         check_golden(Classifier(linear_model))
 
 
-@pytest.mark.parametrize(("shift", "passed"), [(0.04, True), (0.06, False)])
-def test_int8_allows_small_differences_but_no_other_label(shift: float, passed: bool, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("margin", "shift", "passed"), [(0.4, 0.04, True), (0.4, 0.06, False), (0.07, 0.04, False), (0.03, 0.04, True)])
+def test_int8_allows_small_differences_but_no_other_label(
+    margin: float, shift: float, passed: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     classifier = Classifier(exported)
-    card = classifier.card.model_copy(update={"precision": "int8"})
-    assert card.golden is not None
-    probs = np.array(card.golden.probs, np.float32)
-    best, second = np.argsort(-probs, axis=1)[:, :2].T
-    moved = probs.copy()
-    rows = np.arange(len(probs))
-    moved[rows, best] -= shift
-    moved[rows, second] += shift
+    golden = classifier.card.golden
+    assert golden is not None
+    probs = np.full((golden.n, len(classifier.labels)), 0.01, np.float32)
+    rest = 1 - 0.01 * (len(classifier.labels) - 2)
+    probs[:, 0], probs[:, 1] = (rest + margin) / 2, (rest - margin) / 2
+    card = classifier.card.model_copy(update={"precision": "int8", "golden": golden.model_copy(update={"probs": probs.tolist()})})
+    moved = probs + np.array([-shift, shift, *[0.0] * (len(classifier.labels) - 2)], np.float32)
     monkeypatch.setattr(Classifier, "card", property(lambda self: card))
     monkeypatch.setattr(Classifier, "predict", lambda self, crops: moved)
     result = check_golden(classifier)
