@@ -24,16 +24,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}{STAGING_MARK}", suffix=path.suffix, dir=path.parent)
+    with _blaming(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{STAGING_MARK}", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
-        yield part
-        part.chmod(0o666 & ~_umask())
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
+        with _blaming(path):
+            yield part
+            part.chmod(0o666 & ~_umask())
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+            sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -51,22 +53,40 @@ def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     With `overwrite` the old tree is moved aside first and removed last. Raises DeepferError where `target` is not empty.
     """
     refuse_existing(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}", dir=target.parent))
+    with _blaming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}", dir=target.parent))
     try:
-        yield staging
-        staging.chmod(0o777 & ~_umask())
-        os.sync()
-        old = None
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}old-", dir=target.parent)) / target.name
-            target.rename(old)
-        staging.rename(target)
-        sync_folder(target.parent)
-        if old is not None:
-            shutil.rmtree(old.parent)
+        with _blaming(target):
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            os.sync()
+            _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Put `staging` in the place of `target`; an old tree is moved aside first and removed last."""
+    old = None
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}old-", dir=target.parent)) / target.name
+        target.rename(old)
+    staging.rename(target)
+    sync_folder(target.parent)
+    if old is not None:
+        shutil.rmtree(old.parent)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Let errors of the disk name `path`, where they name nothing or the part beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and STAGING_MARK not in str(error.filename)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:

@@ -159,8 +159,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (PermissionError, FileNotFoundError):
         raise
     except Exception as error:  # a damaged or hostile archive can fail anywhere inside the unpickler
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from None
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        hint = "the file is damaged, or no YOLO checkpoint: fetch it again, or train one with: deepfer train"
+        raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}", hint) from None
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} holds no YOLO classification model but {type(checkpoint).__name__}", "train one with: deepfer train")
     return checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
@@ -75,3 +76,16 @@ def test_a_file_or_a_link_is_no_destination(tmp_path: Path) -> None:
     for name in ("file", "link"):
         with pytest.raises(DeepferError, match="not a folder"):
             refuse_existing(tmp_path / name, overwrite=True)
+
+
+def test_errors_of_the_disk_name_the_file_that_was_wanted(tmp_path: Path) -> None:
+    def fill(path: Path) -> None:
+        with atomic_path(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as full:
+        fill(tmp_path / "a.json")
+    assert full.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(OSError, match="No space") as full, staged_tree(tmp_path / "data"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(tmp_path / "data")

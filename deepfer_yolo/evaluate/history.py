@@ -63,6 +63,8 @@ def read_run(run: Path) -> dict[str, Any]:
 def list_row(run: Mapping[str, Any]) -> list[str]:
     """A run as a row of the list: shares in per cent, a dash for what it has not measured."""
     metrics, started = run["metrics"], str(run["environment"].get("time", ""))
+    if isinstance(metrics.get("val"), dict):  # a training run measures its val split
+        metrics = {**metrics, "ece": metrics.get("calibration", {}).get("ece_after"), **metrics["val"]}
     data = metrics.get("dataset")
     named = data.get("name", "") if isinstance(data, dict) else Path(str(run["config"].get("data") or "")).name
     shares = [f"{100 * metrics[key]:.1f}" if isinstance(metrics.get(key), int | float) else "–" for key in HEADLINE[:3]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +21,10 @@ from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.files import sha256_of
-from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
+from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
 from deepfer_yolo.train.device import check_device, use_bf16
+from deepfer_yolo.train.loader import Faces
 from deepfer_yolo.train.measure import calibrate, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
@@ -67,12 +69,13 @@ def train(
     notes: list[str] = []
     torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
+    material = read_material(config, dataset)
     folder = create_run("train", name, config, root).resolve()
     with lock(folder):
         log = Log(folder / LOG, show)
         for note in notes:
             log(note)
-        return _run(config, dataset, model, folder, log, should_stop, None)
+        return _run(config, dataset, material, model, folder, log, should_stop, None)
 
 
 def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False) -> Outcome | Stopped:
@@ -98,22 +101,41 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
         torch.manual_seed(config.seed)
         start = config if state is None else config.model_copy(update={"pretrained": None})
         model = starting_model(start, dataset.labels, lambda _: None)
-        return _run(config, dataset, model, folder, log, should_stop, state)
+        return _run(config, dataset, read_material(config, dataset), model, folder, log, should_stop, state)
 
 
-def _run(
-    config: TrainConfig, dataset: Dataset, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool], state: dict[str, Any] | None
-) -> Outcome | Stopped:
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What a run learns from, decoded; read before its folder is made, so that bad input leaves no folder behind."""
+
+    train: Faces
+    val: Faces
+    spec: InputSpec
+    teacher: Any
+    seconds: float
+
+
+def read_material(config: TrainConfig, dataset: Dataset) -> Material:
+    """Decode both splits and open the teacher. Raises DatasetError or ModelError where one cannot be used."""
     began = time.perf_counter()
     teacher = open_teacher(config, dataset.labels)
     train_split, val_split, spec = read_splits(dataset, config)
+    return Material(train_split, val_split, spec, teacher, time.perf_counter() - began)
+
+
+def _run(
+    config: TrainConfig, dataset: Dataset, material: Material, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool],
+    state: dict[str, Any] | None,
+) -> Outcome | Stopped:  # fmt: skip
+    began = time.perf_counter()
+    train_split, val_split, spec = material.train, material.val, material.spec
     bf16 = use_bf16(config)
-    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, teacher)
+    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher)
     trainer = FaceTrainer(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
         f"{len(train_split):,} train and {len(val_split):,} val pictures, {spec.colour}, {weights:,} parameters, {config.device}, "
-        f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {time.perf_counter() - began:.1f} s"
+        f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {material.seconds:.1f} s"
     )
     progress = Progress(log)
     progress.attach(trainer)
@@ -125,6 +147,10 @@ def _run(
         return Stopped(folder)
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}") from error
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise TrainingError(f"the disk is full: {folder}", f"free some space, then: deepfer train --resume {folder}") from error
     figures = finish(job, dataset, trainer, progress)
     val, honest = figures["val"], figures["calibration"]
     log(f"best.pt, epoch {figures['best_epoch']}: top-1 {val['top1']:.2%}, macro-F1 {val['macro_f1']:.2%}, {clock(time.perf_counter() - began)}")

@@ -91,10 +91,22 @@ def test_every_form_of_the_csv_gives_the_same_data_set(kind: str, painted_csv: P
     assert convert(source, tmp_path / "out", CONFIG)["fingerprint"] == open_dataset(painted_dataset).fingerprint
 
 
-def test_a_csv_without_usage_is_all_training(tmp_path: Path) -> None:
+def test_a_csv_without_usage_is_split_anew_and_says_so(painted_csv: Path, tmp_path: Path) -> None:
     source = tmp_path / "train.csv"
-    source.write_text(f'emotion,pixels\n0,"{PIXELS}"\n6,"{PIXELS}"\n')
-    assert convert(source, tmp_path / "out", CONFIG)["counts"] == {"train": {"angry": 1, "neutral": 1}}
+    with painted_csv.open(newline="") as file:
+        source.write_text("".join(f'{code},"{pixels}"\n' for code, pixels, _ in csv.reader(file)))
+    content = convert(source, tmp_path / "out", CONFIG)
+    assert content["options"]["split"] == "train=0.8,val=0.1,test=0.1"
+    assert sum(content["counts"]["val"].values()) >= 10
+    with pytest.raises(ConfigError, match="no split of its own"):
+        convert(source, tmp_path / "again", ConvertConfig(split="official"))
+
+
+def test_a_misspelt_usage_column_is_an_error(tmp_path: Path) -> None:
+    source = tmp_path / "fer.csv"
+    source.write_text(f"emotion,pixels,usage\n0,{PIXELS},Training\n")
+    with pytest.raises(DatasetError, match="line 1: no column 'Usage', but 'usage'"):
+        convert(source, tmp_path / "out", CONFIG)
 
 
 def test_bad_rows_are_reported_together_with_their_lines(tmp_path: Path) -> None:

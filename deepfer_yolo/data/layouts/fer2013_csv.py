@@ -3,7 +3,7 @@
     emotion,pixels,Usage
     0,70 80 82 … 2304 numbers …,Training
 
-Also ``icml_face_data.csv`` (columns in another order, blanks before their names) and ``train.csv`` (no Usage: all training). The row index,
+Also ``icml_face_data.csv`` (columns in another order, blanks before their names) and ``train.csv`` (no Usage: split anew). The row index,
 counted from 0 after the header, is the picture's `source_id`: FER+ and the folder copies refer to it.
 """
 
@@ -64,6 +64,9 @@ def read(reading: Reading) -> Iterator[Item]:
             raise DatasetError(
                 f"{source}, line 1: no column '{missing[0]}'; it has {', '.join(columns)[:200]}", "the columns are emotion,pixels,Usage"
             )
+        misspelt = [column for column in columns if column.lower() == "usage" and column != "Usage"]
+        if misspelt:
+            raise DatasetError(f"{source}, line 1: no column 'Usage', but '{misspelt[0]}'", "the columns are emotion,pixels,Usage")
         index = -1
         while True:
             try:
@@ -106,13 +109,13 @@ def parse_pixels(text: str) -> NDArray[np.uint8]:
 
 
 def _item(row: dict[str, str], index: int, place: str) -> Item:
-    code, usage = row["emotion"].strip(), row.get("Usage", "Training").strip()
+    code, usage = row["emotion"].strip(), row.get("Usage")
     if not (code.isascii() and code.isdigit() and len(code) < 4 and int(code) in FER2013_CODES):
         raise ValueError(f"emotion is '{code[:20]}', not a code from 0 to 6")
-    if usage not in USAGES:
-        raise ValueError(f"Usage is '{usage[:40]}', not one of {', '.join(USAGES)}")
+    if usage is not None and usage.strip() not in USAGES:
+        raise ValueError(f"Usage is '{usage.strip()[:40]}', not one of {', '.join(USAGES)}")
     label, pixels = FER2013_CODES[int(code)], parse_pixels(row["pixels"])
-    return Item(label, USAGES[usage], f"{index:05d}", place, pixels=pixels, source_id=str(index))
+    return Item(label, USAGES[usage.strip()] if usage is not None else "", f"{index:05d}", place, pixels=pixels, source_id=str(index))
 
 
 @contextmanager
