@@ -85,7 +85,7 @@ def train(
     from deepfer_yolo.train import run
     from deepfer_yolo.train.signals import StopSignal
 
-    with StopSignal(show) as stop:
+    with StopSignal() as stop:
         if resume is not None:
             outcome = run.resume(resume, show=show, should_stop=stop.given)
         else:

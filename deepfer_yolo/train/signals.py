@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -11,8 +11,7 @@ from typing import Any
 class StopSignal:
     """Remembers the first SIGINT or SIGTERM; a second one ends the program at once, as it would without this."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self.show = show
+    def __init__(self) -> None:
         self.signum = 0
         self._before: dict[int, Any] = {}
 
@@ -36,7 +35,8 @@ class StopSignal:
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         self._restore()
-        self.show("stopping at the next batch, saving first; once more stops at once")
+        # Straight to the terminal: a handler may interrupt a print, and printing is not re-entrant.
+        os.write(2, b"stopping at the next batch, saving first; once more stops at once\n")
 
     def _restore(self) -> None:
         for signum, before in self._before.items():
