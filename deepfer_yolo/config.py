@@ -91,7 +91,8 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
-    # The optimiser: SGD with Nesterov momentum, a linear warm-up, a cosine down to lr0 * lrf.
+    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, a cosine down to lr0 * lrf.
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr0: float = Field(0.01, gt=0)
     lrf: float = Field(0.01, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -121,6 +122,9 @@ class TrainConfig(Config):
     brightness: float = Field(0.2, ge=0, le=1)
     contrast: float = Field(0.2, ge=0, le=1)
     gamma: float = Field(0.0, ge=0, le=2)
+    blur: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(0.0, ge=0, le=0.5)
+    surround: float = Field(0.0, ge=0, le=1)
     erasing: float = Field(0.2, ge=0, le=1)
     mixup: float = Field(0.2, ge=0)
     cutmix: float = Field(0.0, ge=0, le=1)

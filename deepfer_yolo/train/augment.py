@@ -1,7 +1,7 @@
 """Augmentation for small faces, batched in tensors on the training device.
 
 What happens to a picture follows from the seed, the epoch and the picture's index alone, never from the order of batches or the number
-of workers; only the mixup partner is the neighbour in the batch.
+of workers; only what is mixed in, pasted in or set around it comes from the neighbour in the batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from torch.nn import functional  # noqa: TID253
 
 from deepfer_yolo.config import TrainConfig
 
-_AUGMENT_STREAM = 1
-"""Keeps the draws here apart from the shuffling of the same seed and epoch."""
+_AUGMENT_STREAM, _NOISE_STREAM = 1, 2
+"""Keep the draws here apart from the shuffling of the same seed and epoch."""
+N_PATTERNS = 64
+"""Patterns of noise that the pictures of an epoch share."""
 
 
 class Draws:
@@ -45,6 +47,18 @@ class Draws:
         self.cut = torch.from_numpy(np.stack([*corner, cut, cut], 1).astype(np.float32))
         self.share = torch.from_numpy(np.where(cut > 0, 1, share).astype(np.float32))
         self.power = torch.from_numpy(np.exp((random.random(n, dtype=np.float32) * 2 - 1) * np.log1p(config.gamma)).astype(np.float32))
+        self.blur, self.noise, chance = torch.from_numpy(random.random((3, n), dtype=np.float32))
+        self.blur, self.noise, self.surrounded = self.blur * config.blur, self.noise * config.noise, chance < config.surround
+        self.pattern = torch.from_numpy(random.integers(0, N_PATTERNS, n))
+        self._noise_seed = [config.seed, epoch, _NOISE_STREAM]
+        self._patterns: dict[int, torch.Tensor] = {}
+
+    def patterns(self, size: int) -> torch.Tensor:
+        """Standard normal noise (N_PATTERNS, 1, size, size) of this epoch."""
+        if size not in self._patterns:
+            random = np.random.Generator(np.random.PCG64(self._noise_seed))
+            self._patterns[size] = torch.from_numpy(random.standard_normal((N_PATTERNS, 1, size, size), dtype=np.float32))
+        return self._patterns[size]
 
 
 def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) -> torch.Tensor:
@@ -55,6 +69,11 @@ def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) 
     n, device = len(pixels), pixels.device
     grid = functional.affine_grid(draws.theta[index].to(device), [n, pixels.shape[1], size, size], align_corners=False)
     images = functional.grid_sample(pixels.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if n > 1 and bool((surrounded := draws.surrounded[index]).any()):
+        # A crop from a frame shows what is around the face there, not a repeated border.
+        outside = (grid.abs() > 1).any(-1).unsqueeze(1) & surrounded.to(device).view(n, 1, 1, 1)
+        images = torch.where(outside, images.roll(1, 0), images)
+    images = _degrade(images, draws, index)
     gain, lift = (values[index].to(device).view(n, 1, 1, 1) for values in (draws.gain, draws.lift))
     mean = images.mean((1, 2, 3), keepdim=True)
     images = ((images - mean).mul_(gain).add_(mean + lift)).clamp_(0, 1)
@@ -62,6 +81,20 @@ def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) 
     if bool((power != 1).any()):
         images = images.pow(power.view(n, 1, 1, 1))
     return torch.where(_inside(draws.box[index].to(device), size), mean, images)
+
+
+def _degrade(images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
+    """Blur, a share of a Gaussian of 1 px that each picture has for itself, and noise, where the recipe has any."""
+    shape, device = (len(images), 1, 1, 1), images.device
+    if bool((blur := draws.blur[index]).any()):
+        soft = functional.pad(images, (2, 2, 2, 2), mode="replicate")
+        kernel = torch.exp(-torch.arange(-2.0, 3.0, device=device).square() / 2)
+        kernel = (kernel / kernel.sum()).repeat(images.shape[1], 1, 1, 1)
+        soft = functional.conv2d(functional.conv2d(soft, kernel, groups=images.shape[1]), kernel.transpose(2, 3), groups=images.shape[1])
+        images = torch.lerp(images, soft, blur.to(device).view(shape))
+    if bool((noise := draws.noise[index]).any()):
+        images = images + draws.patterns(images.shape[-1])[draws.pattern[index]].to(device) * noise.to(device).view(shape)
+    return images
 
 
 def _inside(box: torch.Tensor, size: int) -> torch.Tensor:

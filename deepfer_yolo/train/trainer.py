@@ -218,7 +218,7 @@ def stock_arguments(job: Job) -> dict[str, Any]:
         "device": config.device,
         "workers": 0,
         "seed": config.seed,
-        "optimizer": "SGD",
+        "optimizer": {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
         "lr0": config.lr0,
         "lrf": config.lrf,
         "cos_lr": True,

@@ -123,6 +123,43 @@ def test_gamma_keeps_black_and_white_and_moves_what_lies_between() -> None:
     assert 0.25 < float(bent[:, 0, 1, 1].min()) < 0.5 < float(bent[:, 0, 1, 1].max()) < 0.75
 
 
+def test_blur_keeps_what_is_flat_and_softens_an_edge() -> None:
+    pixels = torch.zeros(8, 1, 16, 16, dtype=torch.uint8)
+    pixels[..., 8:] = 200
+    soft = run({"blur": 1.0}, pixels)
+    assert torch.allclose(soft[..., :5], torch.zeros(8, 1, 16, 5), atol=1e-6)
+    assert torch.allclose(soft[..., 11:], torch.full((8, 1, 16, 5), 200 / 255), atol=1e-5)
+    # Left of the edge a whole Gaussian of one pixel shows 31 % of the bright side; the share of each picture is drawn.
+    assert 0.2 < float(soft[:, 0, 8, 7].max()) / (200 / 255) < 0.31
+    assert float(soft[:, 0, 8, 7].min()) < 0.1
+
+
+def test_noise_has_the_strength_that_is_drawn_and_no_mean() -> None:
+    pixels = torch.full((64, 1, 32, 32), 128, dtype=torch.uint8)
+    changed = run({"noise": 0.1}, pixels) - 128 / 255
+    spread = changed.std((1, 2, 3))
+    assert 0.08 < float(spread.max()) < 0.11
+    assert float(spread.min()) < 0.02
+    assert abs(float(changed.mean())) < 0.002
+
+
+def test_around_a_picture_stands_its_neighbour_instead_of_a_repeated_border() -> None:
+    pixels = torch.stack([torch.full((1, 8, 8), value, dtype=torch.uint8) for value in (10, 200)] * 8)
+    alone, among = (run({"scale": 0.5, "surround": share}, pixels) for share in (0.0, 1.0))
+    assert torch.allclose(alone, (pixels / 255).expand_as(alone), atol=1e-6)
+    strange = (among - alone).abs() > 0.5
+    assert bool(strange[:, 0, 0, 0].any())  # a corner of a picture that was made smaller
+    assert not bool(strange[:, 0, 2:6, 2:6].any())
+
+
+def test_noise_and_blur_depend_on_seed_epoch_and_index_alone() -> None:
+    pixels, config = pictures(16), TrainConfig(noise=0.1, blur=0.5)
+    draws, order = Draws(config, 16, epoch=3), torch.tensor([5, 0, 11])
+    whole = augment(pixels, draws, torch.arange(16), 8)
+    assert torch.equal(augment(pixels[order], draws, order, 8), whole[order])
+    assert not torch.equal(augment(pixels, Draws(config, 16, epoch=4), torch.arange(16), 8), whole)
+
+
 def test_the_moving_average_starts_short_and_reaches_its_memory() -> None:
     assert ema_decay(100, 1.0, 0) == 0.0
     assert ema_decay(100, 1.0, 1) == pytest.approx(2 / 11)
