@@ -113,6 +113,7 @@ class TrainConfig(Config):
     teacher_share: float = Field(0.5, gt=0, le=1)
     teacher_temperature: float = Field(2.0, gt=0)
     exclude: str | None = None
+    allow_leak: bool = False
     # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
     fliplr: float = Field(0.5, ge=0, le=1)
     degrees: float = Field(10.0, ge=0, le=180)
@@ -148,6 +149,7 @@ class EvaluateConfig(Config):
     occlusion: int = Field(6, ge=0, le=100)
     labels: Literal["same", "intersect"] = "same"
     tta: Literal["none", "flip", "ten"] = "none"
+    allow_leak: bool = False
     by: tuple[str, ...] = ()
     exclude: str | None = None
     clean: bool = False
@@ -180,6 +182,7 @@ class GateConfig(Config):
     max_latency_ratio: float | None = Field(None, gt=0)
     max_size_ratio: float | None = Field(None, gt=0)
     must_not_break: str | None = None
+    allow_leak: bool = False
     labels: Literal["same", "intersect"] = "same"
     batch: int = Field(64, ge=1)
     workers: int = Field(2, ge=1, le=64)
@@ -192,6 +195,7 @@ class CompareConfig(Config):
     """`deepfer compare`."""
 
     split: Split = "val"
+    allow_leak: bool = False
     labels: Literal["same", "intersect"] = "same"
     batch: int = Field(64, ge=1)
     workers: int = Field(2, ge=1, le=64)

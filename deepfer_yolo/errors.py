@@ -3,6 +3,7 @@
     DeepferError
     ├── ConfigError              a flag, key or value that cannot be used
     ├── DatasetError             a data set, manifest or picture that cannot be used
+    │   └── LeakError            held-out pictures that a model has learned
     ├── ModelError               a model file, checkpoint or card that cannot be used
     │   └── ParityError          two models that must answer alike and do not
     ├── SourceError              a camera, stream or video that cannot be read
@@ -35,6 +36,10 @@ class ConfigError(DeepferError):
 
 class DatasetError(DeepferError):
     """A data set, manifest or picture cannot be used."""
+
+
+class LeakError(DatasetError):
+    """Pictures that are held out have been learned by the model that is to start from them or be measured on them."""
 
 
 class ModelError(DeepferError):

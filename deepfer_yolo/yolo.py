@@ -14,13 +14,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends import Backend
-from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path, unpack_hashes
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.modelfile import checked_sidecar
 
@@ -78,7 +80,9 @@ __all__ = [
     "load_checkpoint",
     "packaged_models",
     "read_checkpoint",
+    "remember",
     "strip_optimizer",
+    "trained_hashes",
     "transfer",
 ]
 
@@ -129,6 +133,33 @@ def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[
     return sum(value.ndim > 1 for value in matching.values()), sum(value.ndim > 1 for value in target.values())
 
 
+TRAINED_HASHES = "trained_hashes"
+"""The attribute of a network that holds the hashes of the pictures it was trained on: an int64 tensor (n,), which stock Ultralytics keeps."""
+
+
+def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDArray[np.uint64] | None:
+    """The hashes of the pictures that a network has learned, uint64 (n,), as it carries them, or as the card beside `path` says.
+
+    None where neither knows. Raises ModelError for values that are no hashes.
+    """
+    held = getattr(model, TRAINED_HASHES, None)
+    if held is not None:
+        if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
+            raise ModelError(f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again")
+        return held.cpu().numpy().view(np.uint64)
+    if path is None or not sidecar_path(path).is_file():
+        return None
+    text = read_sidecar(path).trained_hashes
+    return None if text is None else unpack_hashes(text)
+
+
+def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> None:
+    """Let `model` carry all of `hashes`; every checkpoint of it then does. None adds nothing."""
+    known = [part for part in hashes if part is not None]
+    if known:
+        setattr(model, TRAINED_HASHES, torch.from_numpy(np.unique(np.concatenate(known)).view(np.int64)))
+
+
 MAX_CHECKPOINT_BYTES = 2_000_000_000
 
 
@@ -177,6 +208,9 @@ class TorchBackend:
         self.threads = threads
         self.device = torch.device(device)
         self.model = load_checkpoint(path).to(self.device)
+        hashes = trained_hashes(self.model, path)
+        if hashes is not None:
+            self.card = self.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
         names = tuple(self.model.names[i] for i in range(len(self.model.names)))
         if names != self.card.labels:
             raise ModelError(

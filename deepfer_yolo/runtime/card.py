@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
@@ -16,6 +20,8 @@ from deepfer_yolo.files import write_atomic
 SCHEMA_VERSION: Literal[1] = 1
 METADATA_KEY = "deepfer"
 """The key of the card in ONNX metadata."""
+HASHES_KEY = "deepfer.trained_hashes"
+"""The key of the hashes of the training pictures in ONNX metadata."""
 INTENDED_USE = (
     "Labels apparent facial expressions in pictures for research, art, accessibility and interface studies with consent. Not for inferring "
     "felt emotion, and not for workplaces, schools, hiring, policing, border control or diagnosis (EU AI Act, Article 5(1)(f))."
@@ -89,6 +95,15 @@ class Card(_Part):
     producer: dict[str, str] = {}
     license: str = "AGPL-3.0-or-later"
     intended_use: str = INTENDED_USE
+    # Not in `to_json`: eight bytes a picture are for programs, and would drown the rest. Files carry them beside or below the card.
+    trained_hashes: str | None = Field(None, exclude=True, repr=False)
+
+    @field_validator("trained_hashes")
+    @classmethod
+    def _hashes_can_be_read(cls, text: str | None) -> str | None:
+        if text is not None:
+            unpack_hashes(text)
+        return text
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Card:
@@ -101,6 +116,22 @@ class Card(_Part):
     def to_json(self, indent: int | None = None) -> str:
         """The card as JSON text."""
         return json.dumps(self.model_dump(mode="json"), indent=indent, ensure_ascii=False)
+
+
+def pack_hashes(hashes: NDArray[np.uint64]) -> str:
+    """Hashes of pictures as the text that files carry: sorted, without repeats, 8 bytes each, little-endian, in base64."""
+    return base64.b64encode(np.unique(hashes).astype("<u8").tobytes()).decode("ascii")
+
+
+def unpack_hashes(text: str) -> NDArray[np.uint64]:
+    """The hashes in `text`, uint64 (n,). Raises ValueError for anything but whole hashes in base64."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the hashes of training pictures are not base64: {error}") from None
+    if len(content) % 8:
+        raise ValueError(f"the hashes of training pictures end in the middle of one ({len(content)} bytes)")
+    return np.frombuffer(content, "<u8").astype(np.uint64)
 
 
 def parse_card(text: str, where: str) -> Card:
@@ -128,7 +159,10 @@ def read_sidecar(model: Path) -> Card:
 def write_sidecar(card: Card, model: Path) -> Path:
     """Write `card` beside `model` and return the path."""
     path = sidecar_path(model)
-    write_atomic(path, card.to_json(indent=1) + "\n")
+    content = card.model_dump(mode="json")
+    if card.trained_hashes is not None:
+        content["trained_hashes"] = card.trained_hashes
+    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.card import METADATA_KEY, Card, no_card, parse_card
+from deepfer_yolo.runtime.card import HASHES_KEY, METADATA_KEY, Card, no_card, parse_card, unpack_hashes
 
 if TYPE_CHECKING:
     import onnx
@@ -96,20 +96,32 @@ def graph_sha256(model: onnx.ModelProto) -> str:
 
 def card_of(model: onnx.ModelProto, path: Path) -> Card:
     """The card in the file's metadata; raises ModelError where there is none or it cannot be read."""
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return parse_card(entry.value, str(path))
-    raise no_card(path)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in said:
+        raise no_card(path)
+    card, hashes = parse_card(said[METADATA_KEY], str(path)), said.get(HASHES_KEY)
+    if hashes is None:
+        return card
+    try:
+        unpack_hashes(hashes)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}", "the file was damaged or changed; export it again") from None
+    return card.model_copy(update={"trained_hashes": hashes})
 
 
 def put_card(model: onnx.ModelProto, card: Card) -> Card:
-    """Write `card`, completed by the graph's SHA-256, into the metadata of `model`; returns the card as written."""
+    """Write `card`, completed by the graph's SHA-256, into the metadata of `model`; returns the card as written.
+
+    Hashes of training pictures that are in the metadata already stay there where `card` has none.
+    """
     card = card.model_copy(update={"graph_sha256": graph_sha256(model), "file_sha256": None})
-    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != METADATA_KEY]
+    said = {entry.key: entry.value for entry in model.metadata_props} | {METADATA_KEY: card.to_json()}
+    if card.trained_hashes is not None:
+        said[HASHES_KEY] = card.trained_hashes
     del model.metadata_props[:]
-    for key, value in [*kept, (METADATA_KEY, card.to_json())]:
+    for key, value in said.items():
         model.metadata_props.add(key=key, value=value)
-    return card
+    return card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
 
 
 def check_card(model: onnx.ModelProto, card: Card, path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.data.leaks import Hashes
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_input, to_inputs
@@ -26,13 +27,14 @@ _SHUFFLE_STREAM = 0
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
     """One split, decoded. `pixels` is uint8 (n, c, h, w), c 1 for grey; `labels` int64 (n,); `paths` names each picture;
-    `soft`, where there are votes, is float (n, C) and sums to 1.
+    `soft`, where there are votes, is float (n, C) and sums to 1; `hashes` (n,) tell each picture, as it was before any resize, by 64 bits.
     """
 
     pixels: torch.Tensor
     labels: torch.Tensor
     paths: tuple[str, ...]
     soft: torch.Tensor | None = None
+    hashes: Hashes | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
 from deepfer_yolo.data.ferplus import parse_votes
+from deepfer_yolo.data.leaks import hashed
 from deepfer_yolo.data.manifest import Row
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.errors import DatasetError, TrainingError
@@ -47,11 +49,13 @@ def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, In
     index = {label: number for number, label in enumerate(dataset.labels)}
     train_rows, val_rows = dataset.rows("train"), dataset.rows("val")
     labels, paths = [index[row.label] for row in train_rows], [row.path for row in train_rows]
-    faces, spec = read_train(load_images(dataset, train_rows), labels, paths, config.imgsz)
-    if config.votes:
-        faces = replace(faces, soft=soft_labels(train_rows, dataset))
+    learned: list[int] = []
+    held_out: list[int] = []
+    faces, spec = read_train(hashed(load_images(dataset, train_rows), learned), labels, paths, config.imgsz)
+    soft = soft_labels(train_rows, dataset) if config.votes else None
     val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
-    return faces, read_val(load_images(dataset, val_rows), val_labels, val_paths, spec), spec
+    val = read_val(hashed(load_images(dataset, val_rows), held_out), val_labels, val_paths, spec)
+    return replace(faces, soft=soft, hashes=np.array(learned, np.uint64)), replace(val, hashes=np.array(held_out, np.uint64)), spec
 
 
 def soft_labels(rows: Sequence[Row], dataset: Dataset) -> torch.Tensor:

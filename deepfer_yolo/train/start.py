@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepfer_yolo.config import TrainConfig, find_preset
 from deepfer_yolo.errors import ConfigError, TrainingError
-from deepfer_yolo.yolo import ClassificationModel, build_model, load_checkpoint, transfer
+from deepfer_yolo.yolo import ClassificationModel, build_model, load_checkpoint, remember, trained_hashes, transfer
 
 SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.pt"
 """The default start, where this build ships one."""
@@ -47,6 +47,7 @@ def open_teacher(config: TrainConfig, labels: tuple[str, ...]) -> Classification
     names = tuple(str(teacher.names[index]) for index in range(len(teacher.names)))
     if names != labels:
         raise ConfigError(f"the teacher {config.teacher} knows {', '.join(names)}, not {', '.join(labels)}", "use a teacher of the same labels")
+    remember(teacher, trained_hashes(teacher, Path(config.teacher)))
     return teacher.requires_grad_(False)
 
 
@@ -69,6 +70,7 @@ def _rebuild(checkpoint: ClassificationModel, labels: tuple[str, ...], path: Pat
 def _take(source: ClassificationModel, model: ClassificationModel, labels: tuple[str, ...], path: Path, say: Say) -> None:
     names = tuple(str(source.names[index]) for index in range(len(source.names)))
     matched, total = transfer(source, model)
+    remember(model, trained_hashes(model), trained_hashes(source, path))
     head = model.model[-1].linear
     same_shape = source.model[-1].linear.weight.shape == head.weight.shape
     if same_shape and names != labels:

@@ -1,0 +1,36 @@
+"""What the networks behind a run have learned before, checked against the pictures that are to judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.data.dataset import Dataset, open_dataset
+from deepfer_yolo.data.leaks import Hashes, LeakGuard
+from deepfer_yolo.train.loader import Faces
+from deepfer_yolo.yolo import ClassificationModel, remember, trained_hashes
+
+
+def check_start(
+    config: TrainConfig, dataset: Dataset, val: Faces, model: ClassificationModel, teacher: ClassificationModel | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What the start and the teacher have learned of val and test: the record of the run, and lines to show; see `LeakGuard.check`.
+
+    A start from scratch is not in the record. Raises LeakError for a leak, unless the recipe allows it.
+    """
+    models: dict[str, Hashes | None] = {}
+    if config.pretrained is not None or config.model is None or config.model.endswith(".pt"):
+        models[f"the start {Path(config.pretrained or config.model or 'deepfer-n.pt').name}"] = trained_hashes(model)
+    if teacher is not None:
+        models[f"the teacher {Path(str(config.teacher)).name}"] = trained_hashes(teacher)
+    whole = open_dataset(dataset.root) if config.exclude is not None else dataset
+    guard = LeakGuard(dataset, whole, {} if val.hashes is None else {"val": val.hashes})
+    record, lines = guard.check(models, [split for split in dataset.splits if split != "train"], allow=config.allow_leak)
+    lines += [f"{name} does not say which pictures it has learned, so leaks from it cannot be seen" for name, known in models.items() if known is None]
+    return record, lines
+
+
+def remember_all(model: ClassificationModel, teacher: ClassificationModel | None, train: Faces) -> None:
+    """Let `model`, and so every checkpoint of it, carry the pictures it learns now, those its start has learned and those of its teacher."""
+    remember(model, trained_hashes(model), None if teacher is None else trained_hashes(teacher), train.hashes)
