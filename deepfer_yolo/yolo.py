@@ -22,7 +22,7 @@ from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends import Backend
-from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path, unpack_hashes
+from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.modelfile import checked_sidecar
 
@@ -70,6 +70,7 @@ if any(SETTINGS.get(key) for key in _OFF):
 
 LOGGER.setLevel("ERROR")
 __all__ = [
+    "TRAINED_HASHES",
     "ClassificationModel",
     "ClassificationTrainer",
     "ClassificationValidator",
@@ -138,19 +139,18 @@ TRAINED_HASHES = "trained_hashes"
 
 
 def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDArray[np.uint64] | None:
-    """The hashes of the pictures that a network has learned, uint64 (n,), as it carries them, or as the card beside `path` says.
+    """The hashes of the pictures that a network has learned, uint64 (n,): those it carries and those that the card beside `path` names.
 
     None where neither knows. Raises ModelError for values that are no hashes.
     """
     held = getattr(model, TRAINED_HASHES, None)
-    if held is not None:
-        if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
-            raise ModelError(f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again")
-        return held.cpu().numpy().view(np.uint64)
-    if path is None or not sidecar_path(path).is_file():
-        return None
-    text = read_sidecar(path).trained_hashes
-    return None if text is None else unpack_hashes(text)
+    beside = read_sidecar(path).learned if path is not None and sidecar_path(path).is_file() else None
+    if held is None:
+        return beside
+    if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
+        raise ModelError(f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again")
+    own = held.cpu().numpy().view(np.uint64)
+    return own if beside is None else np.union1d(own, beside)
 
 
 def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, OverwriteOption
+from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, OverwriteOption
 
 
 def card(
@@ -22,6 +22,8 @@ def card(
     answers: Annotated[str | None, typer.Option(help="Foreign ONNX: logits or probs.", show_default="probs if a softmax ends it")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Measure on this data set and write the metrics too.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="Split of --dataset.")] = "val",
+    trained_on: Annotated[Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")] = None,
+    allow_leak: AllowLeakOption = None,
     out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -33,7 +35,8 @@ def card(
 
     Example: deepfer card best.pt --colour grey --native-px 48
     """
-    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.cli.output import print_json, stderr
+    from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.errors import ConfigError, ModelError
     from deepfer_yolo.export.cards import Facts, add_metrics, card_checkpoint, card_onnx, parse_labels, parse_numbers
 
@@ -41,18 +44,21 @@ def card(
         if value is not None and value not in known:
             raise ConfigError(f"{flag}: {' or '.join(known)} is needed, not {value!r}")
     facts = Facts(parse_labels(labels), size, colour, native_px, name, parse_numbers(mean, "--mean"), parse_numbers(std, "--std"), answers)
+    taught = None if trained_on is None else open_dataset(trained_on)
     if model.suffix == ".pt":
-        written, made = card_checkpoint(model, facts, overwrite=overwrite)
+        written, made = card_checkpoint(model, facts, overwrite=overwrite, taught=taught)
     elif model.suffix == ".onnx":
         written = out or model.with_name(f"{model.stem}-card.onnx")
-        made = card_onnx(model, written, facts, overwrite=overwrite)
+        made = card_onnx(model, written, facts, overwrite=overwrite, taught=taught)
     else:
         raise ModelError(f"no card can be made for {model}: neither .pt nor .onnx", "name a checkpoint or an ONNX file")
     if dataset is not None:
         from deepfer_yolo.cli.opening import open_classifier
 
         carrier = model if model.suffix == ".pt" else written
-        made = add_metrics(carrier, open_classifier(carrier), dataset, split)
+        made, lines = add_metrics(carrier, open_classifier(carrier), dataset, split, allow_leak=bool(allow_leak))
+        for line in lines:
+            stderr().print(line, markup=False, soft_wrap=True)
     if as_json:
         print_json({"path": str(written), "card": made.model_dump(mode="json")})
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, NameOption
+from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, NameOption
 
 
 def compare(
@@ -20,6 +20,7 @@ def compare(
     batch: Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")] = None,
+    allow_leak: AllowLeakOption = None,
     name: NameOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -30,19 +31,25 @@ def compare(
     Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
     """
     from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stdout
+    from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
     from deepfer_yolo.config import CompareConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate import comparison
+    from deepfer_yolo.evaluate.leaks import check_models
     from deepfer_yolo.evaluate.runs import create_run, write_metrics
     from deepfer_yolo.evaluate.score import OnProgress
     from deepfer_yolo.report.tables import table
 
-    flags = {"split": split, "labels": labels, "batch": batch, "threads": threads, "seed": seed}
+    flags = {"split": split, "labels": labels, "batch": batch, "threads": threads, "seed": seed, "allow_leak": allow_leak}
     settings = resolve(CompareConfig, None, flags)
     opened = open_dataset(data)
     opened.rows(settings.split)
     classifiers = [open_classifier(path, threads=settings.threads) for path in models]
+    learned, lines = check_models(
+        {str(path): one for path, one in zip(models, classifiers, strict=True)}, opened, settings.split, allow=settings.allow_leak
+    )
+    for line in lines:
+        stderr().print(line, markup=False, soft_wrap=True)
     with progress() as bar:
 
         def on_model(shown: str) -> OnProgress:
@@ -50,6 +57,7 @@ def compare(
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         result = comparison.compare_models(classifiers, opened, settings, on_model)
+    result["learned_before"] = learned
     write_metrics(create_run("compare", name, settings), result)
     if json:
         print_json(result)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, DatasetArgument, JsonOption, ModelOption, NameOption
+from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, DatasetArgument, JsonOption, ModelOption, NameOption
 
 _SPLIT = Annotated[str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")]
 _CLEAN = Annotated[bool | None, typer.Option("--clean", help="Also without the pictures that have a copy in train.", show_default="off")]
@@ -44,6 +44,7 @@ def evaluate(
     workers: _WORKERS = None,
     threads: _THREADS = None,
     seed: _SEED = None,
+    allow_leak: AllowLeakOption = None,
     name: NameOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -62,6 +63,7 @@ def evaluate(
         "by": by or None,
         "robustness": robustness,
         "labels": labels,
+        "allow_leak": allow_leak,
     }
     flags |= {"pictures": pictures, "save_plots": save_plots, "batch": batch, "workers": workers, "threads": threads, "seed": seed}
 
@@ -70,16 +72,21 @@ def evaluate(
     from deepfer_yolo.config import EvaluateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation, without_listed
+    from deepfer_yolo.evaluate.leaks import check_models
     from deepfer_yolo.evaluate.runs import create_run
 
     settings = resolve(EvaluateConfig, config, flags)
-    opened = without_listed(open_dataset(dataset), settings.exclude)
+    whole = open_dataset(dataset)
+    opened = without_listed(whole, settings.exclude)
     opened.rows(settings.split)
     classifier = open_classifier(model, threads=settings.threads)
+    learned, lines = check_models({classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole)
+    for line in lines:
+        stderr().print(line, markup=False, soft_wrap=True)
     run = create_run("evaluate", name, settings)
     with progress() as bar:
         task = bar.add_task("evaluating", total=None)
-        result = run_evaluation(classifier, opened, settings, run, lambda done, total: bar.update(task, completed=done, total=total))
+        result = run_evaluation(classifier, opened, settings, run, lambda done, total: bar.update(task, completed=done, total=total), learned)
     if json:
         print_json(result)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, DatasetArgument, JsonOption, NameOption
+from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, DatasetArgument, JsonOption, NameOption
 
 _MODEL = Annotated[Path, typer.Option("--model", "-m", help="The challenger: the model that wants to be promoted.", show_default=False)]
 _CHAMPION = Annotated[
@@ -42,6 +42,7 @@ def gate(
     batch: _BATCH = None,
     threads: _THREADS = None,
     seed: _SEED = None,
+    allow_leak: AllowLeakOption = None,
     name: NameOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -57,17 +58,31 @@ def gate(
     from deepfer_yolo.config import GateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate import gate as gating
+    from deepfer_yolo.evaluate.leaks import check_models
     from deepfer_yolo.evaluate.promotion import find_champion
     from deepfer_yolo.evaluate.runs import create_run
     from deepfer_yolo.evaluate.score import OnProgress
 
-    flags = {"split": split, "margin": margin, "superiority": superiority, "labels": labels, "batch": batch, "threads": threads, "seed": seed}
+    flags: dict[str, Any] = {
+        "split": split,
+        "margin": margin,
+        "superiority": superiority,
+        "labels": labels,
+        "batch": batch,
+        "threads": threads,
+        "seed": seed,
+    }
+    flags["allow_leak"] = allow_leak
     settings = resolve(GateConfig, config, flags | {"must_not_break": str(must_not_break) if must_not_break else None})
     opened = open_dataset(dataset)
     opened.rows(settings.split)
     holder = find_champion(champion, promote)
     challenger = open_classifier(model, threads=settings.threads)
     defender = open_classifier(holder, threads=settings.threads) if holder is not None else None
+    models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
+    learned, lines = check_models(models, opened, settings.split, allow=settings.allow_leak)
+    for line in lines:
+        stderr().print(line, markup=False, soft_wrap=True)
     run = create_run("gate", name, settings)
     with progress() as bar:
 
@@ -75,7 +90,7 @@ def gate(
             task = bar.add_task(role, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model)
+        result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned)
     if json:
         print_json(result)
     else:

@@ -15,3 +15,6 @@ ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="A pres
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run's folder.", show_default="date and time")]
+AllowLeakOption = Annotated[
+    bool | None, typer.Option("--allow-leak", help="Go on where the model has learned pictures that are to judge it.", show_default=False)
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, JsonOption, NameOption
+from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, JsonOption, NameOption
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import TrainConfig
@@ -54,6 +54,7 @@ def train(
     teacher: _TEACHER = None,
     exclude: _EXCLUDE = None,
     votes: _VOTES = None,
+    allow_leak: AllowLeakOption = None,
     freeze: _FREEZE = None,
     patience: _PATIENCE = None,
     dry_run: _DRY_RUN = False,
@@ -71,7 +72,7 @@ def train(
     flags = {
         "data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs, "imgsz": imgsz, "batch": batch,
         "lr0": lr0, "device": device, "threads": threads, "seed": seed, "precision": precision, "fitness": fitness,
-        "teacher": teacher, "exclude": exclude, "votes": votes, "freeze": freeze, "patience": patience,
+        "teacher": teacher, "exclude": exclude, "votes": votes, "allow_leak": allow_leak, "freeze": freeze, "patience": patience,
     }  # fmt: skip
     if resume is not None:
         _refuse_flags(resume, {**flags, "dry-run": dry_run or None, "config": config, "name": name})

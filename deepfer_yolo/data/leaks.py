@@ -106,8 +106,8 @@ class LeakGuard:
 
     def _note(self, name: str, split: str, found: Overlap) -> str:
         return (
-            f"{name} has learned {found.learned - found.leaked:,} of the {found.n:,} {split} pictures of {self.dataset.root} that have a copy in its own "
-            f"train split; deepfer evaluate --clean leaves such pictures out"
+            f"{name} has learned {found.learned - found.leaked:,} of the {found.n:,} {split} pictures of {self.dataset.root}, of which its own train "
+            f"split has copies; deepfer evaluate --clean leaves such pictures out"
         )
 
 

@@ -98,6 +98,11 @@ def write_report(path: Path, result: Mapping[str, Any], scores: Scores, dataset:
     )
     if result["absent"]:
         page.add_text(f"This split has no picture of: {', '.join(result['absent'])}. Macro averages leave them out.")
+    for name, found in (result.get("learned_before") or {}).items():
+        for overlap in (found or {}).values():
+            page.add_text(
+                f"{name} has learned {overlap['learned']:,} of these pictures; {overlap['leaked']:,} of them have no copy in the data's own train."
+            )
     header, rows = summary_table(result)
     page.add_table(header, rows)
     figures = draw(result, scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,20 @@ REPORT, PREDICTIONS = "report.html", "predictions.csv"
 
 
 def run_evaluation(
-    classifier: Classifier, dataset: Dataset, config: EvaluateConfig, run: Path, on_progress: OnProgress | None = None
-) -> dict[str, Any]:
-    """Score, measure, and write `metrics.json`, `predictions.csv` and `report.html` into `run`; returns what `metrics.json` holds."""
+    classifier: Classifier, dataset: Dataset, config: EvaluateConfig, run: Path, on_progress: OnProgress | None = None,
+    learned: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Score, measure, and write `metrics.json`, `predictions.csv` and `report.html` into `run`; returns what `metrics.json` holds.
+
+    `learned` is the record of `check_models`.
+    """
     from deepfer_yolo.evaluate.document import write_report
 
     labels = common_labels([classifier.labels], dataset.labels, config.labels)
     for column in config.by:
         by_column(Scores((), labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32)), column)
     scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers, tta=config.tta)
-    result = conditions(classifier, dataset, config) | measure_scores(scores, config.replicates, config.seed)
+    result = conditions(classifier, dataset, config) | {"learned_before": learned} | measure_scores(scores, config.replicates, config.seed)
     votes = vote_scores(scores)
     if votes is not None:
         result["votes"] = votes

@@ -44,10 +44,12 @@ def run_gate(
     run: Path,
     promote: Path | None = None,
     on_model: OnRound | None = None,
+    learned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decide, write the run's files, and return what `gate.json` holds.
 
-    With `promote`, the decision is recorded there, and a pass hands over the title; see `promotion.record` for what is refused.
+    `learned` is the record of `check_models`. With `promote`, the decision is recorded there, and a pass hands over the title; see
+    `promotion.record` for what is refused.
     """
     measured = hold_contest(challenger, champion, dataset, config, on_model)
     verdict, rulings = decide(measured, config)
@@ -56,6 +58,7 @@ def run_gate(
         "exit_code": EXIT_CODES[verdict],
         "rules": [ruling.as_dict() for ruling in rulings],
         **plain(measured),
+        "learned_before": plain(learned),
     }
     try:
         if promote is not None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.dataset import Dataset, open_dataset
+from deepfer_yolo.data.leaks import LeakGuard
 from deepfer_yolo.errors import ConfigError, ModelError
+from deepfer_yolo.evaluate.leaks import check_models
 from deepfer_yolo.evaluate.metrics import evaluate
 from deepfer_yolo.evaluate.score import score_dataset
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
-from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, producer, sidecar_path, write_sidecar
+from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, TrainedOn, pack_hashes, producer, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
 from deepfer_yolo.runtime.graph import INPUT, OUTPUT, put_card, read_graph, value_shape
@@ -42,9 +44,12 @@ class Facts:
     answers: str | None = None
 
 
-def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) -> tuple[Path, Card]:
-    """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by `facts`."""
-    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
+def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> tuple[Path, Card]:
+    """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by `facts`.
+
+    `taught` is the data set whose train split it learned; None keeps the hashes of the checkpoint and of its old card.
+    """
+    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint, trained_hashes
 
     target = sidecar_path(checkpoint)
     if target.exists() and not overwrite:
@@ -57,7 +62,9 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) 
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     card = _card(replace(facts, labels=labels, size=size), checkpoint)
-    card = card.model_copy(update={"file_sha256": sha256_of(checkpoint)})
+    known = trained_hashes(network, checkpoint)
+    card = card.model_copy(update={"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)})
+    card = _taught(card, taught)
     old = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
     try:
@@ -69,23 +76,27 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False) 
     return write_sidecar(card, checkpoint), card
 
 
-def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str) -> Card:
-    """Measure `classifier` on one split of `dataset` and write the headline numbers into the card of `model`; returns the card."""
+def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, *, allow_leak: bool = False) -> tuple[Card, list[str]]:
+    """Measure `classifier` on one split of `dataset` and write the headline numbers into the card of `model`.
+
+    Returns the card, and lines to show about pictures that the model has learned. Raises LeakError, see `check_models`.
+    """
     opened = open_dataset(dataset)
+    learned, lines = check_models({model.name: classifier}, opened, split, allow=allow_leak)
     scores = score_dataset(classifier, opened, split)
     result = evaluate(scores.probs, scores.targets, scores.labels)
     numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {key: result[key] for key in HEADLINE}
-    card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | numbers})
+    card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned}})
     if model.suffix != ".onnx":
         write_sidecar(card, model)
-        return card
+        return card, lines
     graph = read_graph(model)
     card = put_card(graph, card)
     write_atomic(model, graph.SerializeToString())
-    return card
+    return card, lines
 
 
-def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False) -> Card:
+def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> Card:
     """Write `source` with a card as the new file `out`.
 
     A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in front, and a softmax
@@ -101,7 +112,7 @@ def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False)
     facts = _complete(model, facts, source)
     if _is_foreign(model, source):
         model = wrap(model, facts, source)
-    card = _card(facts, source)
+    card = _taught(_card(facts, source), taught)
     with atomic_path(out) as part:
         card = put_card(model, card)
         part.write_bytes(model.SerializeToString())
@@ -160,6 +171,14 @@ def _card(facts: Facts, source: Path) -> Card:
         raise ModelError(f"{source}: a card needs labels and a size")
     spec = InputSpec.model_validate({"size": facts.size, "colour": facts.colour or "rgb", "native_px": facts.native_px})
     return Card(name=facts.name or source.stem, labels=facts.labels, input=spec, producer=producer())
+
+
+def _taught(card: Card, dataset: Dataset | None) -> Card:
+    """`card` that says the model learned the train split of `dataset`."""
+    if dataset is None:
+        return card
+    hashes = pack_hashes(LeakGuard(dataset).hashes("train"))
+    return card.model_copy(update={"trained_on": TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint), "trained_hashes": hashes})
 
 
 def _trained_size(arguments: Any) -> int | None:

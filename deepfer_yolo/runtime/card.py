@@ -98,6 +98,11 @@ class Card(_Part):
     # Not in `to_json`: eight bytes a picture are for programs, and would drown the rest. Files carry them beside or below the card.
     trained_hashes: str | None = Field(None, exclude=True, repr=False)
 
+    @property
+    def learned(self) -> NDArray[np.uint64] | None:
+        """The hashes of the pictures that the model has learned, uint64 (n,); None where its file does not say."""
+        return None if self.trained_hashes is None else unpack_hashes(self.trained_hashes)
+
     @field_validator("trained_hashes")
     @classmethod
     def _hashes_can_be_read(cls, text: str | None) -> str | None:

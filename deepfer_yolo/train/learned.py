@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.train.loader import Faces
-from deepfer_yolo.yolo import ClassificationModel, remember, trained_hashes
+from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, remember, trained_hashes
 
 
 def check_start(
@@ -27,10 +29,19 @@ def check_start(
     whole = open_dataset(dataset.root) if config.exclude is not None else dataset
     guard = LeakGuard(dataset, whole, {} if val.hashes is None else {"val": val.hashes})
     record, lines = guard.check(models, [split for split in dataset.splits if split != "train"], allow=config.allow_leak)
-    lines += [f"{name} does not say which pictures it has learned, so leaks from it cannot be seen" for name, known in models.items() if known is None]
+    lines += [
+        f"{name} does not say which pictures it has learned, so leaks from it cannot be seen" for name, known in models.items() if known is None
+    ]
     return record, lines
 
 
 def remember_all(model: ClassificationModel, teacher: ClassificationModel | None, train: Faces) -> None:
     """Let `model`, and so every checkpoint of it, carry the pictures it learns now, those its start has learned and those of its teacher."""
     remember(model, trained_hashes(model), None if teacher is None else trained_hashes(teacher), train.hashes)
+
+
+def recall(model: ClassificationModel, state: dict[str, Any]) -> dict[str, Any]:
+    """Give `model`, built anew for a run that goes on from `state`, what it had learned; returns the run's record of `check_start`."""
+    held = state.get(TRAINED_HASHES)
+    remember(model, None if held is None else held.numpy().view(np.uint64))
+    return dict(state.get("leaks", {}))

@@ -24,6 +24,7 @@ from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
 from deepfer_yolo.train.device import check_device, use_bf16
+from deepfer_yolo.train.learned import check_start, recall, remember_all
 from deepfer_yolo.train.loader import Faces
 from deepfer_yolo.train.measure import calibrate, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
@@ -57,8 +58,8 @@ def train(
 ) -> Outcome | Stopped:  # fmt: skip
     """Train by `config`, whose `data` names a data set folder, into a new folder `root/train/<name>`.
 
-    Raises DatasetError, ConfigError, ModelError, MissingDependencyError or TrainingError, all before a folder is made where the fault is
-    in the input.
+    Raises DatasetError (LeakError where the start has learned held-out pictures), ConfigError, ModelError, MissingDependencyError or
+    TrainingError, all before a folder is made where the fault is in the input.
     """
     if config.data is None:
         raise ConfigError("no data set was named", "deepfer train DATASET")
@@ -70,12 +71,13 @@ def train(
     torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
     material = read_material(config, dataset)
+    leaks, lines = check_start(config, dataset, material.val, model, material.teacher)
     folder = create_run("train", name, config, root).resolve()
     with lock(folder):
         log = Log(folder / LOG, show)
-        for note in notes:
+        for note in notes + lines:
             log(note)
-        return _run(config, dataset, material, model, folder, log, should_stop, None)
+        return _run(config, dataset, material, model, folder, log, should_stop, None, leaks)
 
 
 def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False) -> Outcome | Stopped:
@@ -101,7 +103,12 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
         torch.manual_seed(config.seed)
         start = config if state is None else config.model_copy(update={"pretrained": None})
         model = starting_model(start, dataset.labels, lambda _: None)
-        return _run(config, dataset, read_material(config, dataset), model, folder, log, should_stop, state)
+        material = read_material(config, dataset)
+        if state is None:
+            leaks, _ = check_start(config, dataset, material.val, model, material.teacher)
+        else:
+            leaks = recall(model, state)
+        return _run(config, dataset, material, model, folder, log, should_stop, state, leaks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,12 +132,13 @@ def read_material(config: TrainConfig, dataset: Dataset) -> Material:
 
 def _run(
     config: TrainConfig, dataset: Dataset, material: Material, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool],
-    state: dict[str, Any] | None,
+    state: dict[str, Any] | None, leaks: dict[str, Any],
 ) -> Outcome | Stopped:  # fmt: skip
     began = time.perf_counter()
     train_split, val_split, spec = material.train, material.val, material.spec
     bf16 = use_bf16(config)
-    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher)
+    remember_all(model, material.teacher, train_split)
+    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher, leaks)
     trainer = FaceTrainer(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
@@ -177,6 +185,7 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
         "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
         "precision": "bf16" if job.bf16 else "fp32",
         "threads": job.config.threads,
+        "learned_before": job.leaks,
     }
     card = Card(
         name=job.folder.name,

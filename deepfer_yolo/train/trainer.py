@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from deepfer_yolo.train.checkpoint import save_state
 from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
 from deepfer_yolo.train.validator import FaceValidator
-from deepfer_yolo.yolo import ClassificationModel, ClassificationTrainer, strip_optimizer
+from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +41,7 @@ class Job:
     state: dict[str, Any] | None = None
     fingerprint: str = ""
     teacher: ClassificationModel | None = None
+    leaks: dict[str, Any] = field(default_factory=dict)
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on later)
@@ -170,6 +171,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             "epoch": epoch,
             "batch": batch,
             "fingerprint": self.job.fingerprint,
+            "leaks": self.job.leaks,
+            TRAINED_HASHES: getattr(self.ema.ema, TRAINED_HASHES, None),
             "model": self.model.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "updates": self.ema.updates,

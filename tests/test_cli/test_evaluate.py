@@ -222,3 +222,30 @@ def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said:
     done = deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", *words)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_a_model_is_not_measured_on_what_it_has_learned(deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path) -> None:
+    """The same pictures split anew: refused by evaluate, gate, compare and card; the split that it was trained on is not."""
+    grey = ("--labels", ",".join(EMOTIONS), "--colour", "grey")
+    assert deepfer("card", linear_model, *grey, "--out", "m.onnx", "--overwrite", "--trained-on", painted_dataset).returncode == 0
+    assert deepfer("convert", painted_csv, "anew", "--split", "train=0.6,val=0.2,test=0.2").returncode == 0
+    done = deepfer("evaluate", painted_dataset, "-m", "m.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["learned_before"] == {"m.onnx": {"val": {"n": 56, "learned": 0, "leaked": 0, "example": ""}}}
+    for words in (
+        ("evaluate", "anew", "-m", "m.onnx"),
+        ("gate", "anew", "-m", linear_model, "--champion", "m.onnx"),
+        ("compare", linear_model, "m.onnx", "--data", "anew"),
+        ("card", "m.onnx", *grey, "--out", "n.onnx", "--overwrite", "--dataset", "anew"),
+    ):
+        done = deepfer(*words)
+        assert done.returncode == 1, words
+        assert "has learned" in done.stderr
+        assert "--allow-leak" in done.stderr
+    assert not Path("runs/gate").exists()
+    done = deepfer("evaluate", "anew", "-m", "m.onnx", "--allow-leak", "--name", "allowed")
+    assert done.returncode == 0, done.stderr
+    assert "--allow-leak: m.onnx has learned" in done.stderr
+    record = json.loads(Path("runs/evaluate/allowed/metrics.json").read_text())
+    assert record["learned_before"]["m.onnx"]["val"]["leaked"] > 10
+    assert "have no copy in the data&#39;s own train" in Path("runs/evaluate/allowed/report.html").read_text()

@@ -1,0 +1,130 @@
+"""Checkpoints carry what they have learned, and a run refuses a start that has learned what is to judge it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepfer_yolo.config import ConvertConfig, ExportConfig, TrainConfig
+from deepfer_yolo.data.convert import convert
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.leaks import Hashes, LeakGuard
+from deepfer_yolo.errors import LeakError, ModelError
+from deepfer_yolo.export.cards import Facts, card_checkpoint
+from deepfer_yolo.export.job import export_model
+from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.train.run import Outcome, Stopped, resume, train
+from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
+
+
+@pytest.fixture(scope="module")
+def learned(painted_dataset: Path) -> Hashes:
+    return np.unique(LeakGuard(open_dataset(painted_dataset)).hashes("train"))
+
+
+@pytest.fixture(scope="module")
+def resplit(painted_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("resplit") / "resplit"
+    convert(painted_csv, target, ConvertConfig(split="train=0.6,val=0.2,test=0.2", seed=4))
+    return target
+
+
+def short(config: TrainConfig, **change: object) -> TrainConfig:
+    return config.model_copy(update={"epochs": 1, **change})
+
+
+def quiet(_: str) -> None:
+    """Show nothing."""
+
+
+def test_every_checkpoint_carries_the_hashes_and_stays_plain_data(finished_run: Path, learned: Hashes) -> None:
+    assert len(learned) == 140
+    for name in ("best.pt", "last.pt"):
+        found = trained_hashes(load_checkpoint(finished_run / "weights" / name))
+        assert found is not None
+        assert np.array_equal(found, learned)
+    assert "trained_hashes" not in (finished_run / "weights" / "best.json").read_text()
+
+
+def test_the_export_and_the_sidecar_formats_carry_them_too(finished_run: Path, learned: Hashes, tmp_path: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    done = export_model(best, ExportConfig(pictures=50), out=tmp_path / "a.onnx")
+    card = Classifier(done.path).card
+    assert card.learned is not None
+    assert np.array_equal(card.learned, learned)
+    assert "trained_hashes" not in card.to_json()
+    done = export_model(best, ExportConfig(pictures=50, format="torchscript"), out=tmp_path / "b")
+    found = TorchClassifier(done.path).card.learned
+    assert found is not None
+    assert np.array_equal(found, learned)
+
+
+def test_a_card_says_what_a_stock_checkpoint_has_learned(checkpoint: Path, painted_dataset: Path, learned: Hashes, tmp_path: Path) -> None:
+    path = Path(shutil.copy(checkpoint, tmp_path / "stock.pt"))
+    card_checkpoint(path, Facts(colour="grey"))
+    assert TorchClassifier(path).card.learned is None
+    card_checkpoint(path, Facts(colour="grey"), overwrite=True, taught=open_dataset(painted_dataset))
+    _, card = card_checkpoint(path, Facts(colour="rgb"), overwrite=True)  # a new card keeps what the old one knew
+    found = TorchClassifier(path).card.learned
+    assert found is not None
+    assert np.array_equal(found, learned)
+    assert card.input.colour == "rgb"
+
+
+@pytest.mark.parametrize("role", ["model", "pretrained", "teacher"])
+def test_a_start_or_teacher_that_has_learned_val_is_refused(
+    role: str, tiny_config: TrainConfig, finished_run: Path, resplit: Path, tmp_path: Path
+) -> None:
+    change = {"data": str(resplit), role: str(finished_run / "weights" / "best.pt")}
+    with pytest.raises(LeakError, match=r"best\.pt has learned \d+ of the \d+ val pictures"):
+        train(short(tiny_config, **change), root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_with_allow_leak_it_goes_on_and_the_record_says_so(
+    tiny_config: TrainConfig, finished_run: Path, resplit: Path, learned: Hashes, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    config = short(tiny_config, data=str(resplit), model=str(finished_run / "weights" / "best.pt"), allow_leak=True)
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 2
+
+    stopped = train(config, name="r", show=lines.append, should_stop=stop, root=tmp_path)
+    assert isinstance(stopped, Stopped)
+    assert any(line.startswith("--allow-leak: the start best.pt has learned") for line in lines)
+    outcome = resume(stopped.folder, show=quiet)
+    assert isinstance(outcome, Outcome)
+    record = json.loads((outcome.folder / "metrics.json").read_text())["learned_before"]["the start best.pt"]
+    assert record["val"]["leaked"] > 10
+    assert record["test"]["leaked"] > 10
+    # What it carries now is what both trainings learned, and the resumed run has not forgotten the first.
+    own = LeakGuard(open_dataset(resplit)).hashes("train")
+    found = trained_hashes(load_checkpoint(outcome.checkpoint))
+    assert found is not None
+    assert np.array_equal(found, np.union1d(own, learned))
+
+
+def test_going_on_with_the_split_it_was_trained_on_is_fine(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    outcome = train(short(tiny_config, model=str(finished_run / "weights" / "best.pt")), show=lines.append, root=tmp_path)
+    assert isinstance(outcome, Outcome)
+    assert outcome.metrics["learned_before"]["the start best.pt"]["val"]["learned"] == 0
+    assert not [line for line in lines if "leak" in line]
+
+
+def test_hashes_that_are_none_are_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    held = torch.load(checkpoint, weights_only=False)
+    held["model"].trained_hashes = torch.zeros(3)
+    torch.save(held, tmp_path / "bad.pt")
+    shutil.copy(checkpoint.with_suffix(".json"), tmp_path / "bad.json")
+    with pytest.raises(ModelError, match="cannot be read"):
+        TorchClassifier(tmp_path / "bad.pt")
