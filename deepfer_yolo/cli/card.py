@@ -35,7 +35,7 @@ def card(
 
     Example: deepfer card best.pt --colour grey --native-px 48
     """
-    from deepfer_yolo.cli.output import print_json, stderr
+    from deepfer_yolo.cli.output import print_json, say_all
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.errors import ConfigError, ModelError
     from deepfer_yolo.export.cards import Facts, add_metrics, card_checkpoint, card_onnx, parse_labels, parse_numbers
@@ -57,8 +57,7 @@ def card(
 
         carrier = model if model.suffix == ".pt" else written
         made, lines = add_metrics(carrier, open_classifier(carrier), dataset, split, allow_leak=bool(allow_leak))
-        for line in lines:
-            stderr().print(line, markup=False, soft_wrap=True)
+        say_all(lines)
     if as_json:
         print_json({"path": str(written), "card": made.model_dump(mode="json")})
     else:

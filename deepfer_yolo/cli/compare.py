@@ -31,7 +31,7 @@ def compare(
     Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
     """
     from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stdout
     from deepfer_yolo.config import CompareConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate import comparison
@@ -48,8 +48,7 @@ def compare(
     learned, lines = check_models(
         {str(path): one for path, one in zip(models, classifiers, strict=True)}, opened, settings.split, allow=settings.allow_leak
     )
-    for line in lines:
-        stderr().print(line, markup=False, soft_wrap=True)
+    say_all(lines)
     with progress() as bar:
 
         def on_model(shown: str) -> OnProgress:

@@ -56,19 +56,12 @@ def evaluate(
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
     flags: dict[str, Any] = {
-        "split": split,
-        "clean": clean,
-        "exclude": exclude,
-        "tta": tta,
-        "by": by or None,
-        "robustness": robustness,
-        "labels": labels,
-        "allow_leak": allow_leak,
-    }
-    flags |= {"pictures": pictures, "save_plots": save_plots, "batch": batch, "workers": workers, "threads": threads, "seed": seed}
-
+        "split": split, "clean": clean, "exclude": exclude, "tta": tta, "by": by or None, "robustness": robustness, "labels": labels,
+        "allow_leak": allow_leak, "pictures": pictures, "save_plots": save_plots, "batch": batch, "workers": workers, "threads": threads,
+        "seed": seed,
+    }  # fmt: skip
     from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stderr
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
     from deepfer_yolo.config import EvaluateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation, without_listed
@@ -81,8 +74,7 @@ def evaluate(
     opened.rows(settings.split)
     classifier = open_classifier(model, threads=settings.threads)
     learned, lines = check_models({classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole)
-    for line in lines:
-        stderr().print(line, markup=False, soft_wrap=True)
+    say_all(lines)
     run = create_run("evaluate", name, settings)
     with progress() as bar:
         task = bar.add_task("evaluating", total=None)

@@ -54,7 +54,7 @@ def gate(
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
     from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stderr
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
     from deepfer_yolo.config import GateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate import gate as gating
@@ -64,15 +64,9 @@ def gate(
     from deepfer_yolo.evaluate.score import OnProgress
 
     flags: dict[str, Any] = {
-        "split": split,
-        "margin": margin,
-        "superiority": superiority,
-        "labels": labels,
-        "batch": batch,
-        "threads": threads,
-        "seed": seed,
-    }
-    flags["allow_leak"] = allow_leak
+        "split": split, "margin": margin, "superiority": superiority, "labels": labels, "batch": batch, "threads": threads, "seed": seed,
+        "allow_leak": allow_leak,
+    }  # fmt: skip
     settings = resolve(GateConfig, config, flags | {"must_not_break": str(must_not_break) if must_not_break else None})
     opened = open_dataset(dataset)
     opened.rows(settings.split)
@@ -81,8 +75,7 @@ def gate(
     defender = open_classifier(holder, threads=settings.threads) if holder is not None else None
     models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
     learned, lines = check_models(models, opened, settings.split, allow=settings.allow_leak)
-    for line in lines:
-        stderr().print(line, markup=False, soft_wrap=True)
+    say_all(lines)
     run = create_run("gate", name, settings)
     with progress() as bar:
 
@@ -91,10 +84,7 @@ def gate(
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned)
-    if json:
-        print_json(result)
-    else:
-        _print(result)
+    (print_json if json else _print)(result)
     stderr().print(f"files: {run}", soft_wrap=True)
     raise typer.Exit(result["exit_code"])
 

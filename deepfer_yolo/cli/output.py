@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -30,3 +31,9 @@ def progress() -> Progress:
     """A progress bar on stderr; silent where stderr is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Each line to stderr as it is."""
+    for line in lines:
+        stderr().print(line, markup=False, soft_wrap=True)

@@ -115,11 +115,11 @@ def put_card(model: onnx.ModelProto, card: Card) -> Card:
     Hashes of training pictures that are in the metadata already stay there where `card` has none.
     """
     card = card.model_copy(update={"graph_sha256": graph_sha256(model), "file_sha256": None})
-    said = {entry.key: entry.value for entry in model.metadata_props} | {METADATA_KEY: card.to_json()}
+    said = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
     if card.trained_hashes is not None:
         said[HASHES_KEY] = card.trained_hashes
     del model.metadata_props[:]
-    for key, value in said.items():
+    for key, value in [*said.items(), (METADATA_KEY, card.to_json())]:
         model.metadata_props.add(key=key, value=value)
     return card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
 
