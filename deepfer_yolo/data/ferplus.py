@@ -6,10 +6,10 @@ Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from deepfer_yolo.data.layouts.fer2013_csv import USAGES
+from deepfer_yolo.data.lines import csv_rows
 from deepfer_yolo.data.problems import Problems
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
 from deepfer_yolo.errors import DatasetError
@@ -24,12 +24,12 @@ def read_ferplus(file: Path) -> list[tuple[str, dict[str, int]]]:
         raise DatasetError(f"no such FER+ file: {file}", "fer2013new.csv from https://github.com/microsoft/FERPlus")
     problems, rows = Problems(), []
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(lines)
-        header = next(reader, [])
+        read = csv_rows(lines, file)
+        header = next(read, (0, []))[1]
         if len(header) != N_COLUMNS or header[0].strip() != "Usage":
             raise DatasetError(f"{file}, line 1: not the header of fer2013new.csv", "Usage,Image name,neutral,happiness,…,unknown,NF")
-        for values in reader:
-            place = f"{file.name}, line {reader.line_num}"
+        for number, values in read:
+            place = f"{file.name}, line {number}"
             if len(values) != N_COLUMNS:
                 problems.add(place, f"{len(values)} values where {N_COLUMNS} belong")
             elif values[0] not in USAGES:

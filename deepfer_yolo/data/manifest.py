@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepfer_yolo.data.lines import csv_rows
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import write_atomic
 
@@ -18,6 +19,7 @@ SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
+MAX_JSON_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,17 @@ def read_manifest(folder: Path) -> list[Row]:
     if not path.is_file():
         raise DatasetError(f"{folder} is not a data set folder: it has no {MANIFEST}", f"deepfer convert {folder} DEST makes one")
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
+        read = csv_rows(file, path)
+        header = tuple(next(read, (0, []))[1])
         if header != COLUMNS:
             raise DatasetError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}")
         rows = []
-        for values in reader:
+        for number, values in read:
             if len(values) != len(COLUMNS):
-                raise DatasetError(f"{path}, line {reader.line_num}: {len(values)} values where {len(COLUMNS)} belong")
+                raise DatasetError(f"{path}, line {number}: {len(values)} values where {len(COLUMNS)} belong")
             row = Row(*values)
             if row.split not in SPLITS:
-                raise DatasetError(f"{path}, line {reader.line_num}: unknown split '{row.split}'", f"known: {', '.join(SPLITS)}")
+                raise DatasetError(f"{path}, line {number}: unknown split '{row.split}'", f"known: {', '.join(SPLITS)}")
             rows.append(row)
     return rows
 
@@ -89,9 +91,11 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     path = folder / DATASET
     if not path.is_file():
         raise DatasetError(f"{folder} is not a data set folder: it has no {DATASET}", f"deepfer convert {folder} DEST makes one")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise DatasetError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB", "convert the source again")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not valid JSON: {error}", "convert the source again") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must hold one JSON object", "convert the source again")

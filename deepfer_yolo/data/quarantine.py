@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from deepfer_yolo.data.lines import csv_rows
 from deepfer_yolo.data.manifest import csv_bytes
 from deepfer_yolo.data.problems import printable
 from deepfer_yolo.errors import DatasetError
@@ -26,13 +26,13 @@ def read_quarantine(file: Path) -> set[str]:
     if not file.is_file():
         raise DatasetError(f"no such quarantine list: {file}", "deepfer audit DATASET --quarantine FILE writes one")
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.reader(lines)
-        header = tuple(column.strip() for column in next(reader, ()))
+        read = csv_rows(lines, file)
+        header = tuple(column.strip() for column in next(read, (0, []))[1])
         if not header or header[0] != COLUMNS[0]:
             raise DatasetError(
                 f"{file}, line 1: the first column must be '{COLUMNS[0]}'", "deepfer audit DATASET --quarantine FILE writes such a list"
             )
-        return {row[0] for row in reader if row}
+        return {row[0] for _, row in read}
 
 
 def refuse_strangers(file: Path, listed: set[str], met: set[str]) -> None:

@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
+from deepfer_yolo.data.lines import MAX_LINE, csv_rows
 from deepfer_yolo.emotions import FER2013_CODES
 from deepfer_yolo.errors import DatasetError
 
 SIDE = 48
 KNOWN_NAMES = ("fer2013.csv", "icml_face_data.csv")
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
-MAX_LINE = 100_000
-"""Characters; the longest possible row of 2304 pixels has about 9,300."""
 
 
 def locate(source: Path) -> Path:
@@ -55,7 +54,6 @@ def read(reading: Reading) -> Iterator[Item]:
     source, problems = locate(reading.source), reading.problems
     size = max(1, source.stat().st_size)
     with _readable(source), open_csv(source) as (text, raw):
-        lines = csv.reader(_bounded_lines(text, source))
         columns = _columns(text.readline(MAX_LINE))
         if not columns:
             raise DatasetError(f"{source} is empty", "a FER2013 csv begins with the line emotion,pixels,Usage")
@@ -68,17 +66,9 @@ def read(reading: Reading) -> Iterator[Item]:
         if misspelt:
             raise DatasetError(f"{source}, line 1: no column 'Usage', but '{misspelt[0]}'", "the columns are emotion,pixels,Usage")
         index = -1
-        while True:
-            try:
-                values = next(lines, None)
-            except csv.Error as error:
-                raise DatasetError(f"{source}, line {lines.line_num + 1}: {error}", "is a quotation mark left open?") from None
-            if values is None:
-                break
-            if not values:
-                continue
+        for number, values in csv_rows(text, source, first=2):
             index += 1
-            place = f"{source.name}, line {lines.line_num + 1}"
+            place = f"{source.name}, line {number}"
             if index % 100 == 0:
                 reading.fraction = min(1.0, raw.tell() / size)
             if len(values) != len(columns):
@@ -163,16 +153,6 @@ def _member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
 
 def _columns(line: str) -> list[str]:
     return [column.strip() for column in next(csv.reader([line.lstrip("\ufeff")]), [])] if line.strip() else []
-
-
-def _bounded_lines(text: IO[str], source: Path) -> Iterator[str]:
-    """Lines of at most MAX_LINE characters, so that a file without line breaks cannot fill the memory."""
-    number = 1
-    while line := text.readline(MAX_LINE):
-        number += 1
-        if len(line) >= MAX_LINE:
-            raise DatasetError(f"{source}, line {number}: longer than {MAX_LINE:,} characters", "is this a FER2013 csv?")
-        yield line
 
 
 LAYOUT = Layout(

@@ -8,13 +8,12 @@ ferplus-majority drops what has no majority, anything else keeps the emotion wit
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from deepfer_yolo.data.ferplus import is_unknown, majority, plurality, votes_text
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import bounded_lines
+from deepfer_yolo.data.lines import csv_rows
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "val", "FER2013Test": "test"}
@@ -32,9 +31,8 @@ def read(reading: Reading) -> Iterator[Item]:
     for position, (folder, split) in enumerate(present):
         file = reading.source / folder / "label.csv"
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            reader = csv.reader(bounded_lines(text, file))
-            for values in reader:
-                item = _item(values, split, file, f"{folder}/label.csv, line {reader.line_num}", reading)
+            for number, values in csv_rows(text, file):
+                item = _item(values, split, file, f"{folder}/label.csv, line {number}", reading)
                 if item is not None:
                     yield item
         reading.fraction = (position + 1) / len(present)

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import bounded_lines, pictures
+from deepfer_yolo.data.layouts.scan import pictures
+from deepfer_yolo.data.lines import bounded_lines
 from deepfer_yolo.emotions import RAFDB_CODES
 from deepfer_yolo.errors import DatasetError
 
 LIST = "EmoLabel/list_patition_label.txt"
 SPLITS = ("train", "test")
+CODES = {str(code): label for code, label in RAFDB_CODES.items()}
 
 
 def matches(source: Path) -> bool:
@@ -50,21 +52,21 @@ def _read_list(reading: Reading, root: Path) -> Iterator[Item]:
             if not words:
                 continue
             split = words[0].split("_")[0]
-            if len(words) != 2 or split not in SPLITS or not words[1].isdigit() or int(words[1]) not in RAFDB_CODES or "/" in words[0]:
+            if len(words) != 2 or split not in SPLITS or words[1] not in CODES or "/" in words[0]:
                 reading.problems.add(place, f"not like 'train_00001.jpg 5': '{line.strip()[:60]}'")
                 continue
             stem = Path(words[0]).stem
             picture = root / "Image" / "aligned" / f"{stem}_aligned.jpg"
-            yield Item(RAFDB_CODES[int(words[1])], split, stem, place, file=picture, source_id=words[0])
+            yield Item(CODES[words[1]], split, stem, place, file=picture, source_id=words[0])
 
 
 def _read_copy(reading: Reading, root: Path) -> Iterator[Item]:
-    folders = [(split, code) for split in SPLITS for code in RAFDB_CODES if (root / split / str(code)).is_dir()]
+    folders = [(split, code) for split in SPLITS for code in CODES if (root / split / code).is_dir()]
     for position, (split, code) in enumerate(folders):
-        for path in pictures(root / split / str(code), reading.problems):
+        for path in pictures(root / split / code, reading.problems):
             inside = path.relative_to(reading.source).as_posix()
             name = path.name.replace("_aligned", "")
-            yield Item(RAFDB_CODES[code], split, Path(name).stem, inside, file=path, source_id=name, key=inside)
+            yield Item(CODES[code], split, Path(name).stem, inside, file=path, source_id=name, key=inside)
         reading.fraction = (position + 1) / len(folders)
 
 
@@ -73,8 +75,7 @@ def _root(source: Path) -> Path | None:
 
 
 def _copy(source: Path) -> Path | None:
-    codes = [str(code) for code in RAFDB_CODES]
-    return next((root for root in (source, source / "DATASET") if all((root / "train" / code).is_dir() for code in codes)), None)
+    return next((root for root in (source, source / "DATASET") if all((root / "train" / code).is_dir() for code in CODES)), None)
 
 
 LAYOUT = Layout(

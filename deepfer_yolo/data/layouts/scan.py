@@ -8,12 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 from deepfer_yolo.data.images import SUFFIXES
+from deepfer_yolo.data.lines import MAX_LINE, csv_rows
 from deepfer_yolo.data.problems import Problems
 from deepfer_yolo.data.walk import walk_files
-from deepfer_yolo.errors import DatasetError
 
 ENOUGH = 60
-MAX_FIELD = 100_000
 
 
 def pictures(folder: Path, problems: Problems | None = None) -> Iterator[Path]:
@@ -29,18 +28,10 @@ def first_pictures(folder: Path) -> list[Path]:
 def read_table(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, values by column) of each row of a csv with a header; blanks around names and values are cut; bad rows become problems."""
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.reader(bounded_lines(text, file))
-        columns = [column.strip() for column in next(reader, [])]
-        while True:
-            try:
-                values = next(reader, None)
-            except csv.Error as error:
-                raise DatasetError(f"{file}, line {reader.line_num}: {error}", "is a quotation mark left open?") from None
-            if values is None:
-                return
-            if not values:
-                continue
-            place = f"{file.name}, line {reader.line_num}"
+        rows = csv_rows(text, file)
+        columns = [column.strip() for column in next(rows, (0, []))[1]]
+        for number, values in rows:
+            place = f"{file.name}, line {number}"
             if len(values) == len(columns):
                 yield place, {column: value.strip() for column, value in zip(columns, values, strict=True)}
             else:
@@ -51,16 +42,6 @@ def table_columns(file: Path) -> list[str]:
     """The column names of a csv; none where it cannot be read as one."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            return [column.strip() for column in next(csv.reader([text.readline(MAX_FIELD)]), [])]
+            return [column.strip() for column in next(csv.reader([text.readline(MAX_LINE)]), [])]
     except (OSError, csv.Error):
         return []
-
-
-def bounded_lines(text: object, file: Path) -> Iterator[str]:
-    """Lines of at most MAX_FIELD characters, so that a file without line breaks cannot fill the memory."""
-    number = 0
-    while line := text.readline(MAX_FIELD):  # type: ignore[attr-defined]
-        number += 1
-        if len(line) >= MAX_FIELD:
-            raise DatasetError(f"{file}, line {number}: longer than {MAX_FIELD:,} characters", "is this the right file?")
-        yield line

@@ -17,7 +17,8 @@ from typing import Any
 
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import bounded_lines, read_table, table_columns
+from deepfer_yolo.data.layouts.scan import read_table, table_columns
+from deepfer_yolo.data.lines import MAX_LINE, bounded_lines
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
@@ -45,7 +46,7 @@ def read(reading: Reading) -> Iterator[Item]:
 
 
 def _item(row: dict[str, Any], folder: Path, place: str) -> Item:
-    path, label = (str(next((row[name] for name in names if row.get(name)), "")) for names in (PATH_NAMES, LABEL_NAMES))
+    path, label = (str(next((row[name] for name in names if row.get(name) not in (None, "")), "")) for names in (PATH_NAMES, LABEL_NAMES))
     if not path or not label:
         raise ValueError("no path or no label")
     inside = PurePosixPath(path.replace("\\", "/"))
@@ -104,7 +105,7 @@ def _is_table(file: Path) -> bool:
     else:
         with file.open(encoding="utf-8-sig", errors="replace") as text:
             try:
-                first = json.loads(text.readline(100_000))
+                first = json.loads(text.readline(MAX_LINE))
             except (ValueError, RecursionError):
                 return False
         columns = [key.lower() for key in first] if isinstance(first, dict) else []
