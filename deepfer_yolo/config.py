@@ -41,7 +41,7 @@ class ConvertConfig(Config):
 
 
 FindingKind = Literal[
-    "unreadable", "blank", "dark", "bright", "blurred", "low-entropy", "tiny", "odd-aspect",
+    "unreadable", "left-out", "blank", "dark", "bright", "blurred", "low-entropy", "tiny", "odd-aspect",
     "duplicate", "leak", "conflict", "near-duplicate", "near-leak", "near-conflict", "subject-leak",
     "missing-class", "missing-split", "few", "imbalance", "split-ratio", "vote-disagreement", "label-error",
     "face-none", "face-several", "face-small", "drift-classes", "drift-brightness", "drift-contrast", "drift-sharpness",
@@ -74,6 +74,8 @@ class AuditConfig(Config):
     max_drift: float = Field(0.5, gt=0)
     max_class_shift: float = Field(0.1, gt=0, le=1)
     min_face: float = Field(0.3, ge=0, le=1)
+    detector: Literal["auto", "yunet", "haar"] = "auto"
+    face_model: Path | None = None
     workers: int = Field(2, ge=1, le=64)
 
 

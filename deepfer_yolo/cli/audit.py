@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, JsonOption
-from deepfer_yolo.errors import EXIT_GATE_FAILED
+from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 
 if TYPE_CHECKING:
+    from deepfer_yolo.config import AuditConfig
     from deepfer_yolo.data.audit import Audit
+    from deepfer_yolo.faces.detect import Detector
 
 
 def audit(
-    dataset: Annotated[Path, typer.Argument(help="A data set folder, or any csv or folder that convert reads.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False)],
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)] = None,
     with_model: Annotated[Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
+    detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
+    face_model: Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")] = None,
     against: Annotated[Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)] = None,
     fail_on: Annotated[
         str | None, typer.Option("--fail-on", help="The least severity that fails: error, warning or never.", show_default="error")
@@ -39,22 +43,27 @@ def audit(
     from deepfer_yolo.config import AuditConfig, resolve
     from deepfer_yolo.data.audit import audit as run
 
-    settings = resolve(AuditConfig, config, {"fail_on": fail_on, "workers": workers})
+    settings = resolve(AuditConfig, config, {"fail_on": fail_on, "workers": workers, "detector": detector, "face_model": face_model})
+    _refuse_inside(dataset, report, quarantine)
     classifier = open_classifier(with_model, threads=2) if with_model else None
-    detector = None
-    if faces:
-        from deepfer_yolo.faces.detect import open_detector
+    finder = _open_detector(settings) if faces else None
 
-        detector = open_detector("auto")
+    def write_report(result: Audit) -> None:
+        if report:
+            from deepfer_yolo.data.audit_page import write_page
+
+            write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), report)
+
     with progress() as bar:
         task = bar.add_task("looking", total=None)
         result = run(
             dataset,
             settings,
             classifier=classifier,
-            detector=detector,
+            detector=finder,
             against=against,
             progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
+            then=write_report,
         )
     if quarantine:
         from deepfer_yolo.data.quarantine import write_quarantine
@@ -62,9 +71,6 @@ def audit(
         count = write_quarantine(quarantine, result.to_quarantine())
         stderr().print(f"quarantine: {quarantine}, {count:,} pictures", soft_wrap=True)
     if report:
-        from deepfer_yolo.data.audit_page import write_page
-
-        write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), report)
         stderr().print(f"report: {report}", soft_wrap=True)
     if json:
         print_json(result.to_json())
@@ -72,6 +78,20 @@ def audit(
         _print(result)
     if not result.passed:
         raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _refuse_inside(dataset: Path, *files: Path | None) -> None:
+    for file in files:
+        if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
+            raise ConfigError(f"{file} lies inside the data set {dataset}, and nothing is written there", "name a file elsewhere")
+
+
+def _open_detector(settings: AuditConfig) -> Detector:
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
+
+    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
+        print(HAAR_NOTE, file=sys.stderr)
+    return open_detector(settings.detector, face_model=settings.face_model)
 
 
 def _print(result: Audit) -> None:

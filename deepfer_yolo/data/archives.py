@@ -47,6 +47,8 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
     try:
         unpack(source, folder)
         yield _only_child(folder)
+    except DatasetError as error:  # the folder of the moment says nothing to whoever named the archive
+        raise DatasetError(error.message.replace(str(folder), str(source)), error.hint) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from deepfer_yolo.config import AuditConfig
+from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.checks import CHECKS
 from deepfer_yolo.data.findings import Audit, Finding, judge
 from deepfer_yolo.data.inspection import Visitor, inspect
@@ -24,21 +26,42 @@ def audit(
     detector: Detector | None = None,
     against: Path | None = None,
     progress: Callable[[float], None] | None = None,
+    then: Callable[[Audit], object] | None = None,
 ) -> Audit:
-    """Look at every picture of `source` (a data set folder or any known layout) and judge. Nothing is written.
+    """Look at every picture of `source` (a data set folder, any known layout, or an archive of one) and judge. Nothing is written into it.
 
     With a `classifier` likely label errors are ranked, with a `detector` faces are looked for, with `against` drift is measured.
+    An archive is unpacked into the system's folder for temporary files, and removed at the end; `then` is called with the result before that,
+    while the pictures can still be read.
     """
+    with unpacked(source, beside=Path(tempfile.gettempdir()) / source.name) as root:
+        result = _audit(root, config, classifier=classifier, detector=detector, against=against, progress=progress, name=source.name)
+        if then is not None:
+            then(result)
+    return result
+
+
+def _audit(
+    source: Path,
+    config: AuditConfig,
+    *,
+    classifier: Classifier | None,
+    detector: Detector | None,
+    against: Path | None,
+    progress: Callable[[float], None] | None,
+    name: str,
+) -> Audit:
     visits: list[ModelVisit | FaceVisit] = []
     if classifier is not None:
         visits.append(ModelVisit(classifier))
     if detector is not None:
         visits.append(FaceVisit(detector))
     visitors: list[Visitor] = list(visits)
-    seen = inspect(source, workers=config.workers, progress=progress, visitors=visitors)
+    seen = inspect(source, workers=config.workers, progress=progress, visitors=visitors, name=name)
     findings = [finding for check in CHECKS for finding in check(seen, config)]
     if seen.looks:
         findings += [finding for visit in visits for finding in visit.findings(seen, config)]
-    if against is not None:
-        findings += drift(seen, inspect(against, workers=config.workers), config)
+    if against is not None and seen.looks:
+        with unpacked(against, beside=Path(tempfile.gettempdir()) / against.name) as root:
+            findings += drift(seen, inspect(root, workers=config.workers, name=against.name), config)
     return judge(seen, findings, config)

@@ -27,6 +27,12 @@ def unreadable(seen: Inspection, config: AuditConfig) -> list[Finding]:
     return [Finding("unreadable", "error", len(seen.broken), message, keys, notes)]
 
 
+def left_out(seen: Inspection, config: AuditConfig) -> list[Finding]:
+    """What the layout's reader does not count as a picture with a label."""
+    what = ", ".join(f"{count:,} {why}" for why, count in seen.left_out.most_common(5))
+    return [Finding("left-out", "note", seen.left_out.total(), f"not read: {what}")] if what else []
+
+
 def light_and_size(seen: Inspection, config: AuditConfig) -> list[Finding]:
     """Blank, dark, bright, blurred, empty, tiny and odd pictures; a blank one is not also dark or blurred."""
     rules: list[tuple[FindingKind, Severity, str, Callable[[Look], bool]]] = [
@@ -173,4 +179,4 @@ def _keys(groups: Groups) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(look.key for look in same) for same in groups)
 
 
-CHECKS = (unreadable, light_and_size, copies, subjects, balance, disagreement)
+CHECKS = (unreadable, left_out, light_and_size, copies, subjects, balance, disagreement)

@@ -60,8 +60,7 @@ def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: boo
     shares = None if config.split in (None, "official", "as-is") else parse_shares(str(config.split))
     excluded = read_quarantine(config.exclude) if config.exclude else set()
     refuse_existing(target, overwrite=overwrite)
-    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
-        raise DatasetError(f"the destination {target} lies inside the source {source}", "name a destination elsewhere; sources are never written to")
+    _refuse_overlap(source, target, config)
     with ExitStack() as stack:
         root = stack.enter_context(unpacked(source, beside=target))
         layout = find_layout(root, config.layout)
@@ -76,6 +75,16 @@ def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: boo
     if progress is not None:
         progress(1.0)
     return content
+
+
+def _refuse_overlap(source: Path, target: Path, config: ConvertConfig) -> None:
+    """Raise DatasetError where writing `target` would touch what is read: --overwrite would remove it."""
+    hint = "name a destination elsewhere; sources are never written to"
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        raise DatasetError(f"the destination {target} lies inside the source {source}", hint)
+    for read in (source, config.ferplus, config.exclude):
+        if read is not None and read.resolve().is_relative_to(target.resolve()):
+            raise DatasetError(f"{read} lies inside the destination {target}", hint)
 
 
 def absent_labels(counts: dict[str, dict[str, int]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -28,8 +29,12 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     Raises DatasetError that names the file and what is wrong; a truncated file is an error.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
-    if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
-        raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
+    if isinstance(source, Path):
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise DatasetError(f"{name}: not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
     try:
         with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
             width, height = picture.size

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,17 @@ from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
-Visitor = Callable[["Look", NDArray[np.uint8]], None]
-"""What else is to be done with each picture while its pixels are at hand; called in order."""
+
+class Visitor(Protocol):
+    """What else is to be done with each picture while its pixels are at hand."""
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Any:
+        """What it needs of the pixels; called in any thread. Many of these wait in memory at a time: they must be small."""
+        ...
+
+    def take(self, look: Look, prepared: Any) -> None:
+        """Take one picture; called in the order of reading."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +62,12 @@ class Look:
 
 @dataclass(slots=True)
 class Inspection:
-    """All pictures of a source that could be read, and (key, what) of those that could not."""
+    """All pictures of a source that could be read, (key, what) of those that could not, and how many its reader left out, by reason."""
 
     name: str
     looks: list[Look] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures by split and label; every label that occurs anywhere is named in every split."""
@@ -67,34 +78,42 @@ class Inspection:
 
 
 def inspect(
-    source: Path, *, layout: str = "auto", workers: int = 2, progress: Callable[[float], None] | None = None, visitors: Sequence[Visitor] = ()
+    source: Path,
+    *,
+    name: str = "",
+    workers: int = 2,
+    progress: Callable[[float], None] | None = None,
+    visitors: Sequence[Visitor] = (),
 ) -> Inspection:
-    """Look at every picture of a data set folder or of any known layout; nothing is written.
+    """Look at every picture of a data set folder or of any known layout; nothing is written. `name` is for a source that states none.
 
     Bad rows and pictures are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
     """
     source = Path(source)
-    chosen = find_layout(source, layout)
+    chosen = find_layout(source, "auto")
     reading = Reading(source)
-    result = Inspection(source.name)
+    result = Inspection(name or source.name)
 
-    def look_at(item: Item) -> tuple[Item, Look | str, NDArray[np.uint8] | None]:
-        return _look(item, reading)
+    def look_at(item: Item) -> tuple[Item, Look | str, list[Any]]:
+        look, pixels = _look(item, reading)
+        return item, look, [visitor.prepare(pixels) for visitor in visitors] if pixels is not None else []
 
-    for done, (item, look, pixels) in enumerate(map_in_order(look_at, chosen.read(reading), workers)):
+    for done, (item, look, prepared) in enumerate(map_in_order(look_at, chosen.read(reading), workers)):
         if isinstance(look, str):
             result.broken.append((item.key or item.source_id, look))
         else:
             result.looks.append(look)
-            for visit in visitors:
-                assert pixels is not None
-                visit(look, pixels)
+            for visitor, part in zip(visitors, prepared, strict=True):
+                visitor.take(look, part)
         if progress is not None and done % 200 == 0:
             progress(reading.fraction)
-    result.broken += [(place, what) for place, _, what in (line.partition(": ") for line in reading.problems.found)]
+    result.broken += reading.problems.found
+    result.left_out = reading.left_out
+    if reading.problems.count > len(reading.problems.found):
+        raise DatasetError(f"{source} has {reading.problems.count:,} problems: this is no data set", "check the path and the layout")
     if not result.looks and not result.broken:
         raise DatasetError(f"{source} holds no pictures", "check the path and the layout")
-    result.name = reading.title or chosen.title or source.name
+    result.name = reading.title or chosen.title or result.name
     return result
 
 
@@ -105,20 +124,20 @@ def pixel_hash(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes() + repr(pixels.shape).encode(), digest_size=16).digest()
 
 
-def _look(item: Item, reading: Reading) -> tuple[Item, Look | str, NDArray[np.uint8] | None]:
+def _look(item: Item, reading: Reading) -> tuple[Look | str, NDArray[np.uint8] | None]:
     import cv2
 
     label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
     if label is None:
-        return item, f"unknown label '{item.label}'", None
+        return f"unknown label '{item.label}'", None
     try:
         pixels = item_pixels(item)
     except DatasetError as error:
-        return item, error.message.removeprefix(f"{item.file}: "), None
+        return error.message.removeprefix(f"{item.file}: "), None
     grey = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     height, width = grey.shape
     shares = np.bincount(grey.ravel(), minlength=256) / grey.size
     entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
-    return item, Look(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels
+    return Look(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from deepfer_yolo.errors import DatasetError
 
 SHOWN = 20
-KEPT = 1000
+KEPT = 100_000
 
 
 @dataclass(slots=True)
@@ -17,7 +17,7 @@ class Problems:
     `excluded` are places that a quarantine list names, `met` those of them that came by.
     """
 
-    found: list[str] = field(default_factory=list)
+    found: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
     excluded: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
@@ -29,13 +29,13 @@ class Problems:
             return
         self.count += 1
         if len(self.found) < KEPT:
-            self.found.append(f"{place}: {what}")
+            self.found.append((place, what))
 
     def raise_if_any(self, hint: str) -> None:
         """Raise one DatasetError that lists the problems, SHOWN of them at most, with their number."""
         if not self.count:
             return
-        lines = [printable(line) for line in self.found[:SHOWN]]
+        lines = [printable(f"{place}: {what}") for place, what in self.found[:SHOWN]]
         if self.count == 1:
             raise DatasetError(lines[0], hint)
         if self.count > SHOWN:

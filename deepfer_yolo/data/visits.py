@@ -19,6 +19,8 @@ from deepfer_yolo.runtime.preprocess import resize, to_input
 BATCH = 64
 FACE_PX = 160
 """Smaller pictures are enlarged to this before faces are looked for: detectors are made for larger ones."""
+MAX_FACE_PX = 640
+"""Longer sides are reduced to this: the detectors look at no more."""
 BORDER = 0.2
 
 
@@ -30,9 +32,13 @@ class ModelVisit:
         self._batch: list[Image] = []
         self._probs: list[NDArray[np.float32]] = []
 
-    def __call__(self, look: Look, pixels: NDArray[np.uint8]) -> None:
+    def prepare(self, pixels: NDArray[np.uint8]) -> Image:
+        """The picture as the model wants it."""
+        return to_input(_rgb(pixels), self._classifier.card.input)
+
+    def take(self, look: Look, prepared: Image) -> None:
         """Take one picture into the batch."""
-        self._batch.append(to_input(_rgb(pixels), self._classifier.card.input))
+        self._batch.append(prepared)
         if len(self._batch) == BATCH:
             self._run()
 
@@ -73,9 +79,18 @@ class FaceVisit:
         self._found: dict[FindingKind, list[tuple[str]]] = {"face-none": [], "face-several": [], "face-small": []}
         self._shares: dict[str, float] = {}
 
-    def __call__(self, look: Look, pixels: NDArray[np.uint8]) -> None:
+    def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Image, int]:
+        """The picture with room around it, of a size that detectors like, and the length of its own shorter side in there."""
+        height, width = pixels.shape[:2]
+        scale = min(max(1.0, FACE_PX / min(height, width)), MAX_FACE_PX / max(height, width))
+        image = resize(_rgb(pixels), max(1, round(width * scale)), max(1, round(height * scale)))
+        side = min(image.shape[:2])
+        edge = round(side * BORDER)
+        return np.pad(image, ((edge, edge), (edge, edge), (0, 0)), "edge"), side
+
+    def take(self, look: Look, prepared: tuple[Image, int]) -> None:
         """Look for faces in one picture."""
-        image, side = _prepared(_rgb(pixels))
+        image, side = prepared
         faces = self._detector.detect(image)
         if not faces:
             self._found["face-none"].append((look.key,))
@@ -98,6 +113,8 @@ class FaceVisit:
 
 def drift(seen: Inspection, other: Inspection, config: AuditConfig) -> list[Finding]:
     """How far the pictures are from those of another data set: class shares, and light in standard deviations (Cohen's d)."""
+    if not other.looks:
+        raise DatasetError(f"no picture of {other.name} can be read, so nothing can be compared with it", "audit it by itself first")
     findings = []
     labels = sorted({look.label for look in [*seen.looks, *other.looks]})
     here, there = (_shares(looks, labels) for looks in (seen.looks, other.looks))
@@ -125,13 +142,3 @@ def _shares(looks: list[Look], labels: list[str]) -> NDArray[np.float64]:
 
 def _rgb(pixels: NDArray[np.uint8]) -> Image:
     return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def _prepared(image: Image) -> tuple[Image, int]:
-    """The picture with room around it, large enough for a detector, and the length that its shorter side has now."""
-    height, width = image.shape[:2]
-    scale = max(1.0, FACE_PX / min(height, width))
-    image = resize(image, round(width * scale), round(height * scale))
-    side = min(image.shape[:2])
-    edge = round(side * BORDER)
-    return np.pad(image, ((edge, edge), (edge, edge), (0, 0)), "edge"), side

@@ -152,7 +152,7 @@ def test_loops_dangling_links_and_pipes_in_a_folder(tmp_path: Path) -> None:
     os.mkfifo(happy / "pipe.png")
     with pytest.raises(DatasetError) as caught:
         convert(tree, tmp_path / "out", CONFIG)
-    for what in ("loop: a link that leads back", "gone.png: a link that leads nowhere", "pipe.png: not a regular file"):
+    for what in ("loop: a link leads to this folder a second time", "gone.png: a link that leads nowhere", "pipe.png: not a regular file"):
         assert what in caught.value.message
     assert "3 problems" in caught.value.message
 

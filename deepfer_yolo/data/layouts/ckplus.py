@@ -70,7 +70,7 @@ def _read_sequences(reading: Reading) -> Iterator[Item]:
 
 
 def _code(note: Path) -> int:
-    if note.stat().st_size > MAX_BYTES:
+    if not note.is_file() or note.stat().st_size > MAX_BYTES:
         return -1
     try:
         return int(float(note.read_text(encoding="ascii", errors="replace").strip()))

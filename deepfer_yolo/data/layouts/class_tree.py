@@ -3,7 +3,8 @@
     train/happy/a.jpg        happy/a.jpg
     val/sad/b.png            sad/b.png
 
-Split folders may be spelt train, training, val, valid, validation, test, testing; class folders in any spelling that `emotions.py` knows.
+Split folders may be spelt train, training, val, valid, validation, test, testing, or as FER2013's parts; class folders in any spelling
+that `emotions.py` knows. What stands beside them is left out and counted.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 
 from deepfer_yolo.data.images import SUFFIXES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
+from deepfer_yolo.data.problems import printable
 from deepfer_yolo.data.walk import walk_files
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES |= {"publictest": "val", "privatetest": "test"}
 
 
 def matches(source: Path) -> bool:
@@ -32,6 +35,7 @@ def read(reading: Reading) -> Iterator[Item]:
     """The pictures in sorted order; `source_id` is the path inside the tree."""
     root = reading.source
     folders = _class_folders(root)
+    _report_strays(root, folders, reading)
     if not folders:
         raise DatasetError(f"{root} holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture")
     for position, (split, folder) in enumerate(folders):
@@ -40,7 +44,7 @@ def read(reading: Reading) -> Iterator[Item]:
         if len(files) < len(everything):
             reading.left_out["files that are no pictures by their name"] += len(everything) - len(files)
         if not files:
-            reading.problems.add(str(folder), "empty class folder")
+            reading.problems.add(folder.relative_to(root).as_posix(), "empty class folder")
         for done, path in enumerate(files):
             inside = path.relative_to(root).as_posix()
             reading.fraction = (position + done / len(files)) / len(folders)
@@ -56,6 +60,20 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
     if stray:
         raise DatasetError(f"{root} holds both split folders and class folders ({', '.join(stray)})", "move the class folders into a split folder")
     return [(SPLIT_NAMES[split.name.lower()], folder) for split in splits for folder in _folders(split)]
+
+
+def _report_strays(root: Path, folders: list[tuple[str, Path]], reading: Reading) -> None:
+    """Count what stands beside the class folders; a class folder whose link leads nowhere is a problem."""
+    parents = sorted({root, *(folder.parent for _, folder in folders)})
+    known = {folder for _, folder in folders} | set(parents)
+    for parent in parents:
+        for path in sorted(parent.iterdir()):
+            if path.is_symlink() and not path.exists():
+                reading.problems.add(path.relative_to(root).as_posix(), "a link that leads nowhere")
+            elif path.is_dir() and path not in known and not path.name.startswith((".", "__")):
+                reading.left_out[f"folder beside the splits ({printable(path.name)})"] += 1
+            elif path.is_file() and path.suffix.lower() in SUFFIXES:
+                reading.left_out["pictures outside the class folders"] += 1
 
 
 def _folders(root: Path) -> list[Path]:

@@ -28,6 +28,8 @@ _MODULES = (
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in _MODULES}
 """By name, in the order in which `auto` tries them: the particular before the general."""
 
+FOREIGN_ARCHIVES = (".7z", ".rar", ".zst", ".lz4", ".bz2", ".xz")
+
 
 def find_layout(source: Path, name: str) -> Layout:
     """The layout called `name`, or for `auto` the first that recognises `source`.
@@ -53,4 +55,6 @@ def _hint(source: Path) -> str:
         return "the file is empty"
     if source.is_dir():
         return "expected SPLIT/LABEL/picture or LABEL/picture; --layout NAME reads it as a given layout and says what is wrong"
+    if source.suffix.lower() in FOREIGN_ARCHIVES:
+        return "zip and tar (gz, bz2, xz) are read as they are; unpack this one first"
     return f"--layout NAME reads it as a given layout and says what is wrong; known: {', '.join(LAYOUTS)}"
