@@ -69,8 +69,9 @@ def copies(seen: Inspection, config: AuditConfig) -> list[Finding]:
     # One picture of each exact group takes part: the others would only repeat what it finds.
     first = [same[0] for same in by_hash.values()]
     thumbs = np.array([look.thumb for look in first], np.uint8).reshape(-1, SIDE, SIDE)
-    pairs = near_pairs(thumbs, config.near_radius, config.near_correlation)
     splits = [{look.split for look in same} for same in by_hash.values()]
+    kinds = np.unique(["/".join(sorted(names)) for names in splits], return_inverse=True)[1].astype(np.int64)
+    pairs = near_pairs(thumbs, config.near_radius, config.near_correlation, kinds)
     across = [len(splits[i] | splits[j]) > 1 for i, j in pairs]
     joined = _joined(first, pairs)
     whole = _with_copies(joined, by_hash)

@@ -27,6 +27,7 @@ SCALES = (1.0, 0.97, 1.03, 0.94, 1.06)
 FIRST_LOOK = 0.5
 """Correlation without any shift below which a pair is not looked at again; 99.5 % of planted near copies
 reach 0.58 (tests/benchmarks/near_duplicates.py)."""
+CROWD, CROWD_TRIES = 128, 16
 RADIUS = 14
 CORRELATION = 0.9
 
@@ -78,22 +79,60 @@ def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:
     return np.stack([keys // n, keys % n], axis=1) if n else np.empty((0, 2), np.int64)
 
 
-def near_pairs(thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORRELATION) -> Pairs:
-    """Pairs of near copies among thumbnails, int64 (m, 2), i < j. Thumbnails of one grey never pair."""
-    pairs = pairs_within(perceptual_hashes(thumbs), radius)
-    if not len(pairs):
-        return pairs
-    sharp, length = _high_pass(thumbs)
+def near_pairs(thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORRELATION, kinds: NDArray[np.int64] | None = None) -> Pairs:
+    """Pairs of near copies among thumbnails, int64 (m, 2), i < j. Thumbnails of one grey never pair.
+
+    Of a picture with very many near copies (frames of one video) only the pairs with it are given, and those with one picture of each of the
+    `kinds`, int64 (n,), among them: all pairs would be quadratically many.
+    """
+    if not len(thumbs):
+        return np.empty((0, 2), np.int64)
+    hashes = perceptual_hashes(thumbs)
+    unit, length = _high_pass(thumbs)
+    crowded, alive = _crowds(hashes, unit, np.flatnonzero(length > SIDE), kinds, radius, correlation)
+    pairs = alive[pairs_within(hashes[alive], radius)]
     first = np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), 20_000):
         i, j = pairs[start : start + 20_000].T
-        first[start : start + 20_000] = np.einsum("nhw,nhw->n", sharp[i], sharp[j]) / np.maximum(length[i] * length[j], 1e-6)
-    textured = (length[pairs] > SIDE).all(axis=1)
-    confirmed = textured & (first >= correlation)
-    for index in np.flatnonzero(textured & ~confirmed & (first >= FIRST_LOOK)):
+        first[start : start + 20_000] = np.einsum("nhw,nhw->n", unit[i], unit[j])
+    confirmed = first >= correlation
+    for index in np.flatnonzero(~confirmed & (first >= FIRST_LOOK)):
         i, j = pairs[index]
-        confirmed[index] = best_correlation(sharp[i], sharp[j], correlation) >= correlation
-    return pairs[confirmed]
+        confirmed[index] = best_correlation(unit[i], unit[j], correlation) >= correlation
+    return np.unique(np.concatenate([crowded, pairs[confirmed]]), axis=0)
+
+
+def _crowds(
+    hashes: NDArray[np.uint64], unit: NDArray[np.float32], alive: NDArray[np.int64], kinds: NDArray[np.int64] | None, radius: int, correlation: float
+) -> tuple[Pairs, NDArray[np.int64]]:
+    """Pairs of each picture that has CROWD near copies or more, and the pictures that remain: all but those copies."""
+    found = [np.empty((0, 2), np.int64)]
+    low = 0
+    for width in CHUNKS:
+        part = (hashes >> np.uint64(low)) & np.uint64((1 << width) - 1)
+        low += width
+        order = alive[np.argsort(part[alive], kind="stable")]
+        gone: list[NDArray[np.int64]] = []
+        for bucket in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+            members = bucket
+            for _ in range(CROWD_TRIES):
+                if len(members) <= CROWD:
+                    break
+                leader = members[0]
+                close = members[np.bitwise_count(hashes[members] ^ hashes[leader]) <= radius]
+                close = close[np.einsum("nhw,hw->n", unit[close], unit[leader]) >= correlation]
+                if len(close) < CROWD:
+                    members = members[1:]
+                    continue
+                firsts = [leader] if kinds is None else [leader, *close[np.unique(kinds[close], return_index=True)[1]]]
+                for first in set(map(int, firsts)):
+                    others = close[close != first]
+                    found.append(np.sort(np.stack([np.full(len(others), first), others], axis=1), axis=1))
+                gone.append(close[close != leader])
+                members = np.setdiff1d(members, close)
+        if gone:
+            alive = np.setdiff1d(alive, np.concatenate(gone))
+    return np.concatenate(found), alive
 
 
 def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float = 2.0) -> float:
@@ -147,13 +186,13 @@ def copies_in_train(dataset: Dataset, split: str) -> set[str]:
     thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
     known = {row.sha256 for row in train}
     copies = {row.path for row in held_out if row.sha256 in known}
-    pairs = near_pairs(thumbs)
+    pairs = near_pairs(thumbs, kinds=(np.arange(len(rows)) >= len(train)).astype(np.int64))
     across = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
     return copies | {rows[index].path for index in across[:, 1].tolist()}
 
 
 def _high_pass(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Thumbnails without their slow light, float32 (n, SIDE, SIDE), and their lengths as vectors, float32 (n,)."""
+    """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their lengths before that, float32 (n,)."""
     import cv2
 
     sharp = np.empty(thumbs.shape, np.float32)
@@ -161,7 +200,9 @@ def _high_pass(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.float32]
         grey = thumb.astype(np.float32)
         grey -= cv2.GaussianBlur(grey, (0, 0), 3)
         sharp[index] = grey - grey.mean()
-    return sharp, np.sqrt(np.einsum("nhw,nhw->n", sharp, sharp))
+    length = np.sqrt(np.einsum("nhw,nhw->n", sharp, sharp))
+    sharp /= np.maximum(length, 1e-6)[:, None, None]
+    return sharp, length
 
 
 def _core_of(scale: float) -> NDArray[np.float32]:
