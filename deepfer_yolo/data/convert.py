@@ -102,7 +102,7 @@ def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: boo
         is_split_anew = not first.split
         if is_split_anew and config.split is not None:
             raise ConfigError(f"--split {config.split}: {reading.source.name} has no split of its own", f"such as --split {DEFAULT}")
-    wants_copies = is_split_anew and (config.group_by == "duplicate" or (config.group_by == "auto" and first is not None and not first.subject))
+    wants_copies = is_split_anew and config.group_by in ("auto", "duplicate")
     labels = Labels(reading, layout.name)
     writing = _Writing(folder, reading, labels, excluded, is_split_anew, [] if wants_copies else None)
     if first is not None:
@@ -180,17 +180,22 @@ def _groups(writing: _Writing, config: ConvertConfig) -> Any:
     from deepfer_yolo.data.duplicates import group, near_pairs
 
     rows = writing.rows
-    if writing.thumbs is not None:
-        exact: dict[str, int] = {}
-        same = [(exact.setdefault(row.sha256, index), index) for index, row in enumerate(rows)]
-        copies = np.array([pair for pair in same if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-        return group(len(rows), np.concatenate([copies, near_pairs(np.stack(writing.thumbs))]))
-    if config.group_by == "none":
-        return np.arange(len(rows))
     without = next((row for row in rows if not row.subject), None)
-    if without is not None:
+    if config.group_by == "subject" and without is not None:
         raise ConfigError(f"--group-by subject: {printable(without.source_id)} has no subject", "--group-by duplicate keeps copies together")
-    return np.unique([row.subject for row in rows], return_inverse=True)[1].astype(np.int64)
+    pairs = [np.empty((0, 2), np.int64)]
+    if config.group_by in ("auto", "subject"):
+        pairs.append(_alike([row.subject for row in rows]))
+    if writing.thumbs is not None:
+        pairs += [_alike([row.sha256 for row in rows]), near_pairs(np.stack(writing.thumbs))]
+    return group(len(rows), np.concatenate(pairs))
+
+
+def _alike(values: list[str]) -> Any:
+    """Pairs (first, other) of the places where the same value stands, int64 (m, 2); an empty one is like no other."""
+    seen: dict[str, int] = {}
+    firsts = [(seen.setdefault(value, index), index) for index, value in enumerate(values) if value]
+    return np.array([pair for pair in firsts if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
 def _describe(writing: _Writing, config: ConvertConfig, source: str, layout: Layout) -> dict[str, Any]:

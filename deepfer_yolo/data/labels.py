@@ -53,10 +53,13 @@ class Labels:
         return item if self._votes is None else self._voted(item)
 
     def finish(self) -> None:
-        """Report the labels that were not known, with all that were seen, and --map and --drop that met nothing."""
+        """Report the labels that were not known, with those seen besides, and --map and --drop that met nothing."""
         problems = self._reading.problems
+        known = ", ".join(sorted(self._used - {label.casefold() for label in self._unknown}))
+        besides = f"; known and seen besides: {known}" if known else "; known are those of the seven emotions"
         for label, count in self._unknown.most_common():
-            problems.add(f"label '{label}'", f"not a known emotion ({count:,} pictures); --map '{label}=LABEL' or --drop '{label}'")
+            problems.add(f"label '{label}'", f"not a known emotion ({count:,} pictures); --map '{label}=LABEL' or --drop '{label}'{besides}")
+            besides = ""
         met = self._used | {label.casefold() for label in self.left_out} | {label.casefold() for label in self._unknown}
         for word in sorted((set(self._map) | self._drop) - met):
             problems.add(f"--map or --drop '{word}'", "no picture bears this label")

@@ -3,8 +3,8 @@
     training.csv  validation.csv     subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal
     Manually_Annotated_Images/689/737db2483489148d783ef278f43f486c0a97e140fc4b6b61b84363ca.jpg
 
-Boxes are pixels. Codes: 0 neutral 1 happy 2 sad 3 surprise 4 fear 5 disgust 6 angry 7 contempt; 8 none, 9 uncertain and 10 no-face are left out and
-counted. training is train, validation is val.
+The lists may also stand in a folder of their own, Manually_Annotated_file_lists. Boxes are pixels. Codes: 0 neutral 1 happy 2 sad 3 surprise
+4 fear 5 disgust 6 angry 7 contempt; 8 none, 9 uncertain and 10 no-face are left out and counted. training is train, validation is val.
 """
 
 from __future__ import annotations
@@ -19,31 +19,36 @@ from deepfer_yolo.errors import DatasetError
 
 PATH = "subDirectory_filePath"
 LISTS = {"training.csv": "train", "validation.csv": "val"}
-PICTURES = ("Manually_Annotated_Images", "Manually_Annotated", "images", ".")
+LIST_FOLDERS = (".", "Manually_Annotated_file_lists")
+PICTURES = ("Manually_Annotated/Manually_Annotated_Images", "Manually_Annotated_Images", "Manually_Annotated", "images", ".")
 BOX = ("face_x", "face_y", "face_width", "face_height")
 
 
 def matches(source: Path) -> bool:
     """True for a folder with a training.csv or validation.csv of AffectNet's columns."""
-    return source.is_dir() and any(PATH in table_columns(source / name) for name in LISTS if (source / name).is_file())
+    return source.is_dir() and any(PATH in table_columns(file) for file, _ in _lists(source))
 
 
 def read(reading: Reading) -> Iterator[Item]:
     """The listed pictures, to be cut to their boxes; `source_id` is the listed path."""
     root = reading.source
-    lists = [name for name in LISTS if (root / name).is_file()]
+    lists = _lists(root)
     if not lists:
         raise DatasetError(f"{root} has neither training.csv nor validation.csv", "name the folder that holds them")
     folder = next((root / name for name in PICTURES if (root / name).is_dir()), root)
-    for position, name in enumerate(lists):
+    for position, (file, split) in enumerate(lists):
         for column in (PATH, "expression"):
-            if column not in table_columns(root / name):
-                raise DatasetError(f"{root / name}, line 1: no column '{column}'", "is this AffectNet's list?")
-        for place, row in read_table(root / name, reading.problems):
-            item = _item(row, LISTS[name], folder, place, reading)
+            if column not in table_columns(file):
+                raise DatasetError(f"{file}, line 1: no column '{column}'", "is this AffectNet's list?")
+        for place, row in read_table(file, reading.problems):
+            item = _item(row, split, folder, place, reading)
             if item is not None:
                 yield item
         reading.fraction = (position + 1) / len(lists)
+
+
+def _lists(root: Path) -> list[tuple[Path, str]]:
+    return [(root / folder / name, split) for folder in LIST_FOLDERS for name, split in LISTS.items() if (root / folder / name).is_file()]
 
 
 def _item(row: dict[str, str], split: str, folder: Path, place: str, reading: Reading) -> Item | None:
