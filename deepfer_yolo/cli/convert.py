@@ -21,9 +21,7 @@ def convert(
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(
-            help="What a new split must not tear apart: subject, duplicate or none.", show_default="subject, where known, and duplicate"
-        ),
+        typer.Option(help="What a new split must not tear apart: subject, duplicate or none.", show_default="subject, where known, and duplicate"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of a new split.", show_default="0")] = None,
     map_: Annotated[list[str] | None, typer.Option("--map", help="Rename a label: old=new. Repeatable.", show_default=False)] = None,
