@@ -33,6 +33,10 @@ _EXCLUDE = Annotated[str | None, typer.Option(help="A quarantine list of `deepfe
 _VOTES = Annotated[bool | None, typer.Option("--votes", help="Learn the votes of the manifest as soft labels.", show_default=False)]
 _FREEZE = Annotated[int | None, typer.Option(help="Keep the first N layers as they are.", show_default="0")]
 _PATIENCE = Annotated[int | None, typer.Option(help="Stop after N epochs without a better one; 0 never.", show_default="0")]
+_TIME = Annotated[str | None, typer.Option(help="Train this long instead of --epochs: 1.5h, 90m, or hours.", show_default=False)]
+_SCHEDULE = Annotated[str | None, typer.Option(help="How the learning rate falls: cosine, or plateau.", show_default="cosine")]
+_LR_DECAY = Annotated[float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")]
+_LOGGER = Annotated[str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)]
 _DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Print recipe, size and estimated time, and train nothing.")]
 _RESUME = Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)]
 
@@ -43,9 +47,12 @@ def train(
     pretrained: _PRETRAINED = None,
     config: ConfigOption = None,
     epochs: _EPOCHS = None,
+    time: _TIME = None,
     imgsz: _IMGSZ = None,
     batch: _BATCH = None,
     lr0: _LR0 = None,
+    lr_decay: _LR_DECAY = None,
+    schedule: _SCHEDULE = None,
     device: _DEVICE = None,
     threads: _THREADS = None,
     seed: _SEED = None,
@@ -57,6 +64,7 @@ def train(
     allow_leak: AllowLeakOption = None,
     freeze: _FREEZE = None,
     patience: _PATIENCE = None,
+    logger: _LOGGER = None,
     dry_run: _DRY_RUN = False,
     name: NameOption = None,
     resume: _RESUME = None,
@@ -67,41 +75,47 @@ def train(
     Ctrl-C and SIGTERM save first and leave a run that --resume continues. Every key of the recipe can stand in the --config file; the
     resolved one is saved as config.yaml.
 
+    With --time the schedule ends when the time does. A logger stays off the network: wandb keeps its records in the run's folder unless
+    WANDB_MODE says online, mlflow in its local store unless MLFLOW_TRACKING_URI names a server.
+
     Example: deepfer train datasets/fer2013 --config fer2013-n
     """
-    flags = {
-        "data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs, "imgsz": imgsz, "batch": batch,
-        "lr0": lr0, "device": device, "threads": threads, "seed": seed, "precision": precision, "fitness": fitness,
-        "teacher": teacher, "exclude": exclude, "votes": votes, "allow_leak": allow_leak, "freeze": freeze, "patience": patience,
-    }  # fmt: skip
-    if resume is not None:
-        _refuse_flags(resume, {**flags, "dry-run": dry_run or None, "config": config, "name": name})
-    from deepfer_yolo.cli.output import stderr
+    given = locals()  # every option that bears the name of a key of the recipe
     from deepfer_yolo.config import TrainConfig, resolve
 
-    if dry_run:
+    flags = {key: given[key] for key in TrainConfig.model_fields if key in given} | {"data": dataset and str(dataset)}
+    if resume is not None:
+        _refuse_flags(resume, {**flags, "dry_run": dry_run or None, "config": config, "name": name})
+        _run(resume, as_json=json_)
+    elif dry_run:
         _print_plan(resolve(TrainConfig, config, flags), as_json=json_)
-        return
-    show = functools.partial(stderr().print, markup=False, soft_wrap=True)
+    else:
+        _run(resolve(TrainConfig, config, flags), name=name, as_json=json_)
+
+
+def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -> None:
+    """Train by a recipe, or continue the run in a folder, and print what came out."""
+    from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.train import run
     from deepfer_yolo.train.signals import StopSignal
 
+    show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     with StopSignal() as stop:
-        if resume is not None:
-            outcome = run.resume(resume, show=show, should_stop=stop.given)
+        if isinstance(start, Path):
+            outcome = run.resume(start, show=show, should_stop=stop.given)
         else:
-            outcome = run.train(resolve(TrainConfig, config, flags), name=name, show=show, should_stop=stop.given)
+            outcome = run.train(start, name=name, show=show, should_stop=stop.given)
     if isinstance(outcome, run.Stopped):
         show(f"continue with: deepfer train --resume {_short(outcome.folder)}")
         raise typer.Exit(stop.exit_code)
-    _print_outcome(outcome, as_json=json_)
+    _print_outcome(outcome, as_json=as_json)
 
 
 def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
     """Raise ConfigError where anything is given beside --resume."""
     from deepfer_yolo.errors import ConfigError
 
-    given = [f"--{key}" for key, value in flags.items() if value is not None]
+    given = [f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None]
     if given:
         shown = ", ".join(given).replace("--data", "DATASET")
         raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
