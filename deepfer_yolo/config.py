@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from deepfer_yolo.presets import configs_dir as configs_dir
 from deepfer_yolo.presets import find_preset as find_preset
@@ -14,6 +15,17 @@ from deepfer_yolo.presets import resolve as resolve
 from deepfer_yolo.presets import to_yaml as to_yaml
 
 Split = Literal["train", "val", "test"]
+
+
+def _hours(value: Any) -> Any:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([hms]?)", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    return float(match[1]) / {"": 1, "h": 1, "m": 60, "s": 3600}[match[2]]
+
+
+Hours = Annotated[float, BeforeValidator(_hours), Field(gt=0, le=10_000)]
+"""A duration in hours: a number as Ultralytics takes it, or a text such as ``1.5h``, ``90m`` or ``30s``."""
 
 
 class Config(BaseModel):
@@ -93,10 +105,18 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
-    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, a cosine down to lr0 * lrf.
+    # `time`, in hours, replaces `epochs`: the schedule then ends when the time does. `logger` is opt-in.
+    time: Hours | None = None
+    logger: Literal["tensorboard", "mlflow", "wandb"] | None = None
+    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, then down to lr0 * lrf: by a cosine, or times plateau_factor after
+    # plateau_epochs without a better one. `lr_decay` is the rate of each layer as a share of that of the layer above it.
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr0: float = Field(0.01, gt=0)
     lrf: float = Field(0.01, gt=0, le=1)
+    lr_decay: float = Field(1.0, gt=0, le=1)
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    plateau_epochs: int = Field(3, ge=1)
+    plateau_factor: float = Field(0.3, gt=0, lt=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     warmup_epochs: float = Field(1.0, ge=0)
@@ -116,10 +136,6 @@ class TrainConfig(Config):
     teacher_temperature: float = Field(2.0, gt=0)
     exclude: str | None = None
     allow_leak: bool = False
-    # Cross-validation: all rows dealt anew to `folds` parts; `fold` trains a single one of them.
-    folds: int | None = Field(None, ge=3, le=100)
-    fold: int | None = Field(None, ge=1, le=100)
-    group_by: Literal["auto", "subject", "duplicate", "none"] = "auto"
     # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
     fliplr: float = Field(0.5, ge=0, le=1)
     degrees: float = Field(10.0, ge=0, le=180)
@@ -138,6 +154,37 @@ class TrainConfig(Config):
     # Progressive resolution: the first share of the epochs runs at this side; None keeps imgsz throughout.
     start_imgsz: int | None = Field(None, ge=32, multiple_of=16)
     start_share: float = Field(0.5, ge=0, le=1)
+
+
+class Range(Config):
+    """Values from `low` to `high`, both included; whole numbers where both are; `log` draws their logarithm evenly."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 where log is set")
+        return self
+
+
+class Choices(Config):
+    """One of these values."""
+
+    choices: tuple[str | int | float | bool | None, ...] = Field(min_length=2)
+
+
+class TuneConfig(Config):
+    """`deepfer tune`: `startup` trials are random and never pruned, `prune_after` epochs of every trial are safe; `time` in hours."""
+
+    trials: int = Field(20, ge=1)
+    time: Hours | None = None
+    seed: int = Field(0, ge=0, lt=2**31)
+    startup: int = Field(5, ge=1)
+    prune_after: int = Field(2, ge=0)
+    space: dict[str, Range | Choices] = {}
 
 
 class EvaluateConfig(Config):

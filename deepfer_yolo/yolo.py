@@ -7,6 +7,7 @@ installs the modules that a checkpoint names.
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 import tempfile
@@ -55,6 +56,7 @@ try:
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
     from ultralytics.utils import LOGGER, ROOT, SETTINGS
+    from ultralytics.utils.callbacks import get_default_callbacks
     from ultralytics.utils.metrics import ClassifyMetrics
     from ultralytics.utils.torch_utils import strip_optimizer
 except ModuleNotFoundError as error:
@@ -83,7 +85,9 @@ __all__ = [
     "read_checkpoint",
     "remember",
     "strip_optimizer",
+    "tensorboard_is_open",
     "trained_hashes",
+    "trainer_callbacks",
     "transfer",
 ]
 
@@ -158,6 +162,23 @@ def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> 
     known = [part for part in hashes if part is not None]
     if known:
         setattr(model, TRAINED_HASHES, torch.from_numpy(np.unique(np.concatenate(known)).view(np.int64)))
+
+
+def trainer_callbacks(logger: str | None) -> dict[str, list[Any]]:
+    """Ultralytics' default callbacks by event and, where one is named, those of its logger: tensorboard, mlflow or wandb."""
+    callbacks: dict[str, list[Any]] = get_default_callbacks()
+    if logger is not None:
+        module = importlib.import_module(f"ultralytics.utils.callbacks.{'wb' if logger == 'wandb' else logger}")
+        for event, function in module.callbacks.items():
+            callbacks[event].append(function)
+    return callbacks
+
+
+def tensorboard_is_open() -> bool:
+    """Whether Ultralytics' TensorBoard callback has a file to write to; it only warns where it has none."""
+    from ultralytics.utils.callbacks import tensorboard
+
+    return tensorboard.WRITER is not None
 
 
 MAX_CHECKPOINT_BYTES = 2_000_000_000

@@ -15,7 +15,7 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 COMMANDS = {
     "Start here": ("demo", "doctor"),
     "Data": ("convert", "audit"),
-    "Train": ("train",),
+    "Train": ("train", "tune"),
     "Measure": ("evaluate", "gate", "compare", "runs"),
     "Models": ("export", "verify", "parity", "benchmark", "card", "predict", "models"),
     "Watch": ("stream", "serve"),

@@ -34,3 +34,8 @@ def use_bf16(config: TrainConfig) -> bool:
     if config.device == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return config.device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, where torch has no exception of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -116,6 +116,8 @@ class TrainLoader:
             counts = torch.bincount(faces.labels, minlength=n_classes).clamp_min(1)
             weights = class_weights(config.sampling, counts)[faces.labels]
         self.sampler = EpochSampler(len(faces), config.batch, config.seed, rank, world, weights)
+        self.epochs = config.epochs
+        """How long the run is; under a time budget an estimate that the trainer renews."""
         self.skip = 0
         """Batches of the next epoch that a resumed run has made already."""
         self._pixels = faces.pixels.to(device)
@@ -129,7 +131,7 @@ class TrainLoader:
     def size_at(self, epoch: int) -> int:
         """The side in pixels that pictures have in `epoch`; smaller at first where the recipe says so."""
         config = self.config
-        early = config.start_imgsz is not None and epoch < config.start_share * config.epochs
+        early = config.start_imgsz is not None and epoch < config.start_share * self.epochs
         return config.start_imgsz if early and config.start_imgsz else config.imgsz
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -20,23 +20,16 @@ TIMED_STEPS = 4
 def plan(config: TrainConfig) -> dict[str, Any]:
     """The resolved recipe, pictures a split, parameters, GFLOPs a picture, and an estimate from a few real steps on noise.
 
-    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate; of a
-    cross-validation the first fold is described and all are in the estimate.
+    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate.
     """
     check_device(config.device)
-    n_runs = config.folds if config.folds is not None and config.fold is None else 1
-    config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
     notes: list[str] = []
     model = starting_model(config, dataset.labels, notes.append)
     train, val = len(dataset.rows("train")), len(dataset.rows("val"))
-    early = round(config.start_share * config.epochs) if config.start_imgsz else 0
-    seconds = train * (config.epochs - early) / images_per_s(model, config, config.imgsz)
-    if config.start_imgsz and early:
-        seconds += train * early / images_per_s(model, config, config.start_imgsz)
+    seconds = config.time * 3600 if config.time is not None else estimate(config, model, train)
     return {
         "recipe": config.model_dump(mode="json"),
-        "runs": n_runs,
         "start": notes,
         "labels": list(dataset.labels),
         "train": train,
@@ -44,8 +37,17 @@ def plan(config: TrainConfig) -> dict[str, Any]:
         "train_counts": dataset.counts("train"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gflops": flops(model, config.imgsz) / 1e9,
-        "estimated_s": seconds * n_runs,
+        "estimated_s": seconds,
     }
+
+
+def estimate(config: TrainConfig, model: ClassificationModel, n: int) -> float:
+    """Seconds for all epochs of `n` pictures, by the speed of a few steps at each side that the recipe has."""
+    early = round(config.start_share * config.epochs) if config.start_imgsz else 0
+    seconds = n * (config.epochs - early) / images_per_s(model, config, config.imgsz)
+    if config.start_imgsz and early:
+        seconds += n * early / images_per_s(model, config, config.start_imgsz)
+    return seconds
 
 
 def flops(model: ClassificationModel, size: int) -> float:

@@ -65,7 +65,10 @@ class Progress:
     def _end(self, trainer: Any) -> None:
         self.epoch_s.append(time.perf_counter() - self._began)
         recent = sorted(self.epoch_s[-5:])
-        left_s = recent[len(recent) // 2] * (0 if trainer.stop else trainer.epochs - trainer.epoch - 1)
+        left_s = recent[len(recent) // 2] * (trainer.epochs - trainer.epoch - 1)
+        if trainer.args.time:
+            left_s = trainer.args.time * 3600 - (time.time() - trainer.train_time_start)
+        left_s = 0 if trainer.stop else max(0, left_s)
         metrics = trainer.metrics
         if self.live:
             sys.stderr.write("\r\033[K")

@@ -23,17 +23,21 @@ from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metric
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
-from deepfer_yolo.train.device import check_device, use_bf16
+from deepfer_yolo.train.device import check_device, is_out_of_memory, use_bf16
 from deepfer_yolo.train.learned import check_start, recall, remember_all
 from deepfer_yolo.train.loader import Faces
-from deepfer_yolo.train.measure import calibrate, confusion, logits_of, score
+from deepfer_yolo.train.loggers import attach_logger, prepare_logger
+from deepfer_yolo.train.measure import calibrate, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
-from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
+from deepfer_yolo.train.splits import open_for_training, read_splits
 from deepfer_yolo.train.start import open_teacher, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
 
 LOG, LOCK = "log.txt", ".lock"
+
+OnEpoch = Callable[[int, float], None]
+"""Called with the number of each epoch, from 1, and its fitness; what it raises ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +58,36 @@ class Stopped:
 
 def train(
     config: TrainConfig, *, name: str | None = None, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False,
-    root: Path = Path("runs"), command: str = "train",
+    root: Path = Path("runs"), on_epoch: OnEpoch | None = None,
 ) -> Outcome | Stopped:  # fmt: skip
-    """Train by `config`, whose `data` names a data set folder, into a new folder `root/<command>/<name>`.
+    """Train by `config`, whose `data` names a data set folder, into a new folder `root/train/<name>`.
 
     Raises DatasetError (LeakError where the start has learned held-out pictures), ConfigError, ModelError, MissingDependencyError or
     TrainingError, all before a folder is made where the fault is in the input.
     """
-    config = absolute(config)
+    if config.data is None:
+        raise ConfigError("no data set was named", "deepfer train DATASET")
+    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
+    config = config.model_copy(update=paths)
     check_device(config.device)
+    prepare_logger(config.logger)
     dataset = open_for_training(config)
     notes: list[str] = []
     torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
     material = read_material(config, dataset)
     leaks, lines = check_start(config, dataset, material.val, model, material.teacher)
-    folder = create_run(command, name, config, root).resolve()
+    folder = create_run("train", name, config, root).resolve()
     with lock(folder):
         log = Log(folder / LOG, show)
         for note in notes + lines:
             log(note)
-        return _run(config, dataset, material, model, folder, log, should_stop, None, leaks)
+        return _run(config, dataset, material, model, folder, log, should_stop, None, leaks, on_epoch)
 
 
-def absolute(config: TrainConfig) -> TrainConfig:
-    """The recipe with the whole paths of its data, so that a run can be resumed from anywhere. Raises ConfigError where no data are named."""
-    if config.data is None:
-        raise ConfigError("no data set was named", "deepfer train DATASET")
-    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
-    return config.model_copy(update=paths)
-
-
-def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False) -> Outcome | Stopped:
+def resume(
+    folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False, on_epoch: OnEpoch | None = None
+) -> Outcome | Stopped:
     """Continue the run in `folder` from its newest whole state, or from its beginning where it was stopped before the first.
 
     Raises TrainingError for a run that has finished, is under way elsewhere, or whose data set has changed.
@@ -97,14 +99,14 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
         raise TrainingError(f"the run {folder} has finished; there is nothing to resume", f"start from it with: --model {folder}/weights/best.pt")
     config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
     check_device(config.device)
+    prepare_logger(config.logger)
     with lock(folder):
         dataset = open_for_training(config)
         state = newest_state(folder / "weights")
         if state is not None and state["fingerprint"] != dataset.fingerprint:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
         log = Log(folder / LOG, show)
-        at = f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}" if state else "the beginning: no checkpoint had been written"
-        log(f"resuming {folder} from {at}")
+        log(f"resuming {folder} from {_place(state)}")
         torch.manual_seed(config.seed)
         start = config if state is None else config.model_copy(update={"pretrained": None})
         model = starting_model(start, dataset.labels, lambda _: None)
@@ -113,7 +115,13 @@ def resume(folder: Path, *, show: Callable[[str], None] = print, should_stop: Ca
             leaks, _ = check_start(config, dataset, material.val, model, material.teacher)
         else:
             leaks = recall(model, state)
-        return _run(config, dataset, material, model, folder, log, should_stop, state, leaks)
+        return _run(config, dataset, material, model, folder, log, should_stop, state, leaks, on_epoch)
+
+
+def _place(state: dict[str, Any] | None) -> str:
+    if state is None:
+        return "the beginning: no checkpoint had been written"
+    return "its last epoch, to measure it" if state["done"] else f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +145,7 @@ def read_material(config: TrainConfig, dataset: Dataset) -> Material:
 
 def _run(
     config: TrainConfig, dataset: Dataset, material: Material, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool],
-    state: dict[str, Any] | None, leaks: dict[str, Any],
+    state: dict[str, Any] | None, leaks: dict[str, Any], on_epoch: OnEpoch | None,
 ) -> Outcome | Stopped:  # fmt: skip
     began = time.perf_counter()
     train_split, val_split, spec = material.train, material.val, material.spec
@@ -145,6 +153,7 @@ def _run(
     remember_all(model, material.teacher, train_split)
     job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher, leaks)
     trainer = FaceTrainer(job, should_stop)
+    attach_logger(trainer, config.logger, log)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
         f"{len(train_split):,} train and {len(val_split):,} val pictures, {spec.colour}, {weights:,} parameters, {config.device}, "
@@ -152,13 +161,17 @@ def _run(
     )
     progress = Progress(log)
     progress.attach(trainer)
+    if on_epoch is not None:
+        trainer.add_callback("on_fit_epoch_end", lambda running: on_epoch(running.epoch + 1, float(running.fitness)))
     trainer.add_callback("on_train_start", lambda running: save_augmented(running.train_loader, folder))
     try:
         trainer.train()
     except Interrupted:
-        log(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}, state saved")
+        log(f"stopped in epoch {trainer.epoch + 1} of {trainer.epochs}, state saved")
         return Stopped(folder)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}") from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
@@ -180,20 +193,18 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
     val, calibration = score(logits, labels), calibrate(logits, labels)
     figures = {
         "best_epoch": trainer.stopper.best_epoch,
-        "epochs": job.config.epochs,
+        "epochs": trainer.epoch + 1,
         "val": val,
         "calibration": calibration,
         "fitness": job.config.fitness,
         "train_images": len(job.train),
-        "images_per_s": float(np.median(progress.images_per_s)),
-        "epoch_s": float(np.median(progress.epoch_s)),
+        "images_per_s": float(np.median(progress.images_per_s)) if progress.images_per_s else None,
+        "epoch_s": float(np.median(progress.epoch_s)) if progress.epoch_s else None,
         "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
         "precision": "bf16" if job.bf16 else "fp32",
         "threads": job.config.threads,
         "learned_before": job.leaks,
     }
-    if job.config.fold is not None:
-        figures["test"] = tested(trainer.best, dataset, job)
     card = Card(
         name=job.folder.name,
         labels=job.labels,
@@ -209,13 +220,6 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
     write_metrics(job.folder, figures)
     drop_states(trainer.wdir)
     return figures
-
-
-def tested(checkpoint: Path, dataset: Dataset, job: Job) -> dict[str, Any]:
-    """What `checkpoint` gives on the part of a cross-validation that neither trained nor chose it."""
-    faces = read_test(dataset, job.spec)
-    logits, labels = logits_of(checkpoint, faces, job.config.batch), faces.labels.numpy()
-    return {**score(logits, labels), "confusion": confusion(logits, labels)}
 
 
 @contextmanager

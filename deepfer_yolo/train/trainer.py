@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import copy
@@ -22,8 +23,9 @@ from deepfer_yolo.train.augment import ema_decay
 from deepfer_yolo.train.checkpoint import save_state
 from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
+from deepfer_yolo.train.schedule import Plateau, decay_by_layer
 from deepfer_yolo.train.validator import FaceValidator
-from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer
+from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer, trainer_callbacks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +58,12 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.should_stop = should_stop
         self.stopping = False
         self.soft_loss = make_loss(job.config, torch.bincount(job.train.labels, minlength=len(job.labels)).clamp_min(1))
-        super().__init__(overrides=stock_arguments(job))
+        self.plateau = Plateau(job.config.plateau_epochs, job.config.plateau_factor, job.config.lrf)
+        self.spent_s = 0.0
+        """Seconds of training before the run was last interrupted."""
+        super().__init__(overrides=stock_arguments(job), _callbacks=trainer_callbacks(job.config.logger))
         self.add_callback("on_pretrain_routine_end", FaceTrainer._prepare)
+        self.add_callback("on_train_start", FaceTrainer._begin_run)
         self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
         self.add_callback("on_train_batch_end", FaceTrainer._end_batch)
 
@@ -96,6 +102,19 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         """Our ordered validation."""
         return FaceValidator(self.test_loader, self.save_dir, copy(self.args), self.callbacks, self.job.config.fitness)
 
+    def build_optimizer(self, model: torch.nn.Module, *words: Any, **options: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimiser, its groups split by layer where the recipe asks for it."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *words, **options)
+        if self.job.config.lr_decay < 1:
+            decay_by_layer(optimizer, model, self.job.config.lr_decay)
+        return optimizer
+
+    def _setup_scheduler(self) -> None:
+        super()._setup_scheduler()
+        if self.job.config.schedule == "plateau":
+            self.lf = lambda _: self.plateau.share  # the warm-up of the loop asks it as well
+            self.scheduler.lr_lambdas = [self.lf] * len(self.scheduler.lr_lambdas)
+
     def _prepare(self) -> None:
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
         torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
@@ -120,7 +139,14 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
         return loss, {"loss": loss.detach()}
 
+    def _begin_run(self) -> None:
+        # What was spent before an interruption counts against the budget, and stands in the time column of results.csv.
+        self.train_time_start -= self.spent_s
+
     def _begin_epoch(self) -> None:
+        self.start_epoch = 0  # by now the loop needs it only to divide the whole time by all epochs
+        self._oom_retries = 3  # else Ultralytics would silently halve the batch when memory runs out
+        self.train_loader.epochs = self.epochs
         # Everything random of an epoch follows from its number, so a resumed run draws what an unbroken one does.
         torch.manual_seed(self.job.config.seed * 100_003 + self.epoch)
         if self.train_loader.skip and self.job.state is not None:
@@ -144,6 +170,18 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             f"use a smaller --lr0, such as {self.job.config.lr0 / 3:.2g}",
         )
 
+    def validate(self) -> tuple[dict[str, float] | None, float | None]:
+        """Validate as Ultralytics does, and let the plateau schedule know."""
+        metrics, fitness = super().validate()
+        if fitness is not None:
+            self.plateau.update(float(fitness))
+        return metrics, fitness
+
+    def read_results_csv(self) -> dict[str, list[float]]:
+        """results.csv by column. Ultralytics reads it with polars, which answers a Ctrl-C with a KeyboardInterrupt of its own."""
+        rows = list(csv.DictReader(io.StringIO(self.csv.read_text(encoding="utf-8"))))
+        return {key: [float(row[key]) for row in rows] for key in rows[0]}
+
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this is an error."""
         if self.fitness is not None and not math.isfinite(self.fitness):
@@ -162,7 +200,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         if self.best_fitness == self.fitness:
             write_atomic(self.best, content)
         self._save_state(self.epoch + 1, 0)
-        if self.stopping and self.epoch + 1 < self.epochs:
+        if self.stopping and not self.stop:
             raise Interrupted
         return True
 
@@ -180,6 +218,10 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             "best_fitness": self.best_fitness,
             "stopper": {"best_fitness": self.stopper.best_fitness, "best_epoch": self.stopper.best_epoch},
             "torch_rng": torch.get_rng_state(),
+            "plateau": self.plateau.state(),
+            "spent_s": time.time() - self.train_time_start,
+            "epochs": self.epochs,
+            "done": bool(self.stop),
         }
         save_state(self.wdir, state)
 
@@ -193,9 +235,23 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.optimizer.load_state_dict(ckpt["optimizer"])
         self.best_fitness = ckpt["best_fitness"]
         self.stopper.__dict__.update(ckpt["stopper"])
+        self.plateau.restore(ckpt["plateau"])
+        self.spent_s = ckpt["spent_s"]
+        if self.job.config.time is not None:
+            self.epochs = self.args.epochs = ckpt["epochs"]
+            self._setup_scheduler()
         self.start_epoch = ckpt["epoch"]
         self.train_loader.skip = ckpt["batch"]
         trim_results(self.csv, self.start_epoch)
+
+    def _do_train(self) -> None:
+        if self.job.state is not None and self.job.state["done"]:
+            # Killed between its last checkpoint and its measurement: one more epoch would make another model.
+            self._setup_train()
+            self.epoch = self.start_epoch - 1
+            self.final_eval()
+        else:
+            super()._do_train()
 
     def final_eval(self) -> None:
         """Strip both checkpoints to what is shipped; the caller measures best.pt itself."""
@@ -215,6 +271,7 @@ def stock_arguments(job: Job) -> dict[str, Any]:
         "exist_ok": True,
         "resume": job.state is not None,
         "epochs": config.epochs,
+        "time": config.time,
         "imgsz": config.imgsz,
         "batch": config.batch,
         "nbs": config.batch,

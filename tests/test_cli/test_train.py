@@ -57,8 +57,7 @@ def test_a_signal_leaves_a_run_that_can_be_resumed(signum: int, code: int, paint
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    if signum == signal.SIGTERM:  # after SIGINT the line is now and then missing on a busy machine (about one run in ten); cause not known
-        assert "continue with: deepfer train --resume runs/train/r" in err
+    assert "continue with: deepfer train --resume runs/train/r" in err
     assert list((tmp_path / "runs/train/r/weights").glob("state-*.pt"))
     assert not (tmp_path / "runs/train/r/metrics.json").exists()
 
@@ -114,17 +113,6 @@ def test_mistakes_are_two_lines_and_exit_1(words: tuple[str, ...], message: str,
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
-
-
-def test_folds_print_mean_and_spread(painted_dataset: Path, tmp_path: Path) -> None:
-    code, out, err = run(tmp_path, painted_dataset, *RECIPE, "--epochs", 1, "--folds", 3, "--group-by", "none", "--name", "cv")
-    assert code == 0, err
-    lines = out.splitlines()
-    assert [line.split(":")[0] for line in lines[:3]] == ["fold 1", "fold 2", "fold 3"]
-    assert lines[3].startswith("3 folds by none: top-1 ")
-    assert "±" in lines[3]
-    assert lines[4].startswith("all 224 pictures, each tested once: top-1 ")
-    assert (tmp_path / "runs/train/cv/fold-3/weights/best.pt").is_file()
 
 
 def test_help_is_light() -> None:

@@ -20,7 +20,8 @@ from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.train.run import Outcome, Stopped, lock, resume, train
-from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+from deepfer_yolo.train.trainer import FaceTrainer
+from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
 
 
 def quiet(_: str) -> None:
@@ -114,6 +115,82 @@ def test_same_seed_same_weights_and_a_stopped_run_continues_to_the_very_same(
     assert rows == ["1", "2", "3"]
     with pytest.raises(TrainingError, match="has finished"):
         resume(stopped.folder, show=quiet)
+
+
+def test_training_leaves_polars_alone_which_answers_ctrl_c_with_an_exception_of_its_own(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "polars", None)  # importing it raises
+    outcome = train(tiny_config.model_copy(update={"epochs": 1}), name="r", show=quiet, root=tmp_path)
+    assert isinstance(outcome, Outcome)
+    saved = read_checkpoint(outcome.folder / "weights" / "last.pt")["train_results"]
+    assert [float(row["val/loss"]) for row in results(outcome.folder)] == saved["val/loss"]
+    assert saved["epoch"] == [1]
+
+
+def test_a_run_killed_before_it_was_measured_is_measured_and_trained_no_further(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepfer_yolo.train.run.finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_config, name="r", show=quiet, root=tmp_path)
+    lines: list[str] = []
+    outcome = resume(tmp_path / "train" / "r", show=lines.append)
+    assert isinstance(outcome, Outcome)
+    assert "from its last epoch, to measure it" in lines[0]
+    assert [row["epoch"] for row in results(outcome.folder)] == ["1", "2", "3"]
+    for name in ("best.pt", "last.pt"):
+        assert weights_hash(outcome.folder / "weights" / name) == weights_hash(finished_run / "weights" / name)
+    before, after = (json.loads((folder / "metrics.json").read_text()) for folder in (finished_run, outcome.folder))
+    assert {key: after[key] for key in ("val", "best_epoch", "epochs")} == {key: before[key] for key in ("val", "best_epoch", "epochs")}
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate 2 GiB", "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
+def test_out_of_memory_is_an_error_and_never_silently_a_smaller_batch(
+    message: str, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    calls = 0
+    original = FaceTrainer._loss
+
+    def fail_once(self: FaceTrainer, batch: dict[str, torch.Tensor], preds: object = None) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise torch.OutOfMemoryError(message) if "CUDA" in message else RuntimeError(message)
+        return original(self, batch, preds)
+
+    monkeypatch.setattr(FaceTrainer, "_loss", fail_once)
+    with pytest.raises(TrainingError, match="out of memory with batch 35") as error:
+        train(tiny_config, name="r", show=quiet, root=tmp_path)
+    assert error.value.hint == "use --batch 17"
+    monkeypatch.undo()
+    assert isinstance(resume(tmp_path / "train" / "r", show=quiet), Outcome)
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import deepfer_yolo.train.checkpoint as checkpoint_module
+
+    written = 0
+    original = checkpoint_module.write_atomic
+
+    def fill(path: Path, content: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise OSError(28, "No space left on device", str(path))
+        original(path, content)
+
+    monkeypatch.setattr(checkpoint_module, "write_atomic", fill)
+    with pytest.raises(TrainingError, match="the disk is full") as error:
+        train(tiny_config, name="r", show=quiet, root=tmp_path)
+    assert f"deepfer train --resume {tmp_path / 'train' / 'r'}" in str(error.value.hint)
+    lines: list[str] = []
+    assert isinstance(resume(tmp_path / "train" / "r", show=lines.append), Outcome)
+    assert "epoch 2, batch 1" in lines[0]
 
 
 def test_resume_passes_over_a_broken_state(tiny_config: TrainConfig, tmp_path: Path) -> None:

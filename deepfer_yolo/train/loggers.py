@@ -1,0 +1,61 @@
+"""Experiment loggers, only when asked for, through Ultralytics' own callbacks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from deepfer_yolo.errors import MissingDependencyError, TrainingError
+
+# What each would send without being asked: wandb its records and crash reports, mlflow its usage. A variable that is set already stays.
+_QUIET = {
+    "tensorboard": {},
+    "mlflow": {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_EXPERIMENT_NAME": "deepfer"},
+    "wandb": {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"},
+}
+
+
+def prepare_logger(name: str | None) -> None:
+    """Keep the logger `name` off the network where its own variables do not say otherwise.
+
+    Raises MissingDependencyError where it is not installed.
+    """
+    if name is None:
+        return
+    if find_spec(name) is None:
+        raise MissingDependencyError(f"--logger {name} needs the Python module '{name}', which is not installed", f"pip install {name}")
+    if name == "tensorboard":  # Ultralytics traces the network to draw its graph, and torch calls that old
+        warnings.filterwarnings("ignore", module=r"torch\.jit")
+    for key, value in _QUIET[name].items():
+        os.environ.setdefault(key, value)
+
+
+def attach_logger(trainer: Any, name: str | None, say: Callable[[str], None]) -> None:
+    """Stop a run whose logger did not start, and say so once where mlflow gives up on the way; Ultralytics only warns, below our level."""
+    if name == "tensorboard":
+        from deepfer_yolo.yolo import tensorboard_is_open
+
+        if not tensorboard_is_open():
+            raise _not_started(name)
+    if name == "mlflow":
+        trainer.add_callback("on_train_start", _require_mlflow)
+        trainer.add_callback("on_fit_epoch_end", lambda running: _watch_mlflow(running, say))
+
+
+def _require_mlflow(trainer: Any) -> None:
+    if not trainer._mlflow_active:
+        raise _not_started("mlflow")
+
+
+def _watch_mlflow(trainer: Any, say: Callable[[str], None]) -> None:
+    if not trainer._mlflow_active and not getattr(trainer, "mlflow_is_lost", False):
+        trainer.mlflow_is_lost = True
+        say("mlflow takes no more records; the run goes on without it")
+
+
+def _not_started(name: str) -> TrainingError:
+    hint = "check MLFLOW_TRACKING_URI and that its store can be written" if name == "mlflow" else f"pip install --upgrade {name}"
+    return TrainingError(f"--logger {name} could not be started", hint)

@@ -1,0 +1,138 @@
+"""Search for a recipe: trials on the real trainer, one after the other, in a folder that an interruption leaves whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepfer_yolo.config import TrainConfig, TuneConfig, read_yaml, resolve, to_yaml
+from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.evaluate.runs import CONFIG, create_run, write_metrics
+from deepfer_yolo.files import write_atomic
+from deepfer_yolo.train import run
+from deepfer_yolo.train.checkpoint import drop_states
+from deepfer_yolo.train.splits import open_for_training
+from deepfer_yolo.train.study import Study, check_space
+
+RECIPE, BEST = "recipe.yaml", "best.yaml"
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial was completed."""
+
+    folder: Path
+    trials: list[dict[str, Any]]
+    best: Path | None
+    stopped: bool = False
+
+
+class _Pruned(Exception):  # noqa: N818  (not an error: the trial ends early)
+    """The trial is worse than half of those before it."""
+
+
+def tune(
+    config: TuneConfig, recipe: TrainConfig, *, name: str | None = None, show: Show = print, should_stop: Callable[[], bool] = lambda: False,
+    root: Path = Path("runs"),
+) -> Found:  # fmt: skip
+    """Search around `recipe`, whose `data` names a data set folder, in a new folder `root/tune/<name>`.
+
+    Raises ConfigError for a space that does not fit the recipe, and what a training raises for its data, model and device.
+    """
+    if recipe.data is None:
+        raise ConfigError("no data set was named", "deepfer tune DATASET")
+    check_space(config.space, recipe)
+    recipe = recipe.model_copy(update={"data": str(Path(recipe.data).resolve())})
+    open_for_training(recipe)
+    folder = create_run("tune", name, config, root).resolve()
+    write_atomic(folder / RECIPE, to_yaml(recipe))
+    return _search(folder, config, recipe, show, should_stop)
+
+
+def resume(folder: Path, *, limits: Mapping[str, Any] | None = None, show: Show = print, should_stop: Callable[[], bool] = lambda: False) -> Found:
+    """Go on with the search in `folder`, to its own limits or to the `trials` and `time` of `limits` that are not None; the time counts anew."""
+    folder = folder.resolve()
+    if not (folder / RECIPE).is_file():
+        raise TrainingError(f"{folder} is not a search: it has no {RECIPE}", "name the folder of one, such as runs/tune/<name>")
+    config = resolve(TuneConfig, str(folder / CONFIG), limits)
+    return _search(folder, config, TrainConfig.model_validate(read_yaml(folder / RECIPE)), show, should_stop)
+
+
+def _search(folder: Path, config: TuneConfig, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]) -> Found:
+    began = time.monotonic()
+    stopped = False
+    with run.lock(folder):
+        study = Study(folder, config)
+        while study.ended() < config.trials and not stopped:
+            if config.time is not None and time.monotonic() - began > config.time * 3600:
+                show(f"the time is over after {study.ended()} of {config.trials} trials")
+                break
+            stopped = _trial(study, folder, recipe, show, should_stop)
+        found = Found(folder, study.rows(), _write_best(study, folder, recipe), stopped)
+        write_metrics(folder, {"fitness": recipe.fitness, "trials": found.trials})
+    return found
+
+
+def _trial(study: Study, folder: Path, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]) -> bool:
+    """Run one trial to its end; True where it was stopped and waits to be resumed."""
+    trial = study.next()
+    name = f"{trial.number:03d}"
+    place = folder / "train" / name
+    show(f"trial {trial.number}: {words(trial.params)}")
+
+    def watch(epoch: int, fitness: float) -> None:
+        if study.report(trial, epoch, fitness):
+            raise _Pruned
+
+    def tell(line: str) -> None:
+        show(f"  {line}")
+
+    try:
+        if (place / CONFIG).is_file():
+            outcome = run.resume(place, show=tell, should_stop=should_stop, on_epoch=watch)
+        else:
+            config = recipe.model_copy(update=trial.params)
+            outcome = run.train(config, name=name, show=tell, should_stop=should_stop, root=folder, on_epoch=watch)
+    except _Pruned:
+        show(f"trial {trial.number}: pruned, worse than the median of those before it")
+        study.tell(trial, None, pruned=True)
+        drop_states(place / "weights")
+        return False
+    except TrainingError as error:
+        if not place.is_dir():
+            raise  # nothing has been trained: the fault is in the input, and the next trial would meet it too
+        show(f"trial {trial.number}: failed, {error.message}")
+        study.tell(trial, None)
+        drop_states(place / "weights")
+        return False
+    if isinstance(outcome, run.Stopped):
+        return True
+    study.tell(trial, float(outcome.metrics["val"][recipe.fitness]))
+    return False
+
+
+def _write_best(study: Study, folder: Path, recipe: TrainConfig) -> Path | None:
+    """Write the best recipe as a small diff over the defaults, ready for `deepfer train --config`; None where no trial was completed."""
+    best = next((row for row in study.rows() if row["state"] == "complete"), None)
+    if best is None:
+        return None
+    chosen, defaults = recipe.model_copy(update=best["params"]).model_dump(mode="json"), TrainConfig().model_dump(mode="json")
+    changed = {key: value for key, value in chosen.items() if value != defaults[key] and key != "data"}
+    head = (
+        f"# Trial {best['trial']} of {study.ended()} in {folder.name}: {recipe.fitness} {best['value']:.4f} on val. The best of many trials looks\n"
+        "# better than it is: train it again with other seeds, and measure it on test once.\n"
+    )
+    write_atomic(folder / BEST, head + yaml.safe_dump(changed, sort_keys=False))
+    return folder / BEST
+
+
+def words(params: dict[str, Any]) -> str:
+    """``lr0=0.0123 mixup=0.2``."""
+    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())

@@ -1,0 +1,131 @@
+"""The search for a recipe: what it writes, that it prunes, fails and goes on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig, resolve
+from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.train import run
+from deepfer_yolo.train.study import Study, check_space
+from deepfer_yolo.train.tune import BEST, resume, tune
+
+SPACE: dict[str, Range | Choices] = {"lr0": Range(low=0.01, high=0.2, log=True), "mixup": Choices(choices=(0.0, 0.2))}
+
+
+def quiet(_: str) -> None:
+    """Show nothing."""
+
+
+def test_a_search_writes_its_trials_and_a_recipe_that_train_takes_and_goes_on_exactly(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    recipe, settings = tiny_config.model_copy(update={"epochs": 2}), TuneConfig(trials=2, startup=1, space=SPACE)
+    whole = tune(settings, recipe, name="whole", show=quiet)
+    assert [row["state"] for row in whole.trials] == ["complete"] * 2
+    values = [row["value"] for row in whole.trials]
+    assert values == sorted(values, reverse=True)
+    assert whole.best == whole.folder / BEST
+    assert resolve(TrainConfig, str(whole.best), {"data": recipe.data}) == recipe.model_copy(update=whole.trials[0]["params"])
+    assert json.loads((whole.folder / "metrics.json").read_text())["trials"] == whole.trials
+
+    asked = 0
+
+    def stop_in_the_second_trial() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 10  # eight batches a trial
+
+    parted = tune(settings, recipe, name="parted", show=quiet, should_stop=stop_in_the_second_trial)
+    assert parted.stopped
+    assert len(parted.trials) == 1
+    lines: list[str] = []
+    again = resume(parted.folder, show=lines.append)
+    assert any("resuming" in line for line in lines)
+    assert [(row["trial"], row["value"], row["params"]) for row in again.trials] == [
+        (row["trial"], row["value"], row["params"]) for row in whole.trials
+    ]
+
+
+def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    curves = iter([[0.5, 0.6, 0.7], None, [0.6, 0.7, 0.8], [0.1, 0.1, 0.1]])
+
+    def train(config: TrainConfig, *, name: str, root: Path, on_epoch: run.OnEpoch, **_: object) -> run.Outcome:
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        curve = next(curves)
+        if curve is None:
+            raise TrainingError("the loss is not a number")
+        for epoch, fitness in enumerate(curve, 1):
+            on_epoch(epoch, fitness)
+        return run.Outcome(folder, folder / "best.pt", {"val": {"top1": curve[-1]}})
+
+    monkeypatch.setattr(run, "train", train)
+    lines: list[str] = []
+    found = tune(TuneConfig(trials=4, startup=1, prune_after=0, space=SPACE), tiny_config, name="r", show=lines.append, root=tmp_path)
+    assert [(row["trial"], row["state"], row["value"], row["epochs"]) for row in found.trials[:2]] == [
+        (2, "complete", 0.8, 3),
+        (0, "complete", 0.7, 3),
+    ]
+    ended = {row["trial"]: (row["state"], row["epochs"]) for row in found.trials}
+    assert (ended[1], ended[3]) == (("fail", 0), ("pruned", 1))
+    assert "trial 1: failed, the loss is not a number" in lines
+
+
+def test_draws_follow_the_trials_number_and_not_the_process(tmp_path: Path) -> None:
+    def draws(folder: Path, again: bool) -> list[dict[str, Any]]:
+        folder.mkdir()
+        study, found = Study(folder, TuneConfig(space=SPACE, startup=2)), []
+        for number in range(6):
+            study = Study(folder, TuneConfig(space=SPACE, startup=2)) if again else study
+            trial = study.next()
+            study.tell(trial, number / 10)
+            found.append(trial.params)
+        return found
+
+    one, two = draws(tmp_path / "a", False), draws(tmp_path / "b", True)
+    assert one == two
+    assert len({params["lr0"] for params in one}) == 6
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"lr": Range(low=0, high=1)}, "unknown key 'lr'"),
+        ({"seed": Range(low=0, high=1)}, "seed: a search must not change it"),
+        ({"dropout": Range(low=0, high=2)}, "dropout: input should be less than 1, not 2"),
+        ({"loss": Choices(choices=("ce", "mse"))}, "loss: input should be .*, not 'mse'"),
+        ({}, "it is empty"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(space: dict[str, Range | Choices], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_space(space, TrainConfig())
+
+
+def test_the_shipped_space_fits_every_shipped_recipe() -> None:
+    from deepfer_yolo.config import configs_dir
+
+    for path in (configs_dir() / "train").glob("*.yaml"):
+        check_space(resolve(TuneConfig, "default").space, resolve(TrainConfig, path.stem))
+
+
+def test_a_range_must_have_an_extent(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump({"space": {"lr0": {"low": 0.1, "high": 0.01}}}))
+    with pytest.raises(ConfigError, match="low must be below high"):
+        resolve(TuneConfig, str(tmp_path / "space.yaml"))
+
+
+def test_a_fault_of_the_input_ends_the_search(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        tune(TuneConfig(space=SPACE), tiny_config.model_copy(update={"pretrained": "absent.pt"}), name="r", show=quiet, root=tmp_path)
+    with pytest.raises(TrainingError, match="is not a search"):
+        resume(tmp_path)
