@@ -136,6 +136,10 @@ class TrainConfig(Config):
     teacher_temperature: float = Field(2.0, gt=0)
     exclude: str | None = None
     allow_leak: bool = False
+    # Cross-validation: all rows dealt anew to `folds` parts; `fold` trains a single one of them.
+    folds: int | None = Field(None, ge=3, le=100)
+    fold: int | None = Field(None, ge=1, le=100)
+    group_by: Literal["auto", "subject", "duplicate", "none"] = "auto"
     # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
     fliplr: float = Field(0.5, ge=0, le=1)
     degrees: float = Field(10.0, ge=0, le=180)

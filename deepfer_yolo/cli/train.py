@@ -12,6 +12,7 @@ from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, JsonOption, 
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.train.crossval import CrossValidated
     from deepfer_yolo.train.run import Outcome
 
 _MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
@@ -37,6 +38,9 @@ _TIME = Annotated[str | None, typer.Option(help="Train this long instead of --ep
 _SCHEDULE = Annotated[str | None, typer.Option(help="How the learning rate falls: cosine, or plateau.", show_default="cosine")]
 _LR_DECAY = Annotated[float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")]
 _LOGGER = Annotated[str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)]
+_FOLDS = Annotated[int | None, typer.Option(help="Cross-validate: deal all pictures anew to K folds, one run each.", show_default=False)]
+_GROUPS = "What a fold must not tear apart: subject, duplicate, none, or auto: subject where known, else duplicate."
+_GROUP_BY = Annotated[str | None, typer.Option(help=_GROUPS, show_default="auto")]
 _DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Print recipe, size and estimated time, and train nothing.")]
 _RESUME = Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)]
 
@@ -65,6 +69,8 @@ def train(
     freeze: _FREEZE = None,
     patience: _PATIENCE = None,
     logger: _LOGGER = None,
+    folds: _FOLDS = None,
+    group_by: _GROUP_BY = None,
     dry_run: _DRY_RUN = False,
     name: NameOption = None,
     resume: _RESUME = None,
@@ -73,7 +79,7 @@ def train(
     """Fine-tune a YOLO classifier, or train one from scratch, into runs/train/<name>/.
 
     Ctrl-C and SIGTERM save first and leave a run that --resume continues. Every key of the recipe can stand in the --config file; the
-    resolved one is saved as config.yaml.
+    resolved one is saved as config.yaml. With --folds each picture is tested once, and mean and spread over the folds are printed.
 
     With --time the schedule ends when the time does. A logger stays off the network: wandb keeps its records in the run's folder unless
     WANDB_MODE says online, mlflow in its local store unless MLFLOW_TRACKING_URI names a server.
@@ -96,15 +102,15 @@ def train(
 def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -> None:
     """Train by a recipe, or continue the run in a folder, and print what came out."""
     from deepfer_yolo.cli.output import stderr
-    from deepfer_yolo.train import run
+    from deepfer_yolo.train import crossval, run
     from deepfer_yolo.train.signals import StopSignal
 
     show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     with StopSignal() as stop:
         if isinstance(start, Path):
-            outcome = run.resume(start, show=show, should_stop=stop.given)
+            outcome = crossval.resume(start, show=show, should_stop=stop.given)
         else:
-            outcome = run.train(start, name=name, show=show, should_stop=stop.given)
+            outcome = crossval.train(start, name=name, show=show, should_stop=stop.given)
     if isinstance(outcome, run.Stopped):
         show(f"continue with: deepfer train --resume {_short(outcome.folder)}")
         raise typer.Exit(stop.exit_code)
@@ -121,12 +127,15 @@ def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
         raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
 
 
-def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+def _print_outcome(outcome: Outcome | CrossValidated, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json
     from deepfer_yolo.evaluate.runs import plain
+    from deepfer_yolo.train.crossval import CrossValidated, lines_of
 
     if as_json:
-        print_json(plain({"run": outcome.folder, "checkpoint": outcome.checkpoint, **outcome.metrics}))
+        print_json(plain({"run": outcome.folder, "checkpoint": getattr(outcome, "checkpoint", None), **outcome.metrics}))
+    elif isinstance(outcome, CrossValidated):
+        print("\n".join(lines_of(outcome.metrics)))
     else:
         val = outcome.metrics["val"]
         print(f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}")
@@ -144,6 +153,8 @@ def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
     print("".join(f"{key}: {value}\n" for key, value in found["recipe"].items() if value is not None))
     print("\n".join(found["start"]))
     print(f"{found['train']:,} train and {found['val']:,} val pictures: {', '.join(f'{k} {n:,}' for k, n in found['train_counts'].items())}")
+    if found["runs"] > 1:
+        print(f"the first of {found['runs']} folds; the time is for all of them")
     print(f"{found['parameters']:,} parameters, {found['gflops']:.3f} GFLOP a picture, about {clock(found['estimated_s'])} of training")
 
 

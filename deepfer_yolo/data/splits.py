@@ -56,6 +56,24 @@ def assign_splits(labels: Sequence[str], groups: NDArray[np.int64], shares: dict
     return [str(split) for split in result]
 
 
+def assign_folds(labels: Sequence[str], groups: NDArray[np.int64], folds: int, seed: int) -> list[int]:
+    """A fold from 1 to `folds` for each picture, labels stratified, no group in two folds. Raises ConfigError where there are too few groups."""
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold
+    except ModuleNotFoundError:
+        raise MissingDependencyError.for_extra("eval", "sklearn") from None
+    n_groups = len(np.unique(groups))
+    if n_groups < folds:
+        raise ConfigError(f"{n_groups} groups of pictures cannot be divided into {folds} folds", "fewer folds, or another --group-by")
+    result = np.zeros(len(labels), np.int64)
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class smaller than the number of folds: train is checked for it later
+        for number, (_, members) in enumerate(splitter.split(np.zeros(len(labels)), np.asarray(labels), groups), 1):
+            result[members] = number
+    return [int(number) for number in result]
+
+
 def _folds(shares: dict[str, float], n_groups: int) -> tuple[int, dict[str, int]]:
     """The fewest equal folds that make the shares within 1 %, or the best that there are groups for, and how many each split gets."""
     best: tuple[float, int, dict[str, int]] = (9.0, 0, dict.fromkeys(shares, 0))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.dataset import Dataset, open_dataset
+from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.train.loader import Faces
+from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, remember, trained_hashes
 
 
@@ -26,7 +27,7 @@ def check_start(
         models[f"the start {Path(config.pretrained or config.model or 'deepfer-n.pt').name}"] = trained_hashes(model)
     if teacher is not None:
         models[f"the teacher {Path(str(config.teacher)).name}"] = trained_hashes(teacher)
-    whole = open_dataset(dataset.root) if config.exclude is not None else dataset
+    whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))
     guard = LeakGuard(dataset, whole, {} if val.hashes is None else {"val": val.hashes})
     record, lines = guard.check(models, [split for split in dataset.splits if split != "train"], allow=config.allow_leak)
     lines += [

@@ -36,6 +36,13 @@ def score(logits: Logits, labels: Labels) -> dict[str, Any]:
     return {"n": len(labels), "top1": float((predicted == labels).mean()), "macro_f1": macro_f1(predicted, labels)}
 
 
+def confusion(logits: Logits, labels: Labels) -> list[list[int]]:
+    """Counts (C, C): rows are the labels, columns the answers."""
+    counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
+    np.add.at(counts, (labels, logits.argmax(1)), 1)
+    return [[int(count) for count in row] for row in counts]
+
+
 def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
     """Probabilities (n, C) of logits divided by `temperature`."""
     scaled = logits / temperature

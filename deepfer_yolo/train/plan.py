@@ -20,9 +20,12 @@ TIMED_STEPS = 4
 def plan(config: TrainConfig) -> dict[str, Any]:
     """The resolved recipe, pictures a split, parameters, GFLOPs a picture, and an estimate from a few real steps on noise.
 
-    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate.
+    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate; of a
+    cross-validation the first fold is described and all are in the estimate.
     """
     check_device(config.device)
+    n_runs = config.folds if config.folds is not None and config.fold is None else 1
+    config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
     notes: list[str] = []
     model = starting_model(config, dataset.labels, notes.append)
@@ -30,6 +33,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
     seconds = config.time * 3600 if config.time is not None else estimate(config, model, train)
     return {
         "recipe": config.model_dump(mode="json"),
+        "runs": n_runs,
         "start": notes,
         "labels": list(dataset.labels),
         "train": train,
@@ -37,7 +41,7 @@ def plan(config: TrainConfig) -> dict[str, Any]:
         "train_counts": dataset.counts("train"),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gflops": flops(model, config.imgsz) / 1e9,
-        "estimated_s": seconds,
+        "estimated_s": seconds * n_runs,
     }
 
 

@@ -27,10 +27,10 @@ from deepfer_yolo.train.device import check_device, is_out_of_memory, use_bf16
 from deepfer_yolo.train.learned import check_start, recall, remember_all
 from deepfer_yolo.train.loader import Faces
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
-from deepfer_yolo.train.measure import calibrate, logits_of, score
+from deepfer_yolo.train.measure import calibrate, confusion, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
-from deepfer_yolo.train.splits import open_for_training, read_splits
+from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
 from deepfer_yolo.train.start import open_teacher, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
 
@@ -58,17 +58,14 @@ class Stopped:
 
 def train(
     config: TrainConfig, *, name: str | None = None, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False,
-    root: Path = Path("runs"), on_epoch: OnEpoch | None = None,
+    root: Path = Path("runs"), command: str = "train", on_epoch: OnEpoch | None = None,
 ) -> Outcome | Stopped:  # fmt: skip
-    """Train by `config`, whose `data` names a data set folder, into a new folder `root/train/<name>`.
+    """Train by `config`, whose `data` names a data set folder, into a new folder `root/<command>/<name>`.
 
     Raises DatasetError (LeakError where the start has learned held-out pictures), ConfigError, ModelError, MissingDependencyError or
     TrainingError, all before a folder is made where the fault is in the input.
     """
-    if config.data is None:
-        raise ConfigError("no data set was named", "deepfer train DATASET")
-    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
-    config = config.model_copy(update=paths)
+    config = absolute(config)
     check_device(config.device)
     prepare_logger(config.logger)
     dataset = open_for_training(config)
@@ -77,12 +74,20 @@ def train(
     model = starting_model(config, dataset.labels, notes.append)
     material = read_material(config, dataset)
     leaks, lines = check_start(config, dataset, material.val, model, material.teacher)
-    folder = create_run("train", name, config, root).resolve()
+    folder = create_run(command, name, config, root).resolve()
     with lock(folder):
         log = Log(folder / LOG, show)
         for note in notes + lines:
             log(note)
         return _run(config, dataset, material, model, folder, log, should_stop, None, leaks, on_epoch)
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """The recipe with the whole paths of its data, so that a run can be resumed from anywhere. Raises ConfigError where no data are named."""
+    if config.data is None:
+        raise ConfigError("no data set was named", "deepfer train DATASET")
+    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
+    return config.model_copy(update=paths)
 
 
 def resume(
@@ -205,6 +210,8 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
         "threads": job.config.threads,
         "learned_before": job.leaks,
     }
+    if job.config.fold is not None:
+        figures["test"] = tested(trainer.best, dataset, job)
     card = Card(
         name=job.folder.name,
         labels=job.labels,
@@ -220,6 +227,13 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
     write_metrics(job.folder, figures)
     drop_states(trainer.wdir)
     return figures
+
+
+def tested(checkpoint: Path, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """What `checkpoint` gives on the part of a cross-validation that neither trained nor chose it."""
+    faces = read_test(dataset, job.spec)
+    logits, labels = logits_of(checkpoint, faces, job.config.batch), faces.labels.numpy()
+    return {**score(logits, labels), "confusion": confusion(logits, labels)}
 
 
 @contextmanager

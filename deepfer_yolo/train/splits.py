@@ -17,6 +17,7 @@ from deepfer_yolo.data.manifest import Row
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.errors import DatasetError, TrainingError
 from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.folds import fold_of
 from deepfer_yolo.train.loader import Faces, read_train, read_val
 
 
@@ -27,6 +28,8 @@ def open_for_training(config: TrainConfig) -> Dataset:
     seen in train.
     """
     dataset = open_dataset(Path(str(config.data)))
+    if config.fold is not None:
+        dataset = fold_of(dataset, config)
     if "val" not in dataset.splits:
         raise TrainingError(
             f"{dataset.root} has no val split: without one, nothing says which epoch is best",
@@ -56,6 +59,13 @@ def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, In
     val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
     val = read_val(hashed(load_images(dataset, val_rows), held_out), val_labels, val_paths, spec)
     return replace(faces, soft=soft, hashes=np.array(learned, np.uint64)), replace(val, hashes=np.array(held_out, np.uint64)), spec
+
+
+def read_test(dataset: Dataset, spec: InputSpec) -> Faces:
+    """The test split, decoded as the model is fed."""
+    index = {label: number for number, label in enumerate(dataset.labels)}
+    rows = dataset.rows("test")
+    return read_val(load_images(dataset, rows), [index[row.label] for row in rows], [row.path for row in rows], spec)
 
 
 def soft_labels(rows: Sequence[Row], dataset: Dataset) -> torch.Tensor:

@@ -115,6 +115,17 @@ def test_mistakes_are_two_lines_and_exit_1(words: tuple[str, ...], message: str,
     assert not (tmp_path / "runs").exists()
 
 
+def test_folds_print_mean_and_spread(painted_dataset: Path, tmp_path: Path) -> None:
+    code, out, err = run(tmp_path, painted_dataset, *RECIPE, "--epochs", 1, "--folds", 3, "--group-by", "none", "--name", "cv")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["fold 1", "fold 2", "fold 3"]
+    assert lines[3].startswith("3 folds by none: top-1 ")
+    assert "±" in lines[3]
+    assert lines[4].startswith("all 224 pictures, each tested once: top-1 ")
+    assert (tmp_path / "runs/train/cv/fold-3/weights/best.pt").is_file()
+
+
 def test_help_is_light() -> None:
     code = (
         "import sys; sys.argv = ['deepfer', 'train', '--help']; import deepfer_yolo.__main__ as program\n"
