@@ -39,7 +39,7 @@ _SCHEDULE = Annotated[str | None, typer.Option(help="How the learning rate falls
 _LR_DECAY = Annotated[float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")]
 _LOGGER = Annotated[str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)]
 _FOLDS = Annotated[int | None, typer.Option(help="Cross-validate: deal all pictures anew to K folds, one run each.", show_default=False)]
-_GROUPS = "What a fold must not tear apart: subject, duplicate, none, or auto: subject where known, else duplicate."
+_GROUPS = "What a fold must not tear apart: subject, duplicate, none, or auto: subjects where known, and copies."
 _GROUP_BY = Annotated[str | None, typer.Option(help=_GROUPS, show_default="auto")]
 _DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Print recipe, size and estimated time, and train nothing.")]
 _RESUME = Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)]

@@ -177,7 +177,7 @@ def _split(writing: _Writing, config: ConvertConfig, shares: dict[str, float]) -
 
 def _groups(writing: _Writing, config: ConvertConfig) -> Any:
     """A group number for each row: what must stay in one split."""
-    from deepfer_yolo.data.duplicates import group, near_pairs
+    from deepfer_yolo.data.duplicates import alike, group, near_pairs
 
     rows = writing.rows
     without = next((row for row in rows if not row.subject), None)
@@ -185,17 +185,10 @@ def _groups(writing: _Writing, config: ConvertConfig) -> Any:
         raise ConfigError(f"--group-by subject: {printable(without.source_id)} has no subject", "--group-by duplicate keeps copies together")
     pairs = [np.empty((0, 2), np.int64)]
     if config.group_by in ("auto", "subject"):
-        pairs.append(_alike([row.subject for row in rows]))
+        pairs.append(alike([row.subject for row in rows]))
     if writing.thumbs is not None:
-        pairs += [_alike([row.sha256 for row in rows]), near_pairs(np.stack(writing.thumbs))]
+        pairs += [alike([row.sha256 for row in rows]), near_pairs(np.stack(writing.thumbs))]
     return group(len(rows), np.concatenate(pairs))
-
-
-def _alike(values: list[str]) -> Any:
-    """Pairs (first, other) of the places where the same value stands, int64 (m, 2); an empty one is like no other."""
-    seen: dict[str, int] = {}
-    firsts = [(seen.setdefault(value, index), index) for index, value in enumerate(values) if value]
-    return np.array([pair for pair in firsts if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
 def _describe(writing: _Writing, config: ConvertConfig, source: str, layout: Layout) -> dict[str, Any]:

@@ -7,7 +7,7 @@ normalised correlation of the high-passed thumbnails, over small shifts and scal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -159,6 +159,13 @@ def _peak(surface: NDArray[np.float32]) -> float:
             bend = before - 2 * top + after
             height -= (after - before) ** 2 / (8 * bend) if bend < 0 else 0.0
     return height
+
+
+def alike(values: Sequence[str]) -> Pairs:
+    """Pairs (first, other) of the places where the same value stands, int64 (m, 2); an empty one is like no other."""
+    seen: dict[str, int] = {}
+    firsts = [(seen.setdefault(value, index), index) for index, value in enumerate(values) if value]
+    return np.array([pair for pair in firsts if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
 def group(n: int, pairs: Pairs) -> NDArray[np.int64]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.data.duplicates import group, near_pairs, thumbnail
-from deepfer_yolo.data.manifest import Row, fingerprint
+from deepfer_yolo.data.duplicates import alike, group, near_pairs, thumbnail
+from deepfer_yolo.data.manifest import fingerprint
+from deepfer_yolo.data.problems import printable
 from deepfer_yolo.data.splits import assign_folds
 from deepfer_yolo.errors import ConfigError
 
@@ -41,30 +42,19 @@ def deal(dataset: Dataset, config: TrainConfig) -> list[int]:
 def groups_of(dataset: Dataset, group_by: str) -> NDArray[np.int64]:
     """A group number for each picture, int64 (n,): what must stay in one fold. Raises ConfigError where `subject` is asked for and unknown.
 
-    `auto` keeps subjects together where they are known, and copies for the others.
+    `auto` keeps together the pictures of a subject, and copies, exact or near, whoever is on them.
     """
     rows = dataset.all_rows
-    if group_by == "none":
-        return np.arange(len(rows))
-    without = [index for index, row in enumerate(rows) if not row.subject]
+    without = [row.path for row in rows if not row.subject]
     if group_by == "subject" and without:
         raise ConfigError(
-            f"--group-by subject: {len(without):,} of {len(rows):,} pictures of {dataset.root} have no subject, such as {rows[without[0]].path}",
-            "--group-by duplicate keeps copies together; auto keeps subjects together where they are known, and copies elsewhere",
+            f"--group-by subject: {len(without):,} of {len(rows):,} pictures of {dataset.root} have no subject, such as {printable(without[0])}",
+            "--group-by duplicate keeps copies together; auto keeps subjects together where they are known, and copies",
         )
-    if group_by == "duplicate":
-        without = list(range(len(rows)))
-    names = {} if group_by == "duplicate" else {name: number for number, name in enumerate(sorted({row.subject for row in rows if row.subject}))}
-    result = np.array([names.get(row.subject, -1) for row in rows], np.int64)
-    if without:
-        result[without] = len(names) + _copies(dataset, [rows[index] for index in without])
-    return result
-
-
-def _copies(dataset: Dataset, rows: list[Row]) -> NDArray[np.int64]:
-    """A number for each of `rows`, the same for exact and near copies."""
-    first: dict[str, int] = {}
-    same = [(first.setdefault(row.sha256, index), index) for index, row in enumerate(rows) if row.sha256]
-    exact = np.array([pair for pair in same if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-    thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
-    return group(len(rows), np.concatenate([exact, near_pairs(thumbs)]))
+    pairs = [np.empty((0, 2), np.int64)]
+    if group_by in {"auto", "subject"}:
+        pairs.append(alike([row.subject for row in rows]))
+    if group_by in {"auto", "duplicate"}:
+        thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
+        pairs += [alike([row.sha256 for row in rows]), near_pairs(thumbs)]
+    return group(len(rows), np.concatenate(pairs))
