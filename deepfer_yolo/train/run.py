@@ -66,6 +66,8 @@ def train(
     TrainingError, all before a folder is made where the fault is in the input.
     """
     config = absolute(config)
+    if config.folds is not None and config.fold is None:
+        raise ConfigError(f"folds: {config.folds} asks for a cross-validation, and this is a single run", "leave folds out, or name one fold")
     check_device(config.device)
     prepare_logger(config.logger)
     dataset = open_for_training(config)
