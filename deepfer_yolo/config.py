@@ -229,7 +229,9 @@ class Floors(Config):
 
 
 class GateConfig(Config):
-    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `must_not_break` names a file of picture paths."""
+    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `max_latency_ms` is of a single crop on this machine, and
+    the limits in ms and MB hold without a champion too; `must_not_break` names a file of picture paths.
+    """
 
     split: Split = "test"
     margin: float = Field(0.02, gt=0, le=0.5)
@@ -238,6 +240,8 @@ class GateConfig(Config):
     floors: Floors = Floors()
     max_latency_ratio: float | None = Field(None, gt=0)
     max_size_ratio: float | None = Field(None, gt=0)
+    max_latency_ms: float | None = Field(None, gt=0)
+    max_size_mb: float | None = Field(None, gt=0)
     must_not_break: str | None = None
     allow_leak: bool = False
     labels: Literal["same", "intersect"] = "same"

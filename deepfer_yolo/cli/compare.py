@@ -36,7 +36,7 @@ def compare(
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate import comparison
     from deepfer_yolo.evaluate.leaks import check_models
-    from deepfer_yolo.evaluate.runs import create_run, write_metrics
+    from deepfer_yolo.evaluate.runs import recorded_run, write_metrics
     from deepfer_yolo.evaluate.score import OnProgress
     from deepfer_yolo.report.tables import table
 
@@ -49,15 +49,15 @@ def compare(
         {str(path): one for path, one in zip(models, classifiers, strict=True)}, opened, settings.split, allow=settings.allow_leak
     )
     say_all(lines)
-    with progress() as bar:
+    with recorded_run("compare", name, settings) as run, progress() as bar:
 
         def on_model(shown: str) -> OnProgress:
             task = bar.add_task(shown, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         result = comparison.compare_models(classifiers, opened, settings, on_model)
-    result["learned_before"] = learned
-    write_metrics(create_run("compare", name, settings), result)
+        result["learned_before"] = learned
+        write_metrics(run, result)
     if json:
         print_json(result)
         return

@@ -66,7 +66,7 @@ def evaluate(
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation, without_listed
     from deepfer_yolo.evaluate.leaks import check_models
-    from deepfer_yolo.evaluate.runs import create_run
+    from deepfer_yolo.evaluate.runs import recorded_run
 
     settings = resolve(EvaluateConfig, config, flags)
     whole = open_dataset(dataset)
@@ -75,8 +75,7 @@ def evaluate(
     classifier = open_classifier(model, threads=settings.threads)
     learned, lines = check_models({classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole)
     say_all(lines)
-    run = create_run("evaluate", name, settings)
-    with progress() as bar:
+    with recorded_run("evaluate", name, settings) as run, progress() as bar:
         task = bar.add_task("evaluating", total=None)
         result = run_evaluation(classifier, opened, settings, run, lambda done, total: bar.update(task, completed=done, total=total), learned)
     if json:

@@ -60,7 +60,7 @@ def gate(
     from deepfer_yolo.evaluate import gate as gating
     from deepfer_yolo.evaluate.leaks import check_models
     from deepfer_yolo.evaluate.promotion import find_champion
-    from deepfer_yolo.evaluate.runs import create_run
+    from deepfer_yolo.evaluate.runs import recorded_run
     from deepfer_yolo.evaluate.score import OnProgress
 
     flags: dict[str, Any] = {
@@ -76,8 +76,7 @@ def gate(
     models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
     learned, lines = check_models(models, opened, settings.split, allow=settings.allow_leak)
     say_all(lines)
-    run = create_run("gate", name, settings)
-    with progress() as bar:
+    with recorded_run("gate", name, settings) as run, progress() as bar:
 
         def on_model(role: str) -> OnProgress:
             task = bar.add_task(role, total=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.manifest import MANIFEST, Row, fingerprint, read_dataset_json, read_manifest
@@ -77,7 +77,7 @@ def open_dataset(folder: Path) -> Dataset:
             raise DatasetError(f"{folder}/dataset.json has no '{key}'", "convert the source again")
     if not isinstance(content["labels"], list) or not all(isinstance(label, str) for label in content["labels"]):
         raise DatasetError(f"{folder}/dataset.json: 'labels' must be a list of names", "convert the source again")
-    outside = next((row.path for row in rows if not row.path or PurePosixPath(row.path).is_absolute() or ".." in PurePosixPath(row.path).parts), None)
+    outside = next((row.path for row in rows if not row.path or row.path[0] == "/" or ".." in row.path.split("/")), None)
     if outside is not None:
         raise DatasetError(f"{folder}/{MANIFEST}: the path '{printable(outside)}' leaves the data set folder", "convert the source again")
     labels = tuple(sorted(content["labels"]))

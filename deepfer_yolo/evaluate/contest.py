@@ -15,11 +15,12 @@ from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.evaluate.evaluation import measure_scores
+from deepfer_yolo.evaluate.imports import importing
 from deepfer_yolo.evaluate.paired import compare_pair
 from deepfer_yolo.evaluate.score import OnProgress, Scores, common_labels, score_dataset
-from deepfer_yolo.files import sha256_of
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.modelfile import digest, n_bytes
 from deepfer_yolo.runtime.preprocess import to_inputs
 
 LATENCY_ROUNDS, LATENCY_CALLS = 9, 20
@@ -30,7 +31,7 @@ OnRound = Callable[[str], OnProgress]
 def hold_contest(
     challenger: Classifier, champion: Classifier | None, dataset: Dataset, config: GateConfig, on_model: OnRound | None = None
 ) -> dict[str, Any]:
-    """Everything that the rules look at, JSON-ready but for numpy scalars. Without a champion there is no `pair` and no `latency`.
+    """Everything that the rules look at, JSON-ready but for numpy scalars. Without a champion there is no `pair`.
 
     Raises DatasetError for other labels, missing files or an unknown protected picture, and ModelError for values that are no probabilities.
     """
@@ -39,9 +40,10 @@ def hold_contest(
     check_floors(config, labels)
     protected = None if config.must_not_break is None else read_protected(Path(config.must_not_break))
     scores = []
-    for role, model in zip(("challenger", "champion"), models, strict=False):
-        on_progress = on_model(role) if on_model is not None else None
-        scores.append(score_dataset(model, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers))
+    with importing("sklearn.metrics"):
+        for role, model in zip(("challenger", "champion"), models, strict=False):
+            on_progress = on_model(role) if on_model is not None else None
+            scores.append(score_dataset(model, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers))
     measured: dict[str, Any] = {
         "dataset": {
             "name": dataset.name,
@@ -56,7 +58,7 @@ def hold_contest(
         measured[role] = describe(model) | measure_scores(score, config.replicates, config.seed)
     if champion is not None:
         measured["pair"] = compare_pair(scores[0], scores[1], config.replicates, config.seed)
-        measured["latency"] = latency(challenger, champion, dataset, scores[0])
+    measured["latency"] = latency(challenger, champion, dataset, scores[0])
     if protected is not None:
         measured["must_not_break"] = check_protected(protected, scores)
     return measured
@@ -64,8 +66,8 @@ def hold_contest(
 
 def describe(model: Classifier) -> dict[str, Any]:
     """Which file a model is."""
-    size_mb = model.path.stat().st_size / 1e6
-    return {"name": model.card.name, "path": str(model.path), "sha256": sha256_of(model.path), "size_mb": size_mb, "provider": model.provider}
+    size_mb = n_bytes(model.path) / 1e6
+    return {"name": model.card.name, "path": str(model.path), "sha256": digest(model.path), "size_mb": size_mb, "provider": model.provider}
 
 
 def check_floors(config: GateConfig, labels: Sequence[str]) -> None:
@@ -82,7 +84,8 @@ def read_protected(path: Path) -> list[str]:
     """The picture paths of a must-not-break file: one a line, relative to the data set; blank lines and `#` lines are skipped."""
     if not path.is_file():
         raise ConfigError(f"no such must-not-break file: {path}", "it holds one picture path a line, relative to the data set")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    # Names of files need not be text: they are read as the manifest is.
+    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise ConfigError(f"the must-not-break file names no picture: {path}")
@@ -101,20 +104,22 @@ def check_protected(paths: Sequence[str], scores: Sequence[Scores]) -> dict[str,
     return {"n": len(paths), "wrong": wrong, "broken": broken}
 
 
-def latency(challenger: Classifier, champion: Classifier, dataset: Dataset, scores: Scores) -> dict[str, Any]:
+def latency(challenger: Classifier, champion: Classifier | None, dataset: Dataset, scores: Scores) -> dict[str, Any]:
     """Milliseconds a single crop, and the ratio challenger : champion, as the median over alternating rounds of medians.
 
     Alternation matters: on shared machines timings drift by a factor of two within minutes.
     """
     images = list(load_images(dataset, list(scores.rows[:1])))
-    sides = [(model, to_inputs(images, model.card.input)) for model in (challenger, champion)]
+    sides = [(model, to_inputs(images, model.card.input)) for model in (challenger, champion) if model is not None]
     for model, crops in sides:
         _median_ms(model, crops)
     rounds = np.array([[_median_ms(model, crops) for model, crops in sides] for _ in range(LATENCY_ROUNDS)])
+    median = [float(ms) for ms in np.median(rounds, axis=0)]
+    if champion is None:
+        return {"challenger_ms": median[0]}
     ratios: NDArray[np.float64] = rounds[:, 0] / rounds[:, 1]
-    median = np.median(rounds, axis=0)
     spread = [float(ratios.min()), float(ratios.max())]
-    return {"challenger_ms": float(median[0]), "champion_ms": float(median[1]), "ratio": float(np.median(ratios)), "ratio_range": spread}
+    return {"challenger_ms": median[0], "champion_ms": median[1], "ratio": float(np.median(ratios)), "ratio_range": spread}
 
 
 def _median_ms(model: Classifier, crops: Crops) -> float:

@@ -52,10 +52,16 @@ def summary_rows(result: Mapping[str, Any]) -> list[list[str]]:
         low, high = spans.get(key, (None, None))
         rows.append([title, f"{result[key]:.3f}", "" if low is None else f"{low:.3f}–{high:.3f}"])
     rows.append(["ECE, 15 bins", percent(result["ece"]), f"floor {percent(result['ece_noise_floor'])}"])
-    rows += [[f"top-1 on the surest {share}", percent(value), ""] for share, value in result["selective_accuracy"].items()]
+    sure = spans.get("selective_accuracy", {})
+    rows += [
+        [f"top-1 on the surest {share}", percent(value), interval(*sure.get(share, (None, None)))]
+        for share, value in result["selective_accuracy"].items()
+    ]
     if "votes" in result:
         votes = result["votes"]
-        rows.append([f"agrees with the votes' majority (n {votes['n_clear']:,})", percent(votes["majority_top1"]), ""])
+        rows.append(
+            [f"agrees with the votes' majority (n {votes['n_clear']:,})", percent(votes["majority_top1"]), interval(*votes["majority_interval"])]
+        )
         rows.append(["  the data set's own label does", percent(votes["label_majority_top1"]), ""])
         rows.append(["mean share of votes for its answer", percent(votes["vote_share"]), ""])
         rows.append(["  for the data set's own label", percent(votes["label_vote_share"]), ""])

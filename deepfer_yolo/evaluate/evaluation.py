@@ -15,14 +15,16 @@ from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
+from deepfer_yolo.evaluate.imports import importing
 from deepfer_yolo.evaluate.metrics import check_scores, evaluate
 from deepfer_yolo.evaluate.robustness import sweep
 from deepfer_yolo.evaluate.runs import plain, write_metrics
 from deepfer_yolo.evaluate.score import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.evaluate.statistics import intervals
 from deepfer_yolo.evaluate.subsets import by_column, vote_scores, without
-from deepfer_yolo.files import sha256_of, write_atomic
+from deepfer_yolo.files import write_atomic
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.modelfile import digest
 
 REPORT, PREDICTIONS = "report.html", "predictions.csv"
 
@@ -40,7 +42,8 @@ def run_evaluation(
     labels = common_labels([classifier.labels], dataset.labels, config.labels)
     for column in config.by:
         by_column(Scores((), labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32)), column)
-    scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers, tta=config.tta)
+    with importing("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
+        scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers, tta=config.tta)
     result = conditions(classifier, dataset, config) | {"learned_before": learned} | measure_scores(scores, config.replicates, config.seed)
     votes = vote_scores(scores)
     if votes is not None:
@@ -53,9 +56,9 @@ def run_evaluation(
     if config.robustness:
         result["robustness"] = sweep(classifier, dataset, scores, config.robustness_pictures, config.batch, config.seed, on_progress)
     result = plain(result)
-    write_metrics(run, result)
     write_atomic(run / PREDICTIONS, predictions_csv(scores).encode("utf-8", "surrogateescape"))
     write_report(run / REPORT, result, scores, dataset, config, classifier)
+    write_metrics(run, result)  # last: it says that the run is whole
     return dict(result)
 
 
@@ -72,7 +75,7 @@ def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig)
     """What the numbers were measured with and on."""
     card = classifier.card
     return {
-        "model": {"name": card.name, "path": str(classifier.path), "sha256": sha256_of(classifier.path), "provider": classifier.provider},
+        "model": {"name": card.name, "path": str(classifier.path), "sha256": digest(classifier.path), "provider": classifier.provider},
         "dataset": {"name": dataset.name, "path": str(dataset.root), "fingerprint": dataset.fingerprint, "split": config.split},
         "tta": config.tta,
         "excluded": config.exclude,

@@ -123,10 +123,9 @@ def pair_rows(result: Mapping[str, Any]) -> list[list[str]]:
         rows.append(row)
     rows.append(_plain_row("ECE", challenger, champion, lambda side: percent(side["ece"])))
     rows.append(_plain_row("size, MB", challenger, champion, lambda side: f"{side['size_mb']:.2f}"))
-    if "latency" in result:
-        found = result["latency"]
-        rows.append(["latency, ms", f"{found['challenger_ms']:.2f}", f"{found['champion_ms']:.2f}", f"× {found['ratio']:.2f}", "–"])
-    return rows
+    found = result["latency"]
+    rest = [f"{found['champion_ms']:.2f}", f"× {found['ratio']:.2f}"] if champion is not None else ["–", "–"]
+    return [*rows, ["latency, ms", f"{found['challenger_ms']:.2f}", *rest, "–"]]
 
 
 def _plain_row(title: str, challenger: Mapping[str, Any], champion: Mapping[str, Any] | None, text: Any) -> list[str]:

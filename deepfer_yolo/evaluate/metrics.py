@@ -46,14 +46,20 @@ def evaluate(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]
     result["ece"] = ece(bins)
     result["ece_noise_floor"] = noise_floor(p)
     result["ece_bins"] = N_BINS
-    result["selective_accuracy"] = {f"{share:.0%}": value for share, value in selective_accuracy(p, y).items()}
+    result["selective_accuracy"] = {coverage_key(share): value for share, value in selective_accuracy(p, y).items()}
     columns = sk.precision_recall_fscore_support(y, predicted, labels=classes, zero_division=0)
     result["per_class"] = {label: _class_row([float(column[c]) for column in columns]) for c, label in enumerate(labels)}
     result["confusion"] = sk.confusion_matrix(y, predicted, labels=classes).tolist()
+    result["confusion_normalised"] = sk.confusion_matrix(y, predicted, labels=classes, normalize="true").tolist()
     result["labels"] = list(labels)
     result["absent"] = [label for c, label in enumerate(labels) if c not in present]
     result["reliability"] = {key: values.tolist() for key, values in bins._asdict().items()}
     return result
+
+
+def coverage_key(share: float) -> str:
+    """``80%`` for 0.8, as the metrics name a coverage."""
+    return f"{share:.0%}"
 
 
 def _class_row(values: Sequence[float]) -> dict[str, Any]:
@@ -113,6 +119,11 @@ def brier_of(probs: Floats, targets: Ints) -> Floats:
 
 def selective_accuracy(probs: Floats, targets: Ints, coverages: Sequence[float] = COVERAGES) -> dict[float, float]:
     """Accuracy on the most confident share of the pictures, for each coverage; what a threshold on confidence buys."""
+    right = probs.argmax(1) == targets
+    return {share: float(right[surest(probs, share)].mean()) for share in coverages}
+
+
+def surest(probs: Floats, share: float) -> Ints:
+    """The rows of the most confident `share` of the pictures, the surest first; one at least."""
     order = np.argsort(-probs.max(1), kind="stable")
-    right = (probs.argmax(1) == targets)[order]
-    return {share: float(right[: max(1, round(share * len(right)))].mean()) for share in coverages}
+    return np.asarray(order[: max(1, round(share * len(order)))], np.int64)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
-from deepfer_yolo.files import sha256_of, staged_tree, sync_folder, write_atomic
+from deepfer_yolo.files import staged_tree, sync_folder, write_atomic
 from deepfer_yolo.runtime.card import sidecar_path
+from deepfer_yolo.runtime.modelfile import FORMATS, STEM, digest, parts
 
 CHAMPION, RELEASES, HISTORY, LOCK = "champion", "releases", "history.jsonl", ".lock"
-MODEL_STEM = "model"
 LOCK_WAIT_S = 30.0
 
 
 def champion_of(folder: Path) -> Path | None:
     """The model file that holds the title in a promotion folder; None where there is none yet."""
-    found = sorted(path for path in (folder / CHAMPION).glob(f"{MODEL_STEM}.*") if path.suffix != ".json")
+    found = [path for suffix in FORMATS if (path := folder / CHAMPION / f"{STEM}{suffix}").is_file()]
     if len(found) > 1:
         raise ConfigError(f"{folder / CHAMPION} holds several models: {', '.join(path.name for path in found)}", "keep one")
     return found[0] if found else None
@@ -42,7 +42,7 @@ def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
     held = champion_of(promote) if promote is not None else None
     if named is None or held is None:
         return named or held
-    if named.is_file() and sha256_of(named) != sha256_of(held):
+    if named.is_file() and digest(named) != digest(held):
         raise ConfigError(f"--champion {champion} is not the model that holds the title in {promote}", "leave --champion out")
     return held
 
@@ -75,7 +75,7 @@ def record(folder: Path, decision: Mapping[str, Any], challenger: Path, compared
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         current = champion_of(folder)
-        held = sha256_of(current) if current is not None else None
+        held = digest(current) if current is not None else None
         if promote and held != compared_with:
             raise ConfigError(f"the champion in {folder} changed while this gate ran", "run the gate again: it will compare with the new one")
         entries = read_history(folder)
@@ -89,11 +89,12 @@ def record(folder: Path, decision: Mapping[str, Any], challenger: Path, compared
 
 def _release(folder: Path, challenger: Path, entry: Mapping[str, Any]) -> Path:
     """Copy the challenger, its card and the decision into a release of its own; returns its path relative to `folder`."""
-    release = Path(RELEASES) / f"{entry['number']:04d}-{sha256_of(challenger)[:12]}"
+    release = Path(RELEASES) / f"{entry['number']:04d}-{digest(challenger)[:12]}"
     with staged_tree(folder / release, overwrite=True) as staging:
-        shutil.copyfile(challenger, staging / f"{MODEL_STEM}{challenger.suffix}")
+        for part in parts(challenger):
+            shutil.copyfile(part, staging / f"{STEM}{part.suffix}")
         if sidecar_path(challenger).is_file():
-            shutil.copyfile(sidecar_path(challenger), staging / f"{MODEL_STEM}.json")
+            shutil.copyfile(sidecar_path(challenger), staging / f"{STEM}.json")
         (staging / "decision").write_text(json.dumps(entry, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return release
 
@@ -107,7 +108,7 @@ def _crown(folder: Path, release: Path, suffix: str) -> Path:
     part.symlink_to(release, target_is_directory=True)
     part.replace(link)
     sync_folder(folder)
-    return link / f"{MODEL_STEM}{suffix}"
+    return link / f"{STEM}{suffix}"
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def decide(measured: Mapping[str, Any], config: GateConfig) -> tuple[Verdict, li
             rulings.append(superiority(pair))
         if config.class_drop:
             rulings.append(class_drop(pair))
-        rulings.extend(budget_rules(measured, config))
+    rulings.extend(budget_rules(measured, config))
     if measured.get("must_not_break") is not None:
         rulings.append(must_not_break(measured["must_not_break"]))
     return overall([ruling.verdict for ruling in rulings]), rulings
@@ -98,17 +98,22 @@ def class_drop(pair: Mapping[str, Any]) -> Ruling:
 
 
 def budget_rules(measured: Mapping[str, Any], config: GateConfig) -> list[Ruling]:
-    """Latency, as a ratio to the champion measured in alternation, and file size."""
-    rulings = []
-    if config.max_latency_ratio is not None:
-        ratio = measured["latency"]["ratio"]
-        verdict: Verdict = "fail" if ratio > config.max_latency_ratio else "pass"
-        rulings.append(Ruling("latency", verdict, f"{ratio:.2f} × the champion's, limit {config.max_latency_ratio:g} ×"))
-    if config.max_size_ratio is not None:
-        ratio = measured["challenger"]["size_mb"] / measured["champion"]["size_mb"]
-        verdict = "fail" if ratio > config.max_size_ratio else "pass"
-        rulings.append(Ruling("size", verdict, f"{ratio:.2f} × the champion's, limit {config.max_size_ratio:g} ×"))
-    return rulings
+    """Latency of a single crop and file size: by themselves, and where there is a champion as ratios to it, measured in alternation."""
+    found, challenger, champion = measured["latency"], measured["challenger"], measured.get("champion")
+    budgets = [
+        ("latency", found["challenger_ms"], config.max_latency_ms, "ms"),
+        ("size", challenger["size_mb"], config.max_size_mb, "MB"),
+    ]
+    if champion is not None:
+        budgets += [
+            ("latency ratio", found["ratio"], config.max_latency_ratio, "× the champion's"),
+            ("size ratio", challenger["size_mb"] / champion["size_mb"], config.max_size_ratio, "× the champion's"),
+        ]
+    return [_budget(rule, value, limit, unit) for rule, value, limit, unit in budgets if limit is not None]
+
+
+def _budget(rule: str, value: float, limit: float, unit: str) -> Ruling:
+    return Ruling(rule, "fail" if value > limit else "pass", f"{value:.2f} {unit}, limit {limit:g}")
 
 
 def must_not_break(pictures: Mapping[str, Any]) -> Ruling:

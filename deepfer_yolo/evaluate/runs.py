@@ -7,9 +7,11 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +50,22 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
     write_atomic(run / CONFIG, redact(to_yaml(config)))
     write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
     return run
+
+
+@contextmanager
+def recorded_run(command: str, name: str | None, config: Config, root: Path = Path("runs")) -> Iterator[Path]:
+    """`create_run`'s folder, which is removed again where the block ends by an error or a signal before `metrics.json` is written."""
+    new = [folder for folder in (root / command, root) if not folder.exists()]
+    run = create_run(command, name, config, root)
+    try:
+        yield run
+    except BaseException:
+        if not (run / METRICS).is_file():
+            shutil.rmtree(run, ignore_errors=True)
+            with suppress(OSError):  # another run has begun there since
+                for folder in new:
+                    folder.rmdir()
+        raise
 
 
 def _dated(folder: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import MissingDependencyError
-from deepfer_yolo.evaluate.metrics import brier_of, nll_of, rank_of_target
+from deepfer_yolo.evaluate.metrics import COVERAGES, brier_of, coverage_key, nll_of, rank_of_target, surest
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -92,24 +92,41 @@ def percentiles(replicates: Floats, confidence: float = CONFIDENCE) -> Floats:
     return np.asarray(np.where(empty, np.nan, low_high), np.float64)
 
 
-def intervals(
-    probs: Floats, targets: Ints, subjects: Sequence[str] | None = None, replicates: int = REPLICATES, seed: int = 0
-) -> dict[str, list[float] | list[list[float]]]:
-    """95 % intervals of every headline metric: {name: [low, high]}, per-class ones {name: [[low, high], …]}.
+def intervals(probs: Floats, targets: Ints, subjects: Sequence[str] | None = None, replicates: int = REPLICATES, seed: int = 0) -> dict[str, Any]:
+    """95 % intervals of every headline metric: {name: [low, high]}, per-class ones {name: [[low, high], …]}, and `selective_accuracy` as
+    {"90%": [low, high], …}.
 
     Where no resample differs (all right, all wrong) the bootstrap is blind, and the exact binomial interval stands in.
     """
     clusters = cluster_ids(subjects) if subjects is not None else None
-    sums = replicate_sums(rows_of(probs, targets), targets, clusters, replicates, seed)
+    rows, kept = rows_of(probs, targets), selective_rows(probs, targets)
+    width = rows.shape[1]
+    sums = replicate_sums(np.concatenate([rows, kept], axis=1), targets, clusters, replicates, seed)
     support = np.bincount(targets, minlength=probs.shape[1])
-    found: dict[str, list[float] | list[list[float]]] = {}
-    for name, values in headline(sums).items():
+    found: dict[str, Any] = {}
+    for name, values in headline(sums[:, :width]).items():
         low, high = percentiles(values)
         if values.ndim == 1:
             found[name] = list(_widen(float(low), float(high), len(targets), name))
         else:
             found[name] = [list(_widen(float(a), float(b), int(n), name)) for a, b, n in zip(low, high, support, strict=True)]
+    n_kept, right = np.split(sums[:, width:], 2, axis=1)
+    low, high = percentiles(np.where(n_kept > 0, right / np.where(n_kept > 0, n_kept, 1), np.nan))
+    spans = zip(COVERAGES, low, high, kept.sum(0), strict=False)
+    found["selective_accuracy"] = {coverage_key(share): list(_widen(float(a), float(b), round(n), "top1")) for share, a, b, n in spans}
     return found
+
+
+def selective_rows(probs: Floats, targets: Ints) -> Floats:
+    """For each of COVERAGES whether a picture is among the surest, then whether it is right too; float64 (n, 8).
+
+    The threshold on the confidence stays that of the whole split; resampling changes how many pictures pass it.
+    """
+    kept = np.zeros((len(targets), len(COVERAGES)))
+    for i, share in enumerate(COVERAGES):
+        kept[surest(probs, share), i] = 1
+    right = probs.argmax(1) == targets
+    return np.concatenate([kept, kept * right[:, None]], axis=1)
 
 
 def _widen(low: float, high: float, n: int, name: str) -> Interval:

@@ -87,6 +87,7 @@ def vote_scores(scores: Scores) -> dict[str, Any] | None:
         "n": len(some),
         "n_clear": int(clear.sum()),
         "majority_top1": float((guesses == majority)[clear].mean()) if clear.any() else None,
+        "majority_interval": list(clopper_pearson(int((guesses == majority)[clear].sum()), int(clear.sum()))) if clear.any() else [None, None],
         "vote_share": float(shares[place, guesses].mean()),
         "cross_entropy": float(entropy.mean()),
         "label_majority_top1": float((targets == majority)[clear].mean()) if clear.any() else None,

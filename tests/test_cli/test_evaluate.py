@@ -218,10 +218,11 @@ def test_labels_intersect_scores_what_both_know(deepfer: Deepfer, sheets: Path, 
         (("--clean",), "has no 'train' split"),
     ],
 )
-def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said: str) -> None:
+def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     done = deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", *words)
     assert done.returncode == 1
     assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_model_is_not_measured_on_what_it_has_learned(deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path) -> None:
@@ -249,3 +250,13 @@ def test_a_model_is_not_measured_on_what_it_has_learned(deepfer: Deepfer, painte
     record = json.loads(Path("runs/evaluate/allowed/metrics.json").read_text())
     assert record["learned_before"]["m.onnx"]["val"]["leaked"] > 10
     assert "have no copy in the data&#39;s own train" in Path("runs/evaluate/allowed/report.html").read_text()
+
+
+def test_ctrl_c_leaves_no_half_run(deepfer: Deepfer, sheets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        assert (tmp_path / "runs").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepfer_yolo.evaluate.document.write_report", interrupted)
+    assert deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test").returncode == 130
+    assert not (tmp_path / "runs").exists()

@@ -77,6 +77,10 @@ def test_equal_models_are_not_superior(deepfer: Deepfer, ring: Path, tmp_path: P
 def test_promotion_from_the_first_champion_on(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
     titles = tmp_path / "titles"
     words = ("gate", ring / "sheets", "--promote", titles, "-m")
+    (tmp_path / "small.yaml").write_text("max_size_mb: 0.001\n")
+    assert deepfer(*words, ring / "champion.onnx", "--config", "small.yaml").returncode == 3, "a budget holds for the first champion too"
+    assert not (titles / "champion").exists()
+    (titles / "history.jsonl").unlink()
     first = deepfer(*words, ring / "champion.onnx")
     assert first.returncode == 0, first.stderr
     assert "There is no champion yet" in first.stdout
@@ -96,7 +100,7 @@ def test_rules_of_a_config_file(deepfer: Deepfer, ring: Path, tmp_path: Path) ->
     code, result = run(deepfer, ring, "better", "--config", "rules.yaml")
     assert code == 3
     verdicts = {rule["rule"]: rule["verdict"] for rule in result["rules"]}
-    assert verdicts == {"floor top1": "fail", "floor recall happy": "pass", "non-inferiority": "pass", "class drop": "pass", "size": "pass"}
+    assert verdicts == {"floor top1": "fail", "floor recall happy": "pass", "non-inferiority": "pass", "class drop": "pass", "size ratio": "pass"}
 
 
 def test_protected_pictures(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:

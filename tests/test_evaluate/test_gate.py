@@ -26,6 +26,7 @@ def result(broken: list[str]) -> dict[str, Any]:
             {"rule": "size", "verdict": "pass", "reason": "1.00 ×"},
         ],
         "challenger": side,
+        "latency": {"challenger_ms": 0.5},
         "dataset": {"name": "d", "split": "test", "n": 10},
         "must_not_break": {"n": len(broken), "wrong": broken, "broken": broken},
     }
@@ -41,7 +42,7 @@ def test_names_that_are_no_text_reach_every_file(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "step.md").read_text() == text
     assert "a\\|b&lt;c>" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 14, "a newline in a name must not break the table"
+    assert len(table) == 15, "a newline in a name must not break the table"
 
 
 def test_the_step_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ def test_worked_example() -> None:
     assert result["top2"] == pytest.approx(6 / 6)
     assert result["top5"] == 1
     assert result["confusion"] == [[2, 1, 0], [0, 1, 1], [0, 1, 0]]
+    assert np.allclose(result["confusion_normalised"], [[2 / 3, 1 / 3, 0], [0, 1 / 2, 1 / 2], [0, 1, 0]])
     # precision a 2/2, b 1/3, c 0/1; recall a 2/3, b 1/2, c 0; F1 a 0.8, b 0.4, c 0
     assert result["macro_precision"] == pytest.approx((1 + 1 / 3 + 0) / 3)
     assert result["macro_recall"] == result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)

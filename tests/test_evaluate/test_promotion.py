@@ -13,7 +13,7 @@ import pytest
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.evaluate import promotion
 from deepfer_yolo.evaluate.promotion import champion_of, find_champion, locked, read_history, record, times_decided
-from deepfer_yolo.files import sha256_of
+from deepfer_yolo.runtime.modelfile import digest
 
 DECISION = {"verdict": "pass", "fingerprint": "f", "split": "test"}
 
@@ -29,9 +29,9 @@ def test_the_title_passes_from_hand_to_hand_and_every_release_is_kept(tmp_path: 
     first, second = model(tmp_path, "a.onnx"), model(tmp_path, "b.onnx")
     assert champion_of(folder) is None
     assert record(folder, DECISION, first, None, promote=True) == folder / "champion" / "model.onnx"
-    record(folder, DECISION | {"verdict": "fail"}, second, sha256_of(first), promote=False)
+    record(folder, DECISION | {"verdict": "fail"}, second, digest(first), promote=False)
     assert (folder / "champion" / "model.onnx").read_text() == "a.onnx"
-    record(folder, DECISION, second, sha256_of(first), promote=True)
+    record(folder, DECISION, second, digest(first), promote=True)
     assert champion_of(folder) == folder / "champion" / "model.onnx"
     assert (folder / "champion" / "model.onnx").read_text() == "b.onnx"
     assert [entry["promoted"] for entry in read_history(folder)] == [True, False, True]
@@ -48,12 +48,25 @@ def test_a_checkpoint_takes_its_card_along(tmp_path: Path) -> None:
     assert champion_of(tmp_path / "t") == tmp_path / "t" / "champion" / "model.pt"
 
 
+def test_a_model_of_two_files_is_known_by_both_and_moves_as_one(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        model(tmp_path / name, "model.xml", "the same graph")
+        model(tmp_path / name, "model.bin", f"weights of {name}")
+    a, b = tmp_path / "a" / "model.xml", tmp_path / "b" / "model.xml"
+    record(tmp_path / "t", DECISION, a, None, promote=True)
+    held = champion_of(tmp_path / "t")
+    assert held == tmp_path / "t" / "champion" / "model.xml"
+    assert held.with_suffix(".bin").read_text() == "weights of a"
+    assert digest(held) == digest(a) != digest(b)
+
+
 def test_a_decision_about_a_former_champion_is_refused(tmp_path: Path) -> None:
     a, b, c = (model(tmp_path, f"{name}.onnx") for name in "abc")
     record(tmp_path / "t", DECISION, a, None, promote=True)
-    record(tmp_path / "t", DECISION, b, sha256_of(a), promote=True)
+    record(tmp_path / "t", DECISION, b, digest(a), promote=True)
     with pytest.raises(ConfigError, match="changed while this gate ran"):
-        record(tmp_path / "t", DECISION, c, sha256_of(a), promote=True)
+        record(tmp_path / "t", DECISION, c, digest(a), promote=True)
     assert (tmp_path / "t" / "champion" / "model.onnx").read_text() == "b.onnx"
     assert len(read_history(tmp_path / "t")) == 2
 

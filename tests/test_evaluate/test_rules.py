@@ -74,10 +74,16 @@ def test_class_drop(difference: float, p: float, verdict: str) -> None:
 
 @pytest.mark.parametrize(("limit", "verdict"), [(1.49, "fail"), (1.5, "pass")])
 def test_budgets(limit: float, verdict: str) -> None:
-    measured = {"latency": {"ratio": 1.5}, "challenger": {"size_mb": 15.0}, "champion": {"size_mb": 10.0}}
-    assert [r.verdict for r in budget_rules(measured, GateConfig(max_latency_ratio=limit))] == [verdict]
-    assert [r.verdict for r in budget_rules(measured, GateConfig(max_size_ratio=limit))] == [verdict]
+    measured = {"latency": {"ratio": 1.5, "challenger_ms": 1.5}, "challenger": {"size_mb": 1.5}, "champion": {"size_mb": 1.0}}
+    for key in ("max_latency_ratio", "max_size_ratio", "max_latency_ms", "max_size_mb"):
+        assert [r.verdict for r in budget_rules(measured, GateConfig.model_validate({key: limit}))] == [verdict], key
     assert budget_rules(measured, GateConfig()) == []
+
+
+def test_budgets_without_a_champion() -> None:
+    measured = {"latency": {"challenger_ms": 1.5}, "challenger": {"size_mb": 15.0}}
+    config = GateConfig(max_latency_ms=2, max_size_mb=10, max_latency_ratio=1, max_size_ratio=1)
+    assert [(r.rule, r.verdict) for r in budget_rules(measured, config)] == [("latency", "pass"), ("size", "fail")]
 
 
 def test_must_not_break() -> None:
@@ -99,26 +105,34 @@ def test_every_configured_rule_is_applied_and_no_other() -> None:
         "challenger": challenger(),
         "champion": {"size_mb": 10.0},
         "pair": pair(0.01, 0.02),
-        "latency": {"ratio": 1.0},
+        "latency": {"ratio": 1.0, "challenger_ms": 1.0},
         "must_not_break": {"n": 1, "broken": []},
     }
     full = GateConfig(
-        superiority=True, class_drop=True, max_latency_ratio=2, max_size_ratio=2, floors=Floors(top1=0.1, macro_f1=0.1, recall={"sad": 0.1}, ece=0.5)
+        superiority=True,
+        class_drop=True,
+        max_latency_ratio=2,
+        max_size_ratio=2,
+        max_latency_ms=2,
+        max_size_mb=20,
+        floors=Floors(top1=0.1, macro_f1=0.1, recall={"sad": 0.1}, ece=0.5),
     )
     verdict, rulings = decide(measured, full)
     assert verdict == "pass"
-    names = ["floor top1", "floor macro_f1", "floor recall sad", "ceiling ece", "non-inferiority", "superiority", "class drop", "latency", "size"]
-    assert [ruling.rule for ruling in rulings] == [*names, "must not break"]
+    names = ["floor top1", "floor macro_f1", "floor recall sad", "ceiling ece", "non-inferiority", "superiority", "class drop"]
+    assert [ruling.rule for ruling in rulings] == [*names, "latency", "size", "latency ratio", "size ratio", "must not break"]
     assert [ruling.rule for ruling in decide(measured | {"must_not_break": None}, GateConfig())[1]] == ["non-inferiority"]
 
 
 @pytest.mark.parametrize("config", [GateConfig(superiority=True), GateConfig(floors=Floors(top1=0.9)), GateConfig(max_size_ratio=1.0)])
 def test_any_rule_can_turn_the_verdict(config: GateConfig) -> None:
-    measured = {"challenger": challenger(), "champion": {"size_mb": 10.0}, "pair": pair(-0.01, 0.02), "latency": {"ratio": 1.0}}
+    measured = {"challenger": challenger(), "champion": {"size_mb": 10.0}, "pair": pair(-0.01, 0.02), "latency": {"ratio": 1.0, "challenger_ms": 1.0}}
     assert decide(measured, GateConfig())[0] == "pass"
     assert decide(measured, config)[0] != "pass"
 
 
-def test_without_a_champion_only_the_floors_speak() -> None:
-    assert decide({"challenger": challenger()}, GateConfig())[0] == "pass"
-    assert decide({"challenger": challenger()}, GateConfig(floors=Floors(top1=0.9), superiority=True))[0] == "fail"
+def test_without_a_champion_floors_and_budgets_speak() -> None:
+    alone = {"challenger": challenger(), "latency": {"challenger_ms": 1.0}}
+    assert decide(alone, GateConfig())[0] == "pass"
+    assert decide(alone, GateConfig(floors=Floors(top1=0.9), superiority=True))[0] == "fail"
+    assert decide(alone, GateConfig(max_size_mb=11))[0] == "fail"

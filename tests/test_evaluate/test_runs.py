@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,22 @@ def test_existing_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a run of this name already"):
         runs.create_run("train", "x", EvaluateConfig(), tmp_path)
     runs.create_run("evaluate", "x", EvaluateConfig(), tmp_path)
+
+
+@pytest.mark.parametrize("end", [ConfigError("no"), KeyboardInterrupt(), SystemExit(143)])
+def test_a_run_that_measured_nothing_leaves_no_folder(end: BaseException, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with pytest.raises(type(end)), runs.recorded_run("evaluate", "x", EvaluateConfig(), root):
+        raise end
+    assert not root.exists()
+    with runs.recorded_run("evaluate", "kept", EvaluateConfig(), root) as kept:
+        runs.write_metrics(kept, {})
+    with suppress(type(end)), runs.recorded_run("evaluate", "measured", EvaluateConfig(), root) as measured:
+        runs.write_metrics(measured, {})
+        raise end
+    with pytest.raises(type(end)), runs.recorded_run("evaluate", "x", EvaluateConfig(), root):
+        raise end
+    assert sorted(path.name for path in root.glob("*/*")) == ["kept", "measured"]
 
 
 def test_metrics_are_plain_json(tmp_path: Path) -> None:

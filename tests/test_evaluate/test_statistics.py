@@ -46,6 +46,18 @@ def test_interval_of_top1_is_near_scipys_bootstrap(scored: tuple[np.ndarray, np.
     assert intervals(probs, targets)["top1"] == pytest.approx([other.low, other.high], abs=0.012)
 
 
+def test_surest_pictures_have_the_interval_of_what_they_are(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    probs, targets = scored
+    found = intervals(probs, targets, replicates=4000)["selective_accuracy"]
+    assert list(found) == ["90%", "80%", "70%", "50%"]
+    half = np.argsort(-probs.max(1))[:250]
+    k = int((probs.argmax(1) == targets)[half].sum())
+    # Two ways to the interval of k right of 250: strata make the bootstrap a little narrower than the exact one.
+    assert found["50%"] == pytest.approx(clopper_pearson(k, 250), abs=0.012)
+    sure = np.where(targets[:, None] == np.arange(4), 0.97, 0.01)
+    assert intervals(sure, targets)["selective_accuracy"]["50%"] == pytest.approx([0.025 ** (1 / 250), 1])
+
+
 def test_same_seed_same_interval(scored: tuple[np.ndarray, np.ndarray]) -> None:
     assert intervals(*scored, replicates=200, seed=4) == intervals(*scored, replicates=200, seed=4)
     assert intervals(*scored, replicates=200, seed=4) != intervals(*scored, replicates=200, seed=5)
