@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from deepfer_yolo.evaluate.gallery import add_mistakes
 from deepfer_yolo.evaluate.metrics import selective_accuracy
 from deepfer_yolo.evaluate.runs import ENVIRONMENT
 from deepfer_yolo.evaluate.score import Scores
+from deepfer_yolo.evaluate.views import N_VIEWS
 from deepfer_yolo.report import plots
 from deepfer_yolo.report.page import Page
 from deepfer_yolo.report.plots import save_png
@@ -40,7 +42,7 @@ def summary_table(result: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list
     if clean is None:
         return ("figure", "value", "95 % interval"), rows
     others = summary_rows(clean)
-    rows = [[*row, *other[1:]] for row, other in zip(rows, others, strict=False)]
+    rows = [[*row, *other[1:]] for row, other in zip_longest(rows, others, fillvalue=["", "–", ""])]
     return ("figure", f"all {result['n']:,}", "95 % interval", f"clean {clean['n']:,}", "95 % interval"), rows
 
 
@@ -54,17 +56,14 @@ def summary_rows(result: Mapping[str, Any]) -> list[list[str]]:
     rows.append(["ECE, 15 bins", percent(result["ece"]), f"floor {percent(result['ece_noise_floor'])}"])
     sure = spans.get("selective_accuracy", {})
     rows += [
-        [f"top-1 on the surest {share}", percent(value), interval(*sure.get(share, (None, None)))]
-        for share, value in result["selective_accuracy"].items()
+        [f"top-1, surest {share}", percent(value), interval(*sure.get(share, (None, None)))] for share, value in result["selective_accuracy"].items()
     ]
     if "votes" in result:
         votes = result["votes"]
-        rows.append(
-            [f"agrees with the votes' majority (n {votes['n_clear']:,})", percent(votes["majority_top1"]), interval(*votes["majority_interval"])]
-        )
-        rows.append(["  the data set's own label does", percent(votes["label_majority_top1"]), ""])
-        rows.append(["mean share of votes for its answer", percent(votes["vote_share"]), ""])
-        rows.append(["  for the data set's own label", percent(votes["label_vote_share"]), ""])
+        rows.append(["agrees with most votes", percent(votes["majority_top1"]), interval(*votes["majority_interval"])])
+        rows.append(["  the set's label does", percent(votes["label_majority_top1"]), f"n {votes['n_clear']:,}"])
+        rows.append(["votes for its answer", percent(votes["vote_share"]), f"n {votes['n']:,}"])
+        rows.append(["  for the set's label", percent(votes["label_vote_share"]), ""])
     return rows
 
 
@@ -109,6 +108,13 @@ def write_report(path: Path, result: Mapping[str, Any], scores: Scores, dataset:
             page.add_text(
                 f"{name} has learned {overlap['learned']:,} of these pictures; {overlap['leaked']:,} of them have no copy in the data's own train."
             )
+    if "clean" in result:
+        page.add_text(f"“clean” leaves out the {result['clean']['n_removed']:,} pictures that have an exact or near copy in train.")
+    if "votes" in result:
+        page.add_text(
+            "The last rows compare with the votes of several people a picture: how often the answer, and the data set's own label, is what most "
+            "of them chose, and the mean share of them that chose it."
+        )
     header, rows = summary_table(result)
     page.add_table(header, rows)
     figures = draw(result, scores)
@@ -176,6 +182,10 @@ def facts(result: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterable
     data, model, versions = result["dataset"], result["model"], environment["versions"]
     yield "data", f"{data['name']}, split {data['split']}, n = {result['n']:,}, fingerprint {data['fingerprint'][:12]}"
     yield "model", f"{model['path']}, sha256 {model['sha256'][:12]}, provider {model['provider']}"
+    if result["tta"] != "none":
+        yield "views", f"{N_VIEWS[result['tta']]} of each picture, averaged ({result['tta']})"
+    if result["excluded"]:
+        yield "left out", f"the pictures listed in {result['excluded']}"
     yield "made", environment["time"]
     yield "hardware", f"{environment['cpu']}, {environment['cores']} cores" + "".join(f", {gpu}" for gpu in environment["gpus"])
     yield "versions", ", ".join(f"{name} {versions[name]}" for name in ("deepfer-yolo", "onnxruntime", "numpy", "scikit-learn") if name in versions)

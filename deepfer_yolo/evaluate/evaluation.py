@@ -45,9 +45,6 @@ def run_evaluation(
     with importing("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
         scores = score_dataset(classifier, dataset, config.split, config.batch, on_progress, labels=labels, workers=config.workers, tta=config.tta)
     result = conditions(classifier, dataset, config) | {"learned_before": learned} | measure_scores(scores, config.replicates, config.seed)
-    votes = vote_scores(scores)
-    if votes is not None:
-        result["votes"] = votes
     if config.clean:
         rest = without(scores, copies_in_train(dataset, config.split))
         result["clean"] = measure_scores(rest, config.replicates, config.seed) | {"n_removed": len(scores.rows) - len(rest.rows)}
@@ -83,7 +80,7 @@ def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig)
 
 
 def measure_scores(scores: Scores, replicates: int, seed: int) -> dict[str, Any]:
-    """Every metric of `scores` with its 95 % interval."""
+    """Every metric of `scores` with its 95 % interval, and the agreement with the votes where the manifest has any."""
     result = evaluate(scores.probs, scores.targets, scores.labels)
     probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
     subjects = [row.subject for row in scores.rows]
@@ -92,7 +89,9 @@ def measure_scores(scores: Scores, replicates: int, seed: int) -> dict[str, Any]
         for label, span in zip(scores.labels, spans.pop(f"class_{name}"), strict=True):
             result["per_class"][label][f"{name}_interval"] = span
     method = "bootstrap over subjects" if any(subjects) else "bootstrap stratified by label"
-    return result | {"intervals": spans, "interval_method": f"95 %, {method}, {replicates} replicates"}
+    result |= {"intervals": spans, "interval_method": f"95 %, {method}, {replicates} replicates"}
+    votes = vote_scores(scores)
+    return result if votes is None else result | {"votes": votes}
 
 
 def predictions_csv(scores: Scores) -> str:

@@ -66,7 +66,7 @@ def explained(classifier: Classifier, scores: Scores, images: Sequence[Image], r
     for image, i in zip(images, rows, strict=False):
         guess = scores.labels[int(scores.probs[i].argmax())]
         drop = occlusion_map(classifier, image, guess)
-        shown.append((overlay(classifier, image, drop), (f"speaks for {guess}", f"at most {drop.max():+.0%}", scores.rows[i].path)))
+        shown.append((overlay(classifier, image, drop), (f"speaks for {guess}", f"up to {100 * max(0, drop.max()):.0f} points", scores.rows[i].path)))
     return shown
 
 
@@ -79,7 +79,7 @@ def caption(scores: Scores, i: int) -> Sequence[str]:
     """What stands below a picture."""
     probs, target = scores.probs[i], int(scores.targets[i])
     guess = int(probs.argmax())
-    return (f"{scores.labels[guess]} {probs[guess]:.0%}", f"label: {scores.labels[target]} {probs[target]:.1%}", scores.rows[i].path)
+    return (f"answer: {scores.labels[guess]} {probs[guess]:.0%}", f"label: {scores.labels[target]} {probs[target]:.1%}", scores.rows[i].path)
 
 
 def small(image: Image) -> Image:

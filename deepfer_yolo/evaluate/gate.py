@@ -28,9 +28,9 @@ NO_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, and file names can."""
 PAIR_HEADER = ("figure", "challenger", "champion", "difference", "95 % interval")
 COMPARED = (
-    ("top1", "top-1 accuracy"),
-    ("macro_f1", "macro F1"),
-    ("balanced_accuracy", "balanced accuracy"),
+    ("top1", "top-1 accuracy, %"),
+    ("macro_f1", "macro F1, %"),
+    ("balanced_accuracy", "balanced accuracy, %"),
     ("nll", "NLL"),
     ("brier", "Brier score"),
 )
@@ -121,7 +121,7 @@ def pair_rows(result: Mapping[str, Any]) -> list[list[str]]:
         else:
             row += ["–", "–", interval(*challenger["intervals"][key]) if scale == 100 else "–"]
         rows.append(row)
-    rows.append(_plain_row("ECE", challenger, champion, lambda side: percent(side["ece"])))
+    rows.append(_plain_row("ECE, %", challenger, champion, lambda side: percent(side["ece"])))
     rows.append(_plain_row("size, MB", challenger, champion, lambda side: f"{side['size_mb']:.2f}"))
     found = result["latency"]
     rest = [f"{found['champion_ms']:.2f}", f"× {found['ratio']:.2f}"] if champion is not None else ["–", "–"]
@@ -141,7 +141,7 @@ def class_rows(result: Mapping[str, Any]) -> list[list[str]]:
             percent(row["champion"]),
             f"{100 * row['difference']:+.1f}",
             f"{row['wins']}/{row['losses']}",
-            f"{row['p_holm']:.3f}",
+            f"{row['p_holm']:.3f}" if row["p_holm"] >= 0.001 else "<0.001",
             str(row["n"]),
         ]
         for row in result["pair"]["classes"]
@@ -172,7 +172,11 @@ def verdict_lines(result: Mapping[str, Any]) -> list[str]:
 def summary(result: Mapping[str, Any]) -> str:
     """The Markdown summary, cut to SUMMARY_BYTES."""
     first, *rest = verdict_lines(result)
-    parts = [f"## deepfer gate: {_cell(first)}", "", *map(_cell, rest), ""]
+    sides = [f"{role} {result[role]['path']} ({result[role]['sha256'][:12]})" for role in ("challenger", "champion") if role in result]
+    rest.append(f"Scored now, on the same pictures: {', '.join(sides)}; data fingerprint {result['dataset']['fingerprint'][:12]}.")
+    parts = [f"## deepfer gate: {_cell(first)}", ""]
+    for line in rest:
+        parts += [_cell(line), ""]
     parts += _markdown(("rule", "verdict", "reason"), [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]])
     parts += _markdown(PAIR_HEADER, pair_rows(result))
     if "pair" in result:

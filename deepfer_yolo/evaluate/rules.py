@@ -54,7 +54,7 @@ def non_inferiority(pair: Mapping[str, Any], margin: float) -> Ruling:
     low, high = pair["d_interval"]
     verdict: Verdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
     said = {"pass": "not worse than allowed", "fail": "worse than allowed", "inconclusive": "this test set cannot tell"}[verdict]
-    return Ruling("non-inferiority", verdict, f"{said}: top-1 difference {_span(pair)}, margin {100 * margin:g} points")
+    return Ruling("non-inferiority", verdict, f"{said}: top-1 difference {_span(pair)}, margin {_points(margin)}")
 
 
 def superiority(pair: Mapping[str, Any]) -> Ruling:
@@ -127,6 +127,11 @@ def must_not_break(pictures: Mapping[str, Any]) -> Ruling:
 def _span(pair: Mapping[str, Any]) -> str:
     low, high = pair["d_interval"]
     return f"{100 * pair['d']:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:g}"
+    return f"{text} point" if text == "1" else f"{text} points"
 
 
 def _percent(share: float) -> str:

@@ -17,6 +17,8 @@ Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
 REPLICATES = 2000
+NEAR_THRESHOLD = 0.05
+"""Share of the pictures on each side of a confidence threshold that count as near it."""
 _CELLS = 8_000_000
 """Weights held at once while resampling: 64 MB."""
 
@@ -110,23 +112,29 @@ def intervals(probs: Floats, targets: Ints, subjects: Sequence[str] | None = Non
             found[name] = list(_widen(float(low), float(high), len(targets), name))
         else:
             found[name] = [list(_widen(float(a), float(b), int(n), name)) for a, b, n in zip(low, high, support, strict=True)]
-    n_kept, right = np.split(sums[:, width:], 2, axis=1)
-    low, high = percentiles(np.where(n_kept > 0, right / np.where(n_kept > 0, n_kept, 1), np.nan))
-    spans = zip(COVERAGES, low, high, kept.sum(0), strict=False)
-    found["selective_accuracy"] = {coverage_key(share): list(_widen(float(a), float(b), round(n), "top1")) for share, a, b, n in spans}
+    low, high = percentiles(np.round(sums[:, width:] / len(targets), 12))
+    spans = zip(COVERAGES, low, high, strict=True)
+    found["selective_accuracy"] = {coverage_key(share): list(_widen(float(a), float(b), len(surest(probs, share)), "top1")) for share, a, b in spans}
     return found
 
 
 def selective_rows(probs: Floats, targets: Ints) -> Floats:
-    """For each of COVERAGES whether a picture is among the surest, then whether it is right too; float64 (n, 8).
+    """What the accuracy on the surest pictures is the mean of, for each of COVERAGES, float64 (n, 4).
 
-    The threshold on the confidence stays that of the whole split; resampling changes how many pictures pass it.
+    A resample has a threshold of its own. Its effect is linearised: a picture more above the old threshold pushes one out that is right as
+    often as those near it (the influence function of a trimmed mean, Huber 1981, 3.3). Without that term 93 % are covered where 95 belong.
     """
-    kept = np.zeros((len(targets), len(COVERAGES)))
-    for i, share in enumerate(COVERAGES):
-        kept[surest(probs, share), i] = 1
-    right = probs.argmax(1) == targets
-    return np.concatenate([kept, kept * right[:, None]], axis=1)
+    n = len(targets)
+    right = (probs.argmax(1) == targets).astype(np.float64)
+    order = surest(probs, 1.0)
+    columns = []
+    for share in COVERAGES:
+        cut, reach = len(surest(probs, share)), max(1, round(NEAR_THRESHOLD * n))
+        near = right[order[max(0, cut - reach) : cut + reach]].mean()
+        kept = np.zeros(n)
+        kept[order[:cut]] = 1
+        columns.append(near + kept * (right - near) * n / cut)
+    return np.stack(columns, axis=1)
 
 
 def _widen(low: float, high: float, n: int, name: str) -> Interval:

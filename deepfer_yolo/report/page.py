@@ -48,9 +48,11 @@ class Page:
         self._parts.extend({"kind": "text", "text": " ".join(part.split())} for part in text.split("\n\n") if part.strip())
 
     def add_table(self, header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> None:
-        """A table; numbers are aligned to the right. Floats appear as they are: round them first."""
-        cells = [[(str(value), _is_number(value)) for value in row] for row in rows]
-        self._parts.append({"kind": "table", "header": list(header), "rows": cells, "caption": caption})
+        """A table; columns that are mostly numbers are aligned to the right. Floats appear as they are: round them first."""
+        cells = [list(row) for row in rows]
+        numeric = [2 * sum(map(_is_number, column)) > len(cells) for column in zip(*cells, strict=True)]
+        texts = [[(str(value), number) for value, number in zip(row, numeric, strict=True)] for row in cells]
+        self._parts.append({"kind": "table", "header": list(header), "rows": texts, "caption": caption})
 
     def add_figure(self, figure: Figure, caption: str, alt: str) -> None:
         """A matplotlib figure as vector graphics; `alt` says in words what it shows."""

@@ -30,12 +30,15 @@ svg { max-width: 100%; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-thead th { color: var(--soft); font-weight: 600; }
-@media (max-width: 30rem) { th, td { padding: .25rem .35rem; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; } }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+td:first-child { min-width: 6rem; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+@media (max-width: 30rem) { table { font-size: .78rem; } th, td { padding: .25rem .3rem; } td:first-child { min-width: 4.4rem; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; } }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
 .grid figure { margin: 0; background: var(--panel); border-radius: .4rem; padding: .5rem; font-size: .8rem; line-height: 1.35; }
 .grid img { width: 100%; image-rendering: pixelated; border-radius: .2rem; display: block; margin-bottom: .3rem; }
+.grid div:nth-of-type(n+3) { font-size: .68rem; color: var(--soft); overflow-wrap: anywhere; }
 </style>
 </head>
 <body>

@@ -12,6 +12,7 @@ import argparse
 
 import numpy as np
 
+from deepfer_yolo.evaluate.metrics import COVERAGES, coverage_key, selective_accuracy
 from deepfer_yolo.evaluate.statistics import clopper_pearson, headline, intervals, rows_of
 
 COUNTS = np.array([467, 56, 496, 895, 607, 653, 415])
@@ -38,16 +39,20 @@ def main() -> None:
     words = parser.parse_args()
     counts = np.maximum(np.round(COUNTS * words.n / COUNTS.sum()).astype(int), 1)
     rng = np.random.default_rng(1)
-    truth = headline(np.sum([rows_of(*draw(rng, counts * (400_000 // counts.sum()))).sum(0) for _ in range(10)], axis=0))
-    hits, width = dict.fromkeys(FIGURES, 0), dict.fromkeys(FIGURES, 0.0)
+    large = [draw(rng, counts * (400_000 // counts.sum())) for _ in range(10)]
+    truth = headline(np.sum([rows_of(*one).sum(0) for one in large], axis=0))
+    truth |= {f"surest {share}": np.mean([selective_accuracy(*one)[share] for one in large]) for share in COVERAGES}
+    names = [*FIGURES, *(f"surest {share}" for share in COVERAGES)]
+    hits, width = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
     for run in range(words.runs):
         found = intervals(*draw(rng, counts), replicates=words.replicates, seed=run)
-        for name in FIGURES:
+        found |= {f"surest {share}": found["selective_accuracy"][coverage_key(share)] for share in COVERAGES}
+        for name in names:
             low, high = found[name]
             hits[name] += low <= truth[name] <= high
             width[name] += (high - low) / words.runs
     print(f"n = {counts.sum()} ({', '.join(map(str, counts))}), {words.runs} test sets, {words.replicates} replicates, seed 1")
-    for name in FIGURES:
+    for name in names:
         low, high = clopper_pearson(hits[name], words.runs)
         print(f"{name:18} truth {truth[name]:.4f}  mean width {width[name]:.4f}  covered {hits[name] / words.runs:6.1%} ({low:.1%} to {high:.1%})")
 

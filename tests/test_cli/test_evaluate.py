@@ -183,7 +183,19 @@ def test_clean_leaves_copies_of_training_pictures_out(deepfer: Deepfer, painted_
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert 5 <= result["clean"]["n_removed"] <= 7
+    assert result["clean"]["intervals"]["top1"][0] < result["clean"]["top1"] < result["clean"]["intervals"]["top1"][1]
     assert result["clean"]["n"] == 56 - result["clean"]["n_removed"]
+
+
+def test_votes_and_clean_stand_side_by_side() -> None:
+    from deepfer_yolo.evaluate.document import HEADLINE, LOSSES, summary_table
+
+    part = dict.fromkeys((*HEADLINE, *LOSSES, "ece", "ece_noise_floor"), 0.5) | {"n": 9, "selective_accuracy": {"90%": 0.6}}
+    votes = {"majority_top1": 0.7, "majority_interval": [0.6, 0.8], "label_majority_top1": 0.65, "n_clear": 8, "n": 9}
+    votes |= {"vote_share": 0.4, "label_vote_share": 0.3}
+    rows = {row[0].strip(): row[1:] for row in summary_table(part | {"votes": votes, "clean": part})[1]}
+    assert rows["agrees with most votes"] == ["70.0", "60.0–80.0", "–", ""]
+    assert rows["top-1, surest 90%"] == ["60.0", "", "60.0", ""]
 
 
 def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:

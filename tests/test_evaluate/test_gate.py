@@ -15,7 +15,19 @@ NASTY = "test/happy/a|b<c>&\x1b[31m\udcff\n.png"
 
 
 def result(broken: list[str]) -> dict[str, Any]:
-    side = {"name": "m", "n": 10, "top1": 0.5, "macro_f1": 0.4, "balanced_accuracy": 0.5, "nll": 1.0, "brier": 0.5, "ece": 0.1, "size_mb": 1.0}
+    side = {
+        "name": "m",
+        "path": "m.onnx",
+        "sha256": "0" * 64,
+        "n": 10,
+        "top1": 0.5,
+        "macro_f1": 0.4,
+        "balanced_accuracy": 0.5,
+        "nll": 1.0,
+        "brier": 0.5,
+        "ece": 0.1,
+        "size_mb": 1.0,
+    }
     side["intervals"] = {key: [0.4, 0.6] for key in ("top1", "macro_f1", "balanced_accuracy")}
     return {
         "verdict": "fail",
@@ -27,7 +39,7 @@ def result(broken: list[str]) -> dict[str, Any]:
         ],
         "challenger": side,
         "latency": {"challenger_ms": 0.5},
-        "dataset": {"name": "d", "split": "test", "n": 10},
+        "dataset": {"name": "d", "fingerprint": "f" * 64, "split": "test", "n": 10},
         "must_not_break": {"n": len(broken), "wrong": broken, "broken": broken},
     }
 

@@ -41,6 +41,7 @@ def test_votes_worked_example() -> None:
     assert found is not None
     assert (found["n"], found["n_clear"]) == (3, 2)
     assert found["majority_top1"] == pytest.approx(1 / 2)
+    assert found["majority_interval"] == pytest.approx([0.012579, 0.987421], abs=1e-6)  # exact for 1 of 2: 1 - sqrt(0.975) and its mirror image
     assert found["vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
     assert found["label_majority_top1"] == pytest.approx(1 / 2)
     assert found["label_vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
