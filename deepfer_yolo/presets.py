@@ -29,7 +29,8 @@ def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[st
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_describe(error, section, place)) from None
+        hint = f"deepfer {_folder(section)} --help" if source is None else f"keys: {', '.join(section.model_fields)}"
+        raise ConfigError(_describe(error, section, place), hint) from None
 
 
 def find_preset(folder: str, source: str) -> Path:

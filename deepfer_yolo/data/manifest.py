@@ -69,11 +69,11 @@ def read_manifest(folder: Path) -> list[Row]:
         read = csv_rows(file, path)
         header = tuple(next(read, (0, []))[1])
         if header != COLUMNS:
-            raise DatasetError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}")
+            raise DatasetError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}", "convert the source again")
         rows = []
         for number, values in read:
             if len(values) != len(COLUMNS):
-                raise DatasetError(f"{path}, line {number}: {len(values)} values where {len(COLUMNS)} belong")
+                raise DatasetError(f"{path}, line {number}: {len(values)} values where {len(COLUMNS)} belong", "convert the source again")
             row = Row(*values)
             if row.split not in SPLITS:
                 raise DatasetError(f"{path}, line {number}: unknown split '{row.split}'", f"known: {', '.join(SPLITS)}")

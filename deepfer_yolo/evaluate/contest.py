@@ -88,7 +88,7 @@ def read_protected(path: Path) -> list[str]:
     lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
-        raise ConfigError(f"the must-not-break file names no picture: {path}")
+        raise ConfigError(f"the must-not-break file names no picture: {path}", "write one picture path a line, relative to the data set")
     return found
 
 

@@ -87,8 +87,8 @@ def check_scores(
         first = int(bad[0])
         where = f" (first: {names[first]})" if names is not None else f" (first: row {first})"
         raise ModelError(
-            f"the model gives values that are no probabilities for {len(bad)} of {len(y)} pictures{where}: {np.round(p[first], 4).tolist()}",
-            "prove the file with: deepfer verify MODEL",
+            f"no probabilities for {len(bad)} of {len(y)} pictures{where}: {np.round(p[first], 3).tolist()}",
+            "prove the model's file with: deepfer verify MODEL",
         )
     return p / sums[:, None], y
 

@@ -58,7 +58,7 @@ def score_dataset(
     labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
     rows = tuple(row for row in dataset.rows(split) if row.label in labels)
     if not rows:
-        raise DatasetError(f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}")
+        raise DatasetError(f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}", "name another --split")
     check_files(dataset, rows)
     targets = np.array([labels.index(row.label) for row in rows], np.int64)
     probs = np.empty((len(rows), len(classifier.labels)), np.float32)
@@ -87,7 +87,8 @@ def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule:
     shared = tuple(label for label in models[0] if label in dataset and all(label in model for model in models))
     if len(shared) < 2:
         known = "; ".join(f"a model {', '.join(model)}" for model in models)
-        raise DatasetError(f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}")
+        message = f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}"
+        raise DatasetError(message, "convert the data with --map OLD=NEW, so that labels bear the model's names")
     return shared
 
 
