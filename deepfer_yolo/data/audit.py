@@ -63,5 +63,7 @@ def _audit(
         findings += [finding for visit in visits for finding in visit.findings(seen, config)]
     if against is not None and seen.looks:
         with unpacked(against, beside=Path(tempfile.gettempdir()) / against.name) as root:
-            findings += drift(seen, inspect(root, workers=config.workers, name=against.name), config)
+            other = inspect(root, workers=config.workers)
+        other.name = against.name  # both may state the same title
+        findings += drift(seen, other, config)
     return judge(seen, findings, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -58,12 +59,16 @@ class ModelVisit:
         probs = np.concatenate(self._probs).astype(np.float64)
         probs /= probs.sum(axis=1, keepdims=True)
         given = np.array([labels.index(look.label) for look in seen.looks])
-        ranked = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
+        if len(set(given.tolist())) < 2:
+            raise DatasetError("label errors can be ranked among two labels or more, and all pictures bear one", "leave out --with-model")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # classes of few pictures: the finding `few` says so
+            ranked = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
         if not len(ranked):
             return []
         groups = tuple((seen.looks[index].key,) for index in ranked)
         notes = tuple(f"the model: {labels[int(probs[i].argmax())]} {probs[i].max():.2f}, its label {probs[i][given[i]]:.2f}" for i in ranked)
-        message = "likely label errors by confident learning, the likeliest first; look before you leave them out"
+        message = "likely by confident learning, the likeliest first; a model hides the errors of pictures that it learned from"
         return [Finding("label-error", "note", len(ranked), message, groups, notes)]
 
     def _run(self) -> None:

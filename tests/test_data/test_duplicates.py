@@ -52,6 +52,20 @@ def test_unrelated_faces_are_not_copies() -> None:
     assert len(near_pairs(thumbs)) <= 8  # of 79,800 pairs; painted people are more alike than real ones
 
 
+def test_the_frames_of_a_video_pair_with_one_frame_and_one_of_each_split() -> None:
+    face, random = paint_faces(3, 1)[0][0], np.random.default_rng(0)
+    frames = [np.clip(face.astype(int) + random.integers(-3, 4, face.shape), 0, 255).astype(np.uint8) for _ in range(600)]
+    others = [thumbnail(face) for face in paint_faces(4, 50)[0]]
+    thumbs = np.stack([*map(thumbnail, frames), *others])
+    splits = np.array([0] * 400 + [1] * 200 + [0] * 50)
+    pairs = near_pairs(thumbs, correlation=0.98, kinds=splits)
+    assert len(pairs) < 6000  # of 179,700
+    groups = group(len(thumbs), pairs)
+    assert len(set(groups[:600].tolist())) == 1
+    across = pairs[splits[pairs[:, 0]] != splits[pairs[:, 1]]]
+    assert set(range(400, 600)) <= set(across[:, 1].tolist())  # each held-out frame is seen to leak
+
+
 def test_blank_pictures_never_pair() -> None:
     assert len(near_pairs(np.full((50, 32, 32), 9, np.uint8))) == 0
 

@@ -68,6 +68,23 @@ def test_subjects_stay_together() -> None:
         assert abs(of_happy - labels.count("happy") / 800) < 0.08
 
 
+def test_a_copy_under_two_subjects_keeps_both_in_one_split(tmp_path: Path) -> None:
+    faces, labels = paint_faces(5, 70)
+    lines = ["path,label,subject"]
+    for index, (face, label) in enumerate(zip(faces, labels, strict=True)):
+        PillowImage.fromarray(faces[0] if index == 69 else face).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{EMOTIONS[label]},s{index // 7}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    for seed in range(4):
+        target = tmp_path.parent / f"{tmp_path.name}-{seed}"
+        convert(tmp_path / "labels.csv", target, ConvertConfig(seed=seed))
+        by_subject = {
+            row.subject: {r.split for r in open_dataset(target).all_rows if r.subject == row.subject} for row in open_dataset(target).all_rows
+        }
+        assert all(len(splits) == 1 for splits in by_subject.values())
+        assert by_subject["s0"] == by_subject["s9"]
+
+
 @pytest.mark.parametrize(
     "text", ["train=0.8", "train=0.8,val=0.3", "train=x,val=0.5", "train=0.5,dev=0.5", "train=0.5,train=0.5", "half", "train=1.5,val=-0.5"]
 )

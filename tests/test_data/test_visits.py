@@ -60,6 +60,16 @@ def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
         visit.findings(seen, CONFIG)
 
 
+def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    truth = {bytes(map(int, line.split(",")[1].split())): "happy" for line in lines[1:]}
+    (tmp_path / "two.csv").write_text("\n".join([lines[0], *(line for line in lines[1:] if line[0] in "34")][:8]) + "\n")
+    audit(tmp_path / "two.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
+    (tmp_path / "one.csv").write_text("\n".join([lines[0], *(line for line in lines[1:] if line[0] == "3")]) + "\n")
+    with pytest.raises(DatasetError, match="all pictures bear one"):
+        audit(tmp_path / "one.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
+
+
 def test_faces_are_looked_for(painted_csv: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("\n".join(painted_csv.read_text().splitlines()[:15]) + "\n")
