@@ -70,19 +70,25 @@ def test_subjects_stay_together() -> None:
 
 def test_a_copy_under_two_subjects_keeps_both_in_one_split(tmp_path: Path) -> None:
     faces, labels = paint_faces(5, 70)
+    by_subject_alone = assign_splits([EMOTIONS[label] for label in labels], np.arange(70) // 7, parse_shares(SHARES), 0)
+    first, copy = by_subject_alone.index("train"), by_subject_alone.index("val")
+    faces[copy] = faces[first]
     lines = ["path,label,subject"]
     for index, (face, label) in enumerate(zip(faces, labels, strict=True)):
-        PillowImage.fromarray(faces[0] if index == 69 else face).save(tmp_path / f"{index}.png")
+        PillowImage.fromarray(face).save(tmp_path / f"{index}.png")
         lines.append(f"{index}.png,{EMOTIONS[label]},s{index // 7}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    for seed in range(4):
-        target = tmp_path.parent / f"{tmp_path.name}-{seed}"
-        convert(tmp_path / "labels.csv", target, ConvertConfig(seed=seed))
-        by_subject = {
-            row.subject: {r.split for r in open_dataset(target).all_rows if r.subject == row.subject} for row in open_dataset(target).all_rows
-        }
-        assert all(len(splits) == 1 for splits in by_subject.values())
-        assert by_subject["s0"] == by_subject["s9"]
+    splits: dict[str, dict[str, set[str]]] = {}
+    for group_by in ("auto", "subject"):
+        target = tmp_path.parent / f"{tmp_path.name}-{group_by}"
+        convert(tmp_path / "labels.csv", target, ConvertConfig(group_by=group_by))
+        splits[group_by] = {}
+        for row in open_dataset(target).all_rows:
+            splits[group_by].setdefault(row.subject, set()).add(row.split)
+        assert all(len(found) == 1 for found in splits[group_by].values())
+    one, other = f"s{first // 7}", f"s{copy // 7}"
+    assert splits["auto"][one] == splits["auto"][other]
+    assert splits["subject"][one] != splits["subject"][other]
 
 
 @pytest.mark.parametrize(
