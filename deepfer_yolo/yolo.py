@@ -55,7 +55,7 @@ try:
     import torch
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
-    from ultralytics.utils import LOGGER, ROOT, SETTINGS
+    from ultralytics.utils import LOGGER, RANK, ROOT, SETTINGS
     from ultralytics.utils.callbacks import get_default_callbacks
     from ultralytics.utils.metrics import ClassifyMetrics
     from ultralytics.utils.torch_utils import strip_optimizer
@@ -72,6 +72,7 @@ if any(SETTINGS.get(key) for key in _OFF):
 
 LOGGER.setLevel("ERROR")
 __all__ = [
+    "RANK",
     "TRAINED_HASHES",
     "ClassificationModel",
     "ClassificationTrainer",

@@ -24,7 +24,7 @@ _EPOCHS = Annotated[int | None, typer.Option(help="Passes over the training spli
 _IMGSZ = Annotated[int | None, typer.Option(help="Side of the network's input in pixels: a multiple of 32.", show_default="64")]
 _BATCH = Annotated[int | None, typer.Option(help="Pictures a step.", show_default="128")]
 _LR0 = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.", show_default="0.01")]
-_DEVICE = Annotated[str | None, typer.Option(help="cpu, mps, or the number of a GPU.", show_default="cpu")]
+_DEVICE = Annotated[str | None, typer.Option(help="cpu, mps, the number of a GPU, or several: 0,1.", show_default="cpu")]
 _THREADS = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="2")]
 _SEED = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
 _PRECISION = Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")]

@@ -16,10 +16,11 @@ def check_device(device: str) -> None:
         if not torch.backends.mps.is_available():
             raise MissingDependencyError("--device mps: this machine has no Apple GPU that torch can use", "use --device cpu")
         return
-    if not device.isdigit():
-        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, or the number of a GPU such as 0")
+    numbers = device.split(",")
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, the number of a GPU such as 0, or several such as 0,1")
     found = torch.cuda.device_count()
-    if int(device) >= found:
+    if max(map(int, numbers)) >= found:
         seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
         raise MissingDependencyError(f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there")
 

@@ -151,19 +151,23 @@ class TrainLoader:
 
 
 class ValLoader:
-    """The validation split in its own order, ``{img, cls}``, nothing padded and nothing shuffled."""
+    """The validation split in its own order, ``{img, cls}``, nothing padded and nothing shuffled.
+
+    Of `world` processes each has one stretch, so that their answers in the order of the ranks are in the order of the files.
+    """
 
     num_workers = 0
 
-    def __init__(self, faces: Faces, batch: int, device: torch.device) -> None:
+    def __init__(self, faces: Faces, batch: int, device: torch.device, *, rank: int = 0, world: int = 1) -> None:
         self.dataset, self.batch_size, self.device = faces, batch, device
+        self.first, self.end = (len(faces) * part // world for part in (rank, rank + 1))
 
     def __len__(self) -> int:
-        return math.ceil(len(self.dataset) / self.batch_size)
+        return math.ceil((self.end - self.first) / self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for start in range(0, len(self.dataset), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for start in range(self.first, self.end, self.batch_size):
+            part = slice(start, min(start + self.batch_size, self.end))
             images = self.dataset.pixels[part].to(self.device).float().div_(255)
             yield {"img": _three_channels(images), "cls": self.dataset.labels[part].to(self.device)}
 

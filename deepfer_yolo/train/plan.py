@@ -66,7 +66,7 @@ def flops(model: ClassificationModel, size: int) -> float:
 def images_per_s(model: ClassificationModel, config: TrainConfig, size: int) -> float:
     """Training speed on noise: the best of a few steps of forward, backward and update."""
     torch.set_num_threads(config.threads)
-    device = torch.device(config.device if not config.device.isdigit() else f"cuda:{config.device}")
+    device = torch.device(config.device if config.device in {"cpu", "mps"} else f"cuda:{config.device.split(',')[0]}")
     model = model.train().to(device, memory_format=torch.channels_last)
     loss = make_loss(config, torch.ones(len(model.names)))
     images = torch.rand(config.batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)

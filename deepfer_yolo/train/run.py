@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,9 +32,11 @@ from deepfer_yolo.train.loggers import attach_logger, prepare_logger
 from deepfer_yolo.train.measure import calibrate, confusion, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
+from deepfer_yolo.train.ranks import check_ranks, is_asked_to_stop, launch, n_devices
 from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
 from deepfer_yolo.train.start import open_teacher, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
+from deepfer_yolo.yolo import RANK
 
 LOG, LOCK = "log.txt", ".lock"
 
@@ -69,6 +73,7 @@ def train(
     if config.folds is not None and config.fold is None:
         raise ConfigError(f"folds: {config.folds} asks for a cross-validation, and this is a single run", "leave folds out, or name one fold")
     check_device(config.device)
+    check_ranks(config)
     prepare_logger(config.logger)
     dataset = open_for_training(config)
     notes: list[str] = []
@@ -81,6 +86,9 @@ def train(
         log = Log(folder / LOG, show)
         for note in notes + lines:
             log(note)
+        if n_devices(config.device) > 1:
+            del material, model  # each process reads its own
+            return _run_ranks(config, folder, should_stop, on_epoch)
         return _run(config, dataset, material, model, folder, log, should_stop, None, leaks, on_epoch)
 
 
@@ -106,23 +114,51 @@ def resume(
         raise TrainingError(f"the run {folder} has finished; there is nothing to resume", f"start from it with: --model {folder}/weights/best.pt")
     config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
     check_device(config.device)
+    check_ranks(config)
     prepare_logger(config.logger)
     with lock(folder):
-        dataset = open_for_training(config)
-        state = newest_state(folder / "weights")
-        if state is not None and state["fingerprint"] != dataset.fingerprint:
-            raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
         log = Log(folder / LOG, show)
+        if n_devices(config.device) > 1:
+            return _run_ranks(config, folder, should_stop, on_epoch)
+        return _continue(config, folder, log, should_stop, on_epoch)
+
+
+def work(folder: Path, trainer: type[FaceTrainer] = FaceTrainer) -> None:
+    """Take part in the run in `folder` as one of several processes; only the first one says and writes anything."""
+    config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
+    log = Log(folder / LOG, lambda line: print(line, file=sys.stderr, flush=True)) if RANK < 1 else Log(Path(os.devnull), lambda _: None)
+    _continue(config, folder, log, lambda: is_asked_to_stop(folder), None, trainer)
+
+
+def _run_ranks(config: TrainConfig, folder: Path, should_stop: Callable[[], bool], on_epoch: OnEpoch | None) -> Outcome | Stopped:
+    if on_epoch is not None:
+        raise ConfigError(f"--device {config.device}: a search runs each trial on one device", "name a single one")
+    launch(folder, n_devices(config.device), config.threads, should_stop)
+    if not (folder / METRICS).is_file():
+        return Stopped(folder)
+    return Outcome(folder, folder / "weights" / "best.pt", json.loads((folder / METRICS).read_text(encoding="utf-8")))
+
+
+def _continue(
+    config: TrainConfig, folder: Path, log: Log, should_stop: Callable[[], bool], on_epoch: OnEpoch | None,
+    trainer: type[FaceTrainer] = FaceTrainer,
+) -> Outcome | Stopped:  # fmt: skip
+    """Go on from the newest state in `folder`, or begin where there is none."""
+    dataset = open_for_training(config)
+    state = newest_state(folder / "weights")
+    if state is not None and state["fingerprint"] != dataset.fingerprint:
+        raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
+    if state is not None or RANK < 0:
         log(f"resuming {folder} from {_place(state)}")
-        torch.manual_seed(config.seed)
-        start = config if state is None else config.model_copy(update={"pretrained": None})
-        model = starting_model(start, dataset.labels, lambda _: None)
-        material = read_material(config, dataset)
-        if state is None:
-            leaks, _ = check_start(config, dataset, material.val, model, material.teacher)
-        else:
-            leaks = recall(model, state)
-        return _run(config, dataset, material, model, folder, log, should_stop, state, leaks, on_epoch)
+    torch.manual_seed(config.seed)
+    start = config if state is None else config.model_copy(update={"pretrained": None})
+    model = starting_model(start, dataset.labels, lambda _: None)
+    material = read_material(config, dataset)
+    if state is None:
+        leaks, _ = check_start(config, dataset, material.val, model, material.teacher)
+    else:
+        leaks = recall(model, state)
+    return _run(config, dataset, material, model, folder, log, should_stop, state, leaks, on_epoch, trainer)
 
 
 def _place(state: dict[str, Any] | None) -> str:
@@ -152,25 +188,26 @@ def read_material(config: TrainConfig, dataset: Dataset) -> Material:
 
 def _run(
     config: TrainConfig, dataset: Dataset, material: Material, model: Any, folder: Path, log: Log, should_stop: Callable[[], bool],
-    state: dict[str, Any] | None, leaks: dict[str, Any], on_epoch: OnEpoch | None,
+    state: dict[str, Any] | None, leaks: dict[str, Any], on_epoch: OnEpoch | None, kind: type[FaceTrainer] = FaceTrainer,
 ) -> Outcome | Stopped:  # fmt: skip
     began = time.perf_counter()
     train_split, val_split, spec = material.train, material.val, material.spec
     bf16 = use_bf16(config)
     remember_all(model, material.teacher, train_split)
     job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher, leaks)
-    trainer = FaceTrainer(job, should_stop)
-    attach_logger(trainer, config.logger, log)
+    trainer = kind(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
         f"{len(train_split):,} train and {len(val_split):,} val pictures, {spec.colour}, {weights:,} parameters, {config.device}, "
         f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {material.seconds:.1f} s"
     )
     progress = Progress(log)
-    progress.attach(trainer)
+    if RANK < 1:
+        attach_logger(trainer, config.logger, log)
+        progress.attach(trainer)
+        trainer.add_callback("on_train_start", lambda running: save_augmented(running.train_loader, folder))
     if on_epoch is not None:
         trainer.add_callback("on_fit_epoch_end", lambda running: on_epoch(running.epoch + 1, float(running.fitness)))
-    trainer.add_callback("on_train_start", lambda running: save_augmented(running.train_loader, folder))
     try:
         trainer.train()
     except Interrupted:
@@ -184,6 +221,8 @@ def _run(
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise TrainingError(f"the disk is full: {folder}", f"free some space, then: deepfer train --resume {folder}") from error
+    if RANK > 0:
+        return Stopped(folder)
     figures = finish(job, dataset, trainer, progress)
     val, honest = figures["val"], figures["calibration"]
     log(f"best.pt, epoch {figures['best_epoch']}: top-1 {val['top1']:.2%}, macro-F1 {val['macro_f1']:.2%}, {clock(time.perf_counter() - began)}")

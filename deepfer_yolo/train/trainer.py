@@ -25,7 +25,7 @@ from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
 from deepfer_yolo.train.schedule import Plateau, decay_by_layer
 from deepfer_yolo.train.validator import FaceValidator
-from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer, trainer_callbacks
+from deepfer_yolo.yolo import RANK, TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer, trainer_callbacks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +66,25 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.add_callback("on_train_start", FaceTrainer._begin_run)
         self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
         self.add_callback("on_train_batch_end", FaceTrainer._end_batch)
+        self.add_callback("on_fit_epoch_end", FaceTrainer._end_epoch)
+
+    @property
+    def n_ranks(self) -> int:
+        """How many processes train together."""
+        return max(int(self.world_size), 1)
+
+    @property
+    def network(self) -> ClassificationModel:
+        """The network itself, also where DDP is around it."""
+        return getattr(self.model, "module", self.model)
+
+    def _agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag as soon as one process has it, so that all leave the loop at the same place."""
+        if self.n_ranks == 1:
+            return flags
+        shared = torch.tensor([int(flag) for flag in flags], device=self.device)
+        torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in shared.tolist())
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Our own state decides where a run goes on, not the rounded last.pt."""
@@ -91,8 +110,9 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         """Our loaders instead of the stock ones; `dataset_path` is unused."""
         job = self.job
         if mode == "train":
-            return TrainLoader(job.train, job.config.model_copy(update={"batch": batch_size}), len(job.labels), self.device)
-        return ValLoader(job.val, batch_size, self.device)
+            recipe = job.config.model_copy(update={"batch": batch_size})
+            return TrainLoader(job.train, recipe, len(job.labels), self.device, rank=max(RANK, 0), world=self.n_ranks)
+        return ValLoader(job.val, batch_size, self.device, rank=max(RANK, 0), world=self.n_ranks)
 
     def preprocess_batch(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Leave the batch as the loader made it: float32, on the device."""
@@ -106,7 +126,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         """Ultralytics' optimiser, its groups split by layer where the recipe asks for it."""
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *words, **options)
         if self.job.config.lr_decay < 1:
-            decay_by_layer(optimizer, model, self.job.config.lr_decay)
+            decay_by_layer(optimizer, self.network, self.job.config.lr_decay)
         return optimizer
 
     def _setup_scheduler(self) -> None:
@@ -118,7 +138,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def _prepare(self) -> None:
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
         torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
-        self.model.loss = self._loss
+        self.network.loss = self._loss
         if self.job.teacher is not None:
             self.job.teacher.to(self.device, memory_format=torch.channels_last).eval()
         steps, epochs = len(self.train_loader), self.job.config.ema_epochs
@@ -129,7 +149,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def _loss(self, batch: dict[str, torch.Tensor], preds: Any = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with self._autocast():
-            logits = self.model.predict(batch["img"]) if preds is None else preds
+            logits = self.network.predict(batch["img"]) if preds is None else preds
         loss = self.soft_loss(logits.float(), batch["target"])
         if self.job.teacher is not None:
             with torch.no_grad(), self._autocast():
@@ -137,7 +157,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             config = self.job.config
             apart = distillation(logits.float(), wanted.float(), config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
-        return loss, {"loss": loss.detach()}
+        return loss / self.n_ranks, {"loss": loss.detach()}  # DDP takes the mean, and Ultralytics multiplies by the number of processes
 
     def _begin_run(self) -> None:
         # What was spent before an interruption counts against the budget, and stands in the time column of results.csv.
@@ -156,13 +176,19 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def _end_batch(self) -> None:
         self.batches_done += 1
-        if not bool(self.loss.isfinite()):
+        diverged, stop = self._agree(not bool(self.loss.isfinite()), self.should_stop())
+        if diverged:
             raise self._diverged()
-        if self.should_stop():
+        if stop:
             if self.batches_done < len(self.train_loader):
-                self._save_state(self.epoch, self.batches_done)
+                if RANK < 1:
+                    self._save_state(self.epoch, self.batches_done)
                 raise Interrupted
             self.stopping = True
+
+    def _end_epoch(self) -> None:
+        if self.stopping and not self._agree(bool(self.stop))[0]:  # only the first process knows whether the run is done
+            raise Interrupted
 
     def _diverged(self) -> TrainingError:
         return TrainingError(
@@ -173,8 +199,11 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Validate as Ultralytics does, and let the plateau schedule know."""
         metrics, fitness = super().validate()
-        if fitness is not None:
-            self.plateau.update(float(fitness))
+        judged = [fitness]
+        if self.n_ranks > 1:  # only the first process has it, and all must fall alike
+            torch.distributed.broadcast_object_list(judged, 0)
+        if judged[0] is not None:
+            self.plateau.update(float(judged[0]))
         return metrics, fitness
 
     def read_results_csv(self) -> dict[str, list[float]]:
@@ -200,8 +229,6 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         if self.best_fitness == self.fitness:
             write_atomic(self.best, content)
         self._save_state(self.epoch + 1, 0)
-        if self.stopping and not self.stop:
-            raise Interrupted
         return True
 
     def _save_state(self, epoch: int, batch: int) -> None:
@@ -211,7 +238,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             "fingerprint": self.job.fingerprint,
             "leaks": self.job.leaks,
             TRAINED_HASHES: getattr(self.ema.ema, TRAINED_HASHES, None),
-            "model": self.model.state_dict(),
+            "model": self.network.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
@@ -229,7 +256,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         """Go on from our own state, in full precision, at the batch where it was saved."""
         if ckpt is None:
             return
-        self.model.load_state_dict(ckpt["model"])
+        self.network.load_state_dict(ckpt["model"])
         self.ema.ema.load_state_dict(ckpt["ema"])
         self.ema.updates = ckpt["updates"]
         self.optimizer.load_state_dict(ckpt["optimizer"])
@@ -242,7 +269,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             self._setup_scheduler()
         self.start_epoch = ckpt["epoch"]
         self.train_loader.skip = ckpt["batch"]
-        trim_results(self.csv, self.start_epoch)
+        if RANK < 1:
+            trim_results(self.csv, self.start_epoch)
 
     def _do_train(self) -> None:
         if self.job.state is not None and self.job.state["done"]:
@@ -256,7 +284,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def final_eval(self) -> None:
         """Strip both checkpoints to what is shipped; the caller measures best.pt itself."""
         for path in (self.last, self.best):
-            if path.exists():
+            if RANK < 1 and path.exists():
                 with atomic_path(path) as part:
                     strip_optimizer(path, s=str(part))
 

@@ -1,0 +1,29 @@
+"""One of the processes of a run on several GPUs; `ranks.launch` starts it on the folder of a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.train.ranks import FAILURE, write_failure
+from deepfer_yolo.train.run import work
+from deepfer_yolo.train.trainer import FaceTrainer
+
+
+def main(folder: Path, trainer: type[FaceTrainer] = FaceTrainer) -> None:
+    """Take part in the run in `folder`; an error is left there for the process that began it."""
+    try:
+        work(folder, trainer)
+    except DeepferError as error:
+        write_failure(folder / FAILURE, error)
+        sys.exit(1)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
