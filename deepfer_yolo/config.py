@@ -268,7 +268,7 @@ class CompareConfig(Config):
 class ExportConfig(Config):
     """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of int8."""
 
-    format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript"] = "onnx"
+    format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript", "litert", "tflite"] = "onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(17, ge=13, le=20)
     batch: int | None = Field(None, ge=1, le=1024)

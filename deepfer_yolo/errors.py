@@ -74,6 +74,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
     **dict.fromkeys(("openvino", "nncf"), "openvino"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
+    **dict.fromkeys(("litert_torch", "ai_edge_litert"), "litert"),
     **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets", "python_multipart"), "serve"),
     "paho": "mqtt",

@@ -95,6 +95,12 @@ def _ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     return ncnn(graph, request)
 
 
+def _litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    from deepfer_yolo.export.torch_formats import litert
+
+    return litert(graph, request)
+
+
 def _engine(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     from deepfer_yolo.export.tensorrt import candidates
 
@@ -113,4 +119,7 @@ FORMATS = {
     "engine": Format(".engine", "tensorrt", ("fp32", "fp16", "int8"), _engine, describe=_describe_engine),
     "ncnn": Format(".param", "cpu", ("fp32", "fp16"), _ncnn, ("ncnn", "pnnx")),
     "torchscript": Format(".torchscript", "torch", ("fp32",), _torchscript),
+    "litert": Format(".tflite", "cpu", ("fp32",), _litert, ("litert-torch", "ai-edge-litert")),
 }
+FORMATS["tflite"] = FORMATS["litert"]
+"""The name that it had until 2024."""

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.export.mixed import blocks, in_float, noise
+from deepfer_yolo.export.observe import Observed, observe
 from deepfer_yolo.export.onnx import save, strip
 from deepfer_yolo.export.pictures import stratify
+from deepfer_yolo.export.rounding import best_range, full_range, round_weights, steps_of
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.graph import INPUT
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
     from deepfer_yolo.export.formats import Request
 
+Overrides = dict[str, list[dict[str, Any]]]
+"""onnxruntime's word for what one tensor's quantisation shall be."""
 BATCH = 32
 SPLIT = "train"
 KEPT_FP32 = ("Softmax", "Div", "Cast", "Transpose")
@@ -35,37 +41,38 @@ KEPT_FP32 = ("Softmax", "Div", "Cast", "Transpose")
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One way of int8: how the ranges are found, the bits of the weights, and how many of the noisiest layers stay in floating point.
+    """One way of int8: how the ranges of activations are found, the bits of the weights, and how many of the noisiest blocks stay in floating point.
 
     Weights are signed with 7 bits, or unsigned with 8: signed ones with 8 bits saturate in 16-bit sums on x86 processors without VNNI, so
     that the file would answer differently by machine (13 of 100 labels of FER2013 changed, where unsigned ones changed 7).
     """
 
     name: str
-    method: str
+    ranges: str = "least squares"
     bits: int = 7
-    n_excluded: int = 0
+    n_float: int = 0
 
 
 LADDER = (
-    Rung("min-max", "MinMax"),
-    Rung("entropy", "Entropy"),
-    Rung("percentile", "Percentile"),
-    Rung("min-max, 8-bit weights", "MinMax", 8),
-    Rung("min-max, 8-bit weights, 6 noisiest layers in fp32", "MinMax", 8, 6),
-    Rung("min-max, 8-bit weights, 14 noisiest layers in fp32", "MinMax", 8, 14),
+    Rung("min-max", "min-max"),
+    Rung("least squares"),
+    Rung("least squares, 2 noisiest blocks in floating point", n_float=2),
+    Rung("least squares, 8-bit weights, 2 noisiest blocks in floating point", bits=8, n_float=2),
+    Rung("least squares, 8-bit weights, 4 noisiest blocks in floating point", bits=8, n_float=4),
+    Rung("least squares, 8-bit weights, 6 noisiest blocks in floating point", bits=8, n_float=6),
 )
-"""Fastest first: 7-bit weights ran 1.45 times as fast as fp32 on one AVX2 core, unsigned 8-bit ones 1.1 times."""
+"""Fastest first. The files are all about as large, since weights are stored in 8 bits whatever calculates with them."""
 
 
 def ladder(model: onnx.ModelProto, request: Request) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
-    """Name and maker of each int8 graph, the smallest first; all are calibrated on the same training pictures."""
+    """Name and maker of each int8 graph, the fastest first; all are calibrated on the same training pictures."""
     if request.data is None:
         raise DatasetError("int8 needs a data set to be calibrated on", "add --data DATASET")
     crops, n_left_out = calibration_pictures(request.data, request.card.input, request.config.calibration, request.avoid)
     seen = f"{len(crops)} training pictures" + (f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else "")
+    quantiser = Quantiser(observe(prepare(model, request.scratch), crops), request.scratch)
     for rung in LADDER:
-        yield f"{rung.name}, {seen}", partial(to_int8, model, crops, rung, request.scratch)
+        yield f"{rung.name}, {seen}", partial(quantiser.make, rung)
 
 
 def calibration_pictures(folder: Path, spec: InputSpec, n: int, avoid: frozenset[str], seed: int = 0) -> tuple[Crops, int]:
@@ -94,69 +101,125 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return strip(converted)
 
 
-def to_int8(model: onnx.ModelProto, crops: Crops, rung: Rung, folder: Path, *, symmetric: bool = False) -> onnx.ModelProto:
-    """`model` in static QDQ int8, per channel, calibrated on `crops`; `folder` holds the intermediate files."""
-    import onnx
+class Quantiser:
+    """Static QDQ int8 graphs of one observed float graph, weights per channel; what rungs have in common is worked out once.
 
-    prepared, quantised = folder / "prepared.onnx", folder / "int8.onnx"
-    with quiet():
-        _prepare(model, prepared)
-        excluded = noisiest(prepared, crops, rung.n_excluded, folder) if rung.n_excluded else []
-        _quantise(prepared, quantised, crops, rung, excluded, symmetric=symmetric)
-    return strip(onnx.load(str(quantised)))
+    `folder` holds the intermediate files. `symmetric` is TensorRT's form: no zero points, and rounding in front of convolutions and matrix
+    products only.
+    """
+
+    def __init__(self, observed: Observed, folder: Path, *, symmetric: bool = False) -> None:
+        self._observed, self._folder, self._symmetric = observed, folder, symmetric
+        self._blocks = blocks(observed.graph)
+        self._weights: dict[int, dict[str, NDArray[np.float32]]] = {}
+        self._whole: dict[tuple[str, int], onnx.ModelProto] = {}
+        self._noise: dict[tuple[str, int], dict[str, float]] = {}
+
+    def make(self, rung: Rung) -> onnx.ModelProto:
+        """The graph of one rung."""
+        key = rung.ranges, rung.bits
+        if key not in self._whole:
+            self._whole[key] = self._quantised(rung)
+        if not rung.n_float:
+            return self._whole[key]
+        if key not in self._noise:
+            some = slice(0, N_JUDGED)
+            self._noise[key] = noise(self._whole[key], self._blocks, self._observed.crops[some], self._observed.probs[some])
+        found = self._noise[key]
+        worst = sorted(found, key=lambda block: -found[block])[: rung.n_float]
+        return strip(in_float(self._whole[key], self._blocks, lambda block: block in worst))
+
+    def _quantised(self, rung: Rung) -> onnx.ModelProto:
+        import onnx
+
+        source, target = self._folder / "rounded.onnx", self._folder / "int8.onnx"
+        graph, grids = self._on_grid(rung.bits)
+        save(graph, source)
+        with quiet():
+            _quantise(source, target, self._observed, grids | self._ranges(rung.ranges), symmetric=self._symmetric)
+        return strip(onnx.load(str(target)))
+
+    def _on_grid(self, bits: int) -> tuple[onnx.ModelProto, Overrides]:
+        """The graph with its convolutions' weights rounded to `bits`, and the grids, which the quantiser would otherwise guess again."""
+        import onnx
+        from onnx import numpy_helper
+        from onnxruntime.quantization import QuantType
+
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self._observed.graph)
+        stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+        grids: Overrides = {}
+        n_levels = 2 ** (bits - 1) - 1
+        signed = self._symmetric or bits < 8
+        kind, zero = (QuantType.QInt8, np.int8(0)) if signed else (QuantType.QUInt8, np.uint8(128))
+        known = self._weights.setdefault(bits, {})
+        for node in graph.graph.node:
+            if node.op_type != "Conv":
+                continue
+            name = node.input[1]
+            weights = numpy_helper.to_array(stored[name])
+            steps = steps_of(weights, n_levels)
+            if name not in known:
+                known[name] = round_weights(weights, steps, self._observed.products[node.name], n_levels)
+            stored[name].CopyFrom(numpy_helper.from_array(known[name], name))
+            grids[name] = [{"axis": 0, "scale": step, "zero_point": zero, "quant_type": kind} for step in steps]
+        return graph, grids
+
+    def _ranges(self, how: str) -> Overrides:
+        silus = _before_silu(self._observed.graph)
+        found = {
+            name: full_range(values) if how == "min-max" else best_range(values, before_silu=name in silus)
+            for name, values in self._observed.values.items()
+        }
+        return {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in found.items()}
 
 
-def _quantise(source: Path, target: Path, crops: Crops, rung: Rung, excluded: list[str], *, symmetric: bool = False) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+def _before_silu(model: onnx.ModelProto) -> set[str]:
+    """Activations that only a SiLU takes: a sigmoid, and the product with it."""
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+    return {name for name, kinds in users.items() if sorted(kinds) == ["Mul", "Sigmoid"]}
+
+
+def _quantise(source: Path, target: Path, observed: Observed, overrides: Overrides, *, symmetric: bool) -> None:
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     # TensorRT knows no zero points and keeps biases in floating point.
-    options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False} if symmetric else {}
+    options = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
     quantize_static(
         str(source),
         str(target),
-        Reader(crops),
+        Reader(observed.crops[:BATCH]),  # it insists on calibrating too, though every range is given
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-        reduce_range=rung.bits == 7 and not symmetric,
-        weight_type=QuantType.QInt8 if symmetric or rung.bits == 7 else QuantType.QUInt8,
-        nodes_to_exclude=excluded,
-        calibrate_method=CalibrationMethod[rung.method],
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=_behind_last_convolution(observed.graph),
         op_types_to_quantize=SYMMETRIC_QUANTISED if symmetric else QUANTISED,
-        extra_options=options,
+        extra_options=options | {"TensorQuantOverrides": overrides},
     )
 
 
 QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "Split", "GlobalAveragePool", "Reshape"]
 """All but what scales the pixels, which arrive as uint8 already, and the softmax."""
-MAX_KEPT_WEIGHTS = 40_000
-"""A layer with more weights than this is never left in fp32."""
 SYMMETRIC_QUANTISED = ["Conv", "MatMul", "Gemm"]
+N_JUDGED = 256
+"""Calibration pictures on which the noise of blocks is measured."""
 
 
-def noisiest(prepared: Path, crops: Crops, n: int, folder: Path) -> list[str]:
-    """Names of the nodes of the `n` small convolutions whose output loses most to rounding: the lowest signal-to-noise ratio.
-
-    Only those whose weights are few count, since each one that stays in fp32 takes four times its room.
-    """
-    import onnx
-    from onnxruntime.quantization import qdq_loss_debug
-
-    quantised = folder / "probe.onnx"
-    _quantise(prepared, quantised, crops, Rung("probe", "MinMax", 8), [])
+def _behind_last_convolution(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that follow the last convolution: little work, and what is lost there is in the answer at once."""
+    nodes = list(model.graph.node)
+    last = max((i for i, node in enumerate(nodes) if node.op_type == "Conv"), default=-1)
+    reached = set(nodes[last].output) if last >= 0 else set()
     found = []
-    for source in (prepared, quantised):
-        shown = folder / f"{source.stem}-shown.onnx"
-        qdq_loss_debug.modify_model_output_intermediate_tensors(str(source), str(shown))
-        found.append(qdq_loss_debug.collect_activations(str(shown), Reader(crops[:64])))
-    errors = qdq_loss_debug.compute_activation_error(qdq_loss_debug.create_activation_matching(found[1], found[0]))
-    graph = onnx.load(str(prepared)).graph
-    elements = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
-    small = {node.output[0]: node.name for node in graph.node if node.op_type == "Conv" and elements.get(node.input[1], 0) <= MAX_KEPT_WEIGHTS}
-    ranked = sorted((error["qdq_err"], name) for name, error in errors.items() if name in small)
-    # With its activation: a module of the network is a folder in the names of its nodes, `…/cv1/conv/Conv` beside `…/cv1/act/Mul`.
-    modules = tuple(small[name].rsplit("/", 2)[0] + "/" for _, name in ranked[:n])
-    return [node.name for node in graph.node if node.name.startswith(modules)]
+    for node in nodes[last + 1 :]:
+        if reached & set(node.input):
+            reached |= set(node.output)
+            found.append(node.name)
+    return found
 
 
 class Reader:
@@ -178,14 +241,17 @@ class Reader:
         self._batches: Iterator[dict[str, Any]] = iter({INPUT: self.crops[i : i + BATCH]} for i in range(0, len(self.crops), BATCH))
 
 
-def _prepare(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` with shapes inferred and layers fused, as the quantiser wants it."""
+def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """`model` with shapes inferred and layers fused, as the quantiser wants it."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # From a file: given a model in memory it moves the weights into a temporary file and then loses that.
-    source = path.with_name("source.onnx")
+    source, target = folder / "source.onnx", folder / "prepared.onnx"
     save(model, source)
-    quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
+    with quiet():
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    return onnx.load(str(target))
 
 
 @contextmanager

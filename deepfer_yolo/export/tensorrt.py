@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.export.formats import Candidate, Request
+from deepfer_yolo.export.observe import observe
 from deepfer_yolo.export.onnx import save
-from deepfer_yolo.export.quantize import LADDER, calibration_pictures, to_fp16, to_int8
+from deepfer_yolo.export.quantize import Quantiser, Rung, calibration_pictures, prepare, to_fp16
 from deepfer_yolo.runtime.contact import run_child
 from deepfer_yolo.runtime.tensorrt import environment, import_tensorrt, require_driver
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PROFILE = (1, 8, 64)
 """Smallest, best and largest batch of an engine whose graph leaves it open; larger ones go through in several calls."""
 TIMEOUT_S = 1800.0
+RUNGS = (Rung("min-max", "min-max", bits=8), Rung("least squares", bits=8))
+"""Signed weights with all 8 bits: a GPU's sums do not saturate."""
 
 
 def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
@@ -29,8 +32,9 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     precision = request.config.precision
     if precision == "int8" and request.data is not None:
         crops, _ = calibration_pictures(request.data, request.card.input, request.config.calibration, request.avoid)
-        for rung in LADDER[:3]:
-            made = to_int8(graph, crops, rung, request.scratch, symmetric=True)
+        quantiser = Quantiser(observe(prepare(graph, request.scratch), crops), request.scratch, symmetric=True)
+        for rung in RUNGS:
+            made = quantiser.make(rung)
             yield Candidate(f"int8, {rung.name}", "int8", lambda path, made=made: _build(made, request, path))  # type: ignore[misc]
         precision = "fp16"
     made = to_fp16(graph) if precision == "fp16" else graph

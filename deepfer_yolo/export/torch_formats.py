@@ -1,4 +1,4 @@
-"""Formats that are made from the network itself: TorchScript, and ncnn through pnnx."""
+"""Formats that are made from the network itself: TorchScript, ncnn through pnnx, and LiteRT."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """Ncnn's param and bin, weights in fp32 or fp16."""
     precision = request.config.precision
     yield Candidate(precision, precision, lambda path: _write_ncnn(request, path))
+
+
+def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    """LiteRT's flat file: the same graph as ONNX has, one picture a call unless the configuration fixes more."""
+    yield Candidate("fp32", "fp32", lambda path: _write_litert(request, path))
 
 
 class PlanesGraph(torch.nn.Module):
@@ -72,6 +77,19 @@ def _write_ncnn(request: Request, path: Path) -> None:
         )
     if not path.is_file():
         raise ModelError(f"{request.checkpoint}: pnnx wrote no ncnn model", "use another format")
+
+
+def _write_litert(request: Request, path: Path) -> None:
+    with _silent():
+        try:
+            import litert_torch
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError.for_extra("litert", error.name or "litert_torch") from None
+        size = request.card.input.size
+        module = ProbabilityGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            litert_torch.convert(module, (torch.zeros((request.config.batch or 1, size, size, 3), dtype=torch.uint8),)).export(str(path))
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor, path: Path) -> None:

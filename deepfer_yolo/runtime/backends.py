@@ -15,7 +15,7 @@ from deepfer_yolo.runtime.graph import INPUT, OUTPUT, card_of, check_card, io_sh
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
-OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino"), ".param": ("cpu",), ".engine": ("tensorrt",)}
+OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino"), ".param": ("cpu",), ".tflite": ("cpu",), ".engine": ("tensorrt",)}
 """Providers by suffix of the model file."""
 _OUTPUTS = [OUTPUT]
 
@@ -52,6 +52,10 @@ def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = F
         from deepfer_yolo.runtime.ncnn import NcnnBackend
 
         return NcnnBackend(path, threads=threads)
+    if path.suffix == ".tflite":
+        from deepfer_yolo.runtime.litert import LiteRtBackend
+
+        return LiteRtBackend(path, threads=threads)
     from deepfer_yolo.runtime.openvino import OpenVinoBackend
 
     return OpenVinoBackend(path, threads=threads)

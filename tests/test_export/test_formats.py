@@ -44,6 +44,8 @@ def needs(*modules: str) -> pytest.MarkDecorator:
         pytest.param("openvino", "fp16", ".xml", 5e-3, marks=needs("openvino")),
         ("torchscript", "fp32", ".torchscript", 1e-4),
         pytest.param("ncnn", "fp32", ".param", 1e-4, marks=needs("ncnn", "pnnx")),
+        pytest.param("ncnn", "fp16", ".param", 5e-3, marks=needs("ncnn", "pnnx")),
+        pytest.param("litert", "fp32", ".tflite", 1e-4, marks=needs("litert_torch", "ai_edge_litert")),
     ],
 )
 def test_a_format_answers_like_the_checkpoint(fmt: str, precision: str, suffix: str, tolerance: float, checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""The README's table of exports: each format and precision with its file size, its parity and its speed, from one checkpoint.
+
+Every file is made and proven by `deepfer export` on the val split of DATASET, then all are timed together by `deepfer benchmark`. A format
+whose library is not installed keeps its row and says so. The table is Markdown; its conditions stand below it.
+
+.venv/bin/python tests/benchmarks/export_table.py runs/train/NAME/weights/best.pt DATASET [--keep FOLDER] [--rounds 7] [--calls 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+DEEPFER = str(Path(sys.executable).parent / "deepfer")
+WANTED = (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "int8"), ("ncnn", "fp32"), ("ncnn", "fp16"))
+MAX_INT8_BYTES, MIN_INT8_SPEED = 2_000_000, 1.2
+"""Bars of the ONNX int8 file: its size, and its speed against fp32 at batch 32 on one thread."""
+
+
+def deepfer(*arguments: str) -> tuple[dict[str, Any] | None, str]:
+    """The JSON that a command prints, or None and its last line on stderr."""
+    done = subprocess.run([DEEPFER, *arguments, "--json"], capture_output=True, text=True, check=False)
+    error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    try:
+        return json.loads(done.stdout), ""
+    except ValueError:
+        return None, (error or done.stderr.splitlines() or ["no output"])[-1]
+
+
+def make(checkpoint: Path, data: Path, folder: Path) -> dict[tuple[str, str], dict[str, Any] | str]:
+    """Each wanted export, or why there is none."""
+    made: dict[tuple[str, str], dict[str, Any] | str] = {}
+    for fmt, precision in WANTED:
+        out = folder / (f"{fmt}-{precision}" + (".onnx" if fmt == "onnx" else ""))
+        arguments = ["export", str(checkpoint), "--format", fmt, "--precision", precision, "--data", str(data), "--out", str(out), "--overwrite"]
+        found, error = deepfer(*arguments)
+        made[fmt, precision] = error if found is None else found
+        print(f"{fmt} {precision}: {error or found['card']['metrics']['parity']['recipe']}", file=sys.stderr)  # type: ignore[index]
+    return made
+
+
+def row(key: tuple[str, str], export: dict[str, Any] | str, timed: dict[str, Any] | None) -> str:
+    """One line of the table."""
+    if isinstance(export, str):
+        return f"| `{key[0]}` {key[1]} | {export} | | | | | |"
+    parity = export["parity"]
+    decisions = parity["decisions"]
+    low, high = decisions["accuracy_diff_interval"]
+    became = "" if export["card"]["precision"] == key[1] else f" (became {export['card']['precision']})"
+    speeds = ["", ""]
+    if timed is not None and timed["error"] is None:
+        one, many = timed["batches"]
+        speeds = [f"{one['p50_ms']:.2f}", f"{many['speed']:.2f} × ({many['speed_range'][0]:.2f}-{many['speed_range'][1]:.2f})"]
+    return (
+        f"| `{key[0]}` {key[1]}{became} | {export['n_bytes'] / 1e6:.2f} | {parity['max_diff']:.1e} | {parity['agreement']:.2%} "
+        f"| {low * 100:+.2f} to {high * 100:+.2f} | {speeds[0]} | {speeds[1]} |"
+    )
+
+
+def main() -> None:
+    """Print the table, its conditions and the bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=20)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = make(options.checkpoint, options.data, folder)
+        good = {key: export for key, export in made.items() if not isinstance(export, str)}
+        paths = [str(export["path"]) for export in good.values()]
+        found, error = deepfer(
+            "benchmark", *paths, "--threads", "1", "--batch", "1,32", "--rounds", str(options.rounds), "--calls", str(options.calls)
+        )
+        if found is None:
+            raise SystemExit(error)
+        timed = dict(zip(good, found["models"], strict=True))
+    print("| export | MB | max \\|Δp\\| | same label | accuracy, points (95 %) | one face, ms | batch 32 against `onnx` fp32 |")
+    print("|---|---|---|---|---|---|---|")
+    for key, export in made.items():
+        print(row(key, export, timed.get(key)))
+    first = next(iter(good.values()))
+    how = found["conditions"]
+    print(
+        f"\nParity on {first['parity']['pictures']}. One thread, {how['rounds']} rounds of {how['calls']} calls in turn: median, and range over rounds."
+    )
+    print(f"{how['cpu']}, load {how['load']:.1f}.")
+    if ("onnx", "int8") in timed and timed["onnx", "int8"]["error"] is None:
+        size, speed = good["onnx", "int8"]["n_bytes"], timed["onnx", "int8"]["batches"][1]["speed"]
+        print(f"int8: {size / 1e6:.2f} MB, bar at most {MAX_INT8_BYTES / 1e6:.0f}; {speed:.2f} times as fast as fp32, bar at least {MIN_INT8_SPEED}")
+
+
+if __name__ == "__main__":
+    main()
