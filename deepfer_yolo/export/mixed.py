@@ -14,6 +14,10 @@ from deepfer_yolo.records import Crops, Probs
 if TYPE_CHECKING:
     import onnx
 
+Fine = Callable[[str], tuple[NDArray[np.int8], NDArray[np.float32]]]
+"""From the name of a convolution's weights to their levels and the step of each output channel."""
+QUANTISED = "_quantized"
+"""What onnxruntime's quantiser adds to the name of stored weights."""
 DEPTH = 3
 """Parts of a node's name, `/network/model.9/…`, that name its block: one layer of the network's own description."""
 
@@ -58,11 +62,12 @@ def divergence(expected: Probs, actual: Probs) -> float:
     return float((left * np.log(left / right)).sum(1).mean())
 
 
-def in_float(model: onnx.ModelProto, names: dict[str, str], wanted: Callable[[str], bool]) -> onnx.ModelProto:
+def in_float(model: onnx.ModelProto, names: dict[str, str], wanted: Callable[[str], bool], fine: Fine | None = None) -> onnx.ModelProto:
     """`model` without the rounding of activations whose block is `wanted`.
 
     A layer that is left without a rounded input or output calculates in floating point. Its weights become a cast and a product, which
-    every run-time works out once when it loads the file; a DequantizeLinear would be repeated in every call.
+    every run-time works out once when it loads the file; a DequantizeLinear would be repeated in every call. `fine` gives better weights
+    for such a layer than it had.
     """
     import onnx
 
@@ -72,7 +77,7 @@ def in_float(model: onnx.ModelProto, names: dict[str, str], wanted: Callable[[st
     rounded = {node.output[0] for node in copy.graph.node if node.op_type == "DequantizeLinear"}
     taken = {name for node in copy.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
     exact = [n for n in copy.graph.node if n.op_type == "Conv" and not (n.input[0] in rounded and n.output[0] in taken)]
-    _unfold(copy.graph, {name for node in exact for name in node.input[1:]})
+    _unfold(copy.graph, {name for node in exact for name in node.input[1:]}, fine)
     return copy
 
 
@@ -86,7 +91,7 @@ def _drop_pairs(graph: onnx.GraphProto, unrounded: Collection[str]) -> None:
     _replace(graph, kept)
 
 
-def _unfold(graph: onnx.GraphProto, weights: Collection[str]) -> None:
+def _unfold(graph: onnx.GraphProto, weights: Collection[str], fine: Fine | None) -> None:
     """Make the DequantizeLinear nodes that give `weights` a cast and a product."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -97,10 +102,9 @@ def _unfold(graph: onnx.GraphProto, weights: Collection[str]) -> None:
             nodes.append(node)
             continue
         levels, steps = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
-        zero: NDArray[np.int64] = numpy_helper.to_array(stored[node.input[2]]).astype(np.int64)
-        signed = levels - zero.reshape(-1, *[1] * (levels.ndim - 1)) if zero.ndim else levels - zero
-        kind = np.int32 if levels.dtype == np.int32 else np.int8
-        stored[node.input[0]].CopyFrom(numpy_helper.from_array(signed.astype(kind), node.input[0]))
+        if fine is not None and levels.dtype == np.int8:
+            levels, steps = fine(node.input[0].removesuffix(QUANTISED))
+        stored[node.input[0]].CopyFrom(numpy_helper.from_array(levels, node.input[0]))
         shaped = steps.reshape(-1, *[1] * (levels.ndim - 1)) if steps.ndim else steps
         stored[node.input[1]].CopyFrom(numpy_helper.from_array(shaped.astype(np.float32), node.input[1]))
         name = node.output[0]

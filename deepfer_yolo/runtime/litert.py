@@ -27,7 +27,9 @@ class LiteRtBackend:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{path}: LiteRT refuses the model: {str(error).splitlines()[0][:300]}", "export it again with: deepfer export") from None
+            raise ModelError(
+                f"{path}: LiteRT refuses the model: {str(error).splitlines()[0][:300]}", "export it again with: deepfer export"
+            ) from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         found = [(value["dtype"].__name__, tuple(int(side) for side in value["shape"])) for value in (*inputs, *outputs)]
         side, n_labels = self.card.input.size, len(self.card.labels)

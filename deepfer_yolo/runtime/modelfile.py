@@ -9,7 +9,15 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
 from deepfer_yolo.runtime.graph import put_card, read_graph
 
-FORMATS = {".onnx": "onnx", ".xml": "openvino", ".engine": "engine", ".param": "ncnn", ".tflite": "litert", ".torchscript": "torchscript", ".pt": "pt"}
+FORMATS = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".engine": "engine",
+    ".param": "ncnn",
+    ".tflite": "litert",
+    ".torchscript": "torchscript",
+    ".pt": "pt",
+}
 """Format by suffix of the file that names the model."""
 COMPANIONS = {".xml": ".bin", ".param": ".bin"}
 """Formats whose weights lie in a second file."""

@@ -89,9 +89,7 @@ def main() -> None:
         print(row(key, export, timed.get(key)))
     first = next(iter(good.values()))
     how = found["conditions"]
-    print(
-        f"\nParity on {first['parity']['pictures']}. One thread, {how['rounds']} rounds of {how['calls']} calls in turn: median, and range over rounds."
-    )
+    print(f"\nParity on {first['parity']['pictures']}. One thread, {how['rounds']} rounds of {how['calls']} calls in turn: median and range.")
     print(f"{how['cpu']}, load {how['load']:.1f}.")
     if ("onnx", "int8") in timed and timed["onnx", "int8"]["error"] is None:
         size, speed = good["onnx", "int8"]["n_bytes"], timed["onnx", "int8"]["batches"][1]["speed"]
