@@ -12,12 +12,12 @@ from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
 if TYPE_CHECKING:
     from deepfer_yolo.export.job import Attempt, Export
 
+FORMATS_HELP = "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
+
 
 def export(
     model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it.", show_default=False)],
-    file_format: Annotated[
-        str | None, typer.Option("--format", help="onnx, openvino, engine, ncnn, torchscript or litert.", show_default="onnx")
-    ] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help=FORMATS_HELP, show_default="onnx")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp32")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
