@@ -19,7 +19,10 @@ FULL_SIZE_PX = 48.0
 
 @dataclass(frozen=True, slots=True)
 class SmoothingRule:
-    """`time_constant_s` of the average; a label must lead by `margin` for `hold_s` to change; below `min_confidence` it is uncertain."""
+    """`time_constant_s` of the average; a label must lead by `margin` for `hold_s` to change.
+
+    Below `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would flicker around the line.
+    """
 
     time_constant_s: float = 0.6
     margin: float = 0.08
@@ -81,14 +84,13 @@ class Smoother:
         return event
 
     def _wanted(self, smoothed: Prediction) -> str:
-        best = smoothed.label
-        if smoothed.confidence < self._rule.min_confidence:
-            return UNCERTAIN
-        if self.label in self._labels and best != self.label:
+        best, confidence, least = smoothed.label, smoothed.confidence, self._rule.min_confidence
+        if self.label in self._labels:
+            least -= self._rule.margin
             held = float(smoothed.probs[self._labels.index(self.label)])
-            if smoothed.confidence - held < self._rule.margin:
-                return self.label
-        return best
+            if confidence - held < self._rule.margin:
+                best, confidence = self.label, held
+        return best if confidence >= least else UNCERTAIN
 
     def _event(self, end_s: float) -> Event | None:
         if self.label == UNCERTAIN or end_s <= self._since_s:
