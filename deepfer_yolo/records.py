@@ -95,6 +95,12 @@ class Track:
     age_s: float
     label: str = "uncertain"
 
+    @property
+    def confidence(self) -> float:
+        """The smoothed probability of `label`; of the best one where that is uncertain."""
+        labels = self.smoothed.labels
+        return float(self.smoothed.probs[labels.index(self.label)]) if self.label in labels else self.smoothed.confidence
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

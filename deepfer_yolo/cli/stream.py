@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, ModelOption, OverwriteOption
+
+if TYPE_CHECKING:
+    from deepfer_yolo.stream.live import LiveStatus
+    from deepfer_yolo.stream.status import Summary
 
 Sources = Annotated[
     list[str],
@@ -118,27 +122,45 @@ def _run(
     import sys
 
     from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import print_json, stderr, stdout
+    from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.config import StreamConfig, resolve
     from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
+    from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.live import LiveStatus
     from deepfer_yolo.stream.session import run_stream
-    from deepfer_yolo.stream.tables import summary_table
+    from deepfer_yolo.stream.sinks.lines import refuse_existing_file
+    from deepfer_yolo.stream.sinks.registry import refuse_clashes
 
     settings = resolve(StreamConfig, config, flags)
     if settings.detector == "auto" and find_face_model(settings.face_model) is None:
         stderr().print(HAAR_NOTE)
+    if stats is not None:
+        refuse_existing_file(stats, overwrite=settings.overwrite)
+        refuse_clashes(sinks, parse_sources(sources), [stats])
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
     with LiveStatus(is_table=is_table and not is_quiet, stats=stats, is_quiet=is_quiet) as status:
-        summary = run_stream(sources, classifier, sinks, settings, on_tick=status.tick)
-        status.finish(summary)
+        try:
+            summary = run_stream(sources, classifier, sinks, settings, on_tick=status.tick)
+        except (KeyboardInterrupt, SystemExit):
+            # A signal ends the run; what was done until then is told all the same.
+            if status.pipeline is not None:
+                _conclude(status.pipeline.summary(), status, is_json=is_json, takes_stdout=takes_stdout)
+            raise
+        _conclude(summary, status, is_json=is_json, takes_stdout=takes_stdout)
+    return summary.exit_code
+
+
+def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdout: bool) -> None:
+    from deepfer_yolo.cli.output import print_json, stderr, stdout
+    from deepfer_yolo.stream.tables import summary_table
+
+    status.close(summary)
     if is_json and not takes_stdout:
         print_json(summary.to_dict())
     else:
         (stderr() if takes_stdout else stdout()).print(summary_table(summary))
-    return summary.exit_code
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str] | None:

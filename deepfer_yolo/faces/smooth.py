@@ -57,8 +57,9 @@ class Smoother:
         smoothed = Prediction(average / average.sum(), self._labels)
         event = self._hold(smoothed, time_s, is_first=self._time_s is None)
         self._time_s = time_s
-        self._confidence_sum += smoothed.confidence
-        self._n += 1
+        if self.label in self._labels:
+            self._confidence_sum += float(smoothed.probs[self._labels.index(self.label)])
+            self._n += 1
         return smoothed, event
 
     def end(self) -> Event | None:

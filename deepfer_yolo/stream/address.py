@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from deepfer_yolo.errors import SourceError
 
@@ -18,6 +18,9 @@ VIDEO_SUFFIXES = frozenset(
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
 PATTERNS = ("testsrc", "testsrc2", "smptebars", "smptehdbars", "rgbtestsrc", "color", "mandelbrot", "life")
 """FFmpeg's synthetic sources (libavfilter), usable as cameras that need no hardware."""
+
+
+SOURCE_HINT = "name a video file, a folder of them, a URL, a camera index such as 0, or testsrc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def parse_source(text: str) -> list[Address]:
 
     Raises SourceError where it is none of: a file, a folder, a URL, a camera index, a /dev/video path or an FFmpeg test pattern.
     """
+    if not text.strip("\0 "):
+        raise SourceError("an empty name is no source", SOURCE_HINT)
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", text):
         return [_from_url(text)]
     if text.isdecimal():
@@ -55,7 +60,7 @@ def parse_source(text: str) -> list[Address]:
         return [Address(text, "file", text)]
     if re.split(r"[=:,]", text)[0] in PATTERNS:
         return [Address(text, "pattern", text)]
-    raise SourceError(f"no such source: {redact(text)}", "name a video file, a folder of them, a URL, a camera index such as 0, or testsrc")
+    raise SourceError(f"no such source: {redact(text)}", SOURCE_HINT)
 
 
 def parse_sources(texts: list[str]) -> list[Address]:
@@ -114,4 +119,23 @@ def _from_url(url: str) -> Address:
         raise SourceError("file: URLs are not taken as sources", "name the file by its path")
     if scheme not in SCHEMES:
         raise SourceError(f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}")
+    if not _has_place(url):
+        raise SourceError(
+            f"this URL names no host and port: {redact(url)}",
+            "write scheme://[user:password@]host[:port]/path; special characters of a password must be percent-encoded",
+        )
     return Address(redact(url), "network", url)
+
+
+def _has_place(url: str) -> bool:
+    """Whether there is a host, and a port that can exist where one is named. Listening on all addresses, `udp://:1234`, has only a port.
+
+    As in `redact`, all up to the last `@` may be a password.
+    """
+    scheme, _, rest = url.partition("://")
+    try:
+        parts = urlsplit(f"{scheme}://{rest.rpartition('@')[2]}")
+        port = parts.port
+        return bool(parts.hostname) or (parts.scheme.lower() in ("udp", "tcp", "srt", "rtp") and port is not None)
+    except ValueError:
+        return False

@@ -72,7 +72,7 @@ def _mark(image: Image, track: Track, factor: int, *, is_frame: bool) -> None:
         x1, y1, x2, y2 = line // 2, line // 2, width - 1 - line // 2, height - 1 - line // 2
     colour = colour_of(track.label)
     cv2.rectangle(image, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA)
-    share = "" if track.label == "uncertain" else f" {100 * track.smoothed.confidence:.0f}%"
+    share = "" if track.label == "uncertain" else f" {100 * track.confidence:.0f}%"
     _chip(image, f"{track.id}  {track.label}{share}", (x1, y1, y2), colour, unit)
 
 

@@ -12,7 +12,7 @@ from deepfer_yolo.records import Clock, Frame, Image
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Buffer, Policy, Waiting
 from deepfer_yolo.stream.clock import Backoff, Stamp, Timeline
-from deepfer_yolo.stream.faults import SLOW_REASONS, SourceReadError
+from deepfer_yolo.stream.faults import SLOW_REASONS, SourceReadError, explain
 from deepfer_yolo.stream.results import State, StateName
 from deepfer_yolo.stream.sources import Grab, Reader, ReadOptions, open_reader
 
@@ -132,7 +132,9 @@ class Feed:
             try:
                 self._read_once(open_reader(self.address, self._rules.read))
                 return
-            except SourceReadError as failure:
+            except Exception as error:
+                # Whatever a library raises, a reader that is gone must never look like a source that has ended.
+                failure = explain(error, self.address, "reading")
                 if self._stop.is_set():
                     return
                 self.failure = failure

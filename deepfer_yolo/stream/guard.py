@@ -46,7 +46,7 @@ class Guard:
             raise SourceReadError(f"{redact(self._url)} leads to another host, {parts.hostname}; --allow-host permits it", "forbidden")
         first, last = int(options.get("offset", 0) or 0), int(options.get("end_offset", 0) or 0)
         fetch = lambda start: self._fetch(bare, first + start, last)  # noqa: E731
-        return HttpFile(fetch, is_seekable=not first and not last)
+        return HttpFile(fetch, lambda error: _explain(error, self._url), is_seekable=not first and not last)
 
     def _fetch(self, url: str, start: int, end: int) -> http.client.HTTPResponse:
         headers = {"User-Agent": "deepfer", "Accept": "*/*"}
@@ -74,10 +74,13 @@ class Guard:
 
 
 class HttpFile(io.RawIOBase):
-    """A URL as a file that FFmpeg reads from; a seek asks for the rest anew, from there on."""
+    """A URL as a file that FFmpeg reads from; a seek asks for the rest anew, from there on. `explain` makes the error of a broken connection."""
 
-    def __init__(self, fetch: Callable[[int], http.client.HTTPResponse], *, is_seekable: bool) -> None:
+    def __init__(
+        self, fetch: Callable[[int], http.client.HTTPResponse], explain: Callable[[Exception], SourceReadError], *, is_seekable: bool
+    ) -> None:
         self._fetch = fetch
+        self._explain = explain
         self._response = fetch(0)
         self._at = self._wanted = 0
         length = self._response.headers.get("Content-Length")
@@ -85,12 +88,18 @@ class HttpFile(io.RawIOBase):
         self._is_seekable = is_seekable and self.size is not None and self._response.headers.get("Accept-Ranges") == "bytes"
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, as soon as there are any: waiting for a full block would hold a live picture back."""
+        """Up to `size` bytes, as soon as there are any: waiting for a full block would hold a live picture back.
+
+        Raises SourceReadError where the connection breaks.
+        """
         if self._wanted != self._at:
             self._response.close()
             self._response = self._fetch(self._wanted)
             self._at = self._wanted
-        data = self._response.read1(size)
+        try:
+            data = self._response.read1(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._explain(error) from None
         self._at += len(data)
         self._wanted = self._at
         return data
@@ -187,6 +196,8 @@ def _explain(error: Exception, url: str) -> SourceReadError:
     cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception) else error
     if isinstance(cause, TimeoutError):
         return SourceReadError(f"{name} did not answer in time", "timeout")
+    if isinstance(cause, http.client.IncompleteRead):
+        return SourceReadError(f"{name} broke off", "network")
     if isinstance(cause, ConnectionRefusedError):
         return SourceReadError(f"{name} refused the connection", "refused")
     if isinstance(cause, socket.gaierror):

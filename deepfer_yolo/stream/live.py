@@ -30,6 +30,8 @@ class LiveStatus:
         self._live: Live | None = None
         self._last = (time.monotonic(), 0)
         self._rate = 0.0
+        self.pipeline: Pipeline | None = None
+        """The run that was last shown."""
 
     def __enter__(self) -> LiveStatus:
         if self._stats_path is not None:
@@ -44,13 +46,11 @@ class LiveStatus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._stats is not None:
-            self._stats.close()
+        self.close()
 
     def tick(self, pipeline: Pipeline) -> None:
         """Show the state of the run where a second has passed."""
+        self.pipeline = pipeline
         now = time.monotonic()
         since, before = self._last
         if now - since < EVERY_S:
@@ -61,10 +61,16 @@ class LiveStatus:
         self._last = (now, processed)
         self._show(summary, pipeline)
 
-    def finish(self, summary: Summary) -> None:
-        """Write the last JSON line."""
+    def close(self, summary: Summary | None = None) -> None:
+        """Write the last JSON line, of `summary`, and show no more."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         if self._stats is not None:
-            self._stats.write(json.dumps(self._snapshot(summary, {}, {}) | {"final": True}) + "\n")
+            if summary is not None:
+                self._stats.write(json.dumps(self._snapshot(summary, {}, {}) | {"final": True}) + "\n")
+            self._stats.close()
+            self._stats = None
 
     def _show(self, summary: Summary, pipeline: Pipeline) -> None:
         ages = pipeline.ages_ms()

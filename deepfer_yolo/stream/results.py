@@ -56,7 +56,7 @@ def face_record(result: Result, track: Track) -> dict[str, Any]:
         "box": [round(float(v), 1) for v in track.face.box],
         "score": round(track.face.score, 4),
         "label": track.label,
-        "confidence": round(track.smoothed.confidence, 4),
+        "confidence": round(track.confidence, 4),
         "probs": {label: round(float(p), 4) for label, p in zip(track.smoothed.labels, track.smoothed.probs, strict=True)},
         "raw_label": track.raw.label,
         "raw_confidence": round(track.raw.confidence, 4),

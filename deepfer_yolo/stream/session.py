@@ -13,7 +13,7 @@ from deepfer_yolo.stream.feeds import FeedRules
 from deepfer_yolo.stream.pipeline import Model, Pipeline, RunRules
 from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.sinks.metrics import MetricsServer
-from deepfer_yolo.stream.sinks.registry import SinkRules, open_sink, open_window, split_sink
+from deepfer_yolo.stream.sinks.registry import SinkRules, open_sink, open_window, refuse_clashes, split_sink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 from deepfer_yolo.stream.status import Summary
@@ -36,6 +36,7 @@ def run_stream(
     """
     config = config or StreamConfig()
     addresses = parse_sources(list(sources))
+    refuse_clashes(sinks, addresses)
     rules = SinkRules(model.card.labels, Look(is_anonymous=config.anonymise), config.overwrite, config.max_bytes, config.keep)
     servers = [MetricsServer(target) for kind, target in map(split_sink, sinks) if kind == "prometheus"]
     opened = [open_sink(text, rules) for text in sinks if split_sink(text)[0] != "prometheus"]

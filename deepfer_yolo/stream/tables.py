@@ -20,7 +20,7 @@ def summary_table(summary: Summary) -> RenderableType:
     for sink in summary.sinks:
         trouble = f", {sink.dropped:,} dropped" if sink.dropped else ""
         failed = f", failed: {sink.error}" if sink.error else ""
-        lines.append(Text(f"sink {sink.sink}: {sink.written:,} written{trouble}{failed}"))
+        lines.append(Text(f"sink {sink.sink}: took {sink.written:,}{trouble}{failed}"))
     processed = sum(one.processed for one in summary.sources)
     rate = processed / summary.wall_s if summary.wall_s > 0 else 0.0
     lines.append(Text(f"{processed:,} pictures and {summary.faces:,} faces in {summary.wall_s:.1f} s ({rate:.1f} pictures/s)"))

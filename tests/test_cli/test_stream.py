@@ -92,14 +92,22 @@ def test_the_summary_as_json(painted_clip: Path, model_file: Path, tmp_path: Pat
         (("{clip}", "--face-model", "none.onnx"), "none.onnx"),
         (("{clip}", "--detector", "whole", "--input-option", "tcp"), "KEY=VALUE"),
         (("{clip}", "--sink", "prometheus=here"), "here"),
+        (("{clip}", "--sink", "video=out.xyz"), "out.xyz"),
+        (("{clip}", "--sink", "csv=-"), "standard output"),
+        (("{clip}", "--sink", "jsonl=same.out", "--sink", "csv=./same.out"), "same file"),
+        (("{clip}", "--sink", "video={clip}", "--overwrite"), "a source of this run"),
+        (("{clip}", "--stats-json", "{clip}", "--overwrite"), "a source of this run"),
+        (("{clip}", "--stats-json", "{clip}"), "exists"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(
     arguments: tuple[str, ...], words: str, painted_clip: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = painted_clip.read_bytes()
     with pytest.raises(DeepferError) as caught:
         app(["stream", *(argument.format(clip=painted_clip) for argument in arguments), "-m", str(model_file)], standalone_mode=False)
     assert words in caught.value.message
+    assert painted_clip.read_bytes() == before
     assert capsys.readouterr().out == ""
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.faces.smooth import UNCERTAIN, Smoother, SmoothingRule, frame_weight
-from deepfer_yolo.records import Event, Face
+from deepfer_yolo.records import Event, Face, Track
 
 RULE = SmoothingRule()
 
@@ -124,6 +124,18 @@ def test_below_the_threshold_a_label_is_uncertain_and_gives_no_event() -> None:
         smoother.add(probs_of("happy", 0.3), 1.0, step / 25)
     assert smoother.label == UNCERTAIN
     assert smoother.end() is None
+
+
+def test_an_event_tells_the_confidence_in_its_own_label() -> None:
+    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.01, hold_s=5.0))
+    for step in range(40):
+        smoothed, _ = smoother.add(probs_of("happy", 0.9) if step < 20 else probs_of("sad", 0.8), 1.0, step / 10)
+    track = Track(1, Face(np.array([0, 0, 9, 9], np.float32), 1.0), smoothed, smoothed, 4.0, smoother.label)
+    assert (smoother.label, smoothed.label) == ("happy", "sad")
+    assert track.confidence == pytest.approx(0.2 / 6, abs=1e-3)
+    event = smoother.end()
+    assert event is not None
+    assert event.mean_confidence == pytest.approx((0.9 + 0.2 / 6) / 2, abs=1e-3)
 
 
 def test_frames_of_little_weight_say_little() -> None:

@@ -62,3 +62,17 @@ def test_slugs_are_safe_file_names(name: str) -> None:
     assert 0 < len(made) <= 80
     assert "/" not in made
     assert not made.startswith(".")
+
+
+@pytest.mark.parametrize("text", ["", " ", "rtsp://", "http:///x", "http://[::1/x", "http://host:99999/x", "rtsp://bob:secret@host:abc/x"])
+def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError) as caught:
+        parse_source(text)
+    assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("text", ["udp://:1234", "http://[::1]:80/x", "rtsp://bob:p/w#d@host:554/x", "srt://host:9"])
+def test_unusual_urls_are_taken(text: str) -> None:
+    assert parse_source(text)[0].kind == "network"

@@ -80,6 +80,15 @@ def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v-2.mp4", "v.mp4"]
 
 
+def test_no_video_is_replaced_unasked_where_names_come_from_sources(tmp_path: Path) -> None:
+    (tmp_path / "v-cam.mp4").write_bytes(b"precious")
+    with pytest.raises(DeepferError, match="exists"):
+        VideoSink(str(tmp_path / "v.mp4"), Look()).open(["cam", "door"])
+    VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(["cam", "door"])
+    with pytest.raises(DeepferError, match="source"):
+        VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open([str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")])
+
+
 def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen() -> None:
     result = result_of(0)
     plain = result.frame.image

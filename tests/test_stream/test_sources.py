@@ -220,6 +220,39 @@ def test_mjpeg_counts_broken_parts_and_stamps_by_arrival(run_of: Callable[..., A
     assert (source.state, source.reason) == ("failed", "eof")
 
 
+def test_an_http_camera_that_dies_within_a_chunk_is_lost_and_tried_again(
+    run_of: Callable[..., Any], serve_http: Callable[..., str], make_jpeg: Any
+) -> None:
+    def play(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for index in range(6):
+            body = make_jpeg(20 * index)
+            part = b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"\r\n"
+            request.wfile.write(b"%x\r\n" % len(part) + part + b"\r\n")
+        request.wfile.write(b"400\r\nnot all of it")
+
+    run = run_of([serve_http(play) + "/stream"], policy="lossless", retries=1).start()
+    summary = run.finish()
+    (source,) = summary.sources
+    assert run.sink.states() == ["connecting", "live", "lost", "connecting", "live", "failed"]
+    assert (source.state, source.reason, summary.exit_code) == ("failed", "network", 1)
+    assert source.reconnects == 1
+
+
+def test_a_reader_that_raises_anything_is_a_lost_source(run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("a library's mistake")
+
+    monkeypatch.setattr("deepfer_yolo.stream.feeds.open_reader", broken)
+    run = run_of(["testsrc=size=64x48"], retries=0).start()
+    summary = run.finish()
+    assert run.sink.states() == ["connecting", "failed"]
+    assert summary.exit_code == 1
+
+
 def test_what_is_no_source_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     from deepfer_yolo.errors import SourceError
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -141,6 +142,12 @@ def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
         raise DeepferError(f"the sink's target is a folder: {path}", "name a file")
     if path.exists() and path.stat().st_size > 0 and not overwrite:
         raise DeepferError(f"the sink's file exists: {path}", "name another one, or add --overwrite to replace it")
+
+
+def refuse_source(path: Path, sources: Iterable[str]) -> None:
+    """Raise DeepferError where `path` is the file of one of the sources: writing would destroy it, whatever `--overwrite` says."""
+    if path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources):
+        raise DeepferError(f"the output is a source of this run: {path}", "name another file")
 
 
 def _safe(value: Any) -> Any:

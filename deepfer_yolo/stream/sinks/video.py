@@ -12,10 +12,13 @@ from deepfer_yolo.stream.address import slug
 from deepfer_yolo.stream.draw import Look, paint
 from deepfer_yolo.stream.pixels import to_frame
 from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.sinks.lines import refuse_existing_file, refuse_source
 
 TICKS = 90_000
 """Time stamps a second in the file, MPEG's usual clock."""
 MAX_GAP_S = 10.0
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts")
+"""Files that hold H.264 with any time stamps."""
 
 
 class VideoSink:
@@ -24,8 +27,9 @@ class VideoSink:
     wants: Literal["records", "pictures"] = "pictures"
     depth = 8
 
-    def __init__(self, target: str, look: Look) -> None:
+    def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
         self.name = f"video={target}"
+        self._overwrite = overwrite
         self._path = Path(target)
         self._look = look
         self._several = False
@@ -33,8 +37,11 @@ class VideoSink:
         self._n_of: dict[str, int] = {}
 
     def open(self, sources: list[str]) -> None:
-        """Remember whether file names need the source in them."""
+        """Settle whether file names need the source in them. Raises DeepferError where such a file is there already, or is a source."""
         self._several = len(sources) > 1
+        for path in (self._path_of(source, 1) for source in sources):
+            refuse_source(path, sources)
+            refuse_existing_file(path, overwrite=self._overwrite)
 
     def write(self, output: Output) -> None:
         """Draw and encode one picture."""
@@ -57,9 +64,15 @@ class VideoSink:
         self._recordings.clear()
 
     def _next_path(self, source: str) -> Path:
-        n = self._n_of[source] = self._n_of.get(source, 0) + 1
+        n = self._n_of.get(source, 0) + 1
+        while n > 1 and not self._overwrite and self._path_of(source, n).exists():
+            n += 1
+        self._n_of[source] = n
+        return self._path_of(source, n)
+
+    def _path_of(self, source: str, n: int) -> Path:
         parts = [self._path.stem, *([slug(source)] if self._several else []), *([str(n)] if n > 1 else [])]
-        return self._path.with_name("-".join(parts) + (self._path.suffix or ".mp4"))
+        return self._path.with_name("-".join(parts) + self._path.suffix)
 
 
 class Recording:

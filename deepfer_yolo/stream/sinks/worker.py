@@ -132,7 +132,7 @@ class SinkWorker:
             self._sink.open(self._sources)
             while (item := self._queue.get()) is not None:
                 self._sink.write(item)
-                self._written += 1
+                self._written += item.result is not None or self._sink.wants == "records"
         except Exception as error:
             self._fail(error)
         finally:
