@@ -14,10 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.painted import paint_csv, paint_faces
+
+# A property holds or does not; how long an example takes is for the machine to say, and a busy one says too long.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 
