@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
+from deepfer_yolo.data.png import decode_png
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
 
 MAX_PIXELS = 50_000_000
 """Refused before decoding; a 50-megapixel camera picture still passes."""
 MAX_BYTES = 200_000_000
+OURS_BYTES = 1_000_000
+"""Up to here a PNG is first taken for one that `convert` has written, which `decode_png` reads four times as fast as Pillow."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
 # Once for the process: pictures are decoded in threads, where catch_warnings is not safe. What Pillow warns of is judged here anyway.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -35,6 +38,8 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
             raise DatasetError(f"{name}: not a regular file")
         if status.st_size > MAX_BYTES:
             raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
+        if source.suffix == ".png" and status.st_size <= OURS_BYTES and (pixels := decode_png(source.read_bytes(), max_pixels)) is not None:
+            return pixels
     try:
         with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
             width, height = picture.size
