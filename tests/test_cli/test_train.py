@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from deepfer_yolo.yolo import load_checkpoint
 
 TINY = "nc: 7\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, Conv, [32, 3, 2]]\nhead:\n  - [-1, 1, Classify, [nc]]\n"
 
@@ -65,7 +68,22 @@ def test_a_signal_leaves_a_run_that_can_be_resumed(signum: int, code: int, paint
 EPOCHS = 30  # enough to be still under way when a busy machine gets round to the kill
 
 
-def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float) -> None:
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a run's two checkpoints."""
+    found = {name: load_checkpoint(run / "weights" / name).state_dict() for name in ("best.pt", "last.pt")}
+    return {f"{name}: {key}": value for name, state in found.items() for key, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(painted_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What the run of `kill_and_resume` ends with when nobody kills it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    code, _, err = run(folder, painted_dataset, *RECIPE, "--epochs", EPOCHS, "--name", "r")
+    assert code == 0, err
+    return weights(folder / "runs" / "train" / "r")
+
+
+def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float, unbroken: dict[str, torch.Tensor]) -> None:
     process = start(tmp_path, painted_dataset, *RECIPE, "--epochs", EPOCHS, "--name", "r")
     wait_for_epochs(tmp_path, 1, process)
     time.sleep(delay_s)
@@ -78,17 +96,21 @@ def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float) -> No
     assert "resuming" in err
     epochs = [line.split(",")[0] for line in (tmp_path / "runs/train/r/results.csv").read_text().splitlines()[1:]]
     assert epochs == [str(number) for number in range(1, EPOCHS + 1)]
+    found = weights(tmp_path / "runs" / "train" / "r")
+    assert [key for key, value in unbroken.items() if not torch.equal(value, found[key])] == []
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.11])
-def test_a_killed_run_is_resumable(delay_s: float, painted_dataset: Path, tmp_path: Path) -> None:
-    kill_and_resume(painted_dataset, tmp_path, delay_s)
+def test_a_killed_run_is_resumable(delay_s: float, painted_dataset: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+    kill_and_resume(painted_dataset, tmp_path, delay_s, unbroken)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(30))
-def test_a_run_killed_at_any_moment_is_resumable(number: int, painted_dataset: Path, tmp_path: Path) -> None:
-    kill_and_resume(painted_dataset, tmp_path, number * 0.037)
+def test_a_run_killed_at_any_moment_is_resumable(
+    number: int, painted_dataset: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:  # fmt: skip
+    kill_and_resume(painted_dataset, tmp_path, number * 0.037, unbroken)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +124,6 @@ def test_a_run_killed_at_any_moment_is_resumable(number: int, painted_dataset: P
     ],
 )
 def test_mistakes_are_two_lines_and_exit_1(words: tuple[str, ...], message: str, painted_dataset: Path, tmp_path: Path) -> None:
-    import torch
-
     if "--device" in words and torch.cuda.is_available():
         pytest.skip("this machine has a GPU 0")
     (tmp_path / "typo.yaml").write_text("epoch: 3\n")
