@@ -96,6 +96,24 @@ def curves(x: Sequence[Any], series: Mapping[str, Sequence[float]], xlabel: str,
     return new
 
 
+def learning(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], shares: Mapping[str, Sequence[float]]) -> Figure:
+    """Losses on the left and shares in per cent on the right, over whole epochs: one scale for both would flatten each."""
+    from matplotlib.figure import Figure as NewFigure
+    from matplotlib.ticker import MaxNLocator
+
+    new = NewFigure(figsize=(9.0, 3.6), layout="constrained")
+    percents = {name: [100 * value for value in values] for name, values in shares.items()}
+    for axes, series, ylabel in zip(new.subplots(1, 2), (losses, percents), ("loss", "per cent"), strict=True):
+        for i, (name, values) in enumerate(series.items()):
+            dots = MARKERS[i] if len(epochs) <= 20 else ""
+            axes.plot(epochs, values, color=COLOURS[i], linestyle="-" if i == 0 else "--", marker=dots, markersize=4, label=name)
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ink(axes)
+        legend(axes)
+    return new
+
+
 def panels(series: Mapping[str, tuple[Sequence[str], Sequence[float], str]], reference: float, ylabel: str) -> Figure:
     """One small diagram a name, two a row: values over named levels, with a dashed line at `reference`; all share the y axis."""
     n_rows = -(-len(series) // 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.files import atomic_path
-from deepfer_yolo.report.plots import curves, save_png
+from deepfer_yolo.report.plots import learning, save_png
 from deepfer_yolo.train.augment import Draws
 from deepfer_yolo.train.loader import TrainLoader
 from deepfer_yolo.train.validator import MACRO_F1, TOP1
@@ -38,7 +38,9 @@ def save_augmented(loader: TrainLoader, folder: Path) -> Path:
 def save_curves(folder: Path) -> Path:
     """Losses, top-1 and macro-F1 by epoch, from results.csv; return the picture's path."""
     rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
-    names = {"train loss": "train/loss", "val loss": "val/loss", "val top-1": TOP1, "val macro-F1": MACRO_F1}
-    series = {shown: [float(row[key]) for row in rows] for shown, key in names.items()}
-    save_png(curves([int(row["epoch"]) for row in rows], series, "epoch", "loss, or share right"), folder / CURVES)
+    losses, shares = (
+        {shown: [float(row[key]) for row in rows] for shown, key in names.items()}
+        for names in ({"train": "train/loss", "val": "val/loss"}, {"val top-1": TOP1, "val macro-F1": MACRO_F1})
+    )
+    save_png(learning([int(row["epoch"]) for row in rows], losses, shares), folder / CURVES)
     return folder / CURVES

@@ -18,6 +18,13 @@ def test_reliability_leaves_empty_bins_out() -> None:
     assert np.allclose(axes.lines[1].get_xydata(), [[0.5, 0.25], [0.9, 1.0]])
 
 
+def test_learning_curves_have_a_scale_of_their_own_for_losses_and_for_shares_and_whole_epochs() -> None:
+    left, right = plots.learning([1, 2], {"train": [2.0, 1.0], "val": [1.5, 1.2]}, {"val top-1": [0.5, 0.6]}).axes
+    assert left.get_ylim()[0] > 0.5
+    assert [list(line.get_ydata()) for line in right.lines] == [[50, 60]]
+    assert all(tick == round(tick) for tick in left.get_xticks())
+
+
 def test_curves_and_bars() -> None:
     axes = plots.curves([0, 1], {"top-1": [0.5, 0.25], "F1": [0.4, 0.2]}, "level", "share", (0, 1)).axes[0]
     assert np.allclose(axes.lines[1].get_ydata(), [0.4, 0.2])
