@@ -124,13 +124,15 @@ class TrainConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     patience: int = Field(0, ge=0)
     freeze: int = Field(0, ge=0)
-    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture has any.
+    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture has any;
+    # `vote_evidence` is the share of each target that comes from what the votes say about the data set's own label.
     loss: Literal["ce", "focal", "logit_adjust"] = "ce"
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     focal_gamma: float = Field(2.0, ge=0)
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     sampling: Literal["natural", "sqrt", "balanced"] = "natural"
     votes: bool = False
+    vote_evidence: float = Field(0.0, ge=0, le=1)
     teacher: str | None = None
     teacher_share: float = Field(0.5, gt=0, le=1)
     teacher_temperature: float = Field(2.0, gt=0)

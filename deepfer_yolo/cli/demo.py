@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 N_TRAIN, N_VAL, N_TEST = 2100, 350, 700
 PRESET = "demo"
-FINE_TUNING_LR0 = 0.01
-"""A trained start wants smaller steps than the preset's net from scratch."""
 CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE, CLIP_FPS = ("happy", "sad", "surprise", "angry"), 30, 256, 15
 
 
@@ -120,10 +118,8 @@ def _audit(story: _Story) -> str:
 def _train(story: _Story) -> str:
     from deepfer_yolo.config import TrainConfig, resolve
     from deepfer_yolo.train.run import Outcome, train
-    from deepfer_yolo.train.start import SHIPPED
 
-    start = {"model": str(SHIPPED), "lr0": FINE_TUNING_LR0} if SHIPPED.is_file() else {}
-    config = resolve(TrainConfig, PRESET, {"data": str(story.data), "seed": story.seed, "threads": story.threads, **start})
+    config = resolve(TrainConfig, PRESET, {"data": str(story.data), "seed": story.seed, "threads": story.threads})
     epochs_shown = iter(range(1, config.epochs + 1))
 
     def show(line: str) -> None:

@@ -16,7 +16,7 @@ FORMATS_HELP = "onnx, openvino, engine, ncnn, torchscript or litert (also called
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it, or deepfer-n.", show_default=False)],
     file_format: Annotated[str | None, typer.Option("--format", help=FORMATS_HELP, show_default="onnx")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp32")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")] = None,

@@ -33,14 +33,12 @@ def models(
 
 
 def _known() -> list[dict[str, object]]:
-    from pathlib import Path
-
-    from deepfer_yolo.cli.opening import SHIPPED
+    from deepfer_yolo.runtime.modelfile import SHIPPED
     from deepfer_yolo.runtime.store import PULLABLE, pulled
 
     rows: list[dict[str, object]] = []
-    for path in sorted(Path(SHIPPED).parent.glob("*.onnx")):
-        rows.append({"name": path.stem, "kind": "shipped", "path": str(path), "bytes": path.stat().st_size})
+    for path in sorted(path for path in SHIPPED.iterdir() if path.suffix in {".onnx", ".pt"}):
+        rows.append({"name": path.name, "kind": "shipped", "path": str(path), "bytes": path.stat().st_size})
     for wanted in PULLABLE.values():
         here = pulled(wanted.name)
         kind = "pulled" if here else "can be pulled"

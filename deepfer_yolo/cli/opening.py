@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepfer_yolo.errors import ModelError
-
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
 
 TORCH_SUFFIXES = (".pt", ".torchscript")
 STEM = "model"
 """Name of the model file inside a folder that `deepfer export` wrote."""
-SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.onnx"
+DEFAULT = "deepfer-n"
+"""The shipped model that is used where none is named."""
 
 
 def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
@@ -21,10 +20,7 @@ def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 
 
     Raises ModelError for a file that cannot be used.
     """
-    if path is None:
-        if not SHIPPED.is_file():
-            raise ModelError("this build ships no model", "name one with --model FILE")
-        path = SHIPPED
+    path = Path(DEFAULT) if path is None else path
     if path.suffix in TORCH_SUFFIXES or (path / f"{STEM}.torchscript").is_file():
         from deepfer_yolo.yolo import TorchClassifier
 

@@ -9,7 +9,13 @@ import typer
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A data set folder, as `deepfer convert` writes it.", show_default=False)]
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Model file: .onnx, or a .pt with its card beside it.", show_default="the shipped deepfer-n")
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model file (.onnx, or .pt with its card beside it) or a shipped model's name.",
+        show_default="the shipped deepfer-n",
+    ),
 ]
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name or a yaml file; flags win over it.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -20,7 +20,7 @@ from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.contact import first_contact
 from deepfer_yolo.runtime.golden import make_golden
-from deepfer_yolo.runtime.modelfile import STEM, attach, check_pin, n_bytes
+from deepfer_yolo.runtime.modelfile import STEM, attach, by_name, check_pin, n_bytes
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def export_model(
     Raises ParityError where no attempt answers like the checkpoint, and ModelError where `out` exists and `overwrite` is not set.
     """
     wanted = _format(config, data)
-    out = out or default_name(checkpoint, config)
+    out = out or default_name(checkpoint, config)  # of the name as given: an export of a shipped model lands in the working folder
+    checkpoint = by_name(checkpoint, ".pt")
     _check_name(out, wanted, overwrite=overwrite)
     check_pin(checkpoint, sha256)
     reference = TorchClassifier(checkpoint, threads=2)

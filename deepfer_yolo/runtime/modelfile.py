@@ -22,10 +22,22 @@ FORMATS = {
 COMPANIONS = {".xml": ".bin", ".param": ".bin"}
 """Formats whose weights lie in a second file."""
 STEM = "model"
+SHIPPED = Path(__file__).parent.parent / "models"
+"""The folder of the model files that come with the package: `<name>.onnx` to run, `<name>.pt` to train on."""
+
+
+def by_name(path: Path, suffix: str) -> Path:
+    """The shipped file that ``deepfer-n``, or ``deepfer-n`` with `suffix`, means; every other `path`, and one that exists, as it is."""
+    named = SHIPPED / (path.name if path.suffix == suffix else f"{path.name}{suffix}")
+    return named if path.name == str(path) and not path.exists() and named.is_file() else path
 
 
 def locate(path: Path) -> Path:
-    """The file that names the model: `path` itself, or the one `model.*` inside a folder. Raises ModelError where there is none."""
+    """The file that names the model: `path` itself, the one `model.*` inside a folder, or a shipped model for its bare name.
+
+    Raises ModelError where there is none.
+    """
+    path = by_name(path, path.suffix or ".onnx")
     if not path.is_dir():
         if not path.is_file():
             raise ModelError(f"no such model file: {path}", "check the path; deepfer models lists the shipped models")

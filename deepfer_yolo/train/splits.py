@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.ferplus import parse_votes
 from deepfer_yolo.data.leaks import hashed
-from deepfer_yolo.data.manifest import Row
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
-from deepfer_yolo.errors import DatasetError, TrainingError
+from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.folds import fold_of
 from deepfer_yolo.train.loader import Faces, read_train, read_val
+from deepfer_yolo.train.votes import voted_targets
 
 
 def open_for_training(config: TrainConfig) -> Dataset:
@@ -55,7 +52,7 @@ def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, In
     learned: list[int] = []
     held_out: list[int] = []
     faces, spec = read_train(hashed(load_images(dataset, train_rows), learned), labels, paths, config.imgsz)
-    soft = soft_labels(train_rows, dataset) if config.votes else None
+    soft = voted_targets(config, train_rows, dataset)
     val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
     val = read_val(hashed(load_images(dataset, val_rows), held_out), val_labels, val_paths, spec)
     return replace(faces, soft=soft, hashes=np.array(learned, np.uint64)), replace(val, hashes=np.array(held_out, np.uint64)), spec
@@ -66,25 +63,3 @@ def read_test(dataset: Dataset, spec: InputSpec) -> Faces:
     index = {label: number for number, label in enumerate(dataset.labels)}
     rows = dataset.rows("test")
     return read_val(load_images(dataset, rows), [index[row.label] for row in rows], [row.path for row in rows], spec)
-
-
-def soft_labels(rows: Sequence[Row], dataset: Dataset) -> torch.Tensor:
-    """Shares (n, C) of each picture's votes for the data set's labels; the label itself where nobody voted for any of them.
-
-    Raises DatasetError where no picture has votes.
-    """
-    index = {label: number for number, label in enumerate(dataset.labels)}
-    shares = torch.zeros(len(rows), len(index))
-    voted = 0
-    for share, row in zip(shares, rows, strict=True):
-        votes = {label: count for label, count in parse_votes(row.votes).items() if label in index} if row.votes else {}
-        for label, count in votes.items():
-            share[index[label]] = count
-        if votes and sum(votes.values()):
-            voted += 1
-            share.div_(share.sum())
-        else:
-            share[index[row.label]] = 1
-    if not voted:
-        raise DatasetError(f"{dataset.root} has no votes in its manifest", "convert it with votes (deepfer convert --help), or leave votes off")
-    return shares

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from deepfer_yolo.config import TrainConfig, find_preset
 from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.runtime.modelfile import by_name
 from deepfer_yolo.yolo import ClassificationModel, build_model, load_checkpoint, remember, trained_hashes, transfer
 
-SHIPPED = Path(__file__).parent.parent / "models" / "deepfer-n.pt"
-"""The default start, where this build ships one."""
+DEFAULT = "deepfer-n"
+"""The shipped checkpoint that a run starts from where nothing else is named."""
 
 Say = Callable[[str], None]
 
@@ -20,11 +21,7 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
 
     Raises ConfigError for an unknown name, ModelError for a file that cannot be used and TrainingError where nothing of `pretrained` fits.
     """
-    spec = config.model
-    if spec is None:
-        if not SHIPPED.is_file():
-            raise ConfigError("no --model was given, and this build ships no checkpoint to start from", "add --model yolo11n-cls")
-        spec = str(SHIPPED)
+    spec = str(by_name(Path(config.model or DEFAULT), ".pt"))
     if spec.endswith(".pt"):
         checkpoint = load_checkpoint(Path(spec))
         model = _rebuild(checkpoint, labels, Path(spec))

@@ -77,6 +77,39 @@ def test_votes_become_shares_and_their_absence_is_an_error(tiny_config: TrainCon
     assert torch.allclose(faces.soft.sum(1), torch.ones(140))
 
 
+def test_evidence_reads_votes_in_the_data_sets_own_words(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    config = tiny_config.model_copy(update={"vote_evidence": 0.5})
+    with pytest.raises(DatasetError, match="has no votes"):
+        read_splits(open_for_training(config), config)
+    voted = tmp_path / "voted"
+    shutil.copytree(painted_dataset, voted)
+    # Whoever voted "sad" here saw what the data set calls angry; the first picture's own label is an outlier among those votes.
+    rows = read_manifest(voted)
+    train_rows = [index for index, row in enumerate(rows) if row.split == "train"]
+    outlier = next(index for index in train_rows if rows[index].label == "happy")
+    for index in train_rows:
+        if rows[index].label == "angry" or index == outlier:
+            rows[index] = replace(rows[index], votes="sad:9 unknown:1")
+        elif rows[index].label == "sad":
+            rows[index] = replace(rows[index], votes="contempt:10")
+    write_manifest(rows, voted)
+    config = config.model_copy(update={"data": str(voted)})
+    dataset = open_for_training(config)
+    faces, _, _ = read_splits(dataset, config)
+    assert faces.soft is not None
+    assert torch.allclose(faces.soft.sum(1), torch.ones(140), atol=1e-5)
+    place = [row.path for row in dataset.rows("train")].index(rows[outlier].path)
+    happy, angry, sad = (dataset.labels.index(label) for label in ("happy", "angry", "sad"))
+    target = faces.soft[place]
+    assert 0.5 < float(target[happy]) < 0.6  # half by its label, a little by the evidence
+    assert 0.4 < float(target[angry]) < 0.5
+    assert float(target[sad]) < 0.05
+    unseen = faces.labels == dataset.labels.index("surprise")  # nobody voted on these: their label alone counts
+    assert torch.equal(faces.soft[unseen][:, dataset.labels.index("surprise")], torch.ones(int(unseen.sum())))
+
+
 @pytest.mark.parametrize("path", sorted((configs_dir() / "models").glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_model_yamls_are_built_by_bare_name_and_stay_small(path: Path) -> None:
     model = starting_model(TrainConfig(model=path.stem), EMOTIONS, lambda _: None)

@@ -9,8 +9,8 @@ import torch
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
-from deepfer_yolo.train import start
+from deepfer_yolo.errors import ModelError, TrainingError
+from deepfer_yolo.runtime.modelfile import SHIPPED
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.yolo import load_checkpoint
 
@@ -66,15 +66,11 @@ def _wide(folder: Path) -> Path:
     return path
 
 
-def test_no_model_at_all_needs_the_shipped_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished_run: Path) -> None:
-    monkeypatch.setattr(start, "SHIPPED", tmp_path / "deepfer-n.pt")
-    with pytest.raises(ConfigError, match="no --model was given") as caught:
-        starting_model(TrainConfig(), EMOTIONS, lambda _: None)
-    assert caught.value.hint == "add --model yolo11n-cls"
-    monkeypatch.setattr(start, "SHIPPED", finished_run / "weights" / "best.pt")
+@pytest.mark.parametrize("model", [None, "deepfer-n", "deepfer-n.pt"])
+def test_the_shipped_checkpoint_is_the_default_start_and_has_a_name(model: str | None) -> None:
     lines: list[str] = []
-    starting_model(TrainConfig(), EMOTIONS, lines.append)
-    assert "best.pt" in lines[0]
+    starting_model(TrainConfig(model=model), EMOTIONS, lines.append)
+    assert lines == [f"{SHIPPED / 'deepfer-n.pt'}: 40 of 40 layers taken as the start"]
 
 
 def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
