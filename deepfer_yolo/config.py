@@ -133,7 +133,7 @@ class TrainConfig(Config):
     sampling: Literal["natural", "sqrt", "balanced"] = "natural"
     votes: bool = False
     vote_evidence: float = Field(0.0, ge=0, le=1)
-    teacher: str | None = None
+    teacher: tuple[str, ...] = ()
     teacher_share: float = Field(0.5, gt=0, le=1)
     teacher_temperature: float = Field(2.0, gt=0)
     exclude: str | None = None

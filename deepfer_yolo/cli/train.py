@@ -29,7 +29,9 @@ _THREADS = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_d
 _SEED = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
 _PRECISION = Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")]
 _FITNESS = Annotated[str | None, typer.Option(help="What picks best.pt: top1 or macro_f1.", show_default="top1")]
-_TEACHER = Annotated[str | None, typer.Option(help="A checkpoint whose answers are learned too (distillation).", show_default=False)]
+_TEACHER = Annotated[
+    list[str] | None, typer.Option(help="A checkpoint whose answers are learned too (distillation); repeated, their mean.", show_default=False)
+]
 _EXCLUDE = Annotated[str | None, typer.Option(help="A quarantine list of `deepfer audit`: training pictures to leave out.", show_default=False)]
 _VOTES = Annotated[bool | None, typer.Option("--votes", help="Learn the votes of the manifest as soft labels.", show_default=False)]
 _FREEZE = Annotated[int | None, typer.Option(help="Keep the first N layers as they are.", show_default="0")]

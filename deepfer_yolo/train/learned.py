@@ -16,17 +16,16 @@ from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, remember, tra
 
 
 def check_start(
-    config: TrainConfig, dataset: Dataset, val: Faces, model: ClassificationModel, teacher: ClassificationModel | None
+    config: TrainConfig, dataset: Dataset, val: Faces, model: ClassificationModel, teachers: tuple[ClassificationModel, ...]
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the start and the teacher have learned of val and test: the record of the run, and lines to show; see `LeakGuard.check`.
+    """What the start and the teachers have learned of val and test: the record of the run, and lines to show; see `LeakGuard.check`.
 
     A start from scratch is not in the record. Raises LeakError for a leak, unless the recipe allows it.
     """
     models: dict[str, Hashes | None] = {}
     if config.pretrained is not None or config.model is None or config.model.endswith(".pt"):
         models[f"the start {Path(config.pretrained or config.model or 'deepfer-n.pt').name}"] = trained_hashes(model)
-    if teacher is not None:
-        models[f"the teacher {Path(str(config.teacher)).name}"] = trained_hashes(teacher)
+    models |= {f"the teacher {Path(path).name}": trained_hashes(teacher) for path, teacher in zip(config.teacher, teachers, strict=True)}
     whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))
     guard = LeakGuard(dataset, whole, {} if val.hashes is None else {"val": val.hashes})
     record, lines = guard.check(models, [split for split in dataset.splits if split != "train"], allow=config.allow_leak)
@@ -36,9 +35,9 @@ def check_start(
     return record, lines
 
 
-def remember_all(model: ClassificationModel, teacher: ClassificationModel | None, train: Faces) -> None:
-    """Let `model`, and so every checkpoint of it, carry the pictures it learns now, those its start has learned and those of its teacher."""
-    remember(model, trained_hashes(model), None if teacher is None else trained_hashes(teacher), train.hashes)
+def remember_all(model: ClassificationModel, teachers: tuple[ClassificationModel, ...], train: Faces) -> None:
+    """Let `model`, and so every checkpoint of it, carry the pictures it learns now, those its start has learned and those of its teachers."""
+    remember(model, trained_hashes(model), *map(trained_hashes, teachers), train.hashes)
 
 
 def recall(model: ClassificationModel, state: dict[str, Any]) -> dict[str, Any]:

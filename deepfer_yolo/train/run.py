@@ -34,7 +34,7 @@ from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
 from deepfer_yolo.train.ranks import check_ranks, is_asked_to_stop, launch, n_devices
 from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
-from deepfer_yolo.train.start import open_teacher, starting_model
+from deepfer_yolo.train.start import open_teachers, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
 from deepfer_yolo.yolo import RANK
 
@@ -80,7 +80,7 @@ def train(
     torch.manual_seed(config.seed)  # before the network draws its first weights
     model = starting_model(config, dataset.labels, notes.append)
     material = read_material(config, dataset)
-    leaks, lines = check_start(config, dataset, material.val, model, material.teacher)
+    leaks, lines = check_start(config, dataset, material.val, model, material.teachers)
     folder = create_run(command, name, config, root).resolve()
     with lock(folder):
         log = Log(folder / LOG, show)
@@ -155,7 +155,7 @@ def _continue(
     model = starting_model(start, dataset.labels, lambda _: None)
     material = read_material(config, dataset)
     if state is None:
-        leaks, _ = check_start(config, dataset, material.val, model, material.teacher)
+        leaks, _ = check_start(config, dataset, material.val, model, material.teachers)
     else:
         leaks = recall(model, state)
     return _run(config, dataset, material, model, folder, log, should_stop, state, leaks, on_epoch, trainer)
@@ -174,16 +174,16 @@ class Material:
     train: Faces
     val: Faces
     spec: InputSpec
-    teacher: Any
+    teachers: tuple[Any, ...]
     seconds: float
 
 
 def read_material(config: TrainConfig, dataset: Dataset) -> Material:
-    """Decode both splits and open the teacher. Raises DatasetError or ModelError where one cannot be used."""
+    """Decode both splits and open the teachers. Raises DatasetError or ModelError where one cannot be used."""
     began = time.perf_counter()
-    teacher = open_teacher(config, dataset.labels)
+    teachers = open_teachers(config, dataset.labels)
     train_split, val_split, spec = read_splits(dataset, config)
-    return Material(train_split, val_split, spec, teacher, time.perf_counter() - began)
+    return Material(train_split, val_split, spec, teachers, time.perf_counter() - began)
 
 
 def _run(
@@ -193,8 +193,8 @@ def _run(
     began = time.perf_counter()
     train_split, val_split, spec = material.train, material.val, material.spec
     bf16 = use_bf16(config)
-    remember_all(model, material.teacher, train_split)
-    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teacher, leaks)
+    remember_all(model, material.teachers, train_split)
+    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teachers, leaks)
     trainer = kind(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(

@@ -36,15 +36,17 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
     return model
 
 
-def open_teacher(config: TrainConfig, labels: tuple[str, ...]) -> ClassificationModel | None:
-    """The network whose answers are learned as well, frozen; None without one. Raises ConfigError where its labels are others."""
-    if config.teacher is None:
-        return None
-    teacher = load_checkpoint(Path(config.teacher))
+def open_teachers(config: TrainConfig, labels: tuple[str, ...]) -> tuple[ClassificationModel, ...]:
+    """The networks whose answers are learned as well, frozen. Raises ConfigError where the labels of one are others."""
+    return tuple(_open_teacher(str(by_name(Path(path), ".pt")), labels) for path in config.teacher)
+
+
+def _open_teacher(path: str, labels: tuple[str, ...]) -> ClassificationModel:
+    teacher = load_checkpoint(Path(path))
     names = tuple(str(teacher.names[index]) for index in range(len(teacher.names)))
     if names != labels:
-        raise ConfigError(f"the teacher {config.teacher} knows {', '.join(names)}, not {', '.join(labels)}", "use a teacher of the same labels")
-    remember(teacher, trained_hashes(teacher, Path(config.teacher)))
+        raise ConfigError(f"the teacher {path} knows {', '.join(names)}, not {', '.join(labels)}", "use a teacher of the same labels")
+    remember(teacher, trained_hashes(teacher, Path(path)))
     return teacher.requires_grad_(False)
 
 

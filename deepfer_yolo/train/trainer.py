@@ -42,7 +42,7 @@ class Job:
     bf16: bool = False
     state: dict[str, Any] | None = None
     fingerprint: str = ""
-    teacher: ClassificationModel | None = None
+    teachers: tuple[ClassificationModel, ...] = ()
     leaks: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,8 +139,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
         torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
         self.network.loss = self._loss
-        if self.job.teacher is not None:
-            self.job.teacher.to(self.device, memory_format=torch.channels_last).eval()
+        for teacher in self.job.teachers:
+            teacher.to(self.device, memory_format=torch.channels_last).eval()
         steps, epochs = len(self.train_loader), self.job.config.ema_epochs
         self.ema.decay = lambda done: ema_decay(steps, epochs, done)
 
@@ -151,11 +151,11 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         with self._autocast():
             logits = self.network.predict(batch["img"]) if preds is None else preds
         loss = self.soft_loss(logits.float(), batch["target"])
-        if self.job.teacher is not None:
+        if self.job.teachers:
             with torch.no_grad(), self._autocast():
-                wanted = self.job.teacher(batch["img"])[1]
+                wanted = torch.stack([teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.job.teachers]).mean(0)
             config = self.job.config
-            apart = distillation(logits.float(), wanted.float(), config.teacher_temperature)
+            apart = distillation(logits.float(), wanted, config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
         return loss / self.n_ranks, {"loss": loss.detach()}  # DDP takes the mean, and Ultralytics multiplies by the number of processes
 

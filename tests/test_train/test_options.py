@@ -18,7 +18,7 @@ from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.train.plan import plan
 from deepfer_yolo.train.run import Outcome, train
 from deepfer_yolo.train.splits import open_for_training, read_splits
-from deepfer_yolo.train.start import open_teacher, starting_model
+from deepfer_yolo.train.start import open_teachers, starting_model
 
 
 def run(config: TrainConfig, root: Path, **changes: object) -> dict[str, object]:
@@ -32,16 +32,16 @@ def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(tiny_config:
     before = best.read_bytes()
     alone, taught = tmp_path / "alone", tmp_path / "taught"
     run(tiny_config, alone)
-    run(tiny_config, taught, teacher=str(best), teacher_share=1.0)
+    run(tiny_config, taught, teacher=(str(best),), teacher_share=1.0)
     losses = [(root / "train" / "r" / "results.csv").read_text().splitlines()[1].split(",")[2] for root in (alone, taught)]
     assert losses[0] != losses[1]
     assert best.read_bytes() == before
 
 
 def test_a_teacher_of_other_labels_is_refused(tiny_config: TrainConfig, finished_run: Path) -> None:
-    config = tiny_config.model_copy(update={"teacher": str(finished_run / "weights" / "best.pt")})
+    config = tiny_config.model_copy(update={"teacher": (str(finished_run / "weights" / "best.pt"),)})
     with pytest.raises(ConfigError, match="the teacher"):
-        open_teacher(config, ("a", "b"))
+        open_teachers(config, ("a", "b"))
 
 
 def test_the_quarantine_thins_train_and_never_val(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
