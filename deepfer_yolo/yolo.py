@@ -123,7 +123,7 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
         source, scale = known[spec]
     layers = read_yaml(source)
     try:
-        return ClassificationModel({**layers, "scale": scale, "yaml_file": spec, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
+        return ClassificationModel({**layers, "scale": scale, "yaml_file": Path(spec).name, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
     except Exception as error:  # the parser raises whatever the layer's constructor raises
         raise ModelError(f"{source} does not describe a classifier that Ultralytics can build: {type(error).__name__}: {error}") from None
 

@@ -282,11 +282,12 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             super()._do_train()
 
     def final_eval(self) -> None:
-        """Strip both checkpoints to what is shipped; the caller measures best.pt itself."""
+        """Strip both checkpoints to what is shipped, without this machine's paths; the caller measures best.pt itself."""
+        args = {**vars(self.args), "data": Path(self.args.data).name, "save_dir": self.job.folder.name}
         for path in (self.last, self.best):
             if RANK < 1 and path.exists():
                 with atomic_path(path) as part:
-                    strip_optimizer(path, s=str(part))
+                    strip_optimizer(path, s=str(part), updates={"git": None, "train_args": args})
 
 
 def stock_arguments(job: Job) -> dict[str, Any]:

@@ -56,6 +56,17 @@ def test_a_run_folder_holds_all_that_was_promised(finished_run: Path, tiny_confi
     assert {"train/loss", "val/loss", "metrics/accuracy_top1", "metrics/macro_f1"} <= set(rows[0])
 
 
+def test_a_checkpoint_can_be_passed_on_without_the_paths_of_the_machine(finished_run: Path, tiny_config: TrainConfig) -> None:
+    import zipfile
+
+    for name in ("best.pt", "last.pt"):
+        with zipfile.ZipFile(finished_run / "weights" / name) as archive:
+            pickle = next(archive.read(member) for member in archive.namelist() if member.endswith("data.pkl"))
+        assert b"painted" in pickle  # the data set's name
+        for path in (str(tiny_config.data), str(tiny_config.model), str(finished_run), str(Path.cwd())):
+            assert path.encode() not in pickle, path
+
+
 def test_best_is_the_epoch_with_the_best_top1_and_metrics_are_its_own(finished_run: Path) -> None:
     metrics = json.loads((finished_run / "metrics.json").read_text())
     rows = results(finished_run)
