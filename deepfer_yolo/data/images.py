@@ -35,7 +35,7 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     if isinstance(source, Path):
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise DatasetError(f"{name}: not a regular file")
+            raise DatasetError(f"{name}: {'this is a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
         if status.st_size > MAX_BYTES:
             raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
         if source.suffix == ".png" and status.st_size <= OURS_BYTES and (pixels := decode_png(source.read_bytes(), max_pixels)) is not None:
