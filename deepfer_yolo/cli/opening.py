@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
 
 TORCH_SUFFIXES = (".pt", ".torchscript")
-STEM = "model"
-"""Name of the model file inside a folder that `deepfer export` wrote."""
-DEFAULT = "deepfer-n"
-"""The shipped model that is used where none is named."""
 
 
 def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
@@ -20,6 +16,8 @@ def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 
 
     Raises ModelError for a file that cannot be used.
     """
+    from deepfer_yolo.runtime.modelfile import DEFAULT, STEM
+
     path = Path(DEFAULT) if path is None else path
     if path.suffix in TORCH_SUFFIXES or (path / f"{STEM}.torchscript").is_file():
         from deepfer_yolo.yolo import TorchClassifier

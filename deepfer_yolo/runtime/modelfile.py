@@ -24,6 +24,8 @@ COMPANIONS = {".xml": ".bin", ".param": ".bin"}
 STEM = "model"
 SHIPPED = Path(__file__).parent.parent / "models"
 """The folder of the model files that come with the package: `<name>.onnx` to run, `<name>.pt` to train on."""
+DEFAULT = "deepfer-n"
+"""The shipped model that is used, and trained on, where none is named."""
 
 
 def by_name(path: Path, suffix: str) -> Path:

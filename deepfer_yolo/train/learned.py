@@ -10,10 +10,9 @@ import numpy as np
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
-from deepfer_yolo.runtime.modelfile import by_name
 from deepfer_yolo.train.loader import Faces
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.start import DEFAULT
+from deepfer_yolo.train.start import named_model
 from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, remember, trained_hashes
 
 
@@ -25,7 +24,7 @@ def check_start(
     A start from scratch is not in the record. Raises LeakError for a leak, unless the recipe allows it.
     """
     models: dict[str, Hashes | None] = {}
-    start = config.pretrained or str(by_name(Path(config.model or DEFAULT), ".pt"))
+    start = config.pretrained or named_model(config)
     if start.endswith(".pt"):
         models[f"the start {Path(start).name}"] = trained_hashes(model)
     models |= {f"the teacher {Path(path).name}": trained_hashes(teacher) for path, teacher in zip(config.teacher, teachers, strict=True)}

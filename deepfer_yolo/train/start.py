@@ -7,13 +7,15 @@ from pathlib import Path
 
 from deepfer_yolo.config import TrainConfig, find_preset
 from deepfer_yolo.errors import ConfigError, TrainingError
-from deepfer_yolo.runtime.modelfile import by_name
+from deepfer_yolo.runtime.modelfile import DEFAULT, by_name
 from deepfer_yolo.yolo import ClassificationModel, build_model, load_checkpoint, remember, trained_hashes, transfer
 
-DEFAULT = "deepfer-n"
-"""The shipped checkpoint that a run starts from where nothing else is named."""
-
 Say = Callable[[str], None]
+
+
+def named_model(config: TrainConfig) -> str:
+    """What `model` means: a checkpoint's path where it is one or a shipped model's name, else the name or yaml of an architecture."""
+    return str(by_name(Path(config.model or DEFAULT), ".pt"))
 
 
 def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> ClassificationModel:
@@ -21,7 +23,7 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
 
     Raises ConfigError for an unknown name, ModelError for a file that cannot be used and TrainingError where nothing of `pretrained` fits.
     """
-    spec = str(by_name(Path(config.model or DEFAULT), ".pt"))
+    spec = named_model(config)
     if spec.endswith(".pt"):
         checkpoint = load_checkpoint(Path(spec))
         model = _rebuild(checkpoint, labels, Path(spec))

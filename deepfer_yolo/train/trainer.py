@@ -19,6 +19,7 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import atomic_path, write_atomic
 from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.runtime.modelfile import DEFAULT
 from deepfer_yolo.train.augment import ema_decay
 from deepfer_yolo.train.checkpoint import save_state
 from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
@@ -294,7 +295,7 @@ def stock_arguments(job: Job) -> dict[str, Any]:
     """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in config.yaml."""
     config = job.config
     return {
-        "model": f"{Path(config.model or 'deepfer-n').stem}.yaml",
+        "model": f"{Path(config.model or DEFAULT).stem}.yaml",
         "data": config.data,
         "save_dir": str(job.folder),
         "exist_ok": True,
