@@ -127,17 +127,18 @@ def _run(
     from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
     from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.live import LiveStatus
-    from deepfer_yolo.stream.session import run_stream
-    from deepfer_yolo.stream.sinks.lines import refuse_existing_file
-    from deepfer_yolo.stream.sinks.registry import refuse_clashes
+    from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream
+    from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
 
     settings = resolve(StreamConfig, config, flags)
-    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        stderr().print(HAAR_NOTE)
+    addresses = parse_sources(sources)
     if stats is not None:
         refuse_existing_file(stats, overwrite=settings.overwrite)
-        refuse_clashes(sinks, parse_sources(sources), [stats])
+        refuse_unwritable(stats)
+        refuse_bad_outputs(sinks, addresses, settings, [stats])
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
+    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
+        stderr().print(HAAR_NOTE)
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
     with LiveStatus(is_table=is_table and not is_quiet, stats=stats, is_quiet=is_quiet) as status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -111,6 +112,18 @@ def slug(name: str) -> str:
     """A source's name as a part of a file name."""
     stem = Path(name).stem if "://" not in name else name.partition("://")[2]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:80] or "source"
+
+
+def slugs(names: Sequence[str]) -> dict[str, str]:
+    """A slug for each name, none twice: a number is added to one that another name has already."""
+    made: dict[str, str] = {}
+    for name in names:
+        base = made[name] = slug(name)
+        n = 1
+        while list(made.values()).count(made[name]) > 1:
+            n += 1
+            made[name] = f"{base}-{n}"
+    return made
 
 
 def _from_url(url: str) -> Address:

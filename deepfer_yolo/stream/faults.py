@@ -8,7 +8,19 @@ from deepfer_yolo.errors import SourceError
 from deepfer_yolo.stream.address import Address, scrub
 
 Reason = Literal[
-    "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden", "device", "network", "eof"
+    "refused",
+    "timeout",
+    "unauthorised",
+    "not-found",
+    "no-video",
+    "codec",
+    "unreadable",
+    "truncated",
+    "forbidden",
+    "invalid",
+    "device",
+    "network",
+    "eof",
 ]
 
 SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
@@ -21,6 +33,7 @@ HINTS: dict[str, str] = {
     "no-video": "name a source that has a video stream",
     "codec": "re-encode it, for example as H.264",
     "unreadable": "check it with: ffprobe",
+    "invalid": "check the parameters of the source, and --input-option",
     "truncated": "fetch the file again; what was there has been processed",
     "device": "deepfer doctor lists the cameras",
 }
@@ -51,6 +64,8 @@ def explain(error: BaseException, address: Address, doing: str) -> SourceReadErr
         ((av.error.DecoderNotFoundError, av.error.PatchWelcomeError), "codec"),
         ((av.error.InvalidDataError,), "unreadable"),
     ]
+    if doing == "opening" and (address.kind == "pattern" or isinstance(error, (av.error.ArgumentError, av.error.OptionNotFoundError))):
+        reasons = [((Exception,), "invalid")]
     reason: Reason = next((reason for kinds, reason in reasons if isinstance(error, kinds)), "network" if address.kind == "network" else "unreadable")
     words = str(getattr(error, "strerror", None) or type(error).__name__)
     return SourceReadError(f"{doing} {address.name} failed: {scrub(words, address.target)}", reason)

@@ -147,7 +147,8 @@ class Feed:
                 self._stop.wait(backoff.next_s(is_slow=failure.reason in SLOW_REASONS))
 
     def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
-        if not self.address.is_live or failure.reason == "forbidden":
+        is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)
+        if is_hopeless or self.address.kind in ("file", "pattern"):
             return False
         limit = self._rules.retries if self._rules.retries is not None else (None if self.has_frames else FIRST_RETRIES)
         return limit is None or attempts <= limit
@@ -179,7 +180,7 @@ class Feed:
             self._check_end(reader, is_empty=is_first)
 
     def _check_end(self, reader: Reader, *, is_empty: bool) -> None:
-        if not reader.is_finite:
+        if not reader.is_finite and self.address.kind != "pattern":
             raise SourceReadError(f"{self.address.name} ended", "eof")
         if is_empty:
             raise SourceReadError(f"{self.address.name} holds no picture that can be decoded", "unreadable")

@@ -34,9 +34,6 @@ class LiveStatus:
         """The run that was last shown."""
 
     def __enter__(self) -> LiveStatus:
-        if self._stats_path is not None:
-            self._stats_path.parent.mkdir(parents=True, exist_ok=True)
-            self._stats = self._stats_path.open("w", encoding="utf-8")
         if self._is_table:
             from rich.console import Console
             from rich.live import Live
@@ -66,22 +63,30 @@ class LiveStatus:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if summary is not None:
+            self._write_stats(self._snapshot(summary, {}, {}) | {"final": True})
         if self._stats is not None:
-            if summary is not None:
-                self._stats.write(json.dumps(self._snapshot(summary, {}, {}) | {"final": True}) + "\n")
             self._stats.close()
             self._stats = None
 
     def _show(self, summary: Summary, pipeline: Pipeline) -> None:
         ages = pipeline.ages_ms()
         queues = {feed.address.name: len(feed.buffer) for feed in pipeline.feeds}
-        if self._stats is not None:
-            self._stats.write(json.dumps(self._snapshot(summary, ages, queues)) + "\n")
-            self._stats.flush()
+        self._write_stats(self._snapshot(summary, ages, queues))
         if self._live is not None:
             self._live.update(live_table(summary, self._rate, ages, queues))
         elif not self._is_quiet:
             print(_line(summary, self._rate, ages), file=sys.stderr)
+
+    def _write_stats(self, line: dict[str, Any]) -> None:
+        """Write to the file, which is made with its first line: a run that is refused replaces nothing."""
+        if self._stats_path is None:
+            return
+        if self._stats is None:
+            self._stats_path.parent.mkdir(parents=True, exist_ok=True)
+            self._stats = self._stats_path.open("w", encoding="utf-8")
+        self._stats.write(json.dumps(line) + "\n")
+        self._stats.flush()
 
     def _snapshot(self, summary: Summary, ages: dict[str, float], queues: dict[str, int]) -> dict[str, Any]:
         return {"fps": round(self._rate, 2), "age_ms": {k: round(v, 1) for k, v in ages.items()}, "queue": queues, **summary.to_dict()}

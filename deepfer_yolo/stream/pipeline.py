@@ -47,10 +47,11 @@ class RunRules:
     scene: SceneRules = field(default_factory=SceneRules)
     max_seconds: float | None = None
     fail_fast: bool = False
+    tick_s: float = TICK_S
 
 
 class Pipeline:
-    """One run over some sources. `detectors` holds one detector a source; `on_tick` is called ten times a second in the caller's thread.
+    """One run over some sources. `detectors` holds one detector a source; `on_tick` is called every `tick_s` in the caller's thread.
 
     >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules()).run()
     """
@@ -91,7 +92,7 @@ class Pipeline:
         inference.start()
         try:
             while inference.is_alive():
-                inference.join(TICK_S)
+                inference.join(self._rules.tick_s)
                 self._tick()
         finally:
             self.stop("stopped")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.faces.smooth import SmoothingRule
-from deepfer_yolo.stream.address import parse_sources
+from deepfer_yolo.stream.address import Address, parse_sources
 from deepfer_yolo.stream.draw import Look
 from deepfer_yolo.stream.feeds import FeedRules
-from deepfer_yolo.stream.pipeline import Model, Pipeline, RunRules
+from deepfer_yolo.stream.pipeline import TICK_S, Model, Pipeline, RunRules
 from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.sinks.metrics import MetricsServer
-from deepfer_yolo.stream.sinks.registry import SinkRules, open_sink, open_window, refuse_clashes, split_sink
+from deepfer_yolo.stream.sinks.registry import SinkRules, open_sink, open_window, split_sink
+from deepfer_yolo.stream.sinks.targets import files_of, refuse_clashes
+from deepfer_yolo.stream.sinks.window import REFRESH_S
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 from deepfer_yolo.stream.status import Summary
@@ -36,14 +39,22 @@ def run_stream(
     """
     config = config or StreamConfig()
     addresses = parse_sources(list(sources))
-    refuse_clashes(sinks, addresses)
+    refuse_bad_outputs(sinks, addresses, config)
     rules = SinkRules(model.card.labels, Look(is_anonymous=config.anonymise), config.overwrite, config.max_bytes, config.keep)
     servers = [MetricsServer(target) for kind, target in map(split_sink, sinks) if kind == "prometheus"]
     opened = [open_sink(text, rules) for text in sinks if split_sink(text)[0] != "prometheus"]
-    opened += [open_window(rules)] if config.show else []
+    window = open_window(rules) if config.show else None
+    opened += [window] if window is not None else []
     size, face_model = config.detect_size, find_face_model(config.face_model)
     detectors = [open_detector(config.detector, face_model=face_model, size=size, min_score=UNSURE * config.min_score) for _ in addresses]
-    pipeline = Pipeline(addresses, model, detectors, [SinkWorker(sink) for sink in opened], rules_of(config), on_tick)
+
+    def tick(pipeline: Pipeline) -> None:
+        if on_tick is not None:
+            on_tick(pipeline)
+        if window is not None:
+            window.refresh()
+
+    pipeline = Pipeline(addresses, model, detectors, [SinkWorker(sink) for sink in opened], rules_of(config), tick)
     try:
         for server in servers:
             server.start(pipeline)
@@ -51,6 +62,14 @@ def run_stream(
     finally:
         for server in servers:
             server.close()
+        if window is not None:
+            window.shut()
+
+
+def refuse_bad_outputs(sinks: Sequence[str], addresses: Sequence[Address], config: StreamConfig, others: Sequence[Path] = ()) -> None:
+    """Raise ConfigError where two outputs share a file, DeepferError where one is a source's; `others` are files that are written besides."""
+    outputs = [files_of(*split_sink(text), config.keep) for text in sinks]
+    refuse_clashes([*outputs, *([path] for path in others)], [address.target for address in addresses if address.kind == "file"])
 
 
 def rules_of(config: StreamConfig) -> RunRules:
@@ -58,4 +77,5 @@ def rules_of(config: StreamConfig) -> RunRules:
     read = ReadOptions(config.open_timeout, config.read_timeout, config.rtsp_transport, tuple(config.allow_host), config.input_options)
     feed = FeedRules(config.policy, config.max_age, config.retries, config.stall, config.frozen, config.max_frames, read)
     smoothing = SmoothingRule(config.smooth, config.margin, config.hold, config.min_confidence)
-    return RunRules(feed, SceneRules(config.detect_every, config.lost, config.min_score, smoothing), config.max_seconds, config.fail_fast)
+    scene = SceneRules(config.detect_every, config.lost, config.min_score, smoothing)
+    return RunRules(feed, scene, config.max_seconds, config.fail_fast, REFRESH_S if config.show else TICK_S)

@@ -52,6 +52,8 @@ class SourceSummary:
     source: str
     state: str
     reason: str | None
+    error: str | None
+    hint: str | None
     policy: str
     epochs: int
     reconnects: int
@@ -66,8 +68,18 @@ class SourceSummary:
     def of(cls, feed: Feed) -> SourceSummary:
         """The summary of a feed; the caller holds the engine's lock."""
         counters = asdict(feed.buffer.counters)
-        reason = feed.failure.reason if feed.failure is not None else None
-        return cls(feed.address.name, feed.state or "connecting", reason, feed.buffer.policy, feed.epoch + 1, feed.reconnects, **counters)
+        why = feed.failure
+        return cls(
+            source=feed.address.name,
+            state=feed.state or "connecting",
+            reason=why.reason if why is not None else None,
+            error=why.message if why is not None else None,
+            hint=why.hint if why is not None else None,
+            policy=feed.buffer.policy,
+            epochs=feed.epoch + 1,
+            reconnects=feed.reconnects,
+            **counters,
+        )
 
     @property
     def dropped(self) -> int:

@@ -17,6 +17,7 @@ def summary_table(summary: Summary) -> RenderableType:
         table.add_row(source.source, _state(source), *(f"{n:,}" for n in numbers))
     lines: list[RenderableType] = [table]
     lines += [_drops(source) for source in summary.sources if source.dropped]
+    lines += [_failure(source) for source in summary.sources if source.has_failed]
     for sink in summary.sinks:
         trouble = f", {sink.dropped:,} dropped" if sink.dropped else ""
         failed = f", failed: {sink.error}" if sink.error else ""
@@ -55,6 +56,10 @@ def _table(*numbers: str) -> Table:
 
 def _state(source: SourceSummary) -> str:
     return source.state + (f" ({source.reason})" if source.state in ("failed", "lost") and source.reason else "")
+
+
+def _failure(source: SourceSummary) -> Text:
+    return Text(f"{source.source} failed: {source.error}" + (f" ({source.hint})" if source.hint else ""))
 
 
 def _drops(source: SourceSummary) -> Text:

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.faces.detect import WholeDetector
-from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.records import Crops, Face, Frame, Prediction, Probs, Track
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.buffers import Policy
@@ -185,6 +186,24 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return path
+
+    return make
+
+
+@pytest.fixture
+def result_of() -> Callable[..., Result]:
+    """A function that makes a picture of noise with one face at (100, 60)-(160, 130), labelled with 70 % confidence."""
+
+    def make(
+        index: int, *, size: tuple[int, int] = (360, 270), label: str = "happy", epoch: int = 0, time_s: float | None = None, source: str = "cam"
+    ) -> Result:
+        image = np.random.RandomState(index).randint(0, 255, (size[1], size[0], 3)).astype(np.uint8)
+        probs = np.full(7, 0.05, np.float32)
+        probs[EMOTIONS.index(label)] = 0.7
+        said = Prediction(probs, EMOTIONS)
+        face = Face(np.array([100, 60, 160, 130], np.float32), 0.9)
+        frame = Frame(index, index / 25 if time_s is None else time_s, "pts", image, source)
+        return Result(frame, epoch, (Track(1, face, said, said, 0.0, label),))
 
     return make
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepfer_yolo.errors import SourceError
-from deepfer_yolo.stream.address import parse_source, parse_sources, redact, scrub, slug
+from deepfer_yolo.stream.address import parse_source, parse_sources, redact, scrub, slug, slugs
 
 PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=30)
 
@@ -62,6 +62,15 @@ def test_slugs_are_safe_file_names(name: str) -> None:
     assert 0 < len(made) <= 80
     assert "/" not in made
     assert not made.startswith(".")
+
+
+def test_no_two_names_share_a_slug() -> None:
+    assert slugs(["a/cam.mp4", "b/cam.mp4", "c/cam-2.mp4", "door"]) == {
+        "a/cam.mp4": "cam",
+        "b/cam.mp4": "cam-2",
+        "c/cam-2.mp4": "cam-2-2",
+        "door": "door",
+    }
 
 
 @pytest.mark.parametrize("text", ["", " ", "rtsp://", "http:///x", "http://[::1/x", "http://host:99999/x", "rtsp://bob:secret@host:abc/x"])

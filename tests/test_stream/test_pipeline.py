@@ -111,6 +111,30 @@ def test_some_failed_sources_give_exit_code_4(run_of: Callable[..., Any], make_c
     assert summary.exit_code == 4
 
 
+@pytest.mark.parametrize("text", ["testsrc=size=0x0", "testsrc=nonsense=1", "color=c=nocolour", "testsrc=size=64x48:rate=1/0"])
+def test_parameters_that_cannot_be_are_a_failure_at_once(text: str, run_of: Callable[..., Any]) -> None:
+    run = run_of([text]).start()
+    summary = run.finish(3)
+    assert run.sink.states() == ["connecting", "failed"]
+    (source,) = summary.sources
+    assert (source.reason, source.reconnects, summary.exit_code) == ("invalid", 0, 1)
+    assert text in str(source.error)
+
+
+def test_options_that_the_network_reader_does_not_take_are_a_failure_at_once(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+    read = ReadOptions(2.0, 2.0, ffmpeg={"rtsp_flags": "nonsense"})
+    run = run_of([f"rtsp://127.0.0.1:{free_port()}/x"], read=read).start()
+    assert run.finish(3).sources[0].reason == "invalid"
+    assert run.sink.states() == ["connecting", "failed"]
+
+
+def test_a_pattern_with_a_length_ends(run_of: Callable[..., Any]) -> None:
+    run = run_of(["testsrc=size=64x48:rate=25:duration=0.4"], policy="lossless").start()
+    summary = run.finish(5)
+    assert run.sink.states() == ["connecting", "live", "ended"]
+    assert (summary.sources[0].processed, summary.exit_code) == (10, 0)
+
+
 def test_fail_fast_ends_the_run(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
     started = time.monotonic()
     run = run_of([CAMERA, f"rtsp://127.0.0.1:{free_port()}/x"], fail_fast=True).start()

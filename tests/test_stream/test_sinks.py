@@ -24,7 +24,6 @@ from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.faces.detect import WholeDetector
 from deepfer_yolo.faces.smooth import SmoothingRule
-from deepfer_yolo.records import Face, Frame, Prediction, Track
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.draw import Look, paint
 from deepfer_yolo.stream.results import Output, Result, State, state_record
@@ -38,17 +37,6 @@ from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
 QUICK = SceneRules(smoothing=SmoothingRule(0.1, 0.0, 0.0, 0.0))
-
-
-def result_of(index: int, *, size: tuple[int, int] = (360, 270), label: str = "happy", epoch: int = 0, time_s: float | None = None) -> Result:
-    """A picture of noise with one face at (100, 60)-(160, 130)."""
-    image = np.random.RandomState(index).randint(0, 255, (size[1], size[0], 3)).astype(np.uint8)
-    probs = np.full(7, 0.05, np.float32)
-    probs[EMOTIONS.index(label)] = 0.7
-    said = Prediction(probs, EMOTIONS)
-    face = Face(np.array([100, 60, 160, 130], np.float32), 0.9)
-    frame = Frame(index, index / 25 if time_s is None else time_s, "pts", image, "cam")
-    return Result(frame, epoch, (Track(1, face, said, said, 0.0, label),))
 
 
 def video_times(path: Path) -> list[float]:
@@ -65,7 +53,33 @@ def test_the_video_keeps_variable_time_stamps(make_clip: Callable[..., Path], mo
     assert video_times(out) == pytest.approx(times, abs=2e-3)
 
 
-def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["v.mp4", "v.m4v", "v.mov"])
+def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(name: str, tmp_path: Path, result_of: Callable[..., Result]) -> None:
+    """No table of all pictures is kept in memory; every two seconds, and only then, there is a key picture to seek to."""
+    import av
+
+    sink = VideoSink(str(tmp_path / name), Look())
+    sink.open(["cam"])
+    times = np.cumsum([0.04, 0.5, 0.02, 0.1] * 40)
+    for index, time_s in enumerate(times):
+        sink.write(Output((), result_of(0, time_s=float(time_s))))
+        if index == 120:
+            (part,) = tmp_path.iterdir()
+            left = tmp_path / f"left-{name}"
+            left.write_bytes(part.read_bytes())
+    sink.close()
+    assert times[120] - 3 < video_times(left)[-1] < times[120]
+    assert video_times(tmp_path / name) == pytest.approx(times, abs=2e-3)
+    with av.open(str(tmp_path / name)) as container:
+        keys = [float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.is_keyframe and packet.pts is not None]
+        assert container.duration / 1e6 == pytest.approx(times[-1], abs=0.2)
+        container.seek(round(15e6))
+        assert 12.4 < next(container.decode(video=0)).time <= 15
+    assert np.diff(keys).min() > 1.9
+    assert np.diff(keys).max() < 2.6
+
+
+def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path: Path, result_of: Callable[..., Result]) -> None:
     sink = VideoSink(str(tmp_path / "v.mp4"), Look())
     sink.open(["cam"])
     for index in range(5):
@@ -80,16 +94,7 @@ def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v-2.mp4", "v.mp4"]
 
 
-def test_no_video_is_replaced_unasked_where_names_come_from_sources(tmp_path: Path) -> None:
-    (tmp_path / "v-cam.mp4").write_bytes(b"precious")
-    with pytest.raises(DeepferError, match="exists"):
-        VideoSink(str(tmp_path / "v.mp4"), Look()).open(["cam", "door"])
-    VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(["cam", "door"])
-    with pytest.raises(DeepferError, match="source"):
-        VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open([str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")])
-
-
-def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen() -> None:
+def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen(result_of: Callable[..., Result]) -> None:
     result = result_of(0)
     plain = result.frame.image
     drawn = paint(result, Look())
@@ -104,12 +109,12 @@ def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen() -> None:
     assert plain[60:130, 100:160].std() > 60
 
 
-def test_small_pictures_are_enlarged_so_that_a_label_fits() -> None:
+def test_small_pictures_are_enlarged_so_that_a_label_fits(result_of: Callable[..., Result]) -> None:
     result = result_of(0, size=(64, 48))
     assert paint(result, Look()).shape == (288, 384, 3)
 
 
-def test_faces_out_of_sight_are_anonymised_too() -> None:
+def test_faces_out_of_sight_are_anonymised_too(result_of: Callable[..., Result]) -> None:
     result = result_of(0)
     lost = Result(result.frame, 0, (), (), (result.tracks[0].face,))
     assert paint(lost, Look(is_anonymous=True))[60:130, 100:160].std(axis=(0, 1)).max() < 25
@@ -151,19 +156,9 @@ def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None
     assert kept == [f"line {index:03d} of the log" for index in range(40 - len(kept), 40)]
 
 
-def test_an_existing_file_is_kept_without_overwrite(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
-    old = tmp_path / "o.jsonl"
-    old.write_text("precious\n")
-    with pytest.raises(DeepferError, match=r"o\.jsonl"):
-        run_stream([str(make_clip())], model, [f"jsonl={old}"], StreamConfig(detector="whole"))
-    assert old.read_text() == "precious\n"
-    run_stream([str(make_clip())], model, [f"jsonl={old}"], StreamConfig(detector="whole", overwrite=True))
-    assert "precious" not in old.read_text()
-
-
-def test_snapshots_come_with_new_labels_only(tmp_path: Path) -> None:
+def test_snapshots_come_with_new_labels_only(tmp_path: Path, result_of: Callable[..., Result]) -> None:
     sink = SnapshotSink(str(tmp_path), Look())
-    sink.open([])
+    sink.open(["cam"])
     for index, label in enumerate(["uncertain", *["happy"] * 40, *["sad"] * 5]):
         sink.write(Output((), result_of(index, label="happy" if label == "uncertain" else label)))
     names = sorted(path.name for path in tmp_path.iterdir())

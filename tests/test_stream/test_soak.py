@@ -22,7 +22,7 @@ N = 20_000
 def test_20000_pictures_leave_no_trace_in_memory(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
     """Resident memory grows by less than 1 MB per 10,000 pictures, once a quarter of the run has warmed everything up.
 
-    Of 1.0 MB measured, 0.8 are the sample table that FFmpeg's MP4 muxer keeps until the file's end; a .ts file has none.
+    0.05 to 0.5 MB were measured over 20,000 pictures, 0.07 MB over 60,000.
     """
     if not Path("/proc/self/statm").is_file():
         pytest.skip("no /proc on this system")
@@ -44,5 +44,8 @@ def test_20000_pictures_leave_no_trace_in_memory(make_clip: Callable[..., Path],
     slope = np.polyfit(warm[:, 0] / 10_000, warm[:, 1], 1)[0]
     print(f"memory slope {slope:+.2f} MB per 10,000 pictures, n={len(warm)} samples")
     assert slope < 1.0
-    assert np.ptp(warm[:, 2]) <= 1
-    assert np.ptp(warm[:, 3]) <= 1
+    # Single samples may see the moment in which a log is rotated.
+    tenth = len(warm) // 10
+    for column in (2, 3):
+        assert np.median(warm[-tenth:, column]) <= np.median(warm[:tenth, column])
+        assert np.percentile(warm[:, column], 99) <= np.median(warm[:tenth, column]) + 1

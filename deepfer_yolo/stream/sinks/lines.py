@@ -6,12 +6,11 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.stream.results import Output
+from deepfer_yolo.stream.sinks.targets import numbered
 
 CSV_FIELDS = (
     *("kind", "source", "epoch", "time_s", "clock", "frame", "age_ms", "track", "x1", "y1", "x2", "y2", "score"),
@@ -53,14 +52,11 @@ class Rotation:
             self._size += len(text.encode())
 
     def _shift(self) -> None:
-        self._numbered(self._keep).unlink(missing_ok=True)
+        numbered(self._path, self._keep).unlink(missing_ok=True)
         for n in range(self._keep - 1, 0, -1):
-            if self._numbered(n).exists():
-                self._numbered(n).replace(self._numbered(n + 1))
-        self._path.replace(self._numbered(1))
-
-    def _numbered(self, n: int) -> Path:
-        return self._path.with_name(f"{self._path.stem}.{n}{self._path.suffix}")
+            if numbered(self._path, n).exists():
+                numbered(self._path, n).replace(numbered(self._path, n + 1))
+        self._path.replace(numbered(self._path, 1))
 
     def close(self) -> None:
         """Close the file."""
@@ -134,20 +130,6 @@ class CsvSink:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
-    """Raise DeepferError where a file with content is there already and `overwrite` was not given."""
-    if path.is_dir():
-        raise DeepferError(f"the sink's target is a folder: {path}", "name a file")
-    if path.exists() and path.stat().st_size > 0 and not overwrite:
-        raise DeepferError(f"the sink's file exists: {path}", "name another one, or add --overwrite to replace it")
-
-
-def refuse_source(path: Path, sources: Iterable[str]) -> None:
-    """Raise DeepferError where `path` is the file of one of the sources: writing would destroy it, whatever `--overwrite` says."""
-    if path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources):
-        raise DeepferError(f"the output is a source of this run: {path}", "name another file")
 
 
 def _safe(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
-from deepfer_yolo.stream.address import redact, slug
+from deepfer_yolo.stream.address import redact, slug, slugs
 from deepfer_yolo.stream.results import Output
 
 SECRET_VARIABLE = "DEEPFER_WEBHOOK_SECRET"  # noqa: S105 (a variable's name)
@@ -120,6 +120,7 @@ class MqttSink:
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ConfigError(f"MQTT needs a URL such as mqtt://host/prefix, not '{redact(target)}'")
         self._host, self._port = parts.hostname, parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+        self._slugs: dict[str, str] = {}
         self._prefix = parts.path.strip("/") or "deepfer"
         self._client = paho.mqtt.client.Client(paho.mqtt.enums.CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(SPOOL)
@@ -130,6 +131,7 @@ class MqttSink:
 
     def open(self, sources: list[str]) -> None:
         """Connect; lost connections are taken up again by the client. Raises DeepferError where the broker cannot be reached."""
+        self._slugs = slugs(sources)
         try:
             self._client.connect(self._host, self._port, keepalive=30)
         except OSError as error:
@@ -139,7 +141,8 @@ class MqttSink:
     def write(self, output: Output) -> None:
         """Publish the records at quality of service 0 (faces) or 1 (events and states)."""
         for record in output.records:
-            topic = f"{self._prefix}/{slug(record['source'])}/{record['kind']}"
+            place = self._slugs.get(record["source"]) or slug(record["source"])
+            topic = f"{self._prefix}/{place}/{record['kind']}"
             self._client.publish(topic, json.dumps(record, ensure_ascii=False), qos=0 if record["kind"] == "face" else 1)
 
     def close(self) -> None:

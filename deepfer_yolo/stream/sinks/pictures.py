@@ -1,4 +1,4 @@
-"""Pictures that leave: snapshots of expressions, and a window."""
+"""Pictures that leave: snapshots of expressions."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import io
 from pathlib import Path
 from typing import Literal
 
-from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
-from deepfer_yolo.stream.address import slug
+from deepfer_yolo.stream.address import slug, slugs
 from deepfer_yolo.stream.draw import Look, paint
 from deepfer_yolo.stream.results import Output
 
 MIN_GAP_S = 1.0
 """No two snapshots of one track come closer than this."""
+REMEMBERED = 1000
+"""Tracks whose last snapshot is known; older ones have long left."""
 
 
 class SnapshotSink:
-    """An annotated JPEG each time a track's label changes: `<source>-<epoch>-<frame>-<track>-<label>.jpg`."""
+    """An annotated JPEG each time a track's label changes: `<source>-<epoch>-<frame>-<track>-<label>.jpg`.
+
+    Where that name is taken, `-2` and so on is added, unless `overwrite` was given.
+    """
 
     wants: Literal["records", "pictures"] = "pictures"
     depth = 8
 
-    def __init__(self, target: str, look: Look) -> None:
+    def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
         self.name = f"snapshots={target}"
         self._folder = Path(target)
         self._look = look
+        self._overwrite = overwrite
+        self._slugs: dict[str, str] = {}
         self._last: dict[tuple[str, int, int], tuple[str, float]] = {}
 
     def open(self, sources: list[str]) -> None:
         """Make the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._slugs = slugs(sources)
 
     def write(self, output: Output) -> None:
         """Save the picture where a label is new."""
@@ -44,50 +51,22 @@ class SnapshotSink:
             label, saved_s = self._last.get(key, ("uncertain", float("-inf")))
             if track.label in ("uncertain", label) or frame.time_s - saved_s < MIN_GAP_S:
                 continue
+            self._last.pop(key, None)
             self._last[key] = (track.label, frame.time_s)
-            name = f"{slug(frame.source)}-{result.epoch}-{frame.index:06d}-{track.id}-{slug(track.label)}.jpg"
-            write_atomic(self._folder / name, to_jpeg(paint(result, self._look)))
+            if len(self._last) > REMEMBERED:
+                del self._last[next(iter(self._last))]
+            stem = f"{self._slugs[frame.source]}-{result.epoch}-{frame.index:06d}-{track.id}-{slug(track.label)}"
+            write_atomic(self._free(stem), to_jpeg(paint(result, self._look)))
+
+    def _free(self, stem: str) -> Path:
+        path, n = self._folder / f"{stem}.jpg", 1
+        while path.exists() and not self._overwrite:
+            n += 1
+            path = self._folder / f"{stem}-{n}.jpg"
+        return path
 
     def close(self) -> None:
         """Nothing is open between pictures."""
-
-
-class WindowSink:
-    """A window a source; Escape or q in it ends nothing but the showing."""
-
-    wants: Literal["records", "pictures"] = "pictures"
-    name = "window"
-    depth = 1
-
-    def __init__(self, look: Look) -> None:
-        self._look = look
-        self._is_open = True
-
-    def open(self, sources: list[str]) -> None:
-        """Check that there is a screen. Raises DeepferError where there is none."""
-        import os
-        import sys
-
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise DeepferError("there is no screen for --show", "use --sink video=FILE")
-
-    def write(self, output: Output) -> None:
-        """Show one picture."""
-        import cv2
-
-        if output.result is None or not self._is_open:
-            return
-        cv2.imshow(output.result.frame.source, cv2.cvtColor(paint(output.result, self._look), cv2.COLOR_RGB2BGR))
-        if cv2.waitKey(1) & 0xFF in (27, ord("q")):
-            self._is_open = False
-            cv2.destroyAllWindows()
-
-    def close(self) -> None:
-        """Close the windows."""
-        import cv2
-
-        if self._is_open:
-            cv2.destroyAllWindows()
 
 
 def to_jpeg(image: Image) -> bytes:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepfer_yolo.errors import ConfigError
-from deepfer_yolo.stream.address import Address, redact
+from deepfer_yolo.stream.address import redact
 from deepfer_yolo.stream.draw import Look
-from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink, refuse_existing_file, refuse_source
+from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.pictures import SnapshotSink, WindowSink
+from deepfer_yolo.stream.sinks.pictures import SnapshotSink
+from deepfer_yolo.stream.sinks.targets import FILE_KINDS, files_of, refuse_existing_file, refuse_unwritable
 from deepfer_yolo.stream.sinks.video import SUFFIXES, VideoSink
+from deepfer_yolo.stream.sinks.window import WindowSink, refuse_without_screen
 from deepfer_yolo.stream.sinks.worker import Sink
 
 KINDS = ("jsonl", "csv", "video", "snapshots", "webhook", "mqtt", "prometheus")
-FILE_KINDS = frozenset({"jsonl", "csv", "video"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,6 @@ def split_sink(text: str) -> tuple[str, str]:
     return kind, target
 
 
-def refuse_clashes(sinks: Sequence[str], sources: Sequence[Address], others: Sequence[Path] = ()) -> None:
-    """Raise ConfigError where two targets are one file, DeepferError where one is a source's; `others` are files that are written besides."""
-    targets = [Path(target) for kind, target in map(split_sink, sinks) if kind in FILE_KINDS] + list(others)
-    seen: set[Path] = set()
-    for path in targets:
-        refuse_source(path, [address.target for address in sources if address.kind == "file"])
-        if path.resolve() in seen:
-            raise ConfigError(f"two outputs would write to the same file: {path}", "give each sink a file of its own")
-        seen.add(path.resolve())
-
-
 def open_sink(text: str, rules: SinkRules) -> Sink:
     """The sink behind `KIND=TARGET`. Raises ConfigError for an unknown kind, DeepferError for a file that is there already."""
     kind, target = split_sink(text)
@@ -56,8 +45,11 @@ def open_sink(text: str, rules: SinkRules) -> Sink:
         raise ConfigError(f"--sink {kind}=- : only jsonl can go to standard output", f"name a target: --sink {kind}=NAME")
     if kind == "video" and Path(target).suffix.lower() not in SUFFIXES:
         raise ConfigError(f"H.264 video cannot be written to '{target}'", f"the name must end in {', '.join(SUFFIXES)}")
+    for path in files_of(kind, target, rules.keep):
+        why = "" if path == Path(target) else f", which {target} is renamed to once it is full"
+        refuse_existing_file(path, overwrite=rules.overwrite, why=why)
     if kind in FILE_KINDS and target != "-":
-        refuse_existing_file(Path(target), overwrite=rules.overwrite)
+        refuse_unwritable(Path(target))
     match kind:
         case "jsonl":
             return JsonlSink(target, max_bytes=rules.max_bytes, keep=rules.keep)
@@ -66,7 +58,8 @@ def open_sink(text: str, rules: SinkRules) -> Sink:
         case "video":
             return VideoSink(target, rules.look, overwrite=rules.overwrite)
         case "snapshots":
-            return SnapshotSink(target, rules.look)
+            refuse_unwritable(Path(target) / "a.jpg")
+            return SnapshotSink(target, rules.look, overwrite=rules.overwrite)
         case "webhook":
             return WebhookSink(target)
         case "mqtt":
@@ -75,6 +68,7 @@ def open_sink(text: str, rules: SinkRules) -> Sink:
             raise ConfigError(f"'{kind}' is not a sink that takes records")
 
 
-def open_window(rules: SinkRules) -> Sink:
-    """The sink behind `--show`."""
+def open_window(rules: SinkRules) -> WindowSink:
+    """The sink behind `--show`. Raises DeepferError where there is no screen."""
+    refuse_without_screen()
     return WindowSink(rules.look)

@@ -1,4 +1,4 @@
-"""Annotated video: H.264 in MP4 with the source's own time stamps."""
+"""Annotated video: H.264, in fragments where the file is an MP4, with the source's own time stamps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepfer_yolo.files import atomic_path
-from deepfer_yolo.stream.address import slug
+from deepfer_yolo.stream.address import slugs
 from deepfer_yolo.stream.draw import Look, paint
 from deepfer_yolo.stream.pixels import to_frame
 from deepfer_yolo.stream.results import Output, Result
-from deepfer_yolo.stream.sinks.lines import refuse_existing_file, refuse_source
+from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_source
 
 TICKS = 90_000
 """Time stamps a second in the file, MPEG's usual clock."""
 MAX_GAP_S = 10.0
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts")
+KEY_S = 2.0
+"""Seconds of video between key pictures, and so of a fragment: what a kill may cost, and how exact a seek is."""
+FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+"""An ordinary MP4 keeps a table of all pictures in memory until its end (0.8 MB per 10,000) and is unreadable before it is written."""
+MP4_SUFFIXES = (".mp4", ".m4v", ".mov")
+SUFFIXES = (*MP4_SUFFIXES, ".mkv", ".ts")
 """Files that hold H.264 with any time stamps."""
 
 
@@ -35,10 +40,13 @@ class VideoSink:
         self._several = False
         self._recordings: dict[str, Recording] = {}
         self._n_of: dict[str, int] = {}
+        self._slugs: dict[str, str] = {}
+        self._taken: set[Path] = set()
 
     def open(self, sources: list[str]) -> None:
         """Settle whether file names need the source in them. Raises DeepferError where such a file is there already, or is a source."""
         self._several = len(sources) > 1
+        self._slugs = slugs(sources)
         for path in (self._path_of(source, 1) for source in sources):
             refuse_source(path, sources)
             refuse_existing_file(path, overwrite=self._overwrite)
@@ -65,13 +73,16 @@ class VideoSink:
 
     def _next_path(self, source: str) -> Path:
         n = self._n_of.get(source, 0) + 1
-        while n > 1 and not self._overwrite and self._path_of(source, n).exists():
+        path = self._path_of(source, n)
+        while path in self._taken or (n > 1 and not self._overwrite and path.exists()):
             n += 1
+            path = self._path_of(source, n)
         self._n_of[source] = n
-        return self._path_of(source, n)
+        self._taken.add(path)
+        return path
 
     def _path_of(self, source: str, n: int) -> Path:
-        parts = [self._path.stem, *([slug(source)] if self._several else []), *([str(n)] if n > 1 else [])]
+        parts = [self._path.stem, *([self._slugs[source]] if self._several else []), *([str(n)] if n > 1 else [])]
         return self._path.with_name("-".join(parts) + self._path.suffix)
 
 
@@ -84,7 +95,8 @@ class Recording:
         self.shape = shape
         self._stack = ExitStack()
         part = self._stack.enter_context(atomic_path(path))
-        self._container: Any = self._stack.enter_context(av.open(str(part), "w"))
+        options = FRAGMENTED if path.suffix.lower() in MP4_SUFFIXES else {}
+        self._container: Any = self._stack.enter_context(av.open(str(part), "w", options=options))
         # ultrafast keeps up with 150 pictures of 720p a second on one core; without B-frames every picture may have any time.
         self._stream = self._container.add_stream("libx264", rate=Fraction(30), options={"preset": "ultrafast", "crf": "23"})
         self._stream.width, self._stream.height = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2
@@ -93,9 +105,12 @@ class Recording:
         self._offset_s: float | None = None
         self._epoch = 0
         self._last_tick = -1
+        self._key_tick = 0
 
     def write(self, image: Any, result: Result) -> None:
         """Encode one picture at its own time; an epoch goes on where the last one ended."""
+        from av.video.frame import PictureType
+
         time_s = result.frame.time_s
         if self._offset_s is None:
             self._offset_s = time_s if result.age_ms is not None or not 0 <= time_s < MAX_GAP_S else 0.0
@@ -106,6 +121,9 @@ class Recording:
         self._last_tick = tick
         frame = to_frame(image)
         frame.pts, frame.time_base = tick, Fraction(1, TICKS)
+        if tick - self._key_tick >= KEY_S * TICKS:
+            frame.pict_type = PictureType.I
+            self._key_tick = tick
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
 

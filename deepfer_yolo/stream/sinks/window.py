@@ -1,0 +1,88 @@
+"""`--show`: a window a source. Sinks run in threads of their own, but windows belong to the main one; so the sink only draws."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Literal
+
+from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.records import Image
+from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.results import Output
+
+REFRESH_S = 0.03
+PROBE = "import cv2; cv2.namedWindow('deepfer'); cv2.waitKey(1)"
+PROBE_S = 30.0
+HINT = "use --sink video=FILE, and look at that"
+
+
+class WindowSink:
+    """Draws pictures, which `refresh` shows; Escape or q, or closing a window, ends nothing but the showing."""
+
+    wants: Literal["records", "pictures"] = "pictures"
+    name = "window"
+    depth = 8
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._lock = threading.Lock()
+        self._newest: dict[str, Image] = {}
+        self._shown: set[str] = set()
+        self._is_open = True
+
+    def open(self, sources: list[str]) -> None:
+        """Nothing: windows open with the first pictures."""
+
+    def write(self, output: Output) -> None:
+        """Draw one picture."""
+        if output.result is None or not self._is_open:
+            return
+        image = paint(output.result, self._look)
+        with self._lock:
+            self._newest[output.result.frame.source] = image
+
+    def close(self) -> None:
+        """Nothing: `shut` closes the windows."""
+
+    def refresh(self) -> None:
+        """Show what is new and take the keys; called by the main thread many times a second."""
+        import cv2
+
+        with self._lock:
+            newest, self._newest = self._newest, {}
+        for source in self._shown if self._is_open else ():
+            self._is_open &= cv2.getWindowProperty(source, cv2.WND_PROP_VISIBLE) >= 1
+        if not self._is_open:
+            self.shut()
+            return
+        for source, image in newest.items():
+            cv2.imshow(source, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            self._shown.add(source)
+        if self._shown:
+            self._is_open = cv2.waitKey(1) & 0xFF not in (27, ord("q"))
+
+    def shut(self) -> None:
+        """Close all windows; called by the main thread."""
+        import cv2
+
+        if self._shown:
+            cv2.destroyAllWindows()
+            cv2.waitKey(1)
+        self._shown.clear()
+
+
+def refuse_without_screen() -> None:
+    """Raise DeepferError where no window can be opened. A child process tries, since Qt ends the process that finds no screen."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise DeepferError("there is no screen for --show: neither DISPLAY nor WAYLAND_DISPLAY is set", HINT)
+    try:
+        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False)
+        if done.returncode == 0:
+            return
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+    except subprocess.TimeoutExpired:
+        why = f"no answer in {PROBE_S:g} s"
+    raise DeepferError(f"no window can be opened for --show: {why}", HINT)
