@@ -77,7 +77,7 @@ def test_two_outputs_may_not_share_a_file(
 def test_what_cannot_be_written_is_refused(kind: str, folder: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     target = tmp_path / folder if kind == "snapshots" else tmp_path / folder / "v.mp4"
-    with pytest.raises((DeepferError, OSError), match="written|too long"):
+    with pytest.raises((DeepferError, OSError), match=r"written|too long"):
         run_stream([str(make_clip())], model, ["jsonl=-", f"{kind}={target}"], WHOLE)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "clip.mp4"}
     assert (tmp_path / "file").read_text() == "precious"
