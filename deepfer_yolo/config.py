@@ -105,6 +105,8 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
+    # Where the decoded pictures are kept; `files` decodes them anew for every batch, and so does `auto` where they do not fit the memory.
+    cache: Literal["auto", "ram", "files"] = "auto"
     # `time`, in hours, replaces `epochs`: the schedule then ends when the time does. `logger` is opt-in.
     time: Hours | None = None
     logger: Literal["tensorboard", "mlflow", "wandb"] | None = None

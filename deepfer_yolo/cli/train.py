@@ -39,6 +39,7 @@ _PATIENCE = Annotated[int | None, typer.Option(help="Stop after N epochs without
 _TIME = Annotated[str | None, typer.Option(help="Train this long instead of --epochs: 1.5h, 90m, or hours.", show_default=False)]
 _SCHEDULE = Annotated[str | None, typer.Option(help="How the learning rate falls: cosine, or plateau.", show_default="cosine")]
 _LR_DECAY = Annotated[float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")]
+_CACHE = Annotated[str | None, typer.Option(help="Keep decoded pictures in ram, decode files each time, or auto.", show_default="auto")]
 _LOGGER = Annotated[str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)]
 _FOLDS = Annotated[int | None, typer.Option(help="Cross-validate: deal all pictures anew to K folds, one run each.", show_default=False)]
 _GROUPS = "What a fold must not tear apart: subject, duplicate, none, or auto: subjects where known, and copies."
@@ -63,6 +64,7 @@ def train(
     threads: _THREADS = None,
     seed: _SEED = None,
     precision: _PRECISION = None,
+    cache: _CACHE = None,
     fitness: _FITNESS = None,
     teacher: _TEACHER = None,
     exclude: _EXCLUDE = None,

@@ -15,6 +15,9 @@ from deepfer_yolo.data.quarantine import refuse_strangers
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
 
+TOGETHER = 8
+"""Pictures that a thread decodes in one go: handing over each small one costs as much as decoding it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
@@ -90,11 +93,20 @@ def open_dataset(folder: Path) -> Dataset:
 def load_images(dataset: Dataset, rows: Sequence[Row], workers: int = 2) -> Iterator[Image]:
     """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError with the path."""
 
-    def load(row: Row) -> Image:
-        path = dataset.path(row)
-        try:
-            return load_image(path)
-        except FileNotFoundError:
-            raise DatasetError(f"{path}: named in {MANIFEST}, and not there", "convert the source again") from None
+    def load(part: Sequence[Row]) -> list[Image | DatasetError]:
+        loaded: list[Image | DatasetError] = []
+        for row in part:
+            try:
+                loaded.append(load_image(dataset.path(row)))
+            except FileNotFoundError:
+                loaded.append(DatasetError(f"{dataset.path(row)}: named in {MANIFEST}, and not there", "convert the source again"))
+            except DatasetError as error:
+                loaded.append(error)
+        return loaded
 
-    return map_in_order(load, rows, workers)
+    parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+    for loaded in map_in_order(load, parts, workers, waiting_per_worker=2):
+        for image in loaded:
+            if isinstance(image, DatasetError):
+                raise image
+            yield image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
 from pathlib import Path
@@ -33,12 +34,8 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     if isinstance(source, Path):
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise DatasetError(f"{name}: {'this is a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
-        if status.st_size > MAX_BYTES:
-            raise DatasetError(f"{name}: larger than {MAX_BYTES // 1_000_000} MB")
-        if source.suffix == ".png" and status.st_size <= OURS_BYTES and (pixels := decode_png(source.read_bytes(), max_pixels)) is not None:
+        content = _start_of(source)
+        if source.suffix == ".png" and len(content) <= OURS_BYTES and (pixels := decode_png(content, max_pixels)) is not None:
             return pixels
     try:
         with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
@@ -54,6 +51,20 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DatasetError(f"{name}: broken picture ({error})") from None
+
+
+def _start_of(path: Path) -> bytes:
+    """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib: a data set is thousands of small files."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for ever
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: {'this is a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+        if status.st_size > MAX_BYTES:
+            raise DatasetError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB")
+        return os.read(handle, min(status.st_size, OURS_BYTES) + 1)
+    finally:
+        os.close(handle)
 
 
 def _to_rgb(picture: PillowImage.Image) -> Image:

@@ -7,7 +7,7 @@ trained on it (280 PublicTest pictures of FER2013 are in Training too): `deepfer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.inspection import pixel_hash
 from deepfer_yolo.data.problems import printable
 from deepfer_yolo.errors import LeakError
-from deepfer_yolo.records import Image
 
 Hashes = NDArray[np.uint64]
 BLANK = 0
@@ -40,13 +39,6 @@ def picture_hash(pixels: NDArray[np.uint8]) -> int:
     if bool((pixels[0] == pixels[0, 0]).all()) and bool((pixels == pixels[:1, :1]).all()):  # one row tells nearly every picture
         return BLANK
     return int.from_bytes(pixel_hash(pixels)[:8], "little")
-
-
-def hashed(images: Iterable[Image], into: list[int]) -> Iterator[Image]:
-    """`images` as they are; the hash of each is appended to `into` in passing."""
-    for image in images:
-        into.append(picture_hash(image))
-        yield image
 
 
 class LeakGuard:

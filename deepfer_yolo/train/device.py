@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError, MissingDependencyError
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def check_device(device: str) -> None:
@@ -35,6 +39,26 @@ def use_bf16(config: TrainConfig) -> bool:
     if config.device == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return config.device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def fits_on(device: torch.device, n_bytes: int) -> bool:
+    """Whether so much may be kept on a device beside the training itself: up to half of what is free there."""
+    if device.type != "cuda":
+        return True  # the pictures are in this memory already
+    return n_bytes <= torch.cuda.mem_get_info(device)[0] // 2
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process may still take: what the machine has left, or its control group where that is less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            free = min(free, int((CGROUPS / limit).read_text()) - int((CGROUPS / used).read_text()))
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+    return max(free, 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
-from deepfer_yolo.train.loader import Faces
+from deepfer_yolo.train.faces import Faces
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import named_model
 from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, remember, trained_hashes

@@ -1,4 +1,4 @@
-"""The whole split as one uint8 tensor, and batches drawn from it by index.
+"""Batches drawn by index from a decoded split, and augmented in tensors.
 
 Decoding once and augmenting in tensors replaces the stock loader, which delivers about 1,000 pictures a second and core.
 """
@@ -6,68 +6,19 @@ Decoding once and augmenting in tensors replaces the stock loader, which deliver
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.leaks import Hashes
-from deepfer_yolo.records import Image
-from deepfer_yolo.runtime.card import InputSpec
-from deepfer_yolo.runtime.preprocess import to_input, to_inputs
+from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
+from deepfer_yolo.train.device import fits_on
+from deepfer_yolo.train.faces import Faces, FilePixels
 from deepfer_yolo.train.losses import class_weights
 
 _SHUFFLE_STREAM = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Faces:
-    """One split, decoded. `pixels` is uint8 (n, c, h, w), c 1 for grey; `labels` int64 (n,); `paths` names each picture;
-    `soft`, where there are votes, is float (n, C) and sums to 1; `hashes` (n,) tell each picture, as it was before any resize, by 64 bits.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    paths: tuple[str, ...]
-    soft: torch.Tensor | None = None
-    hashes: Hashes | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def read_train(images: Iterable[Image], labels: Sequence[int], paths: Sequence[str], size: int) -> tuple[Faces, InputSpec]:
-    """The training split, and what a model learns to see from it: grey where all are, and their side where all share one.
-
-    Square pictures of one side up to `size` are kept as they are: the augmentation then enlarges them in the same step that moves them.
-    All others are reduced to the model's input as they arrive, so that large pictures do not fill the memory.
-    """
-    plain = InputSpec(size=size)
-    grey, kept, sides, shapes = True, [], set(), set()
-    for image in images:
-        grey = grey and bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
-        sides.add(min(image.shape[:2]))
-        shapes.add(image.shape[:2])
-        kept.append(image if image.shape[0] == image.shape[1] <= size else to_input(image, plain))
-    native = sides.pop() if len(sides) == 1 else None
-    spec = InputSpec(size=size, colour="grey" if grey else "rgb", native_px=native if native and 8 <= native <= 1024 else None)
-    return _faces(np.stack(kept) if len(shapes) == 1 else to_inputs(kept, plain), labels, paths, spec), spec
-
-
-def read_val(images: Iterable[Image], labels: Sequence[int], paths: Sequence[str], spec: InputSpec) -> Faces:
-    """The validation split exactly as the exported model will be fed."""
-    return _faces(np.stack([to_input(image, spec) for image in images]), labels, paths, spec)
-
-
-def _faces(pixels: np.ndarray[Any, np.dtype[np.uint8]], labels: Sequence[int], paths: Sequence[str], spec: InputSpec) -> Faces:
-    if spec.colour == "grey":
-        pixels = pixels[..., :1]
-    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return Faces(torch.from_numpy(planes), torch.tensor(labels, dtype=torch.int64), tuple(paths))
 
 
 class EpochSampler:
@@ -120,7 +71,9 @@ class TrainLoader:
         """How long the run is; under a time budget an estimate that the trainer renews."""
         self.skip = 0
         """Batches of the next epoch that a resumed run has made already."""
-        self._pixels = faces.pixels.to(device)
+        self._pixels = faces.pixels
+        if isinstance(self._pixels, torch.Tensor) and fits_on(device, self._pixels.nbytes):
+            self._pixels = self._pixels.to(device)
         self._labels = faces.labels.to(device)
         hard = torch.nn.functional.one_hot(faces.labels, n_classes).float()
         self._targets = soft_targets(hard if faces.soft is None else faces.soft, config.label_smoothing).to(device)
@@ -138,13 +91,19 @@ class TrainLoader:
         epoch = self.sampler.epoch
         draws, size = Draws(self.config, len(self.dataset), epoch), self.size_at(epoch)
         batches, self.skip = self.sampler.batches()[self.skip :], 0
-        for index in batches:
-            yield self.batch(index, draws, size)
+        # From files, the next batch is decoded while the network works on this one.
+        pixels = map_in_order(self.pixels_of, batches, 1 if isinstance(self._pixels, FilePixels) else 0, waiting_per_worker=2)
+        for index, part in zip(batches, pixels, strict=True):
+            yield self.batch(index, part, draws, size)
 
-    def batch(self, index: torch.Tensor, draws: Draws, size: int) -> dict[str, torch.Tensor]:
+    def pixels_of(self, index: torch.Tensor) -> torch.Tensor:
+        """The pictures at `index` as they are stored, uint8 (b, c, h, w)."""
+        return self._pixels[index.to(self._pixels.device)]
+
+    def batch(self, index: torch.Tensor, pixels: torch.Tensor, draws: Draws, size: int) -> dict[str, torch.Tensor]:
         """One training batch of the pictures at `index`."""
         where = index.to(self.device)
-        images = augment(self._pixels[where], draws, index, size)
+        images = augment(pixels.to(self.device), draws, index, size)
         images, targets = mix(images, self._targets[where], draws.share[index])
         images, targets = cut_mix(images, targets, draws.cut[index])
         return {"img": _three_channels(images), "cls": self._labels[where], "target": targets}
@@ -167,7 +126,7 @@ class ValLoader:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for start in range(self.first, self.end, self.batch_size):
-            part = slice(start, min(start + self.batch_size, self.end))
+            part = torch.arange(start, min(start + self.batch_size, self.end))
             images = self.dataset.pixels[part].to(self.device).float().div_(255)
             yield {"img": _three_channels(images), "cls": self.dataset.labels[part].to(self.device)}
 

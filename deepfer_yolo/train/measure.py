@@ -10,7 +10,8 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.evaluate.calibration import ece, noise_floor, reliability
-from deepfer_yolo.train.loader import Faces, ValLoader
+from deepfer_yolo.train.faces import Faces
+from deepfer_yolo.train.loader import ValLoader
 from deepfer_yolo.train.validator import macro_f1
 from deepfer_yolo.yolo import load_checkpoint
 
@@ -51,10 +52,15 @@ def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature with the smallest negative log-likelihood (Guo et al., 2017), by golden section over its logarithm."""
+    """The temperature with the smallest Brier score, by golden section over its logarithm.
+
+    The log-likelihood of Guo et al. (2017) would sharpen every answer for the sake of what label smoothing and teachers leave on unlikely classes;
+    the Brier score is proper too and looks at the likely ones, whose confidence is shown.
+    """
+    wanted = np.eye(logits.shape[1])[labels]
 
     def loss(log_t: float) -> float:
-        return float(-np.log(softmax(logits, float(np.exp(log_t)))[np.arange(len(labels)), labels] + 1e-12).mean())
+        return float(((softmax(logits, float(np.exp(log_t))) - wanted) ** 2).sum(1).mean())
 
     low, high = np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])
     golden = (5**0.5 - 1) / 2

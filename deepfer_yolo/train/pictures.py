@@ -23,7 +23,7 @@ def save_augmented(loader: TrainLoader, folder: Path) -> Path:
 
     n = min(ROWS * COLUMNS, len(loader.dataset))
     index = torch.linspace(0, len(loader.dataset) - 1, n).long()
-    batch = loader.batch(index, Draws(loader.config, len(loader.dataset), 0), loader.size_at(0))
+    batch = loader.batch(index, loader.pixels_of(index), Draws(loader.config, len(loader.dataset), 0), loader.size_at(0))
     side = batch["img"].shape[-1]
     sheet = torch.full((ROWS * side, COLUMNS * side, 3), 255, dtype=torch.uint8)
     for place, image in enumerate(batch["img"].mul(255).round().byte().cpu().permute(0, 2, 3, 1)):

@@ -25,9 +25,9 @@ from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metric
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.checkpoint import drop_states, newest_state
-from deepfer_yolo.train.device import check_device, is_out_of_memory, use_bf16
+from deepfer_yolo.train.device import check_device, free_memory, is_out_of_memory, use_bf16
+from deepfer_yolo.train.faces import Faces, FilePixels
 from deepfer_yolo.train.learned import check_start, recall, remember_all
-from deepfer_yolo.train.loader import Faces
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
 from deepfer_yolo.train.measure import calibrate, confusion, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
@@ -93,11 +93,20 @@ def train(
 
 
 def absolute(config: TrainConfig) -> TrainConfig:
-    """The recipe with the whole paths of its data, so that a run can be resumed from anywhere. Raises ConfigError where no data are named."""
+    """The recipe with the whole paths of its files, so that a run can be resumed from anywhere; names of models stay names.
+
+    Raises ConfigError where no data are named.
+    """
     if config.data is None:
         raise ConfigError("no data set was named", "deepfer train DATASET")
     paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
-    return config.model_copy(update=paths)
+    models = {key: whole_path(value) for key in ("model", "pretrained") if (value := getattr(config, key)) is not None}
+    return config.model_copy(update={**paths, **models, "teacher": tuple(map(whole_path, config.teacher))})
+
+
+def whole_path(model: str) -> str:
+    """The whole path of a model file that is there; a name of a model or an architecture as it is."""
+    return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
 def resume(
@@ -201,6 +210,9 @@ def _run(
         f"{len(train_split):,} train and {len(val_split):,} val pictures, {spec.colour}, {weights:,} parameters, {config.device}, "
         f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {material.seconds:.1f} s"
     )
+    if isinstance(train_split.pixels, FilePixels):
+        why = "as the recipe asks" if config.cache == "files" else f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"
+        log(f"pictures are decoded from their files for every batch, {why}")
     progress = Progress(log)
     if RANK < 1:
         attach_logger(trainer, config.logger, log)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.leaks import hashed
+from deepfer_yolo.data.manifest import Row
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.device import free_memory
+from deepfer_yolo.train.faces import Faces, Read, read_train, read_val
 from deepfer_yolo.train.folds import fold_of
-from deepfer_yolo.train.loader import Faces, read_train, read_val
 from deepfer_yolo.train.votes import voted_targets
 
 
@@ -49,13 +49,22 @@ def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, In
     index = {label: number for number, label in enumerate(dataset.labels)}
     train_rows, val_rows = dataset.rows("train"), dataset.rows("val")
     labels, paths = [index[row.label] for row in train_rows], [row.path for row in train_rows]
-    learned: list[int] = []
-    held_out: list[int] = []
-    faces, spec = read_train(hashed(load_images(dataset, train_rows), learned), labels, paths, config.imgsz)
+    from_files = reads_files(config, len(train_rows) + len(val_rows))
+    faces, spec = read_train(load_images(dataset, train_rows), labels, paths, config.imgsz, reader(dataset, train_rows) if from_files else None)
     soft = voted_targets(config, train_rows, dataset)
     val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
-    val = read_val(hashed(load_images(dataset, val_rows), held_out), val_labels, val_paths, spec)
-    return replace(faces, soft=soft, hashes=np.array(learned, np.uint64)), replace(val, hashes=np.array(held_out, np.uint64)), spec
+    val = read_val(load_images(dataset, val_rows), val_labels, val_paths, spec, reader(dataset, val_rows) if from_files else None)
+    return replace(faces, soft=soft), val, spec
+
+
+def reads_files(config: TrainConfig, n: int) -> bool:
+    """Whether `n` pictures are decoded anew for every batch: asked for, or because they do not fit the memory, with as much again to stack them."""
+    return config.cache == "files" or (config.cache == "auto" and 2 * 3 * n * config.imgsz**2 > free_memory())
+
+
+def reader(dataset: Dataset, rows: Sequence[Row]) -> Read:
+    """Reads pictures of `rows` by their places."""
+    return lambda places: load_images(dataset, [rows[place] for place in places])
 
 
 def read_test(dataset: Dataset, spec: InputSpec) -> Faces:

@@ -22,7 +22,8 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.modelfile import DEFAULT
 from deepfer_yolo.train.augment import ema_decay
 from deepfer_yolo.train.checkpoint import save_state
-from deepfer_yolo.train.loader import Faces, TrainLoader, ValLoader
+from deepfer_yolo.train.faces import Faces
+from deepfer_yolo.train.loader import TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
 from deepfer_yolo.train.schedule import Plateau, decay_by_layer
 from deepfer_yolo.train.validator import FaceValidator

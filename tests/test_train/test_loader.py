@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import torch
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_inputs
-from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader, read_train, read_val
+from deepfer_yolo.train import device, splits
+from deepfer_yolo.train.faces import read_train, read_val
+from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader
 
 
 def faces(n: int, side: int, *, colour: bool = False) -> list[np.ndarray]:
@@ -119,3 +123,47 @@ def test_resolution_grows_during_the_run() -> None:
     batch = next(iter(loader))
     assert batch["img"].shape == (4, 3, 32, 32)
     assert batch["img"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("images", [faces(9, 48), faces(9, 100, colour=True), [*faces(5, 100), *faces(4, 48)]], ids=["small", "large", "mixed"])
+def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> None:
+    labels, paths = [0, 1, 2] * 3, list("abcdefghi")
+    asked: list[int] = []
+
+    def read(places: Sequence[int]) -> Iterator[np.ndarray]:
+        asked.extend(places)
+        return iter([images[place] for place in places])
+
+    config = TrainConfig(imgsz=64, batch=4)
+    kept, spec = read_train(images, labels, paths, 64)
+    on_files, same = read_train(images, labels, paths, 64, read)
+    assert same == spec
+    assert not asked
+    assert kept.hashes is not None
+    assert on_files.hashes is not None
+    assert (on_files.hashes == kept.hashes).all()
+    pairs = zip(TrainLoader(kept, config, 3, torch.device("cpu")), TrainLoader(on_files, config, 3, torch.device("cpu")), strict=True)
+    assert all(torch.equal(left["img"], right["img"]) and torch.equal(left["target"], right["target"]) for left, right in pairs)
+    assert sorted(asked) == list(range(9))
+    held = ValLoader(read_val(images, labels, paths, spec), 4, torch.device("cpu"))
+    again = ValLoader(read_val(images, labels, paths, spec, read), 4, torch.device("cpu"))
+    assert all(torch.equal(left["img"], right["img"]) for left, right in zip(held, again, strict=True))
+
+
+def test_pictures_that_do_not_fit_the_memory_stay_in_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, need = 1000, 2 * 3 * 1000 * 64**2
+    monkeypatch.setattr(splits, "free_memory", lambda: need)
+    assert not splits.reads_files(TrainConfig(), n)
+    assert splits.reads_files(TrainConfig(), n + 1)
+    assert not splits.reads_files(TrainConfig(cache="ram"), n + 1)
+    assert splits.reads_files(TrainConfig(cache="files"), 1)
+
+
+def test_a_control_group_limits_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "CGROUPS", tmp_path)
+    assert device.free_memory() > 100_000_000
+    (tmp_path / "memory.current").write_text("600\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.free_memory() > 100_000_000
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert device.free_memory() == 400

@@ -13,7 +13,8 @@ from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, LeakError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.evaluate.runs import create_run
 from deepfer_yolo.train.device import check_device
-from deepfer_yolo.train.loader import EpochSampler, Faces, ValLoader
+from deepfer_yolo.train.faces import Faces
+from deepfer_yolo.train.loader import EpochSampler, ValLoader
 from deepfer_yolo.train.ranks import STOP, check_ranks, launch, read_failure, write_failure
 from deepfer_yolo.train.run import absolute, resume
 from deepfer_yolo.yolo import load_checkpoint, trained_hashes

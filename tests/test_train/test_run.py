@@ -19,7 +19,7 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
-from deepfer_yolo.train.run import Outcome, Stopped, lock, resume, train
+from deepfer_yolo.train.run import Outcome, Stopped, absolute, lock, resume, train
 from deepfer_yolo.train.trainer import FaceTrainer
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
 
@@ -289,6 +289,28 @@ def test_bad_input_is_a_clear_error_and_writes_nothing(
     with pytest.raises(error, match=words):
         train(tiny_config.model_copy(update=change), root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    (tmp_path / "here").mkdir()
+    shutil.copytree(finished_run / "weights", tmp_path / "here" / "w")
+    monkeypatch.chdir(tmp_path / "here")
+    config = tiny_config.model_copy(update={"model": "w/best.pt", "teacher": ("w/best.pt",), "epochs": 1, "allow_leak": True})
+    stopped = train(config, name="r", show=quiet, should_stop=lambda: True, root=Path("runs"))
+    assert isinstance(stopped, Stopped)
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(resume(stopped.folder, show=quiet), Outcome)
+    assert absolute(config.model_copy(update={"model": "deepfer-n", "teacher": ("deepfer-n",)})).model == "deepfer-n"
+
+
+def test_pictures_stay_in_their_files_where_the_recipe_asks_for_it(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    outcome = train(tiny_config.model_copy(update={"cache": "files"}), name="r", show=lines.append, root=tmp_path)
+    assert isinstance(outcome, Outcome)
+    assert any("decoded from their files" in line for line in lines)
+    assert weights_hash(outcome.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
