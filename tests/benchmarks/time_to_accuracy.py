@@ -32,7 +32,8 @@ def start(backbone: Path, data: Path, into: Path) -> Path:
 
     torch.manual_seed(0)
     model = starting_model(TrainConfig(model="yolo26n-cls", pretrained=str(backbone)), open_dataset(data).labels, print)
-    torch.save({"model": model.half(), "train_args": {}, "epoch": -1}, into)
+    model.task = "classify"
+    torch.save({"model": model.half(), "train_args": {"task": "classify", "imgsz": 64}, "epoch": -1}, into)
     return into
 
 
