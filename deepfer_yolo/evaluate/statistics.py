@@ -19,6 +19,7 @@ CONFIDENCE = 0.95
 REPLICATES = 2000
 NEAR_THRESHOLD = 0.05
 """Share of the pictures on each side of a confidence threshold that count as near it."""
+CARD_METRICS = ("top1", "macro_f1", "balanced_accuracy", "nll")
 _CELLS = 8_000_000
 """Weights held at once while resampling: 64 MB."""
 
@@ -116,6 +117,12 @@ def intervals(probs: Floats, targets: Ints, subjects: Sequence[str] | None = Non
     spans = zip(COVERAGES, low, high, strict=True)
     found["selective_accuracy"] = {coverage_key(share): list(_widen(float(a), float(b), len(surest(probs, share)), "top1")) for share, a, b in spans}
     return found
+
+
+def card_intervals(probs: Floats, targets: Ints, subjects: Sequence[str] | None = None) -> dict[str, list[float]]:
+    """Those of `intervals` that a model card has room for: [low, high] of each metric in CARD_METRICS."""
+    found = intervals(probs, targets, subjects)
+    return {name: found[name] for name in CARD_METRICS}
 
 
 def selective_rows(probs: Floats, targets: Ints) -> Floats:

@@ -14,8 +14,9 @@ from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.leaks import check_models
-from deepfer_yolo.evaluate.metrics import evaluate
+from deepfer_yolo.evaluate.metrics import check_scores, evaluate
 from deepfer_yolo.evaluate.score import score_dataset
+from deepfer_yolo.evaluate.statistics import card_intervals
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
 from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, TrainedOn, pack_hashes, producer, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.classifier import Classifier
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
-HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece")
+HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece", "ece_noise_floor", "confusion")
 PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
 
@@ -77,7 +78,7 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False, 
 
 
 def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, *, allow_leak: bool = False) -> tuple[Card, list[str]]:
-    """Measure `classifier` on one split of `dataset` and write the headline numbers into the card of `model`.
+    """Measure `classifier` on one split of `dataset`; the headline numbers, 95 % intervals and the confusion matrix go into `model`'s card.
 
     Returns the card, and lines to show about pictures that the model has learned. Raises LeakError, see `check_models`.
     """
@@ -86,6 +87,8 @@ def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, 
     scores = score_dataset(classifier, opened, split)
     result = evaluate(scores.probs, scores.targets, scores.labels)
     numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {key: result[key] for key in HEADLINE}
+    probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
+    numbers["intervals"] = card_intervals(probs, targets, [row.subject for row in scores.rows])
     card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned}})
     if model.suffix != ".onnx":
         write_sidecar(card, model)

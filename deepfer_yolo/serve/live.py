@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,14 +27,16 @@ JPEG_QUALITY = 80
 
 
 class NewestSink:
-    """Keeps the newest result of each source."""
+    """Keeps the newest result of each source, and why it is in its state."""
 
     name = "page"
     wants: Literal["records", "pictures"] = "pictures"
     depth = 4
 
     def __init__(self) -> None:
-        self.newest: dict[str, Result] = {}
+        self.newest: dict[str, tuple[Result, float]] = {}
+        """By source: the result, and when it came (monotonic, seconds)."""
+        self.reasons: dict[str, str] = {}
 
     def open(self, sources: list[str]) -> None:
         """Nothing to get ready."""
@@ -41,7 +44,10 @@ class NewestSink:
     def write(self, output: Output) -> None:
         """Take one output."""
         if output.result is not None:
-            self.newest[output.result.frame.source] = output.result
+            self.newest[output.result.frame.source] = output.result, time.monotonic()
+        for record in output.records:
+            if record["kind"] == "state":
+                self.reasons[record["source"]] = record["reason"]
 
     def close(self) -> None:
         """Nothing to finish."""
@@ -81,7 +87,24 @@ class LiveBoard:
         if self._pipeline is None:
             return []
         sources = zip(self._addresses, self._pipeline.summary().sources, strict=True)
-        return [_row(index, _shown(address), source, self._sink.newest.get(source.source)) for index, (address, source) in enumerate(sources)]
+        return [self._row(index, address, source) for index, (address, source) in enumerate(sources)]
+
+    def _row(self, index: int, address: Address, source: SourceSummary) -> dict[str, Any]:
+        newest, came_s = self._sink.newest.get(source.source, (None, 0.0))
+        reason = self._sink.reasons.get(source.source)
+        return {
+            "index": index,
+            "name": _shown(address),
+            "state": source.state,
+            "reason": None if reason is None else reason.replace(address.name, _shown(address)),
+            # Of what is shown now: a source that is lost has an old picture, not a fast one.
+            "age_ms": None if newest is None or newest.age_ms is None else round(newest.age_ms + 1000 * (time.monotonic() - came_s), 1),
+            "captured": source.captured,
+            "processed": source.processed,
+            "dropped": source.dropped,
+            "reconnects": source.reconnects,
+            "faces": [shortened(newest, track) for track in newest.tracks] if newest is not None and source.state == "live" else [],
+        }
 
     def picture(self, index: int) -> bytes | None:
         """The newest picture of a source with its faces marked, as JPEG; None where there is none."""
@@ -89,10 +112,10 @@ class LiveBoard:
 
         if not 0 <= index < len(self._addresses):
             return None
-        result = self._sink.newest.get(self._addresses[index].name)
-        if result is None:
+        found = self._sink.newest.get(self._addresses[index].name)
+        if found is None:
             return None
-        image = paint(result, Look())
+        image = paint(found[0], Look())
         scale = min(1.0, PREVIEW_PX / max(image.shape[:2]))
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
@@ -103,18 +126,3 @@ class LiveBoard:
 def _shown(address: Address) -> str:
     """A source's name for strangers: no credentials, and of a file only the last part of its path."""
     return Path(address.name).name if address.kind == "file" else address.name
-
-
-def _row(index: int, name: str, source: SourceSummary, newest: Result | None) -> dict[str, Any]:
-    return {
-        "index": index,
-        "name": name,
-        "state": source.state,
-        "reason": source.reason,
-        "age_ms": None if newest is None or newest.age_ms is None else round(newest.age_ms, 1),
-        "captured": source.captured,
-        "processed": source.processed,
-        "dropped": source.overwritten + source.stale + source.corrupt,
-        "reconnects": source.reconnects,
-        "faces": [shortened(newest, track) for track in newest.tracks] if newest is not None and source.state == "live" else [],
-    }

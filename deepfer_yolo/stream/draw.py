@@ -12,17 +12,18 @@ from deepfer_yolo.stream.results import Result
 MIN_SIDE_PX = 256
 """Smaller pictures are enlarged by a whole factor, so that a label fits."""
 COLOURS = {
-    "angry": (214, 69, 65),
-    "disgust": (120, 144, 72),
-    "fear": (142, 94, 188),
-    "happy": (240, 180, 41),
-    "neutral": (144, 155, 166),
-    "sad": (66, 133, 206),
-    "surprise": (240, 125, 50),
-    "contempt": (160, 110, 90),
-    "uncertain": (110, 110, 110),
+    "angry": (213, 94, 0),
+    "disgust": (0, 158, 115),
+    "fear": (204, 121, 167),
+    "happy": (230, 159, 0),
+    "neutral": (138, 144, 153),
+    "sad": (0, 114, 178),
+    "surprise": (86, 180, 233),
+    "contempt": (184, 168, 0),
+    "uncertain": (107, 114, 128),
 }
-OTHER = ((56, 166, 153), (200, 90, 150), (90, 170, 80), (180, 140, 60), (80, 120, 200))
+"""Okabe and Ito's colours, which people with any kind of colour vision can tell apart; the web page has the same."""
+OTHER = ((213, 94, 0), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (184, 168, 0), (138, 144, 153))
 
 
 @dataclass(frozen=True, slots=True)

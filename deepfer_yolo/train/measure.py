@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.evaluate.calibration import ece, noise_floor, reliability
+from deepfer_yolo.evaluate.statistics import CARD_METRICS, card_intervals, headline, rows_of
 from deepfer_yolo.train.faces import Faces
 from deepfer_yolo.train.loader import ValLoader
 from deepfer_yolo.train.validator import macro_f1
@@ -42,6 +44,22 @@ def confusion(logits: Logits, labels: Labels) -> list[list[int]]:
     counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
     np.add.at(counts, (labels, logits.argmax(1)), 1)
     return [[int(count) for count in row] for row in counts]
+
+
+def card_metrics(logits: Logits, labels: Labels, calibration: dict[str, float], subjects: Sequence[str]) -> dict[str, Any]:
+    """What a card says of the split that chose the epoch: metrics, their 95 % intervals, and the confusion matrix."""
+    probs = softmax(logits, calibration["temperature"])
+    values = headline(rows_of(probs, labels).sum(0))
+    return {
+        "split": "val",
+        "n": len(labels),
+        **{name: float(values[name]) for name in CARD_METRICS},
+        "ece": calibration["ece_after"],
+        "ece_uncalibrated": calibration["ece_before"],
+        "ece_noise_floor": calibration["ece_floor"],
+        "intervals": card_intervals(probs, labels, subjects),
+        "confusion": confusion(logits, labels),
+    }
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from deepfer_yolo.train.device import check_device, free_memory, is_out_of_memor
 from deepfer_yolo.train.faces import Faces, FilePixels
 from deepfer_yolo.train.learned import check_start, recall, remember_all
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
-from deepfer_yolo.train.measure import calibrate, confusion, logits_of, score
+from deepfer_yolo.train.measure import calibrate, card_metrics, confusion, logits_of, score
 from deepfer_yolo.train.pictures import save_augmented, save_curves
 from deepfer_yolo.train.progress import Log, Progress, clock
 from deepfer_yolo.train.ranks import check_ranks, is_asked_to_stop, launch, n_devices
@@ -265,13 +265,14 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
     }
     if job.config.fold is not None:
         figures["test"] = tested(trainer.best, dataset, job)
+    subjects = {row.path: row.subject for row in dataset.all_rows}
     card = Card(
         name=job.folder.name,
         labels=job.labels,
         input=job.spec,
         temperature=calibration["temperature"],
         trained_on=TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint),
-        metrics={"val": {**val, "ece": calibration["ece_after"], "ece_uncalibrated": calibration["ece_before"]}},
+        metrics={"val": {"dataset": dataset.name, **card_metrics(logits, labels, calibration, [subjects[path] for path in job.val.paths])}},
         file_sha256=sha256_of(trainer.best),
         producer={"deepfer": __version__, "ultralytics": metadata.version("ultralytics"), "torch": metadata.version("torch")},
     )

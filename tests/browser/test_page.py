@@ -71,6 +71,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+    with av.open(str(folder / "clip.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 360, 480, "yuvj420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
     return folder
 
 
@@ -156,6 +162,27 @@ def test_pictures_are_labelled_and_saved(page: Any, material: Path) -> None:
     assert page.locator("#results > *").count() == 0
 
 
+TAKE = """([kind, files]) => {
+    const carried = new DataTransfer();
+    for (const [name, content] of files) carried.items.add(new File([Uint8Array.from(content)], name, { type: "image/png" }));
+    const target = kind === "paste" ? document : document.getElementById("drop");
+    const happening = { bubbles: true, cancelable: true, dataTransfer: carried, clipboardData: carried };
+    target.dispatchEvent(kind === "paste" ? new ClipboardEvent(kind, happening) : new DragEvent(kind, happening));
+}"""
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_many_pictures_can_be_dropped_and_pasted_and_keep_their_order(page: Any, material: Path, kind: str) -> None:
+    content = list((material / "one.png").read_bytes())
+    names = [f"{index}.png" for index in range(10)]
+    page.evaluate(TAKE, [kind, [[name, content] for name in names]])
+    if kind == "drop":
+        page.click("#tab-uploads")
+    page.get_by_text("Done: 10 faces in 10 pictures.").wait_for()
+    assert page.is_visible("#uploads")
+    assert page.locator("#results h3").all_inner_texts() == names
+
+
 def test_a_video_gets_a_timeline_that_can_be_scrubbed(page: Any, material: Path) -> None:
     page.click("#tab-uploads")
     page.set_input_files("#files", str(material / "clip.webm"))
@@ -165,15 +192,44 @@ def test_a_video_gets_a_timeline_that_can_be_scrubbed(page: Any, material: Path)
     page.wait_for_selector("#results .faces .face h4")
     assert page.evaluate("document.querySelector('#results video').currentTime") == pytest.approx(1, abs=0.2)
     assert "Timeline of clip.webm" in page.get_attribute("#results .timeline", "aria-label")
+    page.locator("#results input[type=range]").press("End")
+    page.wait_for_function("document.querySelector('#results video').currentTime > 1.2")
 
 
-def test_the_card_and_the_live_source_are_shown(page: Any) -> None:
+def test_a_video_that_the_browser_cannot_play_still_has_its_timeline(page: Any, material: Path) -> None:
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(material / "clip.avi"))
+    page.get_by_text("This browser cannot play the file").wait_for()
+    page.locator("#results input[type=range]").fill("1")
+    page.wait_for_selector("#results .faces .face h4")
+    assert page.locator("#results .stage").is_hidden()
+
+
+def test_the_shipped_models_card_and_the_live_sources_are_shown(browser: Any, start_server: Callable[..., Any]) -> None:
+    from deepfer_yolo import Classifier
+
+    served = start_server(Path("deepfer-n"), "--source", "testsrc=size=160x120", "--source", "/dev/video97", rate=0)
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(served.url)
     page.click("#tab-model")
-    assert "angry, disgust, fear, happy, neutral, sad, surprise" in page.inner_text("#model")
-    assert "Not for inferring felt emotion" in page.inner_text("#model")
+    shown = page.inner_text("#model")
+    measured = Classifier("deepfer-n").card.metrics["val"]
+    low, high = (100 * bound for bound in measured["intervals"]["macro_f1"])
+    assert f"{low:.1f}–{high:.1f}" in shown
+    assert "FER2013, split val, n = 3,589" in shown
+    assert "angry, disgust, fear, happy, neutral, sad, surprise" in shown
+    assert "Not for inferring felt emotion" in shown
+    happy = measured["confusion"][3]
+    assert page.locator("table.confusion tbody tr").nth(3).locator("td").all_inner_texts() == [
+        *(f"{100 * n / sum(happy):.0f}" for n in happy),
+        f"{sum(happy):,}",
+    ]
     page.click("#tab-live")
     page.wait_for_selector("#live .state-live")
     page.wait_for_selector("#live img:visible")
+    page.get_by_text("/dev/video97 cannot be opened").wait_for()
+    page.close()
 
 
 def test_the_keyboard_reaches_everything_and_a_phone_needs_no_sideways_scrolling(page: Any) -> None:

@@ -161,6 +161,8 @@ def test_metrics_of_a_data_set(linear_model: Path, painted_dataset: Path, tmp_pa
     assert card.metrics["n"] == 56
     assert card.metrics["dataset"] == open_dataset(painted_dataset).name
     assert 0.2 < card.metrics["top1"] < 1
+    assert all(low < card.metrics[name] < high for name, (low, high) in card.metrics["intervals"].items())
+    assert np.trace(card.metrics["confusion"]) / 56 == pytest.approx(card.metrics["top1"])
     assert Classifier(path).card.metrics == card.metrics
 
 

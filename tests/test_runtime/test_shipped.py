@@ -35,7 +35,11 @@ def test_the_golden_answers_hold_and_the_card_says_where_it_comes_from(name: str
     assert (card.input.size, card.input.colour, card.input.native_px) == (64, "grey", 48)
     assert card.trained_on is not None
     assert str(card.trained_on.fingerprint).startswith("be4cb1269fd8308b")
-    assert card.metrics["val"]["n"] == 3589
+    measured = card.metrics["val"]
+    assert (measured["dataset"], measured["split"], measured["n"]) == ("FER2013", "val", 3589)
+    assert np.trace(measured["confusion"]) == round(measured["top1"] * np.sum(measured["confusion"]))
+    assert np.sum(measured["confusion"]) == 3589
+    assert all(low < measured[key] < high for key, (low, high) in measured["intervals"].items())
 
 
 @pytest.mark.parametrize("name", NAMES)

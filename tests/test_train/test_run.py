@@ -88,7 +88,13 @@ def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_
     predicted = classifier.predict_images(list(load_images(dataset, rows))).argmax(1)
     top1 = float(np.mean([EMOTIONS[index] == row.label for index, row in zip(predicted, rows, strict=True)]))
     assert top1 == json.loads((finished_run / "metrics.json").read_text())["val"]["top1"]
-    assert card.metrics["val"]["top1"] == top1
+    said = card.metrics["val"]
+    assert (said["dataset"], said["split"], said["n"], said["top1"]) == (dataset.name, "val", len(rows), top1)
+    assert np.trace(said["confusion"]) / np.sum(said["confusion"]) == pytest.approx(top1)
+    assert np.sum(said["confusion"], axis=1).tolist() == [sum(row.label == label for row in rows) for label in EMOTIONS]
+    for name, (low, high) in said["intervals"].items():
+        assert low <= said[name] <= high
+    assert np.ptp(said["intervals"]["nll"]) > 0
     assert card.temperature == pytest.approx(json.loads((finished_run / "metrics.json").read_text())["calibration"]["temperature"])
 
 

@@ -76,7 +76,7 @@ function send() {
 function receive(answer) {
   clearTimeout(watchdog);
   const now = performance.now();
-  replies = [...replies.filter((at) => now - at < 2000), now];
+  replies = [...replies.filter((at) => now - at < 4000), now];
   latencies = [...latencies.slice(-19), now - sentAt];
   if (!answer.error) show(answer, now);
   // Hidden pages get no animation frames, and need none.
@@ -88,7 +88,7 @@ function show(answer, now) {
   drawBoxes($("camera-overlay"), answer.faces, answer.width, answer.height);
   const median = [...latencies].sort((a, b) => a - b)[Math.floor(latencies.length / 2)];
   const span = Math.max(1, now - replies[0]) / 1000;
-  $("camera-fps").textContent = replies.length > 2 ? ((replies.length - 1) / span).toFixed(1) : "–";
+  $("camera-fps").textContent = replies.length > 1 ? ((replies.length - 1) / span).toFixed(1) : "–";
   $("camera-latency").textContent = `${Math.round(median)} ms`;
   $("camera-count").textContent = answer.faces.length;
   for (const face of answer.faces) {

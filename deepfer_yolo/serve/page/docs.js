@@ -1,6 +1,7 @@
 // The OpenAPI document as a page, without a library.
 import { $, ask, el } from "./elements.js";
 
+document.documentElement.dataset.theme = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 const document_ = await ask("/openapi.json");
 $("about").textContent = `${document_.info.title} ${document_.info.version}. ${document_.info.description}`;
 for (const [path, methods] of Object.entries(document_.paths)) {

@@ -58,7 +58,7 @@ export function faceCard(title) {
   return card;
 }
 
-// Boxes with labels on a canvas that lies over a picture of `width` × `height`.
+// Boxes with labels on a canvas that lies over a picture of `width` × `height`. A face's number is the one on its card.
 export function drawBoxes(canvas, faces, width, height) {
   const shown = canvas.getBoundingClientRect();
   const density = window.devicePixelRatio || 1;
@@ -67,14 +67,21 @@ export function drawBoxes(canvas, faces, width, height) {
   const context = canvas.getContext("2d");
   const scale = Math.min(canvas.width / width, canvas.height / height);
   context.translate((canvas.width - width * scale) / 2, (canvas.height - height * scale) / 2);
-  const unit = density * Math.max(1, Math.min(1.4, shown.width / 480));
-  for (const face of faces) {
-    const [x1, y1, x2, y2] = face.box.map((value) => value * scale);
-    drawBox(context, face, [x1, y1, x2 - x1, y2 - y1], unit, width * scale);
+  const unit = density * Math.max(0.85, Math.min(1.3, shown.width / 520));
+  const boxes = faces.map((face) => { const [x1, y1, x2, y2] = face.box.map((value) => value * scale); return { x: x1, y: y1, w: x2 - x1, h: y2 - y1 }; });
+  for (const [index, face] of faces.entries()) drawBox(context, face, boxes[index], unit);
+  const taken = [];
+  for (const [index, face] of faces.entries()) {
+    const words = `${face.track ?? index + 1}  ${caption(face)}`;
+    context.font = `600 ${14 * unit}px system-ui, sans-serif`;
+    const size = { w: context.measureText(words).width + 12 * unit, h: 22 * unit };
+    const place = freePlace(boxes[index], size, taken, boxes, width * scale, height * scale);
+    taken.push(place);
+    drawLabel(context, face, words, place, unit);
   }
 }
 
-function drawBox(context, face, [x, y, w, h], unit, right) {
+function drawBox(context, face, { x, y, w, h }, unit) {
   context.lineWidth = 5 * unit;
   context.strokeStyle = "rgba(0,0,0,.65)";
   context.strokeRect(x, y, w, h);
@@ -83,18 +90,30 @@ function drawBox(context, face, [x, y, w, h], unit, right) {
   context.setLineDash(face.label === "uncertain" ? [6 * unit, 5 * unit] : []);
   context.strokeRect(x, y, w, h);
   context.setLineDash([]);
-  const words = caption(face);
-  context.font = `600 ${14 * unit}px system-ui, sans-serif`;
-  const [wide, high] = [context.measureText(words).width + 12 * unit, 22 * unit];
-  const left = Math.max(0, Math.min(x - 2.5 * unit, right - wide));
-  const top = y >= high ? y - high : y;
+}
+
+// Above the box, below it, or level with its edges: where the label covers least of other labels and of other faces.
+function freePlace(box, size, taken, boxes, width, height) {
+  const tops = [box.y - size.h, box.y + box.h, box.y, box.y - 2 * size.h, box.y + box.h + size.h];
+  const lefts = [box.x, box.x + box.w - size.w];
+  const inside = (value, limit) => Math.max(0, Math.min(value, limit));
+  const places = tops.flatMap((top) => lefts.map((left) => ({ x: inside(left, width - size.w), y: inside(top, height - size.h), ...size })));
+  const others = boxes.filter((other) => other !== box);
+  const cost = (place) => 4 * sum(taken.map((other) => overlap(place, other))) + sum(others.map((other) => overlap(place, other)));
+  return places.reduce((best, place) => (cost(place) < cost(best) ? place : best));
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const overlap = (a, b) => Math.max(0, Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x)) * Math.max(0, Math.min(a.y + a.h, b.y + b.h) - Math.max(a.y, b.y));
+
+function drawLabel(context, face, words, { x, y, w, h }, unit) {
   context.fillStyle = "rgba(10,12,15,.88)";
-  context.fillRect(left, top, wide, high);
+  context.fillRect(x, y, w, h);
   context.fillStyle = colourOf(face.label);
-  context.fillRect(left, top, 4 * unit, high);
+  context.fillRect(x, y, 4 * unit, h);
   context.fillStyle = "#fff";
   context.textBaseline = "middle";
-  context.fillText(words, left + 8 * unit, top + high / 2 + unit);
+  context.fillText(words, x + 8 * unit, y + h / 2 + unit);
 }
 
 export function save(name, type, text) {

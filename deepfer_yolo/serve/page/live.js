@@ -13,10 +13,12 @@ export function startLive() {
 async function refresh() {
   if (isShown && !document.hidden) {
     try {
-      for (const source of (await ask("/v1/sources")).sources) update(source);
+      const { sources } = await ask("/v1/sources");
+      $("live-error").hidden = true;
+      for (const source of sources) update(source);
     } catch (error) {
-      $("live-sources").replaceChildren(el("p", { class: "error" }, error.message));
-      cards.clear();
+      $("live-error").textContent = error.message;
+      $("live-error").hidden = false;
     }
   }
   setTimeout(refresh, EVERY_MS);
@@ -27,7 +29,7 @@ function update(source) {
   const card = cards.get(source.index);
   card.state.textContent = source.state;
   card.state.className = `chip state-${source.state}`;
-  card.figures.age.textContent = source.age_ms === null ? "–" : `${Math.round(source.age_ms)} ms`;
+  card.figures.age.textContent = source.age_ms === null ? "–" : source.age_ms < 2000 ? `${Math.round(source.age_ms)} ms` : `${Math.round(source.age_ms / 1000)} s`;
   card.figures.processed.textContent = source.processed;
   card.figures.dropped.textContent = source.dropped;
   card.figures.reconnects.textContent = source.reconnects;

@@ -13,7 +13,7 @@ export function showModel(facts) {
   const groups = groupsOf(card.metrics);
   if (groups.length === 0) parts.push(el("p", { class: "hint" }, "This model's card holds no measurement: nothing is known about how often it is right."));
   for (const [name, metrics] of groups) parts.push(...metricParts(name, metrics, card));
-  parts.push(el("h3", {}, "Intended use"), el("p", {}, card.intended_use), el("h3", {}, "Limits"), limits(card));
+  parts.push(el("h3", {}, "Allowed use"), el("p", {}, card.intended_use), el("h3", {}, "Limits"), limits(card, groups));
   $("model").replaceChildren(el("div", { class: "panel" }, ...parts));
 }
 
@@ -43,14 +43,18 @@ function groupsOf(metrics) {
 }
 
 function metricParts(name, metrics, card) {
-  const conditions = [metrics.dataset?.name ?? metrics.dataset, name && `split ${name}`, metrics.n && `n = ${metrics.n}`].filter(Boolean).join(", ");
+  const split = metrics.split ?? name;
+  const conditions = [metrics.dataset?.name ?? metrics.dataset, split && `split ${split}`, metrics.n && `n = ${metrics.n.toLocaleString("en")}`].filter(Boolean).join(", ");
   const rows = Object.entries(NAMES).filter(([key]) => typeof metrics[key] === "number").map(([key, title]) => {
-    const show = (value) => (PLAIN.has(key) ? value.toFixed(3) : percent(value, 1));
+    const plain = (value) => (PLAIN.has(key) ? value.toFixed(3) : (100 * value).toFixed(1));
+    const show = (value) => (PLAIN.has(key) ? plain(value) : percent(value, 1));
     const span = metrics.intervals?.[key] ?? (key === "top1" && metrics.n ? wilson(metrics.top1, metrics.n) : null);
-    return el("tr", {}, el("th", { scope: "row" }, title), el("td", { class: "number" }, show(metrics[key])), el("td", { class: "number" }, span ? `${show(span[0])} to ${show(span[1])}` : ""));
+    const floor = key === "ece" && typeof metrics.ece_noise_floor === "number" ? `perfect: ${show(metrics.ece_noise_floor)}` : "";
+    return el("tr", {}, el("th", { scope: "row" }, title), el("td", { class: "number" }, show(metrics[key])), el("td", { class: "number" }, span ? `${plain(span[0])}–${show(span[1])}` : floor));
   });
   const head = el("tr", {}, el("th", { scope: "col" }, conditions), el("th", { scope: "col", class: "number" }, "value"), el("th", { scope: "col", class: "number" }, "95 % interval"));
   const parts = [el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)))];
+  if (split === "val") parts.push(el("p", { class: "hint" }, "The val split also chose when training stopped, which flatters a little."));
   if (Array.isArray(metrics.confusion)) parts.push(...confusion(metrics.confusion, metrics.labels ?? card.labels));
   return parts;
 }
@@ -64,28 +68,40 @@ function wilson(share, n) {
 }
 
 function confusion(counts, labels) {
-  const head = el("tr", {}, el("th", {}, "labelled ↓ said →"), ...labels.map((label) => el("th", { scope: "col" }, label)));
+  const head = el("tr", {}, el("th", {}, "labelled ↓ said →"), ...labels.map((label) => el("th", { scope: "col" }, label)), el("th", { scope: "col" }, "pictures"));
   const rows = counts.map((row, index) => {
-    const total = row.reduce((sum, count) => sum + count, 0) || 1;
-    return el("tr", {}, el("th", { scope: "row" }, labels[index]), ...row.map((count) => {
-      const cell = el("td", { title: `${count} of ${total}` }, (100 * (count / total)).toFixed(0));
-      cell.style.background = `color-mix(in srgb, #0072b2 ${Math.round(85 * (count / total))}%, var(--panel))`;
-      if (count / total > 0.45) cell.style.color = "#fff";
+    const total = row.reduce((sum, count) => sum + count, 0);
+    const cells = row.map((count) => {
+      const share = count / (total || 1);
+      const cell = el("td", { title: `${count} of ${total} labelled ${labels[index]}` }, (100 * share).toFixed(0));
+      cell.style.background = `color-mix(in srgb, #0072b2 ${Math.round(85 * share)}%, var(--panel))`;
       return cell;
-    }));
+    });
+    return el("tr", {}, el("th", { scope: "row" }, labels[index]), ...cells, el("td", {}, total.toLocaleString("en")));
   });
   return [
-    el("h3", {}, "Confusion matrix"), el("p", { class: "hint" }, "Per cent of the pictures with the label at the left."),
+    el("h3", {}, "Confusion matrix"), el("p", { class: "hint" }, "Per cent of the pictures with the label at the left. The diagonal is what is named right."),
     el("div", { class: "scroll" }, el("table", { class: "confusion" }, el("thead", {}, head), el("tbody", {}, ...rows))),
   ];
 }
 
-function limits(card) {
+// Labels of which more than half are missed, by the first confusion matrix of the card.
+function missed(groups, card) {
+  const metrics = groups.map(([, found]) => found).find((found) => Array.isArray(found.confusion));
+  if (metrics === undefined) return null;
+  const shares = metrics.confusion.map((row, index) => [(metrics.labels ?? card.labels)[index], row[index] / row.reduce((sum, count) => sum + count, 0)]);
+  const weak = shares.filter(([, share]) => share < 0.5).sort((a, b) => a[1] - b[1]).map(([label, share]) => `${label} (${percent(share)} found)`);
+  return weak.length === 0 ? null : `More often missed than found: ${weak.join(", ")}.`;
+}
+
+function limits(card, groups) {
   const items = [
     "It labels the apparent expression in one picture. Context, culture and intent are not in the picture.",
-    "Posed, frontal, well-lit faces are labelled best; profiles, masks, strong shadow and very small faces worst.",
-    "Public data sets are unbalanced in age, skin colour and sex; expect uneven error rates, and measure them before any use.",
-    card.labels.length === 7 ? "Rare expressions, disgust and fear above all, are often taken for others." : null,
+    missed(groups, card),
+    "The figures hold for pictures like those they were measured on. Other cameras, light, poses, masks and glasses may do worse.",
+    "Nothing is known about error rates by age, skin colour or sex unless the card says so. Expect them to be uneven, and measure them before any use.",
+    card.trained_on?.name.startsWith("FER2013") ? "FER2013 holds grey faces of 48 pixels from the web; ten later annotators agree with its labels on 62 % of the pictures." : null,
+    card.input.native_px ? `Faces smaller than about ${card.input.native_px} pixels are smaller than what it has learned from.` : null,
   ].filter(Boolean);
   return el("ul", {}, ...items.map((text) => el("li", {}, text)));
 }

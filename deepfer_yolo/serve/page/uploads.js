@@ -32,7 +32,15 @@ function take(files) {
   queue = queue.then(() => work(files)).catch((error) => say(error.message));
 }
 
+// What comes in is shown above what was there, in its own order.
+let below = null;
+
+function put(card) {
+  $("results").insertBefore(card, below?.isConnected ? below : null);
+}
+
 async function work(files) {
+  below = $("results").firstChild;
   const isVideo = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|webm|mkv|avi|ogv)$/i.test(file.name);
   const pictures = files.filter((file) => !isVideo(file));
   const videos = files.filter(isVideo);
@@ -70,9 +78,9 @@ async function labelVideo(file) {
   try {
     const answer = await post("/v1/video", form);
     results.push(answer);
-    $("results").prepend(videoCard(file, answer));
+    put(videoCard(file, answer));
   } catch (error) {
-    $("results").prepend(el("article", { class: "card" }, el("h3", {}, file.name), el("p", { class: "error" }, error.message)));
+    put(el("article", { class: "card" }, el("h3", {}, file.name), el("p", { class: "error" }, error.message)));
   } finally {
     clearInterval(timer);
   }
@@ -92,7 +100,7 @@ async function post(path, body, tries = 4) {
 async function addPicture(file, row) {
   results.push(row);
   const card = el("article", { class: "card" }, el("h3", {}, row.name));
-  $("results").prepend(card);
+  put(card);
   offer();
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
   if (row.error) {
@@ -139,6 +147,7 @@ function flatRows(result) {
 
 function clear() {
   results = [];
+  for (const video of $("results").querySelectorAll("video")) URL.revokeObjectURL(video.src);
   $("results").replaceChildren();
   $("upload-saves").replaceChildren();
   $("upload-clear").hidden = true;

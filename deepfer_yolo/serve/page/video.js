@@ -3,6 +3,7 @@ import { colourOf, drawBoxes, el, faceCard, percent } from "./elements.js";
 
 const LANE = 26;
 const AXIS = 20;
+const GUTTER = 56;
 
 export function videoCard(file, watched) {
   const tracks = tracksOf(watched);
@@ -12,31 +13,48 @@ export function videoCard(file, watched) {
   const timeline = el("canvas", { class: "timeline", role: "img" });
   timeline.setAttribute("aria-label", summaryOf(watched));
   const length = Math.max(watched.duration_s, 0.001);
-  const scrubber = el("input", { type: "range", min: 0, max: length, step: 0.05, value: 0, "aria-label": "Time in the video" });
+  const scrubber = el("input", { type: "range", class: "scrubber", min: 0, max: length, step: 0.05, value: 0, "aria-label": "Time in the video" });
   const now = el("div", { class: "faces" });
+  let unplayedAt = null;
   const update = () => {
-    const time = video.currentTime;
+    const time = unplayedAt ?? video.currentTime;
     scrubber.value = time;
     scrubber.setAttribute("aria-valuetext", `${time.toFixed(1)} of ${length.toFixed(1)} seconds`);
     drawTimeline(timeline, watched, tracks, time);
-    const frame = frameAt(watched.frames, time);
-    drawBoxes(overlay, frame?.faces ?? [], watched.width, watched.height);
-    showFaces(now, frame?.faces ?? []);
+    const faces = frameAt(watched.frames, time)?.faces ?? [];
+    drawBoxes(overlay, faces, watched.width, watched.height);
+    showFaces(now, faces);
   };
-  const seek = (share) => { video.currentTime = Math.max(0, Math.min(1, share)) * length; };
-  const point = (event) => { const box = timeline.getBoundingClientRect(); seek((event.clientX - box.left) / box.width); };
+  const seek = (time) => {
+    const wanted = Math.max(0, Math.min(length, time));
+    if (unplayedAt === null) video.currentTime = wanted;
+    else {
+      unplayedAt = wanted;
+      update();
+    }
+  };
+  const point = (event) => { const box = timeline.getBoundingClientRect(); seek(((event.clientX - box.left - GUTTER) / (box.width - GUTTER)) * length); };
   timeline.addEventListener("pointerdown", (event) => { timeline.setPointerCapture(event.pointerId); point(event); });
   timeline.addEventListener("pointermove", (event) => event.buttons && point(event));
-  scrubber.addEventListener("input", () => seek(Number(scrubber.value) / length));
+  scrubber.addEventListener("input", () => seek(Number(scrubber.value)));
+  const unplayable = el("p", { class: "hint", hidden: true }, "This browser cannot play the file; the timeline shows what the server saw in it.");
+  video.addEventListener("error", () => {
+    // The server reads more formats than a browser plays.
+    unplayedAt = 0;
+    unplayable.hidden = false;
+    stage.hidden = true;
+    update();
+  });
   for (const name of ["timeupdate", "seeking", "seeked", "loadeddata"]) video.addEventListener(name, update);
   video.addEventListener("play", () => follow(video, update));
-  new ResizeObserver(update).observe(stage);
+  const sizes = new ResizeObserver(update);
+  for (const part of [stage, timeline]) sizes.observe(part);
   const labels = [...new Set(watched.frames.flatMap((frame) => frame.faces.map((face) => face.label)))].sort();
   const shape = `${watched.duration_s.toFixed(1)} s, ${tracks.size} face${tracks.size === 1 ? "" : "s"}`;
   const side = el("div", { class: "faces-now" }, now, eventTable(watched.events));
   return el("article", { class: "card wide" },
     el("h3", {}, el("span", {}, watched.name), el("span", { class: "chip" }, shape)),
-    el("div", { class: "columns" }, el("div", {}, stage, timeline, scrubber, legend(labels)), side));
+    el("div", { class: "columns" }, el("div", {}, stage, unplayable, timeline, scrubber, legend(labels)), side));
 }
 
 function tracksOf(watched) {
@@ -79,15 +97,18 @@ function drawTimeline(canvas, watched, tracks, time) {
   context.textBaseline = "middle";
   const length = Math.max(watched.duration_s, 0.001);
   const step = watched.frames.length > 1 ? length / (watched.frames.length - 1) : length;
-  [...tracks.values()].forEach((points, lane) => drawLane(context, points, lane * LANE, (s) => (s / length) * width, step));
+  const at = (seconds) => GUTTER + (seconds / length) * (width - GUTTER);
+  context.fillStyle = style.getPropertyValue("--soft");
+  [...tracks.keys()].forEach((track, lane) => context.fillText(`face ${track}`, 6, lane * LANE + LANE / 2 + 1));
+  [...tracks.values()].forEach((points, lane) => drawLane(context, points, lane * LANE, at, step));
   context.fillStyle = style.getPropertyValue("--soft");
   for (let tick = 0, every = tickOf(length); tick <= length + 1e-6; tick += every) {
-    const x = (tick / length) * width;
-    context.textAlign = tick === 0 ? "left" : x > width - 24 ? "right" : "center";
-    context.fillText(`${+tick.toFixed(1)} s`, Math.min(x + (tick === 0 ? 3 : 0), width - 3), height - AXIS / 2 + 1);
+    const x = at(tick);
+    context.textAlign = x > width - 24 ? "right" : "center";
+    context.fillText(`${+tick.toFixed(1)} s`, Math.min(x, width - 3), height - AXIS / 2 + 1);
   }
   context.fillStyle = style.getPropertyValue("--ink");
-  context.fillRect(Math.min(width - 2, (time / length) * width), 0, 2, height);
+  context.fillRect(Math.min(width - 2, at(time) - 1), 0, 2, height);
 }
 
 function drawLane(context, points, top, at, step) {
@@ -121,6 +142,8 @@ const tickOf = (length) => [0.5, 1, 2, 5, 10, 20, 30, 60].find((every) => length
 
 function showFaces(place, faces) {
   place.known ??= new Map();
+  if (!place.firstChild) place.append(el("p", { class: "hint" }, "No face at this moment."));
+  place.firstChild.hidden = faces.length > 0;
   const seen = new Set(faces.map((face) => face.track));
   for (const [track, card] of place.known) if (!seen.has(track)) { card.remove(); place.known.delete(track); }
   for (const face of faces) {
