@@ -43,6 +43,7 @@ def serve(
     Example: deepfer serve -m best.onnx --open
     """
     import sys
+    from urllib.parse import quote
 
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.config import ServeConfig, resolve
@@ -66,7 +67,7 @@ def serve(
         url = server.url_of(listener)
         print(f"deepfer serves {classifier.card.name} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if is_opened:
-            typer.launch(f"{url}?token={settings.token}" if settings.token else url)
+            typer.launch(f"{url}?token={quote(settings.token, safe='')}" if settings.token else url)
 
     with listener:
         server.run(classifier, settings, listener, live, on_ready)

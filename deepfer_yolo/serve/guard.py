@@ -99,6 +99,10 @@ class Guard:
                 await self._app(scope, receive, send_with_headers)
         except Problem as problem:
             await refuse(problem, send_with_headers)
+        except asyncio.CancelledError:
+            # The server stops and has waited long enough; only it cancels requests.
+            if status == 0:
+                await refuse(Problem(503, "the server stops", headers={"Connection": "close"}), send_with_headers)
         finally:
             body.release()
             route = getattr(scope.get("route"), "path", "other")
@@ -128,7 +132,8 @@ class Guard:
             return None
         if any(_same(value, session_of(token)) for value in _cookies(headers)):
             return None
-        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
+        # A plus in a query means a space, which no token holds.
+        asked = [value.replace(" ", "+") for value in parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])]
         if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET" and any(_same(value, token) for value in asked):
             return session_of(token)
         raise Problem(401, "a token is needed: Authorization: Bearer …, or open /?token=… in a browser", headers={"WWW-Authenticate": "Bearer"})

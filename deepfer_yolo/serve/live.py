@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PREVIEW_PX = 960
 """The longer side of a preview at most."""
 JPEG_QUALITY = 80
+LOG = logging.getLogger("deepfer.serve")
 
 
 class NewestSink:
@@ -48,6 +50,8 @@ class NewestSink:
         for record in output.records:
             if record["kind"] == "state":
                 self.reasons[record["source"]] = record["reason"]
+                if record["state"] in ("lost", "failed"):
+                    LOG.warning("source %s is %s: %s", record["source"], record["state"], record["reason"])
 
     def close(self) -> None:
         """Nothing to finish."""

@@ -1,4 +1,4 @@
-"""HTTP connections with a time limit for the head of a request and a bound on their number, which uvicorn has not."""
+"""HTTP connections with a time limit for the head of a request and for whoever reads no answer, and a bound on their number: uvicorn has none."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ MAX_HEAD_BYTES = 64_000
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; a client that dribbles its headers is cut off, so is one that sends endless ones."""
+    """uvicorn's protocol; a client that dribbles its headers, sends endless ones or does not read what it asked for is cut off."""
 
     head_timeout_s = 10.0
+    read_timeout_s = 60.0
     max_connections = 256
 
     def connection_made(self, transport: Any) -> None:
@@ -21,13 +22,25 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout_s, self._give_up)
+        self._write_timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.max_connections:
             self._give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._stop_write_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrive; while a head is incomplete they are counted."""
@@ -53,6 +66,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _give_up(self) -> None:
         self._head_timer = None

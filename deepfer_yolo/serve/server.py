@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.errors import ConfigError, DeepferError
-from deepfer_yolo.serve.guard import is_loopback
+from deepfer_yolo.serve.guard import host_name, is_loopback
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import ServeConfig
@@ -22,8 +25,17 @@ MAX_FRAME_BYTES = 4_000_000
 """The largest picture that a camera may send."""
 
 
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+"""What an Authorization header can carry (RFC 6750, section 2.1)."""
+
+
 def check_exposure(config: ServeConfig) -> None:
-    """Raise ConfigError where others could reach the server without a token."""
+    """Raise ConfigError where others could reach the server without a token, or nobody with it."""
+    if not config.host:
+        raise ConfigError("--host is empty", "use 127.0.0.1, or an address of this machine")
+    for name in config.allow_host:
+        if host_name(name) != name.lower():
+            raise ConfigError(f"--allow-host {name!r} is no host name", "give the name alone, without scheme, port or path: box.example.org")
     if config.token is None and not is_loopback(config.host):
         raise ConfigError(
             f"--host {config.host} lets other machines in, so a token is needed",
@@ -31,6 +43,8 @@ def check_exposure(config: ServeConfig) -> None:
         )
     if config.token is not None and len(config.token) < 16:
         raise ConfigError("the token has less than 16 characters", "make one with: openssl rand -hex 16")
+    if config.token is not None and not TOKEN.fullmatch(config.token):
+        raise ConfigError("the token has characters that a header cannot carry", "letters, digits and - . _ ~ + / can be used: openssl rand -hex 16")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -69,7 +83,8 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
     from deepfer_yolo.serve.protocol import BoundedProtocol
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    bounded = type("Bounded", (BoundedProtocol,), {"head_timeout_s": config.head_timeout, "max_connections": config.max_connections})
+    limits = {"head_timeout_s": config.head_timeout, "read_timeout_s": config.body_timeout, "max_connections": config.max_connections}
+    bounded = type("Bounded", (BoundedProtocol,), limits)
     settings = uvicorn.Config(
         create_app(classifier, config, live),
         http=bounded,
@@ -92,8 +107,14 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
             if self.started:
                 on_ready()
 
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds away.
+            if not self.should_exit and self.server_state.tasks:
+                print(f"stopping; what is under way has {SHUTDOWN_S} s", file=sys.stderr, flush=True)
+            self.should_exit = True
+
     server = Server(settings)
-    # uvicorn raises the signals that stopped it again once it is done; to be stopped is a server's ordinary end.
+    # To be stopped is a server's ordinary end, also by a signal that comes before or after uvicorn's own handlers stand.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])

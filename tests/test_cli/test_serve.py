@@ -58,3 +58,46 @@ def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(start_serve
     assert answers == [422]
     assert served.process.wait(20) == 0
     assert "Traceback" not in served.log.read_text()
+
+
+def test_a_token_that_no_header_carries_and_a_name_with_a_port_are_clear_errors(deepfer: Callable[..., Any], linear_model: Path) -> None:
+    for words, said in (
+        (("--token", "ümlaut-0123456789"), "characters that a header cannot carry"),
+        (("--token", "0123456789 abcdef"), "characters that a header cannot carry"),
+        (("--host", "", "--token", "0123456789abcdef"), "--host is empty"),
+        (("--allow-host", "box.example.org:8000"), "'box.example.org:8000' is no host name"),
+        (("--allow-host", "http://box"), "'http://box' is no host name"),
+    ):
+        refused = deepfer("serve", "-m", linear_model, "--port", 0, *words)
+        assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
+
+
+def test_a_stop_that_is_asked_for_twice_and_outlasts_its_time_is_still_clean(start_server: Callable[..., Any], linear_model: Path) -> None:
+    served = start_server(linear_model, workers=1, body_timeout=60)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as upload:
+        head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
+        upload.sendall(head.encode())
+        time.sleep(0.5)
+        for _ in range(2):
+            served.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        answer = upload.recv(4096)
+        assert answer.split()[1] == b"503"
+        assert b"the server stops" in answer
+    assert served.process.wait(20) == 0
+    log = served.log.read_text()
+    assert "stopping; what is under way has" in log
+    assert "Traceback" not in log
+
+
+def test_a_source_that_fails_is_said_where_the_server_was_started(start_server: Callable[..., Any], linear_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.mp4").write_bytes(b"no video" * 100)
+    served = start_server(linear_model, "--source", tmp_path / "junk.mp4", workers=1)
+    deadline = time.monotonic() + 20
+    while "is failed: unreadable" not in served.log.read_text():
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.1)
+    row = httpx.get(f"{served.url}v1/sources").json()["sources"][0]
+    assert (row["name"], row["state"]) == ("junk.mp4", "failed")
+    assert str(tmp_path) not in row["reason"]
+    assert "junk.mp4" in row["reason"]
