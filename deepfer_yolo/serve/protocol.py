@@ -23,6 +23,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout_s, self._give_up)
         self._write_timer: asyncio.TimerHandle | None = None
+        self._answering: Any = None
         if len(self.connections) > self.max_connections:
             self._give_up()
 
@@ -31,6 +32,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_write_timer()
         super().connection_lost(exc)
+        if self._answering is not None:
+            # uvicorn tells the newest request only; of several in one connection an earlier one may be under way.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""

@@ -164,6 +164,21 @@ def test_a_slow_body_times_out(alive: Any, connect: Connect) -> None:
     assert BODY_S - 0.2 < time.monotonic() - began < BODY_S + 3
 
 
+def test_who_does_not_read_the_answer_is_cut_off(alive: Any, connect: Connect) -> None:
+    connection = connect()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+    # Many answers of a hundred kilobytes are more than the kernel holds for both sides.
+    connection.sendall(b"GET /source.zip HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+    time.sleep(BODY_S + 3)
+    received = 0
+    try:
+        while piece := connection.recv(1_000_000):
+            received += len(piece)
+    except ConnectionResetError:
+        pass
+    assert 0 < received < 20_000_000
+
+
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "", "localhost@evil.example", "192.168.1.9"])
 def test_a_wrong_host_is_refused(alive: Any, web: httpx.Client, host: str) -> None:
     answer = web.get("/v1/model", headers={"Host": host})
