@@ -75,8 +75,9 @@ class CameraScene:
 async def serve_camera(websocket: WebSocket, services: Services) -> None:
     """Answer the pictures of one camera until it leaves."""
     try:
+        # A browser shows a page why a connection was closed, but not why it was refused.
+        await websocket.accept()
         with services.cameras.hold():
-            await websocket.accept()
             await _answer_all(websocket, services)
     except Problem as problem:
         await websocket.close(TRY_LATER, problem.detail)

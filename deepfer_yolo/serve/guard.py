@@ -84,9 +84,11 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *RAW_HEADERS, *_cache(message["headers"])]
+                if status >= 400 and body.is_endless:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        body = _Body(receive, self._door, self._budget)
+        body = _Body(receive, self._door, self._budget, is_chunked="transfer-encoding" in Headers(scope=scope))
         try:
             cookie = self._check(scope)
             _check_length(scope, self._door.max_body)
@@ -142,8 +144,9 @@ class Guard:
 class _Body:
     """A request's body, counted while it arrives."""
 
-    def __init__(self, receive: Receive, door: Door, budget: Budget) -> None:
+    def __init__(self, receive: Receive, door: Door, budget: Budget, *, is_chunked: bool) -> None:
         self._receive = receive
+        self._is_chunked = is_chunked
         self._door = door
         self._budget = budget
         self._size = 0
@@ -168,6 +171,11 @@ class _Body:
         self._size += n
         self._is_complete = not message.get("more_body", False)
         return message
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether a body without a length is still under way: it is not waited for, unlike one that says where it ends."""
+        return self._is_chunked and not self._is_complete
 
     def release(self) -> None:
         """Give the memory back to the budget."""

@@ -25,6 +25,10 @@ MAX_FRAME_BYTES = 4_000_000
 """The largest picture that a camera may send."""
 
 
+NOISE = frozenset(
+    {"ASGI callable returned without completing handshake.", "Invalid UTF-8 sequence received from client.", "Invalid HTTP request received."}
+)
+"""What uvicorn would log for each connection that is refused: strangers must not fill a disk."""
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 """What an Authorization header can carry (RFC 6750, section 2.1)."""
 
@@ -83,7 +87,8 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
     from deepfer_yolo.serve.protocol import BoundedProtocol
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    limits = {"head_timeout_s": config.head_timeout, "read_timeout_s": config.body_timeout, "max_connections": config.max_connections}
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in NOISE)
+    limits = {"head_timeout_s": config.head_timeout, "body_timeout_s": config.body_timeout, "max_connections": config.max_connections}
     bounded = type("Bounded", (BoundedProtocol,), limits)
     settings = uvicorn.Config(
         create_app(classifier, config, live),

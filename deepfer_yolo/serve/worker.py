@@ -99,8 +99,10 @@ class Worker:
         except DatasetError as error:
             reason = error.message.partition(": ")[2] or error.message
             # `load_image` has one error for all; HTTP has a status of its own for what is too large.
-            is_large = "pixels are more than" in reason or "exceeds limit" in reason
-            raise TooLarge(reason) if is_large else DatasetError(reason) from None
+            if "exceeds limit" in reason:  # Pillow's own limit, far above ours
+                reason = f"the picture has more than {self._max_pixels:,} pixels"
+                raise TooLarge(reason) from None
+            raise TooLarge(reason) if "pixels are more than" in reason else DatasetError(reason) from None
 
 
 def _refusal(status: int, message: str) -> Message:

@@ -70,12 +70,14 @@ def status_of(connection: socket.socket) -> int:
     return int(head.split()[1]) if head else 0
 
 
-def test_an_endless_chunked_upload_is_cut_off(alive: Any, connect: Connect) -> None:
+@pytest.mark.parametrize(("more", "refusals"), [("", (413, 0)), ("Origin: http://evil.example\r\n", (403, 0))], ids=["too large", "not let in"])
+def test_an_endless_chunked_upload_is_cut_off(alive: Any, connect: Connect, more: str, refusals: tuple[int, int]) -> None:
     connection = connect()
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     connection.sendall(
-        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + b"%x\r\n%s\r\n" % (len(part), part)
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n"
+        + more.encode()
+        + b"\r\n%x\r\n%s\r\n" % (len(part), part)
     )
     chunk, sent = b"40000\r\n" + bytes(0x40000) + b"\r\n", 0
     try:
@@ -86,7 +88,7 @@ def test_an_endless_chunked_upload_is_cut_off(alive: Any, connect: Connect) -> N
         pass
     # The kernel's buffers on both sides hold a few megabytes more than the limit.
     assert sent < 40_000_000
-    assert status_of(connection) in (413, 0)
+    assert status_of(connection) in refusals
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(alive: Any, connect: Connect) -> None:
@@ -164,7 +166,24 @@ def test_a_slow_body_times_out(alive: Any, connect: Connect) -> None:
     assert BODY_S - 0.2 < time.monotonic() - began < BODY_S + 3
 
 
-def test_who_does_not_read_the_answer_is_cut_off(alive: Any, connect: Connect) -> None:
+def test_a_refused_body_that_goes_on_for_ever_is_cut_off(alive: Any, connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000000\r\n\r\n")
+    assert status_of(connection) == 421
+    began = time.monotonic()
+    try:
+        while time.monotonic() - began < 20:
+            connection.sendall(b"a")
+            time.sleep(0.1)
+    except OSError:
+        pass
+    assert time.monotonic() - began < BODY_S + 5
+
+
+def test_who_does_not_read_the_answer_is_cut_off_and_a_quiet_camera_is_not(alive: Any, connect: Connect) -> None:
+    camera = connect()
+    camera.sendall(upgrade(alive))
+    assert status_of(camera) == 101
     connection = connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
     # Many answers of a hundred kilobytes are more than the kernel holds for both sides.
@@ -177,6 +196,8 @@ def test_who_does_not_read_the_answer_is_cut_off(alive: Any, connect: Connect) -
     except ConnectionResetError:
         pass
     assert 0 < received < 20_000_000
+    camera.sendall(b"\x89\x80\0\0\0\0")  # a ping
+    assert camera.recv(100) == b"\x8a\x00"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "", "localhost@evil.example", "192.168.1.9"])

@@ -209,12 +209,12 @@ def test_who_sends_no_pictures_is_disconnected(server: Any) -> None:
 
 
 def test_only_so_many_cameras_at_once(server: Any) -> None:
-    from websockets.exceptions import InvalidStatus
+    from websockets.exceptions import ConnectionClosedError
     from websockets.sync.client import connect
 
     url = f"ws://127.0.0.1:{server.port}/v1/camera"
-    with connect(url), connect(url), connect(url), connect(url), pytest.raises(InvalidStatus), connect(url):
-        pass
+    with connect(url), connect(url), connect(url), connect(url), connect(url) as fifth, pytest.raises(ConnectionClosedError, match="4 cameras"):
+        fifth.recv(30)
 
 
 def test_live_sources_of_the_command_line_are_watched(start_server: Callable[..., Any], linear_model: Path) -> None:

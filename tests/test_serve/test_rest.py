@@ -40,6 +40,30 @@ def test_the_probabilities_are_exactly_the_classifiers(client: httpx.Client, lin
         assert answer["pictures"][0]["faces"][0]["label"] == classifier.labels[expected.argmax()]
 
 
+def test_the_shipped_model_answers_exactly_as_its_classifier(
+    start_server: Callable[..., Any], faces: list[Image], scene: list[Image], png: Png
+) -> None:
+    from PIL import Image as PillowImage
+
+    served = start_server(Path("deepfer-n"), rate=0, workers=1)
+    classifier, detector = Classifier("deepfer-n"), open_detector("haar")
+    contents = [png(face) for face in faces]
+    for kind, options in (("JPEG", {"quality": 60}), ("WEBP", {}), ("TIFF", {})):
+        content = io.BytesIO()
+        PillowImage.fromarray(scene[0][20:220, 60:300]).save(content, kind, **options)
+        contents.append(content.getvalue())
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        for content in contents:
+            [row] = client.post("/v1/predict", files=as_files(content)).json()["pictures"][0]["faces"]
+            assert np.array_equal(probs_of(row), classifier.predict_images([load_image(content)])[0])
+        [row] = client.post("/v1/predict", params={"faces": "true"}, files=as_files(png(scene[3]))).json()["pictures"][0]["faces"]
+        crop = crop_face(scene[3], detector.detect(scene[3])[0], classifier.card.crop, classifier.card.input)
+        assert np.array_equal(probs_of(row), classifier.predict(crop[None])[0])
+        together = client.post("/v1/predict", files=as_files(*contents)).json()["pictures"]
+    expected = [classifier.predict_images([load_image(content)])[0] for content in contents]
+    assert np.abs([probs_of(picture["faces"][0]) - wanted for picture, wanted in zip(together, expected, strict=True)]).max() < 1e-6
+
+
 def test_pictures_of_any_shape_are_resized_by_the_programs_own_rule(client: httpx.Client, linear_model: Path, png: Png) -> None:
     image = np.random.RandomState(3).randint(0, 256, (90, 151, 3)).astype(np.uint8)
     answer = client.post("/v1/predict", files=as_files(png(image))).json()["pictures"][0]
