@@ -103,8 +103,11 @@ class Tracker:
         return seen
 
     def hidden(self, time_s: float) -> list[Face]:
-        """Where the tracks that are out of sight are expected at `time_s`; what is anonymised covers these too."""
-        return [moved(track.face, track.motion.predict(time_s)) for track in self._tracks if not track.is_seen]
+        """The tracks that are out of sight, each with a box from where it was last seen to where it is expected at `time_s`.
+
+        What is anonymised covers these too: a face that the detector misses may have stayed or gone on.
+        """
+        return [moved(track.face, _hull(track.face.box, track.motion.predict(time_s))) for track in self._tracks if not track.is_seen]
 
     @property
     def alive(self) -> frozenset[int]:
@@ -156,6 +159,10 @@ def _buffered(boxes: Array, share: float = 0.3) -> Array:
     """Boxes widened on each side: small, fast faces at low frame rates still overlap (Yang et al. 2023, C-BIoU)."""
     grow = share * (boxes[:, 2:] - boxes[:, :2])
     return np.concatenate([boxes[:, :2] - grow, boxes[:, 2:] + grow], axis=1)
+
+
+def _hull(a: NDArray[np.float32], b: Array) -> Array:
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
 def _to_centre(box: Array) -> Array:

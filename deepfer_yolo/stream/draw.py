@@ -43,8 +43,12 @@ def paint(result: Result, look: Look) -> Image:
     if not look.has_boxes:
         return image
     image, factor = _enlarged(image)
-    for track in result.tracks:
-        _mark(image, track, factor, is_frame=result.boxes == "crop")
+    unit = max(1.0, min(image.shape[:2]) / 360)
+    boxes = [_outline(image, track, factor, unit, is_frame=result.boxes == "crop") for track in result.tracks]
+    for track, box in zip(result.tracks, boxes, strict=True):
+        # A label that is only held, while another one leads, has no share worth telling.
+        share = f" {100 * track.confidence:.0f}%" if track.label == track.smoothed.label else ""
+        _chip(image, f"{track.id}  {track.label}{share}", box, colour_of(track.label), unit)
     return image
 
 
@@ -62,22 +66,20 @@ def _enlarged(image: Image) -> tuple[Image, int]:
     return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8), factor
 
 
-def _mark(image: Image, track: Track, factor: int, *, is_frame: bool) -> None:
+def _outline(image: Image, track: Track, factor: int, unit: float, *, is_frame: bool) -> tuple[int, int]:
+    """Draw the box; returns its upper left corner."""
     import cv2
 
     height, width = image.shape[:2]
-    unit = max(1.0, min(height, width) / 360)
     line = max(1, round(1.5 * unit))
     x1, y1, x2, y2 = (round(float(v) * factor) for v in track.face.box)
     if is_frame:
         x1, y1, x2, y2 = line // 2, line // 2, width - 1 - line // 2, height - 1 - line // 2
-    colour = colour_of(track.label)
-    cv2.rectangle(image, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA)
-    share = "" if track.label == "uncertain" else f" {100 * track.confidence:.0f}%"
-    _chip(image, f"{track.id}  {track.label}{share}", (x1, y1, y2), colour, unit)
+    cv2.rectangle(image, (x1, y1), (x2, y2), colour_of(track.label), line, cv2.LINE_AA)
+    return x1, y1
 
 
-def _chip(image: Image, text: str, place: tuple[int, int, int], colour: tuple[int, int, int], unit: float) -> None:
+def _chip(image: Image, text: str, place: tuple[int, int], colour: tuple[int, int, int], unit: float) -> None:
     """A filled label above the box, or inside its top where there is no room; always whole inside the picture."""
     import cv2
 
@@ -86,7 +88,7 @@ def _chip(image: Image, text: str, place: tuple[int, int, int], colour: tuple[in
     (text_width, text_height), base = cv2.getTextSize(text, font, scale, thickness)
     pad = round(4 * unit)
     chip_width, chip_height = text_width + 2 * pad, text_height + base + pad
-    x1, y1, _ = place
+    x1, y1 = place
     left = min(max(0, x1), max(0, image.shape[1] - chip_width))
     top = y1 - chip_height if y1 >= chip_height else max(0, y1)
     top = min(top, max(0, image.shape[0] - chip_height))

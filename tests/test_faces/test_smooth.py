@@ -159,6 +159,7 @@ def test_the_average_is_the_hand_computed_one() -> None:
 def test_small_unsure_and_blurred_faces_weigh_less() -> None:
     random = np.random.RandomState(1)
     sharp = random.randint(0, 255, (64, 64, 3)).astype(np.uint8)
+    soft = np.repeat(np.repeat(np.linspace(60, 180, 64).astype(np.uint8)[None, :, None], 64, axis=0), 3, axis=2)
     flat = np.full((64, 64, 3), 120, np.uint8)
     big, small = (Face(np.array([0, 0, side, side], np.float32), 0.9) for side in (100, 16))
     unsure = Face(big.box, 0.3)
@@ -166,5 +167,24 @@ def test_small_unsure_and_blurred_faces_weigh_less() -> None:
     assert full > 0.85
     assert frame_weight(small, sharp) == pytest.approx(full * 16 / 48)
     assert frame_weight(unsure, sharp) == pytest.approx(full / 3)
-    assert frame_weight(big, flat) < full / 2
-    assert 0 < frame_weight(small, flat) <= 1
+    assert 0 < frame_weight(big, soft) < full / 2
+    assert frame_weight(big, flat) == frame_weight(big, (sharp // 32).astype(np.uint8)) == 0
+
+
+def test_a_face_that_shows_nothing_is_uncertain_however_sure_the_model_is() -> None:
+    smoother = Smoother(1, EMOTIONS, RULE)
+    for step in range(25):
+        smoother.add(probs_of("angry", 0.9), 0.0, step / 25)
+    assert smoother.label == UNCERTAIN
+    assert smoother.end() is None
+
+
+def test_a_face_that_goes_dark_keeps_its_label_for_a_while() -> None:
+    rule = SmoothingRule(time_constant_s=0.5, hold_s=0.2)
+    smoother = Smoother(1, EMOTIONS, rule)
+    said = {}
+    for step in range(100):
+        smoother.add(probs_of("happy", 0.9) if step < 25 else probs_of("angry", 0.9), 0.8 if step < 25 else 0.0, step / 25)
+        said[step / 25] = smoother.label
+    assert said[0.0] == said[2.0] == "happy"
+    assert said[3.0] == UNCERTAIN

@@ -80,6 +80,17 @@ def test_what_is_out_of_sight_is_still_expected_somewhere() -> None:
     assert hidden.box[0] == pytest.approx(100, abs=2)
 
 
+def test_a_moving_face_that_is_missed_may_have_stayed_or_gone_on() -> None:
+    tracker = Tracker(lost_s=1.0)
+    for step in range(10):
+        tracker.update([face(100 + 10 * step, 100)], step / 10)
+    tracker.update([], 1.2)
+    (hidden,) = tracker.hidden(1.2)
+    width = face(0, 0).box[2]
+    assert hidden.box[0] == pytest.approx(190, abs=1)
+    assert hidden.box[2] == pytest.approx(220 + width, abs=5)
+
+
 def test_ids_are_never_used_again() -> None:
     tracker = Tracker(lost_s=0.1)
     seen = [ids(tracker, [face(100, 100)], float(step))[0] for step in range(20)]

@@ -165,7 +165,7 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes an H.264 clip of `times` (seconds), each picture of a brightness of its own; never black."""
+    """A function that writes an H.264 clip of `times` (seconds), each picture a ramp of a brightness of its own; never black."""
 
     def make(
         name: str = "clip.mp4", times: Sequence[float] = tuple(i / 25 for i in range(25)), size: tuple[int, int] = (96, 64), **options: Any
@@ -180,7 +180,8 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
             stream.codec_context.time_base = Fraction(1, 12800)
             assert not options, options
             for index, time_s in enumerate(times):
-                grey = np.full((size[1], size[0], 3), 40 + (index * 7) % 200, np.uint8)
+                shades = 40 + (index * 7) % 200 + np.linspace(-40, 15, size[0])
+                grey = np.ascontiguousarray(np.broadcast_to(shades.astype(np.uint8)[None, :, None], (size[1], size[0], 3)))
                 frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=stream.pix_fmt)
                 frame.pts, frame.time_base = round(time_s * 12800), Fraction(1, 12800)
                 container.mux(stream.encode(frame))
