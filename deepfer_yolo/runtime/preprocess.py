@@ -16,16 +16,15 @@ from deepfer_yolo.runtime.card import InputSpec
 
 
 def resize(image: Image, width: int, height: int) -> Image:
-    """`image`, uint8 (H, W, 3), at (height, width) by Pillow bilinear with antialias; the same array where nothing changes."""
+    """`image`, uint8 (H, W, 3) or (H, W), at (height, width) by Pillow bilinear with antialias; the same array where nothing changes."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.BILINEAR))
 
 
-def to_grey(image: Image) -> Image:
-    """Luma (ITU-R 601, Pillow's integer weights) in three equal channels; exact identity on a picture that is grey already."""
-    grey = np.asarray(PillowImage.fromarray(image).convert("L"))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def luma(image: Image) -> Image:
+    """Luma (ITU-R 601, Pillow's integer weights) of a picture, uint8 (H, W); the channel itself where all three are equal."""
+    return np.asarray(PillowImage.fromarray(image).convert("L"))
 
 
 def shorter_side(image: Image, size: int) -> Image:
@@ -48,11 +47,12 @@ def to_input(image: Image, spec: InputSpec) -> Image:
 
     A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped to its centre.
     """
-    if spec.colour == "grey":
-        image = to_grey(image)
-    if spec.native_px is not None and min(image.shape[:2]) > spec.native_px:
-        image = shorter_side(image, spec.native_px)
-    return centre_crop(shorter_side(image, spec.size), spec.size)
+    # A grey picture is resized as one channel, a third of the work with the same bits, and becomes three at the end.
+    planes = luma(image) if spec.colour == "grey" else image
+    if spec.native_px is not None and min(planes.shape[:2]) > spec.native_px:
+        planes = shorter_side(planes, spec.native_px)
+    fitted = centre_crop(shorter_side(planes, spec.size), spec.size)
+    return fitted if fitted.ndim == 3 else np.repeat(fitted.ravel(), 3).reshape(spec.size, spec.size, 3)
 
 
 def to_inputs(images: Sequence[Image], spec: InputSpec) -> Crops:
