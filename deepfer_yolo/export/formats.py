@@ -61,12 +61,13 @@ def _onnx(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     if precision == "fp32":
         yield Candidate("fp32", "fp32", lambda path: save(graph, path))
         return
-    from deepfer_yolo.export.quantize import ladder, to_fp16
+    from deepfer_yolo.export import half, quantize
 
     if precision == "int8":
-        for name, make in ladder(graph, request):
+        for name, make in quantize.ladder(graph, request):
             yield Candidate(f"int8, {name}", "int8", lambda path, make=make: save(make(), path))  # type: ignore[misc]
-    yield Candidate("fp16", "fp16", lambda path: save(to_fp16(graph), path))
+    for name, make in half.ladder(graph):
+        yield Candidate(name, "fp16", lambda path, make=make: save(make(), path))  # type: ignore[misc]
 
 
 def _openvino(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.export.observe import answers
+from deepfer_yolo.export.rewrite import keep
 from deepfer_yolo.records import Crops, Probs
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def blocks(model: onnx.ModelProto) -> dict[str, str]:
     """The block of every activation: its producer's, or that of its first user for what comes before the network."""
     found: dict[str, str] = {}
     for node in reversed(model.graph.node):
-        own = _block(node.name)
+        own = block_of(node.name)
         for name in node.output:
             found[name] = own or found.get(name, "")
         for name in node.input:
@@ -35,11 +36,12 @@ def blocks(model: onnx.ModelProto) -> dict[str, str]:
             else:
                 found.setdefault(name, found.get(node.output[0], ""))
     for node in model.graph.node:
-        found |= dict.fromkeys(node.output, _block(node.name)) if _block(node.name) else {}
+        found |= dict.fromkeys(node.output, block_of(node.name)) if block_of(node.name) else {}
     return found
 
 
-def _block(name: str) -> str:
+def block_of(name: str) -> str:
+    """The block that a node's name says it belongs to; empty where it says none."""
     parts = name.split("/")
     return "/".join(parts[:DEPTH]) if len(parts) > DEPTH else ""
 
@@ -88,7 +90,7 @@ def _drop_pairs(graph: onnx.GraphProto, unrounded: Collection[str]) -> None:
     for node in kept:
         for i, name in enumerate(node.input):
             node.input[i] = pairs.get(name, name)
-    _replace(graph, kept)
+    keep(graph, kept)
 
 
 def _unfold(graph: onnx.GraphProto, weights: Collection[str], fine: Fine | None) -> None:
@@ -112,13 +114,4 @@ def _unfold(graph: onnx.GraphProto, weights: Collection[str], fine: Fine | None)
             helper.make_node("Cast", [node.input[0]], [f"{name}/levels"], f"{name}/Cast", to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{name}/levels", node.input[1]], [name], f"{name}/Mul"),
         ]
-    _replace(graph, nodes)
-
-
-def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """`nodes` as the graph's, without the stored tensors that none of them takes."""
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, items in ((graph.node, nodes), (graph.initializer, kept)):
-        del field[:]
-        field.extend(items)
+    keep(graph, nodes)

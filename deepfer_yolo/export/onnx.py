@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch  # noqa: TID253 - this package is one of the few that know torch
 
 from deepfer_yolo import __version__
+from deepfer_yolo.export.rewrite import lighten
 from deepfer_yolo.runtime.graph import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ProbabilityGraph(torch.nn.Module):
 
 
 def build_graph(network: torch.nn.Module, size: int, *, temperature: float = 1.0, opset: int = 17, batch: int | None = None) -> onnx.ModelProto:
-    """The ONNX model of `network`, slimmed; `batch` None makes the number of pictures dynamic. It carries no card yet."""
+    """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of pictures dynamic. It carries no card yet."""
     import onnx
     import onnxslim
 
@@ -51,7 +52,7 @@ def build_graph(network: torch.nn.Module, size: int, *, temperature: float = 1.0
         )
         model = onnx.load(file)
     logging.getLogger("onnxslim").setLevel(logging.ERROR)
-    return strip(onnxslim.slim(model))
+    return strip(lighten(onnxslim.slim(model)))
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:

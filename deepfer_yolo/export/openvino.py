@@ -11,7 +11,8 @@ import numpy as np
 
 from deepfer_yolo.errors import DatasetError, MissingDependencyError
 from deepfer_yolo.export.formats import Candidate, Request
-from deepfer_yolo.export.quantize import calibration_pictures, quiet
+from deepfer_yolo.export.quantize import calibration_pictures
+from deepfer_yolo.export.quiet import quiet
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.graph import INPUT

@@ -1,11 +1,8 @@
-"""Smaller numbers in the ONNX graph: fp16 weights, or int8 by a ladder of calibrations that ends where parity is met."""
+"""int8 in the ONNX graph: a ladder of calibrations that ends where parity is met."""
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +17,8 @@ from deepfer_yolo.export.mixed import blocks, in_float, noise
 from deepfer_yolo.export.observe import Floats, Observed, observe
 from deepfer_yolo.export.onnx import save, strip
 from deepfer_yolo.export.pictures import stratify
+from deepfer_yolo.export.quiet import quiet
+from deepfer_yolo.export.rewrite import shorten
 from deepfer_yolo.export.rounding import best_range, full_range, round_weights, steps_of
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.card import InputSpec
@@ -35,8 +34,6 @@ Overrides = dict[str, list[dict[str, Any]]]
 """onnxruntime's word for what one tensor's quantisation shall be."""
 BATCH = 32
 SPLIT = "train"
-KEPT_FP32 = ("Softmax", "Div", "Cast", "Transpose")
-"""Left in fp32 in a fp16 graph: the scaling of the pixels and the softmax, which cost nothing and would cost accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,11 @@ def ladder(model: onnx.ModelProto, request: Request) -> Iterator[tuple[str, Call
     seen = f"{len(crops)} training pictures" + (f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else "")
     quantiser = Quantiser(observe(prepare(model, request.scratch), crops), request.scratch)
     for rung in LADDER:
-        yield f"{rung.name}, {seen}", partial(quantiser.make, rung)
+        yield f"{rung.name}, {seen}", partial(_made, quantiser, rung)
+
+
+def _made(quantiser: Quantiser, rung: Rung) -> onnx.ModelProto:
+    return shorten(quantiser.make(rung))
 
 
 def calibration_pictures(folder: Path, spec: InputSpec, n: int, avoid: frozenset[str], seed: int = 0) -> tuple[Crops, int]:
@@ -84,18 +85,6 @@ def calibration_pictures(folder: Path, spec: InputSpec, n: int, avoid: frozenset
         raise DatasetError(f"{folder}: {len(allowed)} training pictures are too few to calibrate int8", "use a data set with a train split")
     chosen = stratify(allowed, n, seed)[:n]
     return to_inputs(list(load_images(dataset, chosen)), spec), len(rows) - len(allowed)
-
-
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with fp16 weights and arithmetic, fp32 at both ends."""
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    with quiet():
-        converted: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True, op_block_list=list(KEPT_FP32))
-    return strip(converted)
 
 
 class Quantiser:
@@ -261,20 +250,3 @@ def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     with quiet():
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
     return onnx.load(str(target))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' log lines and warnings: what matters of them is measured afterwards."""
-    import warnings
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        # The calibrators print their progress to stdout, which belongs to results.
-        with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)

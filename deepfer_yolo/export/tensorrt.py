@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.export.formats import Candidate, Request
+from deepfer_yolo.export.half import to_fp16
 from deepfer_yolo.export.observe import observe
 from deepfer_yolo.export.onnx import save
-from deepfer_yolo.export.quantize import Quantiser, Rung, calibration_pictures, prepare, to_fp16
+from deepfer_yolo.export.quantize import Quantiser, Rung, calibration_pictures, prepare
 from deepfer_yolo.runtime.contact import run_child
 from deepfer_yolo.runtime.tensorrt import environment, import_tensorrt, require_driver
 

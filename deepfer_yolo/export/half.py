@@ -1,0 +1,84 @@
+"""fp16 in the ONNX graph: a ladder that begins with all but the first block and ends with fp16 as a mere way to store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepfer_yolo.export.mixed import block_of
+from deepfer_yolo.export.onnx import strip
+from deepfer_yolo.export.quiet import quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+KEPT_FP32 = ("Softmax", "Div", "Cast", "Transpose")
+"""Types left in fp32: the order of the pixels and the softmax, which cost nothing and would cost accuracy."""
+MIN_STORED = 64
+"""Elements of a tensor that is worth storing in fp16."""
+
+
+def ladder(model: onnx.ModelProto) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
+    """Name and maker of each fp16 graph, the fastest first.
+
+    The first block stays in fp32 always: its weights take pixels of 0 to 255, so that they are smaller than fp16's normal numbers. An early
+    error goes through everything that follows, and early blocks have few weights: half of the blocks cost a twentieth of the size.
+    """
+    blocks = _blocks(model)
+    half = len(blocks) // 2
+    yield "fp16", partial(to_fp16, model)
+    yield f"fp16, first {half} blocks in fp32", partial(to_fp16, model, half)
+    yield f"fp16 weights, fp32 arithmetic, first {half} blocks in fp32", partial(_store_fp16, model, half)
+
+
+def to_fp16(model: onnx.ModelProto, n_first: int = 1) -> onnx.ModelProto:
+    """`model` with fp16 weights and arithmetic, fp32 at both ends and in its first `n_first` blocks."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    first = _blocks(model)[:n_first]
+    kept = [node.name for node in model.graph.node if block_of(node.name) in first]
+    with quiet():
+        converted: onnx.ModelProto = convert_float_to_float16(_copy(model), keep_io_types=True, op_block_list=list(KEPT_FP32), node_block_list=kept)
+        OnnxModel(converted).topological_sort()  # it appends its casts at the end, where strict readers refuse them
+    return strip(converted)
+
+
+def _store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
+    """`model` with the weights behind its first `n_first` blocks stored in fp16 and cast to fp32, once, by the run-time that loads it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    copy = _copy(model)
+    first = _blocks(model)[:n_first]
+    exact = _taken(model, first)
+    casts = []
+    for tensor in copy.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= MIN_STORED and tensor.name not in exact:
+            stored = f"{tensor.name}/fp16"
+            casts.append(helper.make_node("Cast", [stored], [tensor.name], f"{tensor.name}/Cast", to=TensorProto.FLOAT))
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+    nodes = [*casts, *copy.graph.node]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _blocks(model: onnx.ModelProto) -> list[str]:
+    """The names of the network's blocks, in the order of the graph."""
+    return list(dict.fromkeys(block for node in model.graph.node if (block := block_of(node.name))))
+
+
+def _taken(model: onnx.ModelProto, blocks: Collection[str]) -> set[str]:
+    return {name for node in model.graph.node if block_of(node.name) in blocks for name in node.input}
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy

@@ -1,0 +1,26 @@
+"""Libraries kept from talking into our results."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import numpy as np
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' log lines and warnings: what matters of them is measured afterwards."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        # The calibrators print their progress to stdout, which belongs to results.
+        with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,93 @@
+"""Rewritten graphs: the same answers, and what was to go is gone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deepfer_yolo.export import half
+from deepfer_yolo.export import onnx as export_onnx
+from deepfer_yolo.export.observe import answers
+from deepfer_yolo.export.onnx import build_graph
+from deepfer_yolo.export.rewrite import lighten, shorten
+from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.yolo import load_checkpoint
+
+CROPS = paint_golden(4, 12, 32)
+
+
+@pytest.fixture(scope="module")
+def plain(checkpoint: Path) -> onnx.ModelProto:
+    """The graph as torch writes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_onnx, "lighten", lambda model: model)
+        return build_graph(load_checkpoint(checkpoint), 32)
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    twin = onnx.ModelProto()
+    twin.CopyFrom(model)
+    return twin
+
+
+def test_what_is_cut_is_calculated_in_parts(plain: onnx.ModelProto) -> None:
+    before = Counter(node.op_type for node in plain.graph.node)
+    light = lighten(copy(plain))
+    after = Counter(node.op_type for node in light.graph.node)
+    # C3k2 and C2PSA cut in two what one convolution gives; the attention's own cut, behind no SiLU, stays.
+    assert before["Slice"] == 2
+    assert before["Split"] == 2
+    assert after["Slice"] == 0
+    assert after["Split"] == 1
+    assert after["Conv"] == before["Conv"] + 2
+    assert (before["Div"], after["Div"]) == (1, 0)
+    onnx.checker.check_model(light, full_check=True)
+    np.testing.assert_allclose(answers(light, CROPS), answers(plain, CROPS), atol=2e-6)
+
+
+def test_a_cut_that_others_see_stays(plain: onnx.ModelProto) -> None:
+    seen = copy(plain)
+    cut = next(node for node in seen.graph.node if node.op_type == "Slice")
+    seen.graph.node.append(helper.make_node("Identity", [cut.input[0]], ["watched"], "watched"))
+    seen.graph.output.append(helper.make_tensor_value_info("watched", TensorProto.FLOAT, None))
+    assert Counter(node.op_type for node in lighten(seen).graph.node)["Slice"] == 2
+
+
+def test_short_names_change_nothing_but_the_size(plain: onnx.ModelProto) -> None:
+    short = shorten(copy(plain))
+    assert [value.name for value in (*short.graph.input, *short.graph.output)] == ["image", "probs"]
+    assert short.ByteSize() < plain.ByteSize() - 3000
+    onnx.checker.check_model(short, full_check=True)
+    np.testing.assert_array_equal(answers(short, CROPS), answers(plain, CROPS))
+
+
+def stored(model: onnx.ModelProto) -> Counter[int]:
+    sizes: Counter[int] = Counter()
+    for tensor in model.graph.initializer:
+        sizes[tensor.data_type] += numpy_helper.to_array(tensor).size
+    return sizes
+
+
+def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto) -> None:
+    light = lighten(copy(plain))
+    expected = answers(light, CROPS)
+    rungs: dict[str, Callable[[], onnx.ModelProto]] = dict(half.ladder(light))
+    assert len(rungs) == 3
+    means = []
+    for name, make in rungs.items():
+        model = make()
+        onnx.checker.check_model(model)
+        found = stored(model)
+        assert found[TensorProto.FLOAT16] > 0.8 * sum(found.values()), name
+        diff = np.abs(answers(model, CROPS) - expected)
+        assert 0 < diff.max() < 5e-3, name
+        means.append(diff.mean())
+    assert means[-1] < means[0]
+    first = next(tensor for tensor in rungs["fp16"]().graph.initializer if numpy_helper.to_array(tensor).shape[1:] == (3, 3, 3))
+    assert first.data_type == TensorProto.FLOAT
