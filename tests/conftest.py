@@ -39,6 +39,14 @@ head:
 """One layer of each kind that yolo26n-cls has: what it can do, export and quantise in a tenth of the time."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, for them and their child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder with FER2013 and other material that is never part of the repository."""

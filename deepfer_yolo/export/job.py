@@ -18,7 +18,6 @@ from deepfer_yolo.export.pictures import Pictures, choose_pictures
 from deepfer_yolo.files import atomic_path, sha256_of, staged_tree
 from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.contact import first_contact
 from deepfer_yolo.runtime.golden import make_golden
 from deepfer_yolo.runtime.modelfile import STEM, attach, by_name, check_pin, n_bytes
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
@@ -143,12 +142,7 @@ def _attempt(
         part,
     )
     classifier: Classifier
-    if wanted.provider == "torch":
-        classifier = TorchClassifier(part, threads=2)
-    else:
-        if wanted.suffix != ".onnx":
-            first_contact(part, wanted.provider)
-        classifier = Classifier(part, provider=wanted.provider, threads=2)
+    classifier = TorchClassifier(part, threads=2) if wanted.provider == "torch" else Classifier(part, provider=wanted.provider, threads=2)
     try:
         golden = make_golden(classifier.predict, card.input.size)
         parity = compare(reference, classifier, pictures, candidate.precision)

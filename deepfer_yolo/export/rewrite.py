@@ -27,17 +27,22 @@ def lighten(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model`, changed in place, with short names for all tensors but its inputs and outputs: of a small int8 file names are 5 %."""
-    graph = model.graph
+    """`model` with short names for nodes, and for tensors but its inputs and outputs: of a small int8 file names are 6 %."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
     outer = {value.name for value in (*graph.input, *graph.output)}
     inner = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output) if name and name not in outer)
     short = {name: f"t{i}" for i, name in enumerate(inner)}
-    for node in graph.node:
+    for i, node in enumerate(graph.node):
+        node.name = f"n{i}"
         for names in (node.input, node.output):
             names[:] = [short.get(name, name) for name in names]
     for tensor in graph.initializer:
         tensor.name = short.get(tensor.name, tensor.name)
-    return model
+    return copy
 
 
 def keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +11,12 @@ from deepfer_yolo.export.half import to_fp16
 from deepfer_yolo.export.observe import observe
 from deepfer_yolo.export.onnx import save
 from deepfer_yolo.export.quantize import Quantiser, Rung, calibration_pictures, prepare
-from deepfer_yolo.runtime.contact import run_child
+from deepfer_yolo.runtime.engine_cache import build_engine
 from deepfer_yolo.runtime.tensorrt import environment, import_tensorrt, require_driver
 
 if TYPE_CHECKING:
     import onnx
 
-PROFILE = (1, 8, 64)
-"""Smallest, best and largest batch of an engine whose graph leaves it open; larger ones go through in several calls."""
-TIMEOUT_S = 1800.0
 RUNGS = (Rung("min-max", "min-max", bits=8), Rung("least squares", bits=8))
 """Signed weights with all 8 bits: a GPU's sums do not saturate."""
 
@@ -51,15 +46,5 @@ def describe(request: Request) -> dict[str, str]:
 def _build(graph: onnx.ModelProto, request: Request, path: Path) -> None:
     source = request.scratch / "engine.onnx"
     save(graph, source)
-    fixed = request.config.batch
-    profile = (fixed, fixed, fixed) if fixed is not None else PROFILE
-    compatible = "yes" if request.config.version_compatible else "no"
-    command = [sys.executable, "-m", "deepfer_yolo.export.engine_build", str(source), str(path), str(timing_cache()), *map(str, profile), compatible]
-    run_child(command, "building the TensorRT engine", TIMEOUT_S)
-
-
-def timing_cache() -> Path:
-    """Where measured kernel times are kept between builds, by version and device, since TensorRT refuses those of others."""
     here = environment(import_tensorrt(full=True))
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepfer" / "tensorrt"
-    return base / f"{here['tensorrt']}-{here['compute_capability']}.timing"
+    build_engine(source, path, here, batch=request.config.batch, version_compatible=request.config.version_compatible)

@@ -13,9 +13,15 @@ from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.graph import INPUT, OUTPUT, card_of, check_card, io_shapes, read_graph
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
-OPENED = {".onnx": (*PROVIDERS, "openvino"), ".xml": ("cpu", "openvino"), ".param": ("cpu",), ".tflite": ("cpu",), ".engine": ("tensorrt",)}
+OPENED = {
+    ".onnx": (*PROVIDERS, "tensorrt", "openvino"),
+    ".xml": ("cpu", "openvino"),
+    ".param": ("cpu",),
+    ".tflite": ("cpu",),
+    ".engine": ("tensorrt",),
+}
 """Providers by suffix of the model file."""
 _OUTPUTS = [OUTPUT]
 
@@ -35,19 +41,31 @@ class Backend(Protocol):
 def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = False) -> Backend:
     """The backend for a model file, chosen by its suffix and the provider. Raises ModelError where the two do not go together.
 
-    `contacted` says that a child process has opened an engine before, or is this one.
+    Where a native library could end the process, a child opens the file first (`ensure_contact`); `contacted` says that this is the child.
     """
     allowed = OPENED.get(path.suffix)
     if allowed is None:
         raise ModelError(f"{path} has no suffix that this run-time opens", "export it with: deepfer export --format onnx")
     if provider not in allowed:
         raise ModelError(f"{path} cannot run on the provider '{provider}'", f"known for {path.suffix}: {', '.join(allowed)}")
+    if provider == "tensorrt":
+        from deepfer_yolo.runtime.tensorrt import require_driver
+
+        require_driver()
+        if path.suffix == ".onnx":
+            from deepfer_yolo.runtime.engine_cache import engine_of
+
+            path = engine_of(path)
+    if not contacted and needs_contact(path, provider):
+        from deepfer_yolo.runtime.contact import ensure_contact
+
+        ensure_contact(path, provider)
     if path.suffix == ".onnx" and provider in PROVIDERS:
         return OnnxBackend(path, provider=provider, threads=threads)
     if path.suffix == ".engine":
-        from deepfer_yolo.runtime.tensorrt import TensorRtBackend, open_engine
+        from deepfer_yolo.runtime.tensorrt import TensorRtBackend
 
-        return TensorRtBackend(path, threads=threads) if contacted else open_engine(path, threads)
+        return TensorRtBackend(path, threads=threads)
     if path.suffix == ".param":
         from deepfer_yolo.runtime.ncnn import NcnnBackend
 
@@ -59,6 +77,14 @@ def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = F
     from deepfer_yolo.runtime.openvino import OpenVinoBackend
 
     return OpenVinoBackend(path, threads=threads)
+
+
+def needs_contact(path: Path, provider: str) -> bool:
+    """Whether a child process opens the file first: always but for ONNX files in onnxruntime on the processor.
+
+    That one is what everything here is tested on, and its start is paid by every command.
+    """
+    return path.suffix in OPENED and (path.suffix, provider) != (".onnx", "cpu")
 
 
 class OnnxBackend:

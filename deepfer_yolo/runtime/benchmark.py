@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DeepferError, ModelError
+from deepfer_yolo.runtime.backends import needs_contact
+from deepfer_yolo.runtime.contact import ensure_contact
 from deepfer_yolo.runtime.modelfile import locate, n_bytes
 
 OPENER = "deepfer_yolo.runtime.classifier:Classifier"
@@ -112,7 +114,10 @@ def _guarded(measured: Measured, step: Callable[[], object]) -> None:
 
 
 def _start(path: Path, plan: Plan, opener: str, measured: Measured) -> Child:
-    measured.n_bytes = n_bytes(locate(path))
+    file = locate(path)
+    measured.n_bytes = n_bytes(file)
+    if needs_contact(file, plan.provider):
+        ensure_contact(file, plan.provider)  # here, so that it is no part of the measured start
     began = time.perf_counter()
     child = Child([opener, str(path), plan.provider, str(plan.threads)], str(path), plan.timeout_s)
     try:

@@ -14,6 +14,7 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of
 
 HOME_VARIABLE = "DEEPFER_HOME"
+CACHE_VARIABLE = "DEEPFER_CACHE"
 CHUNK = 1 << 16
 TIMEOUT_S = 30.0
 
@@ -51,6 +52,12 @@ def store_dir() -> Path:
     if home:
         return Path(home) / "models"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "deepfer" / "models"
+
+
+def cache_dir() -> Path:
+    """Where things lie that can be made again: `$DEEPFER_CACHE`, else the user's cache folder (XDG)."""
+    cache = os.environ.get(CACHE_VARIABLE)
+    return Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepfer"
 
 
 def pulled(name: str) -> Path | None:

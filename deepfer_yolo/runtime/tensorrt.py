@@ -14,7 +14,6 @@ import numpy as np
 
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.contact import first_contact
 from deepfer_yolo.runtime.graph import INPUT, OUTPUT
 from deepfer_yolo.runtime.modelfile import checked_sidecar
 
@@ -170,10 +169,3 @@ def _checked(result: tuple[Any, ...]) -> Any:
     if int(code) != 0:
         raise ModelError(f"CUDA failed: {getattr(code, 'name', code)}", "deepfer doctor shows the devices")
     return result[1] if len(result) > 1 else None
-
-
-def open_engine(path: Path, threads: int) -> TensorRtBackend:
-    """An engine after its first contact in a child process, so that a crash of the library becomes an error here."""
-    require_driver()
-    first_contact(path, "tensorrt", threads=threads)
-    return TensorRtBackend(path, threads=threads)

@@ -22,6 +22,7 @@ from deepfer_yolo.export.parity import LINES, Line
 from deepfer_yolo.export.pictures import load_pictures
 from deepfer_yolo.export.triton import write_triton
 from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.runtime import contact
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.contact import first_contact
 from deepfer_yolo.runtime.golden import check_golden
@@ -160,6 +161,31 @@ def test_a_crash_of_native_code_becomes_a_report(exported: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
     with pytest.raises(ModelError, match=r"crashed \(SIGABRT\)"):
         first_contact(exported, "cpu")
+
+
+def test_a_format_meets_its_library_in_a_child_once(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[tuple[Path, str]] = []
+    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(contact, "first_contact", lambda path, provider: met.append((path, provider)))
+    twin, other = tmp_path / "twin.onnx", tmp_path / "other.onnx"
+    twin.write_bytes(exported.read_bytes())
+    other.write_bytes(exported.read_bytes() + b"\0")
+    for path, provider in ((exported, "openvino"), (twin, "openvino"), (exported, "openvino"), (exported, "cuda"), (other, "openvino")):
+        contact.ensure_contact(path, provider)
+    assert met == [(exported, "openvino"), (exported, "cuda"), (other, "openvino")]
+    monkeypatch.setenv("DEEPFER_CACHE", str(exported / "no folder"))
+    contact.ensure_contact(exported, "openvino")
+    assert len(met) == 4
+
+
+def test_a_crash_while_opening_never_reaches_us(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): os.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):  # a crash leaves no note that would let the second attempt through
+        with pytest.raises(ModelError, match=r"on openvino: the native library crashed \(SIGABRT\)"):
+            Classifier(exported, provider="openvino")
+    assert Classifier(exported).predict(paint_golden(1, 1, 32)).shape == (1, 7)
 
 
 def test_a_child_that_hangs_is_ended(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

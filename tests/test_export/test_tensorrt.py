@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.export.engine_build import build
+from deepfer_yolo.runtime.engine_build import build
 from deepfer_yolo.runtime.tensorrt import check_environment
 
 HERE = {"tensorrt": "10.9.0", "compute_capability": "8.7", "system": "linux-aarch64"}
@@ -60,6 +60,9 @@ class FakeTensorRt:
             def set_flag(self, flag: str) -> None:
                 calls.append(("flag", flag))
 
+            def clear_flag(self, flag: str) -> None:
+                calls.append(("no flag", flag))
+
             def add_optimization_profile(self, profile: Profile) -> None:
                 calls.append("add profile")
 
@@ -104,7 +107,7 @@ class FakeTensorRt:
         self.Logger, self.Builder, self.OnnxParser = Logger, Builder, OnnxParser
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1) if major == 10 else SimpleNamespace()
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-        self.BuilderFlag = SimpleNamespace(VERSION_COMPATIBLE="vc")
+        self.BuilderFlag = SimpleNamespace(VERSION_COMPATIBLE="vc", TF32="tf32")
 
 
 @pytest.mark.parametrize(("major", "flags"), [(10, 2), (11, 0)])
@@ -115,6 +118,7 @@ def test_both_generations_build_a_strongly_typed_network(major: int, flags: int)
     assert ("profile", "image", (1, 64, 64, 3), (8, 64, 64, 3), (64, 64, 64, 3)) in trt.calls
     assert ("cache", b"old", False) in trt.calls
     assert ("flag", "vc") in trt.calls
+    assert ("no flag", "tf32") in trt.calls
 
 
 def test_refusals_carry_the_librarys_words() -> None:

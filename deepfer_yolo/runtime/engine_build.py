@@ -1,6 +1,6 @@
 """Building a TensorRT engine; run as a child process, since the library can end its process on a machine that does not suit it.
 
-`python -m deepfer_yolo.export.engine_build GRAPH.onnx OUT.engine CACHE MIN OPT MAX yes|no`
+`python -m deepfer_yolo.runtime.engine_build GRAPH.onnx OUT.engine CACHE MIN OPT MAX yes|no`
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def build(trt: ModuleType, graph: bytes, profile: tuple[int, int, int], cache: b
         raise ModelError(f"TensorRT cannot read the graph: {reasons[:500]}", "report it with the TensorRT version")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of a product are not what fp32's parity promises
     if version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     _add_profile(builder, config, network, profile)
@@ -65,7 +66,7 @@ def main() -> None:
         target.write_bytes(plan)
         write_atomic(cache, timings)
     except DeepferError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint}))
+        print(json.dumps({"error": error.message, "hint": error.hint, "kind": type(error).__name__}))
     else:
         print(json.dumps({"n_bytes": len(plan)}))
 
