@@ -279,7 +279,7 @@ class TorchScriptBackend:
 class TorchClassifier(Classifier):
     """The same verbs as `Classifier` for what needs torch: a stock Ultralytics `.pt` with its card beside it, and `.torchscript`."""
 
-    def _open(self, path: Path, provider: str, threads: int) -> Backend:
+    def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
         device = {"cpu": "cpu", "cuda": "cuda:0"}.get(provider, provider)
         if path.suffix == ".torchscript":
             return TorchScriptBackend(path, threads=threads, device=device)

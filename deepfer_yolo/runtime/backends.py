@@ -38,7 +38,7 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = False) -> Backend:
+def open_backend(path: Path, provider: str, threads: int, *, spin: bool = False, contacted: bool = False) -> Backend:
     """The backend for a model file, chosen by its suffix and the provider. Raises ModelError where the two do not go together.
 
     Where a native library could end the process, a child opens the file first (`ensure_contact`); `contacted` says that this is the child.
@@ -61,7 +61,7 @@ def open_backend(path: Path, provider: str, threads: int, *, contacted: bool = F
 
         ensure_contact(path, provider)
     if path.suffix == ".onnx" and provider in PROVIDERS:
-        return OnnxBackend(path, provider=provider, threads=threads)
+        return OnnxBackend(path, provider=provider, threads=threads, spin=spin)
     if path.suffix == ".engine":
         from deepfer_yolo.runtime.tensorrt import TensorRtBackend
 
@@ -90,7 +90,7 @@ def needs_contact(path: Path, provider: str) -> bool:
 class OnnxBackend:
     """An exported ONNX graph in onnxruntime. An absent provider is an error, never a silent fallback."""
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int = 1, spin: bool = False) -> None:
         import onnxruntime as ort
 
         if PROVIDERS[provider] not in ort.get_available_providers():
@@ -107,7 +107,8 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         # Threads that wait for the next batch sleep: spinning ones take a third of the two cores from the threads that decode it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[provider]])
         except Exception as error:  # onnxruntime's exception types share no base class of their own

@@ -21,16 +21,17 @@ class Classifier:
     >>> probs = classifier.predict(crops)        # uint8 (n, S, S, 3) RGB -> float32 (n, C)
 
     `path` is the file, or the folder of a format that has several. `provider` is `cpu`, `cuda`, `tensorrt` or `openvino`; `threads` is the
-    number of intra-op threads, of which one is the best choice for single faces. Raises ModelError for a file that cannot be used and
-    MissingDependencyError for a provider or library that is not there.
+    number of intra-op threads, of which one is the best choice for single faces beside other work. With `spin` the threads of onnxruntime
+    keep their cores while a call runs: several threads then help a single face too, which is over before a sleeping one has woken. Raises
+    ModelError for a file that cannot be used and MissingDependencyError for a provider or library that is not there.
     """
 
-    def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1, spin: bool = False) -> None:
         self.path = locate(Path(path))
-        self._backend = self._open(self.path, provider, threads)
+        self._backend = self._open(self.path, provider, threads, spin)
 
-    def _open(self, path: Path, provider: str, threads: int) -> Backend:
-        return open_backend(path, provider, threads)
+    def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
+        return open_backend(path, provider, threads, spin=spin)
 
     @property
     def card(self) -> Card:

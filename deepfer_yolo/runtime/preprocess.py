@@ -14,30 +14,27 @@ from PIL import Image as PillowImage
 from deepfer_yolo.records import Crops, Image
 from deepfer_yolo.runtime.card import InputSpec
 
+BILINEAR = PillowImage.Resampling.BILINEAR
+
 
 def resize(image: Image, width: int, height: int) -> Image:
     """`image`, uint8 (H, W, 3) or (H, W), at (height, width) by Pillow bilinear with antialias; the same array where nothing changes."""
     if image.shape[:2] == (height, width):
         return image
-    return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.BILINEAR))
-
-
-def luma(image: Image) -> Image:
-    """Luma (ITU-R 601, Pillow's integer weights) of a picture, uint8 (H, W); the channel itself where all three are equal."""
-    return np.asarray(PillowImage.fromarray(image).convert("L"))
+    return np.asarray(PillowImage.fromarray(image).resize((width, height), BILINEAR))
 
 
 def shorter_side(image: Image, size: int) -> Image:
     """Resize so that the shorter side is `size`, the longer one rounded down as torchvision does."""
     height, width = image.shape[:2]
-    if width <= height:
-        return resize(image, size, int(size * height / width))
-    return resize(image, int(size * width / height), size)
+    return resize(image, *_sides(width, height, size))
 
 
 def centre_crop(image: Image, size: int) -> Image:
     """The central (size, size) of a picture whose sides are at least `size`; offsets rounded half to even, as torchvision does."""
     height, width = image.shape[:2]
+    if height == width == size:
+        return image
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[top : top + size, left : left + size]
 
@@ -45,13 +42,19 @@ def centre_crop(image: Image, size: int) -> Image:
 def to_input(image: Image, spec: InputSpec) -> Image:
     """One picture, uint8 RGB (H, W, 3) of any size, as the model wants it: uint8 (S, S, 3).
 
-    A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped to its centre.
+    A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped to its centre. Grey
+    is luma (ITU-R 601, Pillow's integer weights; the channel itself where all three are equal) in three equal channels: it is resized as
+    one, a third of the work with the same bits.
     """
-    # A grey picture is resized as one channel, a third of the work with the same bits, and becomes three at the end.
-    planes = luma(image) if spec.colour == "grey" else image
-    if spec.native_px is not None and min(planes.shape[:2]) > spec.native_px:
-        planes = shorter_side(planes, spec.native_px)
-    fitted = centre_crop(shorter_side(planes, spec.size), spec.size)
+    picture = PillowImage.fromarray(image)
+    if spec.colour == "grey":
+        picture = picture.convert("L")
+    native = spec.native_px if spec.native_px is not None and min(picture.size) > spec.native_px else None
+    for size in (native, spec.size):
+        sides = picture.size if size is None else _sides(*picture.size, size)
+        if sides != picture.size:
+            picture = picture.resize(sides, BILINEAR)
+    fitted = centre_crop(np.asarray(picture), spec.size)
     return fitted if fitted.ndim == 3 else np.repeat(fitted.ravel(), 3).reshape(spec.size, spec.size, 3)
 
 
@@ -61,3 +64,7 @@ def to_inputs(images: Sequence[Image], spec: InputSpec) -> Crops:
     for row, image in zip(batch, images, strict=True):
         row[:] = to_input(image, spec)
     return batch
+
+
+def _sides(width: int, height: int, size: int) -> tuple[int, int]:
+    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
