@@ -125,6 +125,7 @@ def explain_os_error(error: OSError) -> DeepferError | None:
         errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
         errno.ENOENT: ("no such file or folder", "check the path"),
         errno.EISDIR: ("this is a folder, not a file", "name a file"),
+        errno.EEXIST: ("a file stands where a folder is needed", "name another path"),
         errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
         errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
         errno.EIO: ("the device reported an input/output error", "check the disk"),

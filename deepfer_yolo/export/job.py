@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.errors import ConfigError, ModelError, ParityError
@@ -21,9 +21,6 @@ from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
 from deepfer_yolo.runtime.modelfile import STEM, attach, by_name, check_pin, n_bytes
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
-
-if TYPE_CHECKING:
-    pass
 
 OnAttempt = Callable[["Attempt"], None]
 
@@ -66,6 +63,8 @@ def export_model(
     wanted = _format(config, data)
     out = out or default_name(checkpoint, config)  # of the name as given: an export of a shipped model lands in the working folder
     checkpoint = by_name(checkpoint, ".pt")
+    if checkpoint.suffix != ".pt":
+        raise ModelError(f"an export starts from a checkpoint (.pt), not from {checkpoint}", "name the .pt that it was made from")
     _check_name(out, wanted, overwrite=overwrite)
     check_pin(checkpoint, sha256)
     reference = TorchClassifier(checkpoint, threads=2)
@@ -111,6 +110,8 @@ def _format(config: ExportConfig, data: Path | None) -> Format:
 def _check_name(out: Path, wanted: Format, *, overwrite: bool) -> None:
     if wanted.suffix == ".onnx" and out.suffix != ".onnx":
         raise ModelError(f"an ONNX model must be named .onnx, not {out.name}", "change --out")
+    if wanted.suffix == ".onnx" and out.is_dir():
+        raise ModelError(f"an ONNX model is a file, and {out} is a folder", "change --out")
     if out.exists() and not overwrite:
         raise ModelError(f"the {'folder' if out.is_dir() else 'file'} exists: {out}", "name another one with --out, or add --overwrite")
 

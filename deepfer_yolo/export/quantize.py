@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,14 @@ def ladder(model: onnx.ModelProto, request: Request) -> Iterator[tuple[str, Call
     seen = f"{len(crops)} training pictures" + (f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else "")
     quantiser = Quantiser(observe(prepare(model, request.scratch), crops), request.scratch)
     for rung in LADDER:
+        if rung.n_float > most_float(quantiser.blocks):
+            break
         yield f"{rung.name}, {seen}", partial(_made, quantiser, rung)
+
+
+def most_float(blocks: Sequence[str]) -> int:
+    """How many of the blocks may stay in floating point: with nearly all of them a file is int8 in name alone."""
+    return 3 * len(blocks) // 4
 
 
 def _made(quantiser: Quantiser, rung: Rung) -> onnx.ModelProto:
@@ -104,7 +111,8 @@ class Quantiser:
             for node in observed.graph.graph.node
             if node.op_type == "Conv"
         }
-        self._blocks = blocks(observed.graph)
+        self._block_of = blocks(observed.graph)
+        self.blocks = sorted(set(self._block_of.values()))
         self._weights: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._whole: dict[tuple[str, int], onnx.ModelProto] = {}
         self._noise: dict[tuple[str, int], dict[str, float]] = {}
@@ -116,12 +124,22 @@ class Quantiser:
             self._whole[key] = self._quantised(rung)
         if not rung.n_float:
             return self._whole[key]
+        worst = self.noisiest(rung)[: rung.n_float]
+        return strip(in_float(self._whole[key], self._block_of, lambda block: block in worst, self._fine))
+
+    def noisiest(self, rung: Rung) -> list[str]:
+        """All blocks, the one first whose rounded activations move the answers most."""
+        key = rung.ranges, rung.bits
         if key not in self._noise:
             some = slice(0, N_JUDGED)
-            self._noise[key] = noise(self._whole[key], self._blocks, self._observed.crops[some], self._observed.probs[some])
+            whole = self.make(replace(rung, n_float=0))
+            self._noise[key] = noise(whole, self._block_of, self._observed.crops[some], self._observed.probs[some])
         found = self._noise[key]
-        worst = sorted(found, key=lambda block: -found[block])[: rung.n_float]
-        return strip(in_float(self._whole[key], self._blocks, lambda block: block in worst, self._fine))
+        return sorted(found, key=lambda block: -found[block])
+
+    def on_grid(self, bits: int) -> onnx.ModelProto:
+        """The float graph with its convolutions' weights rounded to `bits`; a quantiser that rounds them again changes nothing."""
+        return self._on_grid(bits)[0]
 
     def _quantised(self, rung: Rung) -> onnx.ModelProto:
         import onnx

@@ -14,13 +14,12 @@ import numpy as np
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the libraries' log lines and warnings: what matters of them is measured afterwards."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         # The calibrators print their progress to stdout, which belongs to results.
         with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        logging.disable(before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Image, Prediction, Probs
 from deepfer_yolo.runtime.backends import Backend, check_crops, open_backend
 from deepfer_yolo.runtime.card import Card
@@ -49,11 +51,17 @@ class Classifier:
         return self._backend.provider
 
     def predict(self, crops: Crops) -> Probs:
-        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3). Raises ValueError for any other shape or type."""
+        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3).
+
+        Raises ValueError for any other shape or type, and ModelError where the answer is no number.
+        """
         check_crops(crops, self._backend.card)
         if len(crops) == 0:
             return np.zeros((0, len(self.labels)), np.float32)
-        return self._backend.run(crops)
+        probs = self._backend.run(crops)
+        if not math.isfinite(probs.sum()):
+            raise ModelError(f"{self.path} answers with NaN or infinite probabilities: its weights are broken", f"deepfer verify {self.path}")
+        return probs
 
     def predict_images(self, images: Sequence[Image]) -> Probs:
         """Probabilities, float32 (n, C), for face pictures of any size, uint8 RGB (H, W, 3) each."""

@@ -13,18 +13,25 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-DEEPFER = str(Path(sys.executable).parent / "deepfer")
-WANTED = (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "int8"), ("ncnn", "fp32"), ("ncnn", "fp16"))
+DEEPFER = (sys.executable, "-m", "deepfer_yolo")
+WANTED = (
+    *(("onnx", precision) for precision in ("fp32", "fp16", "int8")),
+    *(("openvino", precision) for precision in ("fp32", "fp16", "int8")),
+    *(("ncnn", precision) for precision in ("fp32", "fp16")),
+    ("litert", "fp32"),
+    ("torchscript", "fp32"),
+)
 MAX_INT8_BYTES, MIN_INT8_SPEED = 2_000_000, 1.2
 """Bars of the ONNX int8 file: its size, and its speed against fp32 at batch 32 on one thread."""
 
 
 def deepfer(*arguments: str) -> tuple[dict[str, Any] | None, str]:
     """The JSON that a command prints, or None and its last line on stderr."""
-    done = subprocess.run([DEEPFER, *arguments, "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*DEEPFER, *arguments, "--json"], capture_output=True, text=True, check=False)
     error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     try:
         return json.loads(done.stdout), ""
@@ -38,9 +45,11 @@ def make(checkpoint: Path, data: Path, folder: Path) -> dict[tuple[str, str], di
     for fmt, precision in WANTED:
         out = folder / (f"{fmt}-{precision}" + (".onnx" if fmt == "onnx" else ""))
         arguments = ["export", str(checkpoint), "--format", fmt, "--precision", precision, "--data", str(data), "--out", str(out), "--overwrite"]
+        began = time.monotonic()
         found, error = deepfer(*arguments)
         made[fmt, precision] = error if found is None else found
-        print(f"{fmt} {precision}: {error or found['card']['metrics']['parity']['recipe']}", file=sys.stderr)  # type: ignore[index]
+        took = time.monotonic() - began
+        print(f"{fmt} {precision}: {error or found['card']['metrics']['parity']['recipe']}, {took:.0f} s", file=sys.stderr, flush=True)  # type: ignore[index]
     return made
 
 

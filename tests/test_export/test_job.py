@@ -108,6 +108,11 @@ def test_nothing_is_overwritten_unasked(own_checkpoint: Path) -> None:
     assert own_checkpoint.with_suffix(".onnx").read_bytes() == b"precious"
     with pytest.raises(ModelError, match=r"must be named \.onnx"):
         job.export_model(own_checkpoint, ExportConfig(), out=own_checkpoint.with_name("model.bin"))
+    (own_checkpoint.parent / "folder.onnx").mkdir()
+    with pytest.raises(ModelError, match="an ONNX model is a file"):
+        job.export_model(own_checkpoint, ExportConfig(), out=own_checkpoint.with_name("folder.onnx"), overwrite=True)
+    with pytest.raises(ModelError, match=r"starts from a checkpoint \(\.pt\), not from .*best\.onnx"):
+        job.export_model(own_checkpoint.with_suffix(".onnx"), ExportConfig(), out=own_checkpoint.with_name("other.onnx"))
 
 
 def test_a_checkpoint_without_a_card_is_refused(own_checkpoint: Path) -> None:

@@ -42,8 +42,11 @@ def test_slightly_different_weights_fail(exported: Path, tmp_path: Path) -> None
 
 
 def test_nan_weights_fail(exported: Path, tmp_path: Path) -> None:
+    broken = Classifier(with_weights(exported, tmp_path / "model.onnx", np.nan))
     with pytest.raises(ModelError, match="NaN"):
-        check_golden(Classifier(with_weights(exported, tmp_path / "model.onnx", np.nan)))
+        check_golden(broken)
+    with pytest.raises(ModelError, match=r"model\.onnx answers with NaN"):
+        broken.predict_images([np.zeros((40, 40, 3), np.uint8)])
 
 
 def test_other_painted_inputs_are_not_the_models_fault(exported: Path, tmp_path: Path) -> None:
