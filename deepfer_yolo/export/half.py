@@ -1,4 +1,4 @@
-"""fp16 in the ONNX graph: a ladder that begins with all but the first block and ends with fp16 as a mere way to store."""
+"""fp16 in the ONNX graph: a ladder that begins with all of it and ends with fp16 as a mere way to store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
 KEPT_FP32 = ("Softmax", "Div", "Cast", "Transpose")
-"""Types left in fp32: the order of the pixels and the softmax, which cost nothing and would cost accuracy."""
+"""Types left in fp32: the scaling of the pixels and the softmax, which cost nothing and would cost accuracy."""
 MIN_STORED = 64
 """Elements of a tensor that is worth storing in fp16."""
 
@@ -24,17 +24,21 @@ MIN_STORED = 64
 def ladder(model: onnx.ModelProto) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
     """Name and maker of each fp16 graph, the fastest first.
 
-    The first block stays in fp32 always: its weights take pixels of 0 to 255, so that they are smaller than fp16's normal numbers. An early
-    error goes through everything that follows, and early blocks have few weights: half of the blocks cost a twentieth of the size.
+    An early error goes through everything that follows, and early blocks have few weights: half of the blocks cost a twentieth of the size.
     """
-    blocks = _blocks(model)
-    half = len(blocks) // 2
+    half = len(_blocks(model)) // 2
     yield "fp16", partial(to_fp16, model)
     yield f"fp16, first {half} blocks in fp32", partial(to_fp16, model, half)
-    yield f"fp16 weights, fp32 arithmetic, first {half} blocks in fp32", partial(_store_fp16, model, half)
+    yield from stored(model)
 
 
-def to_fp16(model: onnx.ModelProto, n_first: int = 1) -> onnx.ModelProto:
+def stored(model: onnx.ModelProto) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
+    """The rungs whose weights alone are fp16."""
+    half = len(_blocks(model)) // 2
+    yield f"fp16 weights, fp32 arithmetic, first {half} blocks in fp32", partial(store_fp16, model, half)
+
+
+def to_fp16(model: onnx.ModelProto, n_first: int = 0) -> onnx.ModelProto:
     """`model` with fp16 weights and arithmetic, fp32 at both ends and in its first `n_first` blocks."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -47,7 +51,7 @@ def to_fp16(model: onnx.ModelProto, n_first: int = 1) -> onnx.ModelProto:
     return strip(converted)
 
 
-def _store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
+def store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
     """`model` with the weights behind its first `n_first` blocks stored in fp16 and cast to fp32, once, by the run-time that loads it."""
     from onnx import TensorProto, helper, numpy_helper
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepfer_yolo.export import half
 from deepfer_yolo.export.formats import Candidate, Request
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.modelfile import parts
@@ -27,6 +28,9 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
             yield Candidate(f"int8, {name}", "int8", lambda path, make=make: write(make(), path, fp16=True))  # type: ignore[misc]
         precision = "fp16"
     yield Candidate(precision, precision, lambda path: write(convert(graph), path, fp16=precision == "fp16"))
+    if precision == "fp16":
+        for name, make in half.stored(graph):
+            yield Candidate(name, "fp16", lambda path, make=make: write(convert(make()), path, fp16=False))  # type: ignore[misc]
 
 
 def put_rt_info(path: Path, card: Card) -> None:

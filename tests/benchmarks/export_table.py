@@ -56,7 +56,8 @@ def make(checkpoint: Path, data: Path, folder: Path) -> dict[tuple[str, str], di
 def row(key: tuple[str, str], export: dict[str, Any] | str, timed: dict[str, Any] | None) -> str:
     """One line of the table."""
     if isinstance(export, str):
-        return f"| `{key[0]}` {key[1]} | {export} | | | | | |"
+        said = export.replace("|", "\\|")
+        return f"| `{key[0]}` {key[1]} | {said} | | | | | |"
     parity = export["parity"]
     decisions = parity["decisions"]
     low, high = decisions["accuracy_diff_interval"]
