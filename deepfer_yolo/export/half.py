@@ -11,6 +11,7 @@ import numpy as np
 from deepfer_yolo.export.mixed import block_of
 from deepfer_yolo.export.onnx import strip
 from deepfer_yolo.export.quiet import quiet
+from deepfer_yolo.export.rewrite import keep
 
 if TYPE_CHECKING:
     import onnx
@@ -47,6 +48,7 @@ def to_fp16(model: onnx.ModelProto, n_first: int = 0) -> onnx.ModelProto:
     kept = [node.name for node in model.graph.node if block_of(node.name) in first]
     with quiet():
         converted: onnx.ModelProto = convert_float_to_float16(_copy(model), keep_io_types=True, op_block_list=list(KEPT_FP32), node_block_list=kept)
+        _drop_round_trips(converted.graph)
         OnnxModel(converted).topological_sort()  # it appends its casts at the end, where strict readers refuse them
     return strip(converted)
 
@@ -69,6 +71,19 @@ def store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
+
+
+def _drop_round_trips(graph: onnx.GraphProto) -> None:
+    """Between two nodes kept in fp32 the converter rounds to fp16 and back: hand the tensor on as it is."""
+    from onnx import TensorProto
+
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    down = {name: node.input[0] for name, node in casts.items() if node.attribute[0].i == TensorProto.FLOAT16}
+    whole = {name: down[node.input[0]] for name, node in casts.items() if node.attribute[0].i == TensorProto.FLOAT and node.input[0] in down}
+    for node in graph.node:
+        node.input[:] = [whole.get(name, name) for name in node.input]
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    keep(graph, [node for node in graph.node if used & set(node.output)])
 
 
 def _blocks(model: onnx.ModelProto) -> list[str]:
