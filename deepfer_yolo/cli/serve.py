@@ -47,7 +47,7 @@ def serve(
 
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.config import ServeConfig, resolve
-    from deepfer_yolo.faces.detect import open_detector
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
     from deepfer_yolo.serve import server
     from deepfer_yolo.serve.live import LiveBoard
     from deepfer_yolo.stream.address import parse_sources
@@ -58,6 +58,8 @@ def serve(
     }  # fmt: skip
     settings = resolve(ServeConfig, config, flags)
     server.check_exposure(settings)
+    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
+        print(HAAR_NOTE, file=sys.stderr)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     finder = functools.partial(open_detector, settings.detector, face_model=settings.face_model)
     live = LiveBoard(parse_sources(source), finder) if source else None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfer_yolo.faces.detect import open_detector
+from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.records import Crops, Prediction
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.limits import Budget, Rate, Slots
@@ -40,7 +39,7 @@ class Services:
         # A wrong or missing detector file shows here, before a worker is started.
         self.detector = open_detector(config.detector, face_model=config.face_model).name
         self.batcher = Batcher(classifier, self.metrics, max_batch=config.max_batch, max_wait_ms=config.max_wait_ms)
-        self.pool = Pool(_setup(classifier, config), config.workers)
+        self.pool = Pool(setup_of(classifier, config, self.detector), config.workers)
         self.is_ready = False
 
     async def start(self) -> None:
@@ -104,21 +103,18 @@ class Services:
         }
 
 
-def _setup(classifier: Classifier, config: ServeConfig) -> dict[str, Any]:
-    """What a decode worker is told at its start."""
+def setup_of(classifier: Classifier, config: ServeConfig, detector: str) -> dict[str, Any]:
+    """What a decode worker is told at its start: with the detector that was chosen and its file, which it could not find without an environment."""
     pixels = int(config.max_megapixels * 1e6)
+    face_model = find_face_model(config.face_model) if detector == "yunet" else None
     return {
         "card": classifier.card.to_json(),
-        "detector": config.detector,
-        "face_model": _absolute(config.face_model),
+        "detector": detector,
+        "face_model": None if face_model is None else str(face_model.resolve()),
         "max_pixels": pixels,
         "memory_mb": config.worker_memory_mb,
         "video": {"max_s": config.max_video_s, "max_pixels": min(pixels, 9_000_000), "fps": config.video_fps},
     }
-
-
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
 
 
 def _face_row(face: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:

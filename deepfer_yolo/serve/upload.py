@@ -110,6 +110,9 @@ class FormReader:
         self.is_complete = True
 
 
+CALLBACKS = tuple(name for name in vars(FormReader) if name.startswith("on_"))
+
+
 async def read_form(request: Request, *, file_field: str, max_files: int) -> Form:
     """The form of a request. Raises Problem where it is not one, is cut short or passes a limit."""
     from python_multipart.exceptions import MultipartParseError
@@ -120,7 +123,7 @@ async def read_form(request: Request, *, file_field: str, max_files: int) -> For
     if kind != b"multipart/form-data" or not boundary:
         raise Problem(415, "send multipart/form-data with a boundary")
     reader = FormReader(file_field, max_files)
-    callbacks: Any = {name: getattr(reader, name) for name in dir(FormReader) if name.startswith("on_")}
+    callbacks: Any = {name: getattr(reader, name) for name in CALLBACKS}
     try:
         parser = MultipartParser(boundary, callbacks, max_header_count=MAX_HEADERS, max_header_size=MAX_HEADER_BYTES)
         async for chunk in request.stream():

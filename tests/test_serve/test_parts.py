@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.serve import wire
@@ -22,6 +23,7 @@ from deepfer_yolo.serve.guard import allowed_hosts, host_name, is_loopback
 from deepfer_yolo.serve.limits import Budget, Rate, Slots
 from deepfer_yolo.serve.metrics import Metrics
 from deepfer_yolo.serve.problems import Problem
+from deepfer_yolo.serve.services import setup_of
 
 
 class Slow:
@@ -157,6 +159,17 @@ def test_messages_survive_the_wire() -> None:
         asyncio.run(receive(wire.LENGTH.pack(len(head)) + head))
 
 
+def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
+    linear_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "yunet.onnx").touch()
+    monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "yunet.onnx"))
+    classifier, config = Classifier(linear_model), ServeConfig()
+    setup = setup_of(classifier, config, "yunet")
+    assert (setup["detector"], setup["face_model"]) == ("yunet", str(tmp_path / "yunet.onnx"))
+    assert setup_of(classifier, config, "haar")["face_model"] is None
+
+
 def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Callable[..., Any], linear_model: Path) -> None:
     served = start_server(linear_model, token="0123456789abcdef", rate=3, burst=12, workers=1)
     with httpx.Client(base_url=served.url, timeout=30) as client:
@@ -231,3 +244,12 @@ def test_live_sources_of_the_command_line_are_watched(start_server: Callable[...
         picture = client.get("/v1/sources/0/picture")
         assert (picture.headers["content-type"], picture.content[:2]) == ("image/jpeg", b"\xff\xd8")
         assert client.get("/v1/sources/1/picture").status_code == 404
+
+
+def test_the_limits_in_the_deployment_notes_are_the_defaults() -> None:
+    text = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    said = {key.strip(" `"): float(value) for keys, values in rows for key, value in zip(keys.split(","), values.split(","), strict=True)}
+    defaults = ServeConfig().model_dump()
+    assert said == {key: defaults[key] for key in said}
+    assert len(said) >= 19
