@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,9 @@ class CameraReader:
         self._address = address
         self._timeout_s = options.read_timeout_s
         target: Any = int(address.target) if address.target.isdecimal() else address.target
+        # OpenCV and its FFmpeg write pages about each backend that does not open a camera; the error below says it in a line.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(target)
         if not self._capture.isOpened():
             self._capture.release()

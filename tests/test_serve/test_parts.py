@@ -244,6 +244,8 @@ def test_live_sources_of_the_command_line_are_watched(start_server: Callable[...
         picture = client.get("/v1/sources/0/picture")
         assert (picture.headers["content-type"], picture.content[:2]) == ("image/jpeg", b"\xff\xd8")
         assert client.get("/v1/sources/1/picture").status_code == 404
+    lines = served.log.read_text().splitlines()
+    assert all(line.startswith(("deepfer serves", "source /dev/video97 is ")) for line in lines), lines
 
 
 def test_the_limits_in_the_deployment_notes_are_the_defaults() -> None:
