@@ -385,3 +385,4 @@ class ServeConfig(Config):
     burst: int = Field(200, ge=1)
     head_timeout: float = Field(10.0, gt=0, le=600)
     body_timeout: float = Field(60.0, gt=0, le=3600)
+    stop_timeout: float = Field(10.0, gt=0, le=600)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, ModelOption
+
+if TYPE_CHECKING:
+    from deepfer_yolo.config import ServeConfig
+    from deepfer_yolo.faces.detect import Detector
 
 
 def serve(
@@ -42,12 +48,8 @@ def serve(
 
     Example: deepfer serve -m best.onnx --open
     """
-    import sys
-    from urllib.parse import quote
-
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.config import ServeConfig, resolve
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
     from deepfer_yolo.serve import server
     from deepfer_yolo.serve.live import LiveBoard
     from deepfer_yolo.stream.address import parse_sources
@@ -58,10 +60,8 @@ def serve(
     }  # fmt: skip
     settings = resolve(ServeConfig, config, flags)
     server.check_exposure(settings)
-    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        print(HAAR_NOTE, file=sys.stderr)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
-    finder = functools.partial(open_detector, settings.detector, face_model=settings.face_model)
+    finder = finder_of(settings)
     live = LiveBoard(parse_sources(source), finder) if source else None
     listener = server.bind(settings.host, settings.port)
 
@@ -69,7 +69,16 @@ def serve(
         url = server.url_of(listener)
         print(f"deepfer serves {classifier.card.name} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if is_opened:
-            typer.launch(f"{url}?token={quote(settings.token, safe='')}" if settings.token else url)
+            typer.launch(server.entry_url(url, settings.token))
 
     with listener:
         server.run(classifier, settings, listener, live, on_ready)
+
+
+def finder_of(settings: ServeConfig) -> Callable[[], Detector]:
+    """What opens the chosen face detector; says where Haar stands in for YuNet."""
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
+
+    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
+        print(HAAR_NOTE, file=sys.stderr)
+    return functools.partial(open_detector, settings.detector, face_model=settings.face_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.serve.guard import host_name, is_loopback
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live import LiveBoard
 
-SHUTDOWN_S = 10
 MAX_FRAME_BYTES = 4_000_000
 """The largest picture that a camera may send."""
 
@@ -79,6 +80,11 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{shown}:{port}/"
 
 
+def entry_url(url: str, token: str | None) -> str:
+    """What a browser opens once to be let in."""
+    return url if token is None else f"{url}?token={quote(token, safe='')}"
+
+
 def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, live: LiveBoard | None, on_ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way. Raises DeepferError where the start fails."""
     import uvicorn
@@ -103,7 +109,7 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_graceful_shutdown=math.ceil(config.stop_timeout),
     )
 
     class Server(uvicorn.Server):
@@ -115,7 +121,7 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds away.
             if not self.should_exit and self.server_state.tasks:
-                print(f"stopping; what is under way has {SHUTDOWN_S} s", file=sys.stderr, flush=True)
+                print(f"stopping; what is under way has {config.stop_timeout:g} s", file=sys.stderr, flush=True)
             self.should_exit = True
 
     server = Server(settings)
