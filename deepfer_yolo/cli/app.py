@@ -91,5 +91,15 @@ def _fail(shown: DeepferError, cause: BaseException) -> NoReturn:
     sys.exit(shown.exit_code)
 
 
+_signals: list[int] = []
+
+
 def _on_sigterm(signum: int, frame: Any) -> NoReturn:
+    _signals.append(signum)
     sys.exit(128 + signum)
+
+
+def end_where_signalled() -> None:
+    """Exit where a signal came before; a library that was being imported then may have swallowed the exit that it asked for."""
+    if _signals:
+        sys.exit(128 + _signals[0])

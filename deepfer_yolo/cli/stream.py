@@ -11,6 +11,7 @@ from deepfer_yolo.cli.options import ConfigOption, JsonOption, ModelOption, Over
 
 if TYPE_CHECKING:
     from deepfer_yolo.stream.live import LiveStatus
+    from deepfer_yolo.stream.pipeline import Pipeline
     from deepfer_yolo.stream.status import Summary
 
 Sources = Annotated[
@@ -121,6 +122,7 @@ def _run(
 ) -> int:
     import sys
 
+    from deepfer_yolo.cli.app import end_where_signalled
     from deepfer_yolo.cli.opening import open_classifier
     from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.config import StreamConfig, resolve
@@ -140,10 +142,15 @@ def _run(
     if settings.detector == "auto" and find_face_model(settings.face_model) is None:
         stderr().print(HAAR_NOTE)
     takes_stdout = "jsonl=-" in sinks
+
+    def tick(pipeline: Pipeline) -> None:
+        end_where_signalled()
+        status.tick(pipeline)
+
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
     with LiveStatus(is_table=is_table and not is_quiet, stats=stats, is_quiet=is_quiet) as status:
         try:
-            summary = run_stream(sources, classifier, sinks, settings, on_tick=status.tick)
+            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick)
         except (KeyboardInterrupt, SystemExit):
             # A signal ends the run; what was done until then is told all the same.
             if status.pipeline is not None:

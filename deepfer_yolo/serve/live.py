@@ -34,6 +34,7 @@ class NewestSink:
     name = "page"
     wants: Literal["records", "pictures"] = "pictures"
     depth = 4
+    is_remote = False
 
     def __init__(self) -> None:
         self.newest: dict[str, tuple[Result, float]] = {}

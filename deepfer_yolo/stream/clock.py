@@ -9,6 +9,8 @@ from deepfer_yolo.records import Clock
 
 MAX_GAP_S = 10.0
 """A step forward beyond this, or any step back, starts a new epoch: no track lives across it."""
+MAX_CLOCK_ERROR_S = 60.0
+"""A source whose wall clock is further than this from ours when it is first heard of has not set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,13 @@ class Timeline:
         self._is_live = is_live
         self._clock: Clock | None = None
         self._last: tuple[float, float] | None = None
+        self._is_set: bool | None = None
 
     def stamp(self, pts_s: float | None, offset_s: float | None, now_s: float) -> Stamp:
         """The time of one picture; `now_s` is Unix time of its arrival."""
+        if offset_s is not None and pts_s is not None and self._is_set is None:
+            self._is_set = abs(now_s - (pts_s + offset_s)) <= MAX_CLOCK_ERROR_S
+        offset_s = offset_s if self._is_set else None
         if self._clock is None:
             self._clock = self._choose(pts_s, offset_s)
         age_s = 0.0

@@ -90,10 +90,12 @@ class Pipeline:
             feed.start()
         inference = threading.Thread(target=self._infer_guarded, name="inference", daemon=True)
         inference.start()
+        was_cut = True
         try:
             while inference.is_alive():
                 inference.join(self._rules.tick_s)
                 self._tick()
+            was_cut = self._stop.is_set()
         finally:
             self.stop("stopped")
             inference.join(5.0)
@@ -101,7 +103,7 @@ class Pipeline:
             for feed in self.feeds:
                 feed.join(max(0.0, deadline - time.monotonic()))
             for worker in self.workers:
-                worker.close()
+                worker.close(in_haste=was_cut)
         if self._error is not None:
             raise self._error
         return self.summary()

@@ -24,6 +24,10 @@ TRUNCATION_S = 0.5
 """What may be missing at a file's declared end: the last picture of a variable frame rate may stand that long."""
 
 
+UNDATED = 5
+"""How many pictures without a time a network stream may begin with: over RTSP the first one often comes before the clock is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """How sources are opened. `ffmpeg` holds options for FFmpeg; `allowed_hosts` are those that playlists may lead to besides their own."""
@@ -80,6 +84,7 @@ class VideoReader:
         import av
 
         last_s = 0.0
+        undated = UNDATED if self._address.kind == "network" and self.has_pts else 0
         try:
             for packet in self._container.demux(self._stream):
                 try:
@@ -88,6 +93,10 @@ class VideoReader:
                     yield Grab(None)
                     continue
                 for frame in frames:
+                    if frame.time is None and undated > 0:
+                        undated -= 1
+                        continue
+                    undated = 0
                     last_s = frame.time or last_s
                     yield self._grab(frame)
         except av.error.EOFError:

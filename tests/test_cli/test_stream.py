@@ -134,6 +134,18 @@ def test_signals_end_the_run_with_whole_files(number: signal.Signals, code: int,
         assert sum(1 for _ in container.decode(video=0)) > 10
 
 
+def test_a_signal_whose_exit_a_library_swallows_ends_the_run_all_the_same(model_file: Path) -> None:
+    """What a signal raises is lost where it meets an `except:` of an import; the run then ends at its next tick."""
+    code = "import os, signal, sys; from deepfer_yolo.cli import app, opening; plain = opening.open_classifier\n"
+    code += "def opened(*a, **k):\n try: os.kill(os.getpid(), signal.SIGTERM)\n except BaseException: pass\n return plain(*a, **k)\n"
+    code += "opening.open_classifier = opened; sys.argv = ['deepfer', *sys.argv[1:]]; app.main()"
+    arguments = ["stream", CAMERA, "-m", str(model_file), "--detector", "whole", "--max-seconds", "20"]
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert time.monotonic() - started < 15
+
+
 def test_no_password_is_ever_seen(model_file: Path, tmp_path: Path) -> None:
     """Hostile passwords in every place that takes a URL, every output on, and debug too."""
     with socket.socket() as closed:

@@ -39,7 +39,7 @@ class CollectSink:
     def __init__(
         self, wants: Literal["records", "pictures"] = "pictures", *, delay_s: float = 0.0, name: str = "collect", depth: int = 100_000
     ) -> None:
-        self.name, self.wants, self.depth = name, wants, depth
+        self.name, self.wants, self.depth, self.is_remote = name, wants, depth, False
         self.delay_s = delay_s
         self.records: list[dict[str, Any]] = []
         self.results: list[Result] = []

@@ -33,6 +33,20 @@ def test_rtcp_gives_capture_time_and_age() -> None:
     assert stamp.age_s == pytest.approx(0.25)
 
 
+def test_a_wall_clock_that_was_never_set_is_not_believed() -> None:
+    line = Timeline(has_pts=True, is_live=True)
+    for step in range(3):
+        stamp = line.stamp(2.0 + step, 0.0, 1_700_000_000.0 + step)
+        assert (stamp.time_s, stamp.clock, stamp.age_s) == (2.0 + step, "pts", 0.0)
+
+
+def test_a_believed_wall_clock_stays_so_after_a_long_pause() -> None:
+    line = Timeline(has_pts=True, is_live=True)
+    line.stamp(1.0, 1000.0, 1001.0)
+    stamp = line.stamp(2.0, 1000.0, 1102.0)
+    assert (stamp.time_s, stamp.clock, stamp.age_s) == (1002.0, "rtcp", 100.0)
+
+
 def test_rtcp_that_comes_late_changes_the_age_but_not_the_clock() -> None:
     line = Timeline(has_pts=True, is_live=True)
     line.stamp(1.0, None, 1001.0)

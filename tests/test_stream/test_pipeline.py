@@ -15,6 +15,7 @@ import pytest
 
 from deepfer_yolo.faces.smooth import SmoothingRule
 from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.sinks.network import WebhookSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 
@@ -155,6 +156,19 @@ def test_stop_returns_within_a_second_while_connecting(run_of: Callable[..., Any
         assert time.monotonic() - started < 1.2
     assert run.sink.states()[-1] in ("ended", "failed")
     assert summary.sources[0].captured == 0
+
+
+def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(5)
+        hooks = [SinkWorker(WebhookSink(f"http://127.0.0.1:{port}/x")) for port in (hole.getsockname()[1], free_port())]
+        run = run_of([CAMERA], workers=hooks).start()
+        run.wait_for(lambda: len(run.sink.results) >= 3)
+        started = time.monotonic()
+        summary = run.stop()
+        assert time.monotonic() - started < 2.0
+    assert [sink.error for sink in summary.sinks][1:] == ["it did not finish"] * 2
 
 
 def test_a_dead_live_source_is_given_up_after_its_attempts(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:

@@ -70,6 +70,7 @@ class JsonlSink:
 
     wants: Literal["records", "pictures"] = "records"
     depth = 4096
+    is_remote = False
 
     def __init__(self, target: str, *, max_bytes: int, keep: int) -> None:
         self.name = f"jsonl={target}"
@@ -100,6 +101,7 @@ class CsvSink:
 
     wants: Literal["records", "pictures"] = "records"
     depth = 4096
+    is_remote = False
 
     def __init__(self, target: str, labels: tuple[str, ...], *, max_bytes: int, keep: int) -> None:
         self.name = f"csv={target}"

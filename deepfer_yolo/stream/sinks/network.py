@@ -36,6 +36,7 @@ class WebhookSink:
 
     wants: Literal["records", "pictures"] = "records"
     depth = SPOOL
+    is_remote = True
 
     def __init__(self, target: str) -> None:
         self.name = f"webhook={redact(target)}"
@@ -109,6 +110,7 @@ class MqttSink:
 
     wants: Literal["records", "pictures"] = "records"
     depth = SPOOL
+    is_remote = True
 
     def __init__(self, target: str) -> None:
         self.name = f"mqtt={redact(target)}"

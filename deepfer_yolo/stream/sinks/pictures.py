@@ -26,6 +26,7 @@ class SnapshotSink:
 
     wants: Literal["records", "pictures"] = "pictures"
     depth = 8
+    is_remote = False
 
     def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
         self.name = f"snapshots={target}"

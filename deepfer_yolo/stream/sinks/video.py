@@ -31,6 +31,7 @@ class VideoSink:
 
     wants: Literal["records", "pictures"] = "pictures"
     depth = 8
+    is_remote = False
 
     def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
         self.name = f"video={target}"

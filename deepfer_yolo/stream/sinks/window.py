@@ -25,6 +25,7 @@ class WindowSink:
     wants: Literal["records", "pictures"] = "pictures"
     name = "window"
     depth = 8
+    is_remote = False
 
     def __init__(self, look: Look) -> None:
         self._look = look

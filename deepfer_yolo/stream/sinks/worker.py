@@ -20,11 +20,15 @@ BLOCKED_CLOSE_S = 0.5
 
 
 class Sink(Protocol):
-    """Somewhere results go. All methods are called in the sink's own thread; an exception ends the sink, not the stream."""
+    """Somewhere results go. All methods are called in the sink's own thread; an exception ends the sink, not the stream.
+
+    A run that is stopped does not wait for an `is_remote` sink whose other side keeps silent.
+    """
 
     name: str
     wants: Literal["records", "pictures"]
     depth: int
+    is_remote: bool
 
     def open(self, sources: list[str]) -> None:
         """Get ready for these sources."""
@@ -91,8 +95,8 @@ class SinkWorker:
             self._is_blocked = True
             self._report("its queue is full; what comes now is dropped")
 
-    def close(self) -> None:
-        """Let the sink finish; one without progress is left behind and reported."""
+    def close(self, *, in_haste: bool = False) -> None:
+        """Let the sink finish; one without progress is left behind and reported, and a remote one soon where the run was stopped."""
         deadline = time.monotonic() + CLOSE_S
         self._offer(None, may_wait=not self._is_blocked)
         written, moved_at = self._written, time.monotonic()
@@ -100,7 +104,7 @@ class SinkWorker:
             self._thread.join(0.05)
             if self._written != written:
                 written, moved_at = self._written, time.monotonic()
-            patience = BLOCKED_CLOSE_S if self._is_blocked else self._patience_s
+            patience = BLOCKED_CLOSE_S if self._is_blocked or (in_haste and self._sink.is_remote) else self._patience_s
             if time.monotonic() - moved_at > patience:
                 break
         if self._thread.is_alive() and self._error is None:
