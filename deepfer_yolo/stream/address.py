@@ -108,6 +108,24 @@ def scrub(text: str, url: str) -> str:
     return text
 
 
+def refuse_placeless(url: str) -> None:
+    """Raise SourceError where a URL names no host, or a port that cannot exist; the message hides all up to the last `@`, as `redact` does.
+
+    A password with a bare `/`, `?` or `#` ends the host too early and is found here. Listening on all addresses, `udp://:1234`, has only a port.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.hostname or (parts.scheme.lower() in ("udp", "tcp", "srt", "rtp") and parts.port is not None):
+            _ = parts.port
+            return
+    except ValueError:
+        pass
+    raise SourceError(
+        f"this URL names no host and port: {redact(url)}",
+        "write scheme://[user:password@]host[:port]/path; special characters of a password must be percent-encoded",
+    )
+
+
 def slug(name: str) -> str:
     """A source's name as a part of a file name."""
     stem = Path(name).stem if "://" not in name else name.partition("://")[2]
@@ -132,23 +150,5 @@ def _from_url(url: str) -> Address:
         raise SourceError("file: URLs are not taken as sources", "name the file by its path")
     if scheme not in SCHEMES:
         raise SourceError(f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}")
-    if not _has_place(url):
-        raise SourceError(
-            f"this URL names no host and port: {redact(url)}",
-            "write scheme://[user:password@]host[:port]/path; special characters of a password must be percent-encoded",
-        )
+    refuse_placeless(url)
     return Address(redact(url), "network", url)
-
-
-def _has_place(url: str) -> bool:
-    """Whether there is a host, and a port that can exist where one is named. Listening on all addresses, `udp://:1234`, has only a port.
-
-    As in `redact`, all up to the last `@` may be a password.
-    """
-    scheme, _, rest = url.partition("://")
-    try:
-        parts = urlsplit(f"{scheme}://{rest.rpartition('@')[2]}")
-        port = parts.port
-        return bool(parts.hostname) or (parts.scheme.lower() in ("udp", "tcp", "srt", "rtp") and port is not None)
-    except ValueError:
-        return False

@@ -59,7 +59,7 @@ def _state(source: SourceSummary) -> str:
 
 
 def _failure(source: SourceSummary) -> Text:
-    return Text(f"{source.source} failed: {source.error}" + (f" ({source.hint})" if source.hint else ""))
+    return Text(f"error: {source.error}" + (f" ({source.hint})" if source.hint else ""))
 
 
 def _drops(source: SourceSummary) -> Text:

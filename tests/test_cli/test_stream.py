@@ -151,7 +151,7 @@ def test_no_password_is_ever_seen(model_file: Path, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        passwords = ["s3cr3t/with@and#more?x", "s3cr3t%40%2Fpct", "s3cr3t:colon"]
+        passwords = ["s3cr3t@with@at", "s3cr3t%40%2Fpct", "s3cr3t:colon"]
         sources = [f"{scheme}://ann:{password}@127.0.0.1:{port}/cam?token=s3cr3t" for scheme in ("rtsp", "http", "rtmp") for password in passwords]
         sinks = [f"webhook=http://ann:s3cr3tpw@127.0.0.1:{port}/x", f"mqtt=mqtt://ann:s3cr3tpw@127.0.0.1:{port}/x"]
         sinks += [f"jsonl={tmp_path / 'o.jsonl'}", f"csv={tmp_path / 'o.csv'}", f"video={tmp_path / 'v.mp4'}", f"snapshots={tmp_path / 'snap'}"]
@@ -171,6 +171,20 @@ def test_no_password_is_ever_seen(model_file: Path, tmp_path: Path) -> None:
     for place, text in [("stdout", done.stdout), ("stderr", done.stderr), *((path.name, path.read_text(errors="replace")) for path in written)]:
         assert "s3cr3t" not in text, place
     assert not [path for path in tmp_path.rglob("*") if "s3cr3t" in path.name]
+
+
+@pytest.mark.parametrize("password", ["s3cr3t/with@slash", "s3cr3t#hash", "s3cr3t?x", "[s3cr3t"])
+@pytest.mark.parametrize(
+    "place", ["rtsp://ann:{}@127.0.0.1:554/cam", "--sink=webhook=http://ann:{}@127.0.0.1/x", "--sink=mqtt=mqtt://ann:{}@127.0.0.1/x"]
+)
+def test_a_password_that_no_url_can_hold_is_refused_and_not_shown(
+    password: str, place: str, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeepferError) as caught:
+        app(["stream", place.format(password), "testsrc=size=64x48", "-m", str(model_file), "--detector", "whole"], standalone_mode=False)
+    assert "percent-encoded" in str(caught.value.hint)
+    assert "s3cr3t" not in caught.value.message
+    assert "".join(capsys.readouterr()) == ""
 
 
 def test_a_closed_pipe_ends_the_run_quietly(model_file: Path) -> None:

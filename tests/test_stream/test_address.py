@@ -73,7 +73,9 @@ def test_no_two_names_share_a_slug() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", " ", "rtsp://", "http:///x", "http://[::1/x", "http://host:99999/x", "rtsp://bob:secret@host:abc/x"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "rtsp://", "http:///x", "http://[::1/x", "http://host:99999/x", "rtsp://bob:secret@host:abc/x", "rtsp://bob:secret/x@host"]
+)
 def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
@@ -82,6 +84,6 @@ def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkey
     assert "secret" not in f"{caught.value.message} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("text", ["udp://:1234", "http://[::1]:80/x", "rtsp://bob:p/w#d@host:554/x", "srt://host:9"])
+@pytest.mark.parametrize("text", ["udp://:1234", "http://[::1]:80/x", "rtsp://bob:p@w:d@host:554/x", "http://host/a@b", "srt://host:9"])
 def test_unusual_urls_are_taken(text: str) -> None:
     assert parse_source(text)[0].kind == "network"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
-from deepfer_yolo.stream.address import redact, slug, slugs
+from deepfer_yolo.stream.address import redact, refuse_placeless, slug, slugs
 from deepfer_yolo.stream.results import Output
 
 SECRET_VARIABLE = "DEEPFER_WEBHOOK_SECRET"  # noqa: S105 (a variable's name)
@@ -40,9 +40,10 @@ class WebhookSink:
 
     def __init__(self, target: str) -> None:
         self.name = f"webhook={redact(target)}"
+        refuse_placeless(target)
         parts = urlsplit(target)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"a webhook needs an http or https URL, not '{redact(target)}'")
+        if parts.scheme not in ("http", "https"):
+            raise ConfigError(f"a webhook needs a URL such as https://host/path, not '{redact(target)}'")
         self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._secret = os.environ.get(SECRET_VARIABLE, "").encode()
         self._headers = {"Content-Type": "application/json", "User-Agent": "deepfer"}
@@ -118,6 +119,7 @@ class MqttSink:
             import paho.mqtt.client
         except ImportError:
             raise MissingDependencyError.for_extra("mqtt", "paho.mqtt") from None
+        refuse_placeless(target)
         parts = urlsplit(target)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ConfigError(f"MQTT needs a URL such as mqtt://host/prefix, not '{redact(target)}'")
