@@ -16,7 +16,7 @@ let recorded = [];
 let isRecording = false;
 const cards = new Map();
 const grab = document.createElement("canvas");
-const spoken = { text: "", at: 0 };
+const spoken = { text: "", at: -Infinity };
 
 export function startCamera() {
   $("camera-start").addEventListener("click", start);

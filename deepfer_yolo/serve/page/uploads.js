@@ -54,8 +54,12 @@ async function work(files) {
   }
   const [read, watched] = [results.filter((result) => result.faces), results.filter((result) => result.frames)];
   const n = read.reduce((sum, result) => sum + result.faces.length, 0);
-  const parts = [read.length && `${count(n, "face")} in ${count(read.length, "picture")}`, watched.length && count(watched.length, "video")];
-  say(`Done: ${parts.filter(Boolean).join(", ") || "nothing could be read"}.`);
+  const broken = results.length - read.length - watched.length;
+  const parts = [
+    read.length && `${count(n, "face")} in ${count(read.length, "picture")}`, watched.length && count(watched.length, "video"),
+    broken && `${count(broken, "file")} could not be read`,
+  ];
+  say(`Done: ${parts.filter(Boolean).join(", ")}.`);
 }
 
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
@@ -80,6 +84,7 @@ async function labelVideo(file) {
     results.push(answer);
     put(videoCard(file, answer));
   } catch (error) {
+    results.push({ name: file.name, error: error.message });
     put(el("article", { class: "card" }, el("h3", {}, file.name), el("p", { class: "error" }, error.message)));
   } finally {
     clearInterval(timer);
