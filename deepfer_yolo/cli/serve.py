@@ -26,7 +26,7 @@ def serve(
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     token: Annotated[str | None, typer.Option(envvar="DEEPFER_TOKEN", help="What clients must know.", show_default="none")] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server; repeatable.", show_default="none")
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server, which needs a token; repeatable.", show_default="none")
     ] = None,
     source: Annotated[
         list[str] | None, typer.Option(metavar="SOURCE", help="A camera, stream or video to watch live; repeatable.", show_default="none")

@@ -235,7 +235,9 @@ async def _deny(problem: Problem, scope: Scope, send: Send) -> None:
 
 
 async def _redirect(session: str, send: Send) -> None:
-    cookie = f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict"
+    # Lax, not Strict: a browser that came by a link in a mail or chat would not send a strict cookie to the page it is led to. Other
+    # sites' requests are refused by their Origin.
+    cookie = f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Lax"
     headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

@@ -41,9 +41,11 @@ def check_exposure(config: ServeConfig) -> None:
     for name in config.allow_host:
         if host_name(name) != name.lower():
             raise ConfigError(f"--allow-host {name!r} is no host name", "give the name alone, without scheme, port or path: box.example.org")
-    if config.token is None and not is_loopback(config.host):
+    doors = {"--host": [config.host], "--allow-host": config.allow_host}
+    open_doors = [f"{flag} {name}" for flag, names in doors.items() for name in names if not is_loopback(name)]
+    if config.token is None and open_doors:
         raise ConfigError(
-            f"--host {config.host} lets other machines in, so a token is needed",
+            f"{open_doors[0]} lets other machines in, so a token is needed",
             "DEEPFER_TOKEN=$(openssl rand -hex 16) deepfer serve …, or stay on 127.0.0.1",
         )
     if config.token is not None and len(config.token) < 16:

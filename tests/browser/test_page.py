@@ -194,7 +194,7 @@ def test_a_video_gets_a_timeline_that_can_be_scrubbed(page: Any, material: Path)
     assert page.evaluate("document.querySelector('#results video').currentTime") == pytest.approx(1, abs=0.2)
     assert "Timeline of clip.webm" in page.get_attribute("#results .timeline", "aria-label")
     page.locator("#results input[type=range]").press("End")
-    page.wait_for_function("document.querySelector('#results video').currentTime > 1.2")
+    page.wait_for_function("() => document.querySelector('#results video').currentTime > 1.2")
 
 
 def test_a_video_that_the_browser_cannot_play_still_has_its_timeline(page: Any, material: Path) -> None:
@@ -231,6 +231,25 @@ def test_the_shipped_models_card_and_the_live_sources_are_shown(browser: Any, st
     page.wait_for_selector("#live img:visible")
     page.get_by_text("/dev/video97 cannot be opened").wait_for()
     page.close()
+
+
+def test_a_link_with_the_token_lets_a_browser_in_whatever_site_it_stands_on(
+    browser: Any, start_server: Callable[..., Any], linear_model: Path
+) -> None:
+    served = start_server(linear_model, token="0123456789abcdef+/=", workers=1)
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(served.url + "v1/model")
+    assert "a token is needed" in page.content()
+    page.route("http://elsewhere.example/", lambda route: route.fulfill(body=f'<a href="{served.url}?token=0123456789abcdef%2B/%3D">in</a>'))
+    page.goto("http://elsewhere.example/")
+    page.click("a")
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.url == served.url
+    page.click("#camera-start")
+    page.wait_for_selector("#camera-on:visible")
+    page.wait_for_function("() => document.getElementById('camera-latency').textContent.endsWith('ms')")
+    page.context.close()
 
 
 def test_the_keyboard_reaches_everything_and_a_phone_needs_no_sideways_scrolling(page: Any) -> None:

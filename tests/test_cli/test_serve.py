@@ -19,6 +19,8 @@ def test_other_machines_are_let_in_only_with_a_token(deepfer: Callable[..., Any]
     assert refused.returncode == 1
     assert "--host 0.0.0.0 lets other machines in, so a token is needed" in refused.stderr
     assert "DEEPFER_TOKEN" in refused.stderr
+    behind_a_proxy = deepfer("serve", "-m", linear_model, "--port", 0, "--allow-host", "box.example.org")
+    assert "--allow-host box.example.org lets other machines in, so a token is needed" in behind_a_proxy.stderr
     assert "less than 16" in deepfer("serve", "-m", linear_model, "--host", "0.0.0.0", "--token", "short").stderr
 
 

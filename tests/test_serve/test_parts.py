@@ -183,7 +183,7 @@ def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Calla
         assert (entered.status_code, entered.headers["location"]) == (303, "/")
         cookie = entered.headers["set-cookie"]
         assert "HttpOnly" in cookie
-        assert "SameSite=Strict" in cookie
+        assert "SameSite=Lax" in cookie
         assert "0123456789abcdef" not in cookie
         assert client.get("/v1/model").status_code == 200
         client.cookies.clear()
