@@ -93,7 +93,7 @@ class Run:
         self.thread.start()
         return self
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"not in {timeout_s} s; states {self.sink.states()}, {self.pipeline.summary().sources}"
