@@ -81,7 +81,8 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
     down = {name: node.input[0] for name, node in casts.items() if node.attribute[0].i == TensorProto.FLOAT16}
     whole = {name: down[node.input[0]] for name, node in casts.items() if node.attribute[0].i == TensorProto.FLOAT and node.input[0] in down}
     for node in graph.node:
-        node.input[:] = [whole.get(name, name) for name in node.input]
+        # The cast that gives the graph's output has to stay, and takes the whole tensor.
+        node.input[:] = [whole[node.output[0]]] if node.output[0] in whole else [whole.get(name, name) for name in node.input]
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     keep(graph, [node for node in graph.node if used & set(node.output)])
 

@@ -87,6 +87,8 @@ def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto) -> None:
         onnx.checker.check_model(model)
         found = stored(model)
         assert found[TensorProto.FLOAT16] > 0.8 * sum(found.values()), name
+        casts = {node.output[0] for node in model.graph.node if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16}
+        assert not [node.name for node in model.graph.node if node.op_type == "Cast" and node.input[0] in casts], name
         diff = np.abs(answers(model, CROPS) - expected)
         assert 0 < diff.max() < 5e-3, name
         means.append(diff.mean())
