@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 
-from deepfer_yolo.serve.limits import Budget, Rate, Slots
+from deepfer_yolo.serve.limits import Budget, Rate, Slots, return_memory
 from deepfer_yolo.serve.metrics import Metrics
 from deepfer_yolo.serve.problems import MEDIA_TYPE, Problem
 
@@ -38,6 +38,8 @@ HEADERS = {
 }
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 NO_STORE = (b"cache-control", b"no-store")
+LARGE, RETURN_AFTER_S = 4_000_000, 1.0
+"""Bodies of so many bytes are worth asking the allocator for, once the last reference to them is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Guard:
             if status == 0:
                 await refuse(Problem(503, "the server stops", headers={"Connection": "close"}), send_with_headers)
         finally:
-            body.release()
+            if body.release() > LARGE:
+                asyncio.get_running_loop().call_later(RETURN_AFTER_S, return_memory)
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.observe_request(route, status, time.perf_counter() - began)
 
@@ -177,9 +180,10 @@ class _Body:
         """Whether a body without a length is still under way: it is not waited for, unlike one that says where it ends."""
         return self._is_chunked and not self._is_complete
 
-    def release(self) -> None:
-        """Give the memory back to the budget."""
+    def release(self) -> int:
+        """Give the memory back to the budget; return how many bytes it was."""
         self._budget.give(self._size)
+        return self._size
 
 
 def _check_length(scope: Scope, limit: int) -> None:
