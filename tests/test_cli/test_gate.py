@@ -140,7 +140,7 @@ def test_a_model_that_answers_nan(deepfer: Deepfer, ring: Path, tmp_path: Path, 
     broken = write_linear_model(tmp_path / "nan.onnx", np.full((7, 192), np.nan, np.float32), np.zeros(7, np.float32))
     done = deepfer("gate", ring / "sheets", "-m", broken, "--champion", ring / "champion.onnx", "--promote", tmp_path / "t")
     assert done.returncode == 1
-    assert f"no probabilities for {N} of {N} pictures (first: test/angry/00000.png)" in done.stderr
+    assert f"{broken} answers with NaN or infinite probabilities: its weights are broken" in done.stderr
     assert not (tmp_path / "t").exists()
 
 
