@@ -15,6 +15,7 @@ from deepfer_yolo.data.quarantine import refuse_strangers
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
 
+SMALL_BYTES = 16_384
 TOGETHER = 8
 """Pictures that a thread decodes in one go: handing over each small one costs as much as decoding it."""
 
@@ -90,8 +91,11 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(folder, str(content["name"]), labels, str(content["fingerprint"]), tuple(rows))
 
 
-def load_images(dataset: Dataset, rows: Sequence[Row], workers: int = 2) -> Iterator[Image]:
-    """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError with the path."""
+def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = None) -> Iterator[Image]:
+    """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError with the path.
+
+    Without a number it is one thread where the first file is small, since more would only wait for each other, and two otherwise.
+    """
 
     def load(part: Sequence[Row]) -> list[Image | DatasetError]:
         loaded: list[Image | DatasetError] = []
@@ -104,6 +108,9 @@ def load_images(dataset: Dataset, rows: Sequence[Row], workers: int = 2) -> Iter
                 loaded.append(error)
         return loaded
 
+    if workers is None:
+        first = dataset.path(rows[0]) if rows else None
+        workers = 1 if first is not None and first.is_file() and first.stat().st_size <= SMALL_BYTES else 2
     parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
     for loaded in map_in_order(load, parts, workers, waiting_per_worker=2):
         for image in loaded:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,6 +192,8 @@ class Material:
 def read_material(config: TrainConfig, dataset: Dataset) -> Material:
     """Decode both splits and open the teachers. Raises DatasetError or ModelError where one cannot be used."""
     began = time.perf_counter()
+    # The first optimiser of a process imports torch's compiler, which takes two seconds; here files are waited for meanwhile.
+    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
     teachers = open_teachers(config, dataset.labels)
     train_split, val_split, spec = read_splits(dataset, config)
     return Material(train_split, val_split, spec, teachers, time.perf_counter() - began)
