@@ -79,11 +79,11 @@ def read_train(images: Iterable[Image], labels: Sequence[int], paths: Sequence[s
             kept.append(image if image.shape[0] == image.shape[1] <= size else to_input(image, plain))
     native = survey.sides.pop() if len(survey.sides) == 1 else None
     spec = InputSpec(size=size, colour="grey" if survey.grey else "rgb", native_px=native if native and 8 <= native <= 1024 else None)
-    shape = survey.shapes.pop() if len(survey.shapes) == 1 else (0, 0)
-    as_they_are = shape[0] == shape[1] <= size and shape[0] > 0
+    height, width = survey.shapes.pop() if len(survey.shapes) == 1 else (size, size)
+    side = height if height == width <= size else size
 
     def prepare(image: Image) -> Image:
-        return image if as_they_are else to_input(image, plain)
+        return image if image.shape[:2] == (side, side) else to_input(image, plain)
 
     pixels = _planes([prepare(image) for image in kept], spec) if read is None else FilePixels(read, prepare, spec)
     return _faces(pixels, labels, paths, survey), spec
