@@ -64,13 +64,13 @@ def evaluate(
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
     from deepfer_yolo.config import EvaluateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation, without_listed
+    from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation
     from deepfer_yolo.evaluate.leaks import check_models
     from deepfer_yolo.evaluate.runs import recorded_run
 
     settings = resolve(EvaluateConfig, config, flags)
     whole = open_dataset(dataset)
-    opened = without_listed(whole, settings.exclude)
+    opened = whole.without(settings.exclude)
     opened.rows(settings.split)
     classifier = open_classifier(model, threads=settings.threads)
     learned, lines = check_models({classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole)

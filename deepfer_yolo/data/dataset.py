@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.manifest import MANIFEST, Row, fingerprint, read_dataset_json, read_manifest
+from deepfer_yolo.data.manifest import MANIFEST, SPLITS, Row, fingerprint, read_dataset_json, read_manifest
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.data.problems import printable
-from deepfer_yolo.data.quarantine import refuse_strangers
+from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.records import Image
 
@@ -34,7 +34,7 @@ class Dataset:
     def splits(self) -> tuple[str, ...]:
         """The splits that hold a picture, in the order train, val, test."""
         present = {row.split for row in self.all_rows}
-        return tuple(split for split in ("train", "val", "test") if split in present)
+        return tuple(split for split in SPLITS if split in present)
 
     def rows(self, split: str) -> list[Row]:
         """The pictures of one split in the manifest's order. Raises DatasetError where there are none."""
@@ -51,14 +51,17 @@ class Dataset:
         found = Counter(row.label for row in self.all_rows if row.split == split)
         return {label: found[label] for label in self.labels}
 
-    def without(self, listed: set[str], file: Path) -> Dataset:
-        """The same data set without the pictures that the quarantine list `file` names, its fingerprint taken again.
+    def without(self, quarantine: str | Path | None, splits: Sequence[str] = SPLITS) -> Dataset:
+        """The same data set without the images of `splits` that a quarantine list names, its fingerprint taken again where any was left out.
 
-        Raises DatasetError where the list names pictures that are not here.
+        Raises DatasetError where the list cannot be used, or names images that are not here.
         """
-        refuse_strangers(file, listed, {row.path for row in self.all_rows})
-        rows = tuple(row for row in self.all_rows if row.path not in listed)
-        return replace(self, all_rows=rows, fingerprint=fingerprint(rows))
+        if quarantine is None:
+            return self
+        listed = read_quarantine(Path(quarantine))
+        refuse_strangers(Path(quarantine), listed, {row.path for row in self.all_rows})
+        rows = tuple(row for row in self.all_rows if row.split not in splits or row.path not in listed)
+        return self if len(rows) == len(self.all_rows) else replace(self, all_rows=rows, fingerprint=fingerprint(rows))
 
     def path(self, row: Row) -> Path:
         """Where a row's picture is."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
-from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.evaluate.imports import importing
 from deepfer_yolo.evaluate.metrics import check_scores, evaluate
 from deepfer_yolo.evaluate.robustness import sweep
@@ -57,15 +55,6 @@ def run_evaluation(
     write_report(run / REPORT, result, scores, dataset, config, classifier)
     write_metrics(run, result)  # last: it says that the run is whole
     return dict(result)
-
-
-def without_listed(dataset: Dataset, exclude: str | None) -> Dataset:
-    """The data set without the pictures of a quarantine list. Raises DatasetError for a list of another data set."""
-    if exclude is None:
-        return dataset
-    listed = read_quarantine(Path(exclude))
-    refuse_strangers(Path(exclude), listed, {row.path for row in dataset.all_rows})
-    return replace(dataset, all_rows=tuple(row for row in dataset.all_rows if row.path not in listed))
 
 
 def conditions(classifier: Classifier, dataset: Dataset, config: EvaluateConfig) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
 from deepfer_yolo.data.manifest import Row
-from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.device import free_memory
@@ -32,11 +31,7 @@ def open_for_training(config: TrainConfig) -> Dataset:
             f"{dataset.root} has no val split: without one, nothing says which epoch is best",
             "convert the source again with a val part; the test split is never used for choosing",
         )
-    if config.exclude is not None:
-        listed = read_quarantine(Path(config.exclude))
-        refuse_strangers(Path(config.exclude), listed, {row.path for row in dataset.all_rows})
-        kept = tuple(row for row in dataset.all_rows if row.split != "train" or row.path not in listed)
-        dataset = replace(dataset, all_rows=kept)
+    dataset = dataset.without(config.exclude, splits=["train"])
     dataset.rows("train")
     absent = [label for label, n in dataset.counts("train").items() if n == 0]
     if absent:

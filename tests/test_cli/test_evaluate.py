@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.manifest import fingerprint
 from deepfer_yolo.emotions import EMOTIONS
 
 Deepfer = Callable[..., Any]
@@ -206,6 +208,8 @@ def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, 
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["n"], result["top1"]) == (120, pytest.approx(100 / 120))
+    used = [row for row in open_dataset(sheets / "data").all_rows if row.path not in wrong]
+    assert result["dataset"]["fingerprint"] == fingerprint(used)
     (tmp_path / "other.csv").write_text("picture\nnowhere.png\n")
     other = deepfer(*words, tmp_path / "other.csv")
     assert other.returncode == 1

@@ -15,6 +15,7 @@ from deepfer_yolo.data.audit import audit
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.ferplus import is_unknown, majority, parse_votes, plurality, votes_text
+from deepfer_yolo.data.manifest import fingerprint
 from deepfer_yolo.data.quarantine import read_quarantine, write_quarantine
 from deepfer_yolo.data.splits import assign_splits, parse_shares
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES, FERPLUS_COLUMNS
@@ -229,13 +230,16 @@ def test_a_list_for_another_data_set_is_refused(painted_dataset: Path, painted_c
     dataset = open_dataset(painted_dataset)
     write_quarantine(file, [(dataset.all_rows[0].path, "blank", "why"), ("val/happy/none.png", "blank", "why")])
     with pytest.raises(DatasetError, match="1 of 2 pictures that are not in this data set"):
-        dataset.without(read_quarantine(file), file)
+        dataset.without(file)
     with pytest.raises(DatasetError, match="2 of 2"):
         convert(painted_csv, tmp_path / "out", ConvertConfig(exclude=file))
     write_quarantine(file, [(dataset.all_rows[0].path, "blank", "why")])
-    rest = dataset.without(read_quarantine(file), file)
+    rest = dataset.without(file)
     assert len(rest.all_rows) == 223
-    assert rest.fingerprint != dataset.fingerprint
+    assert rest.fingerprint == fingerprint(dataset.all_rows[1:]) != dataset.fingerprint
+    assert dataset.without(None) is dataset
+    untouched = dataset.without(file, splits=["test"])
+    assert (untouched.all_rows, untouched.fingerprint) == (dataset.all_rows, dataset.fingerprint)
     (tmp_path / "no.csv").write_text("a,b\n")
     with pytest.raises(DatasetError, match="the first column must be 'picture'"):
         read_quarantine(tmp_path / "no.csv")

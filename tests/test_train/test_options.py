@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deepfer_yolo.config import TrainConfig, configs_dir
-from deepfer_yolo.data.manifest import read_manifest, write_manifest
+from deepfer_yolo.data.manifest import fingerprint, read_manifest, write_manifest
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.train.plan import plan
@@ -53,6 +53,7 @@ def test_the_quarantine_thins_train_and_never_val(tiny_config: TrainConfig, pain
     assert listed[0] not in {row.path for row in dataset.rows("train")}
     assert len(dataset.rows("train")) == 139
     assert len(dataset.rows("val")) == 56
+    assert dataset.fingerprint == fingerprint([row for row in rows if row.path != listed[0]])
     path.write_text("picture,finding,why\nanother/picture.png,blank,x\n")
     with pytest.raises(DatasetError, match="not in this data set"):
         open_for_training(tiny_config.model_copy(update={"exclude": str(path)}))

@@ -17,6 +17,7 @@ import yaml
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import load_images, open_dataset
+from deepfer_yolo.data.manifest import fingerprint
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.train.run import Outcome, Stopped, absolute, lock, resume, train
@@ -227,6 +228,30 @@ def test_resume_passes_over_a_broken_state(tiny_config: TrainConfig, tmp_path: P
     lines: list[str] = []
     resume(stopped.folder, show=lines.append)
     assert "epoch 3, batch 1" in lines[0]
+
+
+def test_a_run_without_the_listed_images_resumes_with_the_fingerprint_of_the_rest(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 6
+
+    rows = open_dataset(Path(str(tiny_config.data))).all_rows
+    listed = [row.path for row in rows if row.split == "train"][:2]
+    quarantine = tmp_path / "quarantine.csv"
+    quarantine.write_text(f"picture\n{listed[0]}\n")
+    stopped = train(tiny_config.model_copy(update={"exclude": str(quarantine)}), name="r", show=quiet, should_stop=stop, root=tmp_path)
+    quarantine.write_text(f"picture\n{listed[0]}\n{listed[1]}\n")
+    with pytest.raises(TrainingError, match="has changed since the run began"):
+        resume(stopped.folder, show=quiet)
+    quarantine.write_text(f"picture\n{listed[0]}\n")
+    outcome = resume(stopped.folder, show=quiet)
+    assert isinstance(outcome, Outcome)
+    card = TorchClassifier(outcome.checkpoint).card
+    assert card.trained_on is not None
+    assert card.trained_on.fingerprint == fingerprint([row for row in rows if row.path != listed[0]])
 
 
 def test_two_processes_cannot_share_a_run_folder(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
