@@ -1,4 +1,7 @@
-"""Write the command reference of README.md from the commands' own help: `python docs/reference.py`; a test checks that it is current."""
+"""Write docs/reference.md from the commands' own help and the keys of config.py; a test checks that it is current.
+
+python docs/reference.py
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,50 @@ from typing import Any
 
 import typer.main
 
-from deepfer_yolo.cli.app import app
+from deepfer_yolo import config
+from deepfer_yolo.cli.app import COMMANDS, app
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-START, END = "<!-- reference: written by docs/reference.py -->", "<!-- end of reference -->"
+REFERENCE = Path(__file__).resolve().parent / "reference.md"
+HEAD = """# Command reference
+
+<!-- Written by `python docs/reference.py` from the commands' own help. Change the help, not this page. -->
+
+`deepfer COMMAND --help` shows the same text. A flag wins over a `--config` file, which wins over the default; the resolved configuration is
+saved with the run. An unknown key is an error that names the nearest one. Results go to stdout, progress to stderr.
+"""
+EXIT_CODES = """
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | an error; a damaged or tampered file is one |
+| 2 | a command line that cannot be understood |
+| 3 | a gate failed: accuracy, audit, parity or verify |
+| 4 | some sources failed, others did not |
+| 5 | inconclusive: too little data to decide |
+| 130, 143 | interrupted by Ctrl-C or SIGTERM; where a run can go on, the last line says how |
+"""
+ENVIRONMENT = {
+    "DEEPFER_TOKEN": "The token of `deepfer serve`, where the list of processes does not show it.",
+    "DEEPFER_HOME": "Pulled models lie in its folder `models`; otherwise in the user's data folder (XDG).",
+    "DEEPFER_FACE_MODEL": "The YuNet file, where it was not pulled.",
+    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that were opened before; `~/.cache/deepfer` otherwise.",
+    "DEEPFER_WEBHOOK_SECRET": "Signs what the webhook sink of `deepfer stream` sends.",
+    "DEEPFER_DEBUG": "Any value: show the traceback of an error, as `--debug` does.",
+}
 
 
 def reference() -> str:
-    """The whole section as Markdown: one fold a command, with its arguments and options."""
-    return "\n".join(_fold(" ".join(words), command) for words, command in sorted(leaves()))
+    """The whole page as Markdown: a list of the commands by panel, what holds for all, then one section a command."""
+    found = dict(sorted((" ".join(words), command) for words, command in leaves()))
+    lines = [HEAD]
+    for panel, names in COMMANDS.items():
+        links = [f"[{name}](#deepfer-{name.replace(' ', '-')})" for name in found if name.split()[0] in names]
+        lines.append(f"- **{panel}**: {' · '.join(links)}")
+    lines += [EXIT_CODES, "| environment variable | what it does |", "|---|---|"]
+    lines += [f"| `{name}` | {text} |" for name, text in ENVIRONMENT.items()]
+    lines += ["", "| option before the command | what it does | default |", "|---|---|---|"]
+    lines += [_row(p) for p in typer.main.get_command(app).params if p.name != "help"]
+    return "\n".join([*lines, "", *(_section(name, command) for name, command in found.items())])
 
 
 def leaves() -> list[tuple[tuple[str, ...], Any]]:
@@ -34,37 +72,28 @@ def leaves() -> list[tuple[tuple[str, ...], Any]]:
     return found
 
 
-def insert(readme: str) -> str:
-    """`readme` with the section between the markers replaced."""
-    before, rest = readme.split(START)
-    return f"{before}{START}\n{reference()}\n{END}{rest.split(END)[1]}"
-
-
-def _fold(name: str, command: Any) -> str:
+def _section(name: str, command: Any) -> str:
     paragraphs = inspect.cleandoc(command.help).split("\n\n")
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join([f"deepfer {name}", *(_placeholder(p) for p in arguments), "[options]"])
-    lines = [f"<details><summary><code>deepfer {name}</code> · {_one_line(paragraphs[0])}</summary>", "", "```", usage, "```", ""]
-    lines += [_one_line(text) + "\n" for text in paragraphs[1:] if not text.startswith("Example")]
     examples = [re.sub(r"^Examples?:\s*", "", text) for text in paragraphs[1:] if text.startswith("Example")]
-    lines += ["```sh", *("\n".join(line.strip() for line in text.splitlines() if line.strip()) for text in examples), "```", ""]
-    lines += ["| argument, option | what it does | default |", "|---|---|---|"]
+    lines = [f"## deepfer {name}", "", *(_cell(text) + "\n" for text in paragraphs if not text.startswith("Example"))]
+    lines += [f"Usage: `{' '.join([f'deepfer {name}', *(_placeholder(p) for p in arguments), '[options]'])}`", "", "```sh"]
+    lines += [line.strip() for text in examples for line in text.splitlines() if line.strip()]
+    lines += ["```", "", "| argument, option | what it does | default |", "|---|---|---|"]
     lines += [_row(p) for p in command.params if p.name != "help"]
-    return "\n".join([*lines, "", "</details>", ""])
+    flags = {flag.lstrip("-").replace("-", "_") for p in command.params for flag in p.opts}
+    return "\n".join([*lines, "", *_keys(name, flags)])
 
 
 def _row(parameter: Any) -> str:
-    names = (
-        parameter.metavar or parameter.name.upper()
-        if parameter.param_type_name == "argument"
-        else ", ".join([*parameter.opts, *parameter.secondary_opts])
-    )
-    return f"| `{names}` | {_one_line(parameter.help).replace('|', '∣')} | {_default(parameter)} |"
+    is_argument = parameter.param_type_name == "argument"
+    names = _placeholder(parameter) if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
+    return f"| `{names}` | {_cell(parameter.help)} | {_default(parameter)} |"
 
 
 def _default(parameter: Any) -> str:
     if isinstance(parameter.show_default, str):
-        return parameter.show_default.replace("|", "∣")
+        return _cell(parameter.show_default)
     if parameter.required:
         return "required"
     if parameter.default in (None, False, (), []) or not parameter.show_default:
@@ -73,13 +102,59 @@ def _default(parameter: Any) -> str:
 
 
 def _placeholder(parameter: Any) -> str:
-    name = parameter.metavar or parameter.name.upper()
-    return f"{name}…" if parameter.nargs == -1 else str(name)
+    name = str(parameter.metavar or parameter.name.upper()).rstrip(".")
+    return f"{name}..." if parameter.nargs == -1 else name
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _keys(name: str, flags: set[str]) -> list[str]:
+    """The table of the keys that a yaml file of this command takes and no flag sets."""
+    section = getattr(config, f"{name.capitalize()}Config", None)
+    fields = {key: field for key, field in section.model_fields.items() if key not in flags - {"space"}} if section else {}
+    option = "space" if "space" in flags else "config"
+    if option not in flags or not fields:
+        return []
+    shapes = section.model_json_schema()["properties"]
+    described = any(field.description for field in fields.values())
+    head = [f"key of a `--{option}` file alone", *["what it does"] * described, "values", "default"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for key, field in fields.items():
+        shown = field.get_default(call_default_factory=True)
+        default = "" if shown is None or shown in ((), {}) or isinstance(shown, config.Config) else _cell(_plain(shown))
+        about = [_cell(field.description or "")] * described
+        lines.append(f"| {' | '.join([f'`{key}`', *about, _cell(_values(shapes[key])), default])} |")
+    return [*lines, ""]
+
+
+def _values(shape: dict[str, Any]) -> str:
+    """What a key may hold, from its JSON schema: the choices, or the kind of value with its bounds."""
+    if "anyOf" in shape:
+        return ", ".join(text for option in shape["anyOf"] if (text := _values(option)))
+    if "enum" in shape or "const" in shape:
+        return ", ".join(map(str, shape.get("enum", [shape.get("const")])))
+    if "$ref" in shape:
+        return "keys of its own"
+    if shape.get("type") == "array":
+        return f"a list: {_values(shape['items'])}"
+    if shape.get("type") == "object":
+        return "a value for each name"
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false", "null": ""}
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
+    limits = [f"{sign} {_plain(shape[key])}" for key, sign in bounds.items() if key in shape]
+    return " ".join([words[shape["type"]], ", ".join(limits)]).strip()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:.10g}" if isinstance(value, int | float) else str(value)
+
+
+def _cell(text: str) -> str:
+    """A text on one line, with the characters that Markdown would take for its own replaced."""
+    return re.sub(r"<(?=\w)", "&lt;", " ".join(text.split()).replace("|", "∣"))
 
 
 if __name__ == "__main__":
-    README.write_text(insert(README.read_text(encoding="utf-8")), encoding="utf-8")
+    REFERENCE.write_text(reference(), encoding="utf-8")

@@ -32,7 +32,7 @@ SECTIONS = {
 
 
 def load_reference() -> ModuleType:
-    """The script that writes the README's command reference."""
+    """The script that writes the command reference."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
@@ -45,10 +45,60 @@ REFERENCE = load_reference()
 LEAVES = {" ".join(words): command for words, command in REFERENCE.leaves()}
 
 
-def test_the_readmes_reference_is_current() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert REFERENCE.insert(readme) == readme, "run: .venv/bin/python docs/reference.py"
-    assert all(f"<code>deepfer {name}</code>" in readme for name in LEAVES)
+def test_the_command_reference_is_current() -> None:
+    page = REFERENCE.REFERENCE.read_text(encoding="utf-8")
+    assert page == REFERENCE.reference(), "run: .venv/bin/python docs/reference.py"
+    for name, command in LEAVES.items():
+        section = page.split(f"\n## deepfer {name}\n")[1].split("\n## ")[0]
+        flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")} - {"--help"}
+        assert not [flag for flag in flags if f"`{flag}" not in section], f"deepfer {name}"
+
+
+def test_the_command_reference_names_every_environment_variable() -> None:
+    between_our_processes = {"DEEPFER_PARENT"}
+    read = {name for path in SOURCES for name in re.findall(r"\"(DEEPFER_[A-Z_]+)\"", path.read_text(encoding="utf-8"))}
+    assert read - between_our_processes == set(REFERENCE.ENVIRONMENT)
+
+
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "datasets/README.md"})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    text = without_code(path.read_text(encoding="utf-8"))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", name):
+            continue
+        page = (path.parent / name).resolve() if name else path
+        if not page.exists() or (anchor and anchor not in anchors(page)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_files_that_exist(path: Path) -> None:
+    if path.name in {"CHANGELOG.md", "decisions.md"}:
+        pytest.skip("tells of former times as well")
+    named = re.findall(r"`((?:deepfer_yolo|tests|docs|configs)/[\w./*-]*)`", path.read_text(encoding="utf-8"))
+    placeholder = re.compile(r"/[A-Z]+(\.|$)")
+    assert not [name for name in named if not placeholder.search(name) and not list(ROOT.glob(name.rstrip("/")))]
+
+
+def without_code(text: str) -> str:
+    """Markdown without its blocks and spans of code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a Markdown page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))

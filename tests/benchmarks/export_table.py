@@ -1,4 +1,4 @@
-"""The README's table of exports: each format and precision with its file size, its parity and its speed, from one checkpoint.
+"""The table of exports in docs/formats.md: each format and precision with its file size, its parity and its speed, from one checkpoint.
 
 Every file is made and proven by `deepfer export` on the val split of DATASET, then all are timed together by `deepfer benchmark`. A format
 whose library is not installed keeps its row and says so. The table is Markdown; its conditions stand below it.
