@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPFER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals() -> Iterator[None]:
+    """Child processes get the default signals, also where the tests run as a job in the background, whose shell ignores SIGINT."""
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGTERM))
+    ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
+    for number in ignored:
+        # A child inherits that a signal is ignored, but no handler; one that does nothing keeps this process as deaf as it was.
+        signal.signal(number, lambda *_: None)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers) if hasattr(signal, "pthread_sigmask") else set()
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import importlib.util
 import inspect
 import itertools
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,7 +170,7 @@ def test_public_names_all_load() -> None:
 
 
 def as_shown(default: object) -> str:
-    """A default value as the help writes it."""
+    """A default value as the help shows it."""
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, tuple):
@@ -176,21 +178,48 @@ def as_shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default).lower()
 
 
+def shown_defaults() -> list[tuple[str, str, object]]:
+    """Each option that shows a default and has a key in the configuration: its name, what it shows, and the key's default."""
+    found = []
+    for name, command in LEAVES.items():
+        fields = SECTIONS[name].model_fields if name in SECTIONS else {}
+        for parameter in command.params:
+            option = max(parameter.opts, key=len)
+            key = option.removeprefix("--").replace("-", "_")
+            if key in fields and isinstance(parameter.show_default, str):
+                found.append((f"{name} {option}", parameter.show_default, fields[key].default))
+    return found
+
+
 def test_shown_defaults_are_the_defaults_of_the_configuration() -> None:
-    wrong = []
-    for name in NAMES:
-        section = SECTIONS.get(name)
-        function = getattr(importlib.import_module(f"deepfer_yolo.cli.{name}"), name)
-        if section is None or not callable(function):
-            continue
-        for key, parameter in inspect.signature(function, eval_str=True).parameters.items():
-            shown = next((m.show_default for m in getattr(parameter.annotation, "__metadata__", ()) if hasattr(m, "show_default")), None)
-            if key not in section.model_fields or not isinstance(shown, str):
-                continue
-            default = section.model_fields[key].default
-            if default not in (None, (), "auto") and as_shown(default) not in shown.lower():
-                wrong.append(f"{name} --{key}: help shows {shown!r}, the default is {default!r}")
-    assert not wrong, "\n".join(wrong)
+    shown = shown_defaults()
+    # What is not set, or found out later, is told in words, which must not be taken for a value.
+    in_words = [row for row in shown if row[2] in (None, (), "auto")]
+    values = [row for row in shown if row not in in_words]
+    assert len(values) > 60
+    wrong = [row for row in values if row[1] != as_shown(row[2])]
+    wrong += [row for row in in_words if re.fullmatch(r"[\d.,]+|on|off", row[1])]
+    assert not wrong, "\n".join(f"{option}: help shows {text!r}, the default is {default!r}" for option, text, default in wrong)
+
+
+def test_children_start_with_the_default_signals() -> None:
+    code = "import signal; print([int(signal.getsignal(n)) for n in (15, 3)], signal.getsignal(2).__name__, signal.pthread_sigmask(0, ()))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[0, 0] default_int_handler set()"
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="no shell that could ignore a signal")
+def test_as_a_job_in_the_background_they_do_too() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        inner = f"{__file__}::{test_children_start_with_the_default_signals.__name__}"
+        job = "trap '' INT QUIT; exec \"$@\""
+        command = ["sh", "-c", job, "sh", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", inner]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_the_repository_names_no_place_of_its_making() -> None:

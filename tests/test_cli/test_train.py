@@ -89,8 +89,8 @@ def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float, unbro
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    if (tmp_path / "runs/train/r/metrics.json").exists():
-        return
+    assert process.returncode == -signal.SIGKILL, "the run was over before the kill"
+    assert not (tmp_path / "runs/train/r/metrics.json").exists(), "the run was over before the kill"
     code, _, err = run(tmp_path, "--resume", "runs/train/r")
     assert code == 0, err
     assert "resuming" in err

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -88,19 +89,23 @@ def test_the_lock_waits_and_then_says_who_holds_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(promotion, "LOCK_WAIT_S", 0.2)
     with locked(tmp_path), pytest.raises(DeepferError, match="another promotion holds"), locked(tmp_path):
         pass
-    released = threading.Event()
+    held = threading.Event()
+    order: list[str] = []
 
     def hold() -> None:
         with locked(tmp_path):
-            released.set()
-            threading.Event().wait(0.1)
+            held.set()
+            time.sleep(0.2)
+            order.append("the holder is done")
 
     holder = threading.Thread(target=hold)
     holder.start()
-    released.wait()
+    assert held.wait(10)
     monkeypatch.setattr(promotion, "LOCK_WAIT_S", 10.0)
     with locked(tmp_path):
-        assert not holder.is_alive() or holder.join() is None
+        order.append("the other one has it")
+    holder.join()
+    assert order == ["the holder is done", "the other one has it"]
 
 
 def test_how_often_this_test_set_has_decided(tmp_path: Path) -> None:

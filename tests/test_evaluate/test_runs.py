@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +51,14 @@ def test_a_run_that_measured_nothing_leaves_no_folder(end: BaseException, tmp_pa
     assert not root.exists()
     with runs.recorded_run("evaluate", "kept", EvaluateConfig(), root) as kept:
         runs.write_metrics(kept, {})
-    with suppress(type(end)), runs.recorded_run("evaluate", "measured", EvaluateConfig(), root) as measured:
-        runs.write_metrics(measured, {})
-        raise end
+
+    def ended_once_it_was_measured() -> None:
+        with runs.recorded_run("evaluate", "measured", EvaluateConfig(), root) as measured:
+            runs.write_metrics(measured, {})
+            raise end
+
+    with pytest.raises(type(end)):
+        ended_once_it_was_measured()
     with pytest.raises(type(end)), runs.recorded_run("evaluate", "x", EvaluateConfig(), root):
         raise end
     assert sorted(path.name for path in root.glob("*/*")) == ["kept", "measured"]

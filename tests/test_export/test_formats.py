@@ -88,11 +88,12 @@ def test_int8_takes_the_first_rung_that_passes(
     model = onnx.load(str(found.path))
     makers = {node.output[0]: node for node in model.graph.node}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            weights = makers[node.input[1]]
-            assert stored[weights.input[0]].data_type == TensorProto.INT8
-            assert stored[weights.input[1]].dims == stored[weights.input[0]].dims[:1], "quantised per channel"
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions
+    for node in convolutions:
+        weights = makers[node.input[1]]
+        assert stored[weights.input[0]].data_type == TensorProto.INT8
+        assert stored[weights.input[1]].dims == stored[weights.input[0]].dims[:1], "quantised per channel"
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert check_golden(Classifier(found.path)).passed
 

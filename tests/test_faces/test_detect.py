@@ -41,6 +41,7 @@ def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, pictur
 
 def test_sizes_give_the_same_boxes_in_the_pictures_own_pixels(yunet: Path, picture: Image) -> None:
     coarse, fine = (YuNetDetector(yunet, size=size).detect(picture) for size in (320, 960))
+    assert len(coarse) == 2
     for face in coarse:
         assert max(overlap(face.box[None].astype(float), other.box[None].astype(float))[0, 0] for other in fine) > 0.75
 

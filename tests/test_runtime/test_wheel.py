@@ -51,5 +51,4 @@ def test_the_edge_install_does_the_whole_job(clean: Path, exported: Path, tmp_pa
 
 def test_the_edge_install_streams(clean: Path, exported: Path, shared_dir: Path) -> None:
     lines = run(clean / "deepfer", "stream", shared_dir / "media" / "clip_stage.mp4", "-m", exported, "--sink", "jsonl=-").splitlines()
-    kinds = {json.loads(line)["kind"] for line in lines}
-    assert "face" in kinds or "state" in kinds
+    assert {json.loads(line)["kind"] for line in lines} == {"state", "face", "event"}

@@ -87,9 +87,9 @@ def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path:
     for index in range(5):
         sink.write(Output((), result_of(index, epoch=1, time_s=index / 25)))
     sink.write(Output((), result_of(0, size=(361, 271), epoch=2)))
-    assert not (tmp_path / "v.mp4").exists() or video_times(tmp_path / "v.mp4")
-    sink.close()
     assert video_times(tmp_path / "v.mp4") == pytest.approx([i / 25 for i in range(10)], abs=2e-3)
+    assert not (tmp_path / "v-2.mp4").exists()
+    sink.close()
     assert len(video_times(tmp_path / "v-2.mp4")) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v-2.mp4", "v.mp4"]
 

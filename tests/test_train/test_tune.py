@@ -114,7 +114,9 @@ def test_a_space_that_does_not_fit_is_refused(space: dict[str, Range | Choices],
 def test_the_shipped_space_fits_every_shipped_recipe() -> None:
     from deepfer_yolo.config import configs_dir
 
-    for path in (configs_dir() / "train").glob("*.yaml"):
+    recipes = list((configs_dir() / "train").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
         check_space(resolve(TuneConfig, "default").space, resolve(TrainConfig, path.stem))
 
 
