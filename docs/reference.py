@@ -20,8 +20,9 @@ HEAD = """# Command reference
 
 <!-- Written by `python docs/reference.py` from the commands' own help. Change the help, not this page. -->
 
-`deepfer COMMAND --help` shows the same text. A flag wins over a `--config` file, which wins over the default; the resolved configuration is
-saved with the run. An unknown key is an error that names the nearest one. Results go to stdout, progress to stderr.
+`deepfer COMMAND --help` shows the same text. A flag wins over a `--config` file, which wins over the default; the
+resolved configuration is saved with the run. An unknown key is an error that names the nearest one. Results go to
+stdout, progress to stderr.
 """
 EXIT_CODES = """
 | exit code | meaning |
@@ -38,9 +39,17 @@ ENVIRONMENT = {
     "DEEPFER_TOKEN": "The token of `deepfer serve`, where the list of processes does not show it.",
     "DEEPFER_HOME": "Pulled models lie in its folder `models`; otherwise in the user's data folder (XDG).",
     "DEEPFER_FACE_MODEL": "The YuNet file, where it was not pulled.",
-    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that were opened before; `~/.cache/deepfer` otherwise.",
+    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that opened; otherwise `~/.cache/deepfer`.",
     "DEEPFER_WEBHOOK_SECRET": "Signs what the webhook sink of `deepfer stream` sends.",
     "DEEPFER_DEBUG": "Any value: show the traceback of an error, as `--debug` does.",
+}
+
+BOUNDS = {
+    "minimum": "≥",
+    "exclusiveMinimum": ">",
+    "maximum": "≤",
+    "exclusiveMaximum": "<",
+    "multipleOf": "multiple of",
 }
 
 
@@ -61,7 +70,8 @@ def reference() -> str:
 def leaves() -> list[tuple[tuple[str, ...], Any]]:
     """Every command and subcommand, as (words, command)."""
     found = []
-    todo = [((name,), command) for name, command in typer.main.get_command(app).commands.items()]  # type: ignore[attr-defined]
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    todo = [((name,), command) for name, command in commands.items()]
     while todo:
         words, command = todo.pop()
         children = getattr(command, "commands", None)
@@ -77,7 +87,8 @@ def _section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     examples = [re.sub(r"^Examples?:\s*", "", text) for text in paragraphs[1:] if text.startswith("Example")]
     lines = [f"## deepfer {name}", "", *(_cell(text) + "\n" for text in paragraphs if not text.startswith("Example"))]
-    lines += [f"Usage: `{' '.join([f'deepfer {name}', *(_placeholder(p) for p in arguments), '[options]'])}`", "", "```sh"]
+    usage = " ".join([f"deepfer {name}", *(_placeholder(p) for p in arguments), "[options]"])
+    lines += [f"Usage: `{usage}`", "", "```sh"]
     lines += [line.strip() for text in examples for line in text.splitlines() if line.strip()]
     lines += ["```", "", "| argument, option | what it does | default |", "|---|---|---|"]
     lines += [_row(p) for p in command.params if p.name != "help"]
@@ -109,9 +120,11 @@ def _placeholder(parameter: Any) -> str:
 def _keys(name: str, flags: set[str]) -> list[str]:
     """The table of the keys that a yaml file of this command takes and no flag sets."""
     section = getattr(config, f"{name.capitalize()}Config", None)
-    fields = {key: field for key, field in section.model_fields.items() if key not in flags - {"space"}} if section else {}
     option = "space" if "space" in flags else "config"
-    if option not in flags or not fields:
+    if section is None or option not in flags:
+        return []
+    fields = {key: field for key, field in section.model_fields.items() if key not in flags - {"space"}}
+    if not fields:
         return []
     shapes = section.model_json_schema()["properties"]
     described = any(field.description for field in fields.values())
@@ -138,8 +151,7 @@ def _values(shape: dict[str, Any]) -> str:
     if shape.get("type") == "object":
         return "a value for each name"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false", "null": ""}
-    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
-    limits = [f"{sign} {_plain(shape[key])}" for key, sign in bounds.items() if key in shape]
+    limits = [f"{sign} {_plain(shape[key])}" for key, sign in BOUNDS.items() if key in shape]
     return " ".join([words[shape["type"]], ", ".join(limits)]).strip()
 
 

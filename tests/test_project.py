@@ -88,6 +88,33 @@ def test_documents_name_files_that_exist(path: Path) -> None:
     assert not [name for name in named if not placeholder.search(name) and not list(ROOT.glob(name.rstrip("/")))]
 
 
+def first_cells(page: str, heading: str) -> list[list[str]]:
+    """The cells of the rows of the first table under a heading of docs/`page`, the head left out."""
+    table = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    rows = [line.strip("|").split(" | ") for line in table.split("\n\n|", 1)[1].split("\n\n")[0].splitlines()]
+    return [[cell.strip("| ") for cell in row] for row in rows[2:]]
+
+
+def test_the_limits_of_serve_are_documented_as_they_are() -> None:
+    fields = SECTIONS["serve"].model_fields
+    for keys, defaults, *_ in first_cells("deploy.md", "Limits"):
+        found = [f"{fields[key].default:g}" for key in re.findall(r"`(\w+)`", keys)]
+        assert found == defaults.split(", "), keys
+
+
+def test_the_keys_of_a_card_are_documented() -> None:
+    from deepfer_yolo.runtime.card import Card, CropSpec, Golden, InputSpec
+
+    rows = first_cells("formats.md", "Model card")
+    named = [key for row in rows for key in re.findall(r"`(\w+)`", row[0])]
+    inside = {row[0].strip("`"): row[2] for row in rows}
+    assert named == [key for key, field in Card.model_fields.items() if not field.exclude]
+    for part, section in (("input", InputSpec), ("crop", CropSpec)):
+        assert not [key for key in section.model_fields if f"`{key}`" not in inside[part]], part
+    page = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("\n## Golden self-test\n")[1]
+    assert not [key for key in Golden.model_fields if f"`{key}`" not in page]
+
+
 def without_code(text: str) -> str:
     """Markdown without its blocks and spans of code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
