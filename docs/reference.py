@@ -39,7 +39,7 @@ ENVIRONMENT = {
     "DEEPFER_TOKEN": "The token of `deepfer serve`, where the list of processes does not show it.",
     "DEEPFER_HOME": "Pulled models lie in its folder `models`; otherwise in the user's data folder (XDG).",
     "DEEPFER_FACE_MODEL": "The YuNet file, where it was not pulled.",
-    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that opened; otherwise `~/.cache/deepfer`.",
+    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that opened; else `~/.cache/deepfer`.",
     "DEEPFER_WEBHOOK_SECRET": "Signs what the webhook sink of `deepfer stream` sends.",
     "DEEPFER_DEBUG": "Any value: show the traceback of an error, as `--debug` does.",
 }
