@@ -3,6 +3,7 @@
     DeepferError
     ├── ConfigError              a flag, key or value that cannot be used
     ├── DatasetError             a data set, manifest or picture that cannot be used
+    │   ├── ImageTooLargeError   an image with more pixels or bytes than is allowed
     │   └── LeakError            held-out pictures that a model has learned
     ├── ModelError               a model file, checkpoint or card that cannot be used
     │   └── ParityError          two models that must answer alike and do not
@@ -10,10 +11,19 @@
     ├── TrainingError            a run that cannot start, continue or finish
     └── MissingDependencyError   an extra, system library or device that is not there
 
-The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do.
+The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do. A DatasetError holds the parts
+of its message as fields. All of them pass from process to process with their fields.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SENTENCE, REASON_FIRST = "{place} {reason}", "{reason}: {place}"
+"""Forms of a DatasetError's message beside the usual `{place}: {reason}`."""
 
 
 class DeepferError(Exception):
@@ -26,16 +36,34 @@ class DeepferError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[DeepferError], tuple[str, str | None]]:
-        return type(self), (self.message, self.hint)
-
 
 class ConfigError(DeepferError):
     """A flag, configuration key or value cannot be used."""
 
 
 class DatasetError(DeepferError):
-    """A data set, manifest or picture cannot be used."""
+    """A data set, manifest or picture cannot be used.
+
+    `reason` alone says why; where a `path` is known, and a `line` in it, `form` says how the message is made of both.
+    """
+
+    def __init__(
+        self, reason: str, hint: str | None = None, *, path: Path | str | None = None, line: int | None = None, form: str = "{place}: {reason}"
+    ) -> None:
+        place = f"{path}" if line is None else f"{path}, line {line}"
+        super().__init__(reason if path is None else form.format(place=place, reason=reason), hint)
+        self.reason = reason
+        self.path = None if path is None else str(path)
+        self.line = line
+        self.form = form
+
+    def at(self, path: Path | str) -> Self:
+        """The same error about another path."""
+        return type(self)(self.reason, self.hint, path=path, line=self.line, form=self.form)
+
+
+class ImageTooLargeError(DatasetError):
+    """An image has more pixels or bytes than is allowed."""
 
 
 class LeakError(DatasetError):

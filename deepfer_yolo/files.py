@@ -114,26 +114,33 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+OS_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again"),
+    errno.EROFS: ("the file system is read-only", "name a destination that can be written"),
+    errno.EACCES: ("permission denied", "check who owns it, or name another path"),
+    errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
+    errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.EISDIR: ("this is a folder, not a file", "name a file"),
+    errno.EEXIST: ("a file stands where a folder is needed", "name another path"),
+    errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
+    errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
+    errno.EIO: ("the device reported an input/output error", "check the disk"),
+}
+"""What goes wrong with disks and paths: the reason in plain words, and a hint."""
+
+
 def explain_os_error(error: OSError) -> DeepferError | None:
     """The clear error for what goes wrong with disks and paths; None for anything else."""
-    where = f": {error.filename}" if error.filename else ""
-    known = {
-        errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
-        errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again"),
-        errno.EROFS: ("the file system is read-only", "name a destination that can be written"),
-        errno.EACCES: ("permission denied", "check who owns it, or name another path"),
-        errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
-        errno.ENOENT: ("no such file or folder", "check the path"),
-        errno.EISDIR: ("this is a folder, not a file", "name a file"),
-        errno.EEXIST: ("a file stands where a folder is needed", "name another path"),
-        errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
-        errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
-        errno.EIO: ("the device reported an input/output error", "check the disk"),
-    }
-    if error.errno not in known:
+    if error.errno not in OS_REASONS:
         return None
-    message, hint = known[error.errno]
-    return DeepferError(message + where, hint)
+    reason, hint = OS_REASONS[error.errno]
+    return DeepferError(f"{reason}: {error.filename}" if error.filename else reason, hint)
+
+
+def os_reason(error: OSError) -> str:
+    """Why, without the path, for whoever says the path already."""
+    return OS_REASONS[error.errno][0] if error.errno in OS_REASONS else str(error)
 
 
 def _umask() -> int:

@@ -18,7 +18,8 @@ from typing import IO, Any
 from deepfer_yolo.data.layouts import fer2013_csv
 from deepfer_yolo.data.names import safe_name, unique_name
 from deepfer_yolo.data.problems import Problems, printable
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.data.walk import MAX_DEPTH
+from deepfer_yolo.errors import SENTENCE, DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -48,7 +49,9 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
         unpack(source, folder)
         yield _only_child(folder)
     except DatasetError as error:  # the folder of the moment says nothing to whoever named the archive
-        raise DatasetError(error.message.replace(str(folder), str(source)), error.hint) from None
+        if error.path is None or not Path(error.path).is_relative_to(folder):
+            raise
+        raise error.at(source / Path(error.path).relative_to(folder)) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -64,7 +67,7 @@ def unpack(source: Path, folder: Path) -> None:
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DatasetError(f"{source}: the archive is broken ({error})", "fetch it again and compare its checksum") from None
+        raise DatasetError(f"the archive is broken ({error})", "fetch it again and compare its checksum", path=source) from None
     unpacking.problems.raise_if_any("this archive is not safe to unpack; nothing of it was kept")
 
 
@@ -83,7 +86,10 @@ class _Unpacking:
     def count(self) -> None:
         self.n_members += 1
         if self.n_members > MAX_MEMBERS:
-            raise DatasetError(f"{self.source} has more than {MAX_MEMBERS:,} members", "unpack it yourself, if you trust it")
+            raise self.too_much(f"has more than {MAX_MEMBERS:,} members")
+
+    def too_much(self, what: str) -> DatasetError:
+        return DatasetError(what, "unpack it yourself, if you trust it", path=self.source, form=SENTENCE)
 
     def refuse(self, name: str, why: str) -> None:
         self.problems.add(f"{self.source.name}: {printable(name)}", why)
@@ -93,6 +99,9 @@ class _Unpacking:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or (path.parts and path.parts[0].endswith(":")):
             self.refuse(name, "the path leaves the archive")
+            return None
+        if len(path.parts) > MAX_DEPTH:
+            self.refuse(name, "folders nested too deep")
             return None
         target = self.folder
         for depth, part in enumerate(path.parts):
@@ -121,7 +130,7 @@ class _Unpacking:
                 size += len(piece)
                 self.n_bytes += len(piece)
                 if size > MAX_MEMBER_BYTES or self.n_bytes > MAX_BYTES or self.n_bytes > max(RATIO_FROM, MAX_RATIO * self.packed_bytes):
-                    raise DatasetError(f"{self.source} unpacks to more than it may: a decompression bomb?", "unpack it yourself, if you trust it")
+                    raise self.too_much("unpacks to more than it may: a decompression bomb?")
                 file.write(piece)
 
 

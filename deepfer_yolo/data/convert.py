@@ -26,7 +26,7 @@ from deepfer_yolo.data.png import encode_png
 from deepfer_yolo.data.problems import Problems, printable
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, parse_shares
-from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.errors import SENTENCE, ConfigError, DatasetError
 from deepfer_yolo.files import refuse_existing, staged_tree
 
 UNSPLIT = "unsplit"
@@ -121,7 +121,7 @@ def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: boo
     if config.exclude:
         refuse_strangers(config.exclude, excluded, writing.met)
     if not writing.rows:
-        raise DatasetError(f"{reading.source} holds no pictures", "check the path and the layout")
+        raise DatasetError("holds no pictures", "check the path and the layout", path=reading.source, form=SENTENCE)
     return writing
 
 
@@ -152,7 +152,7 @@ def _write(writing: _Writing, item: Item, split: str, label: str, path: str) -> 
     try:
         pixels = item_pixels(item, writing.reading.options.margin)
     except DatasetError as error:
-        writing.reading.problems.add(item.place, error.message.removeprefix(f"{item.file}: "))
+        writing.reading.problems.add(item.place, error.reason)
         return None, None
     content = encode_png(pixels)
     (writing.folder / path).write_bytes(content)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.manifest import MANIFEST, SPLITS, Row, fingerprint, read_dataset_json, read_manifest
+from deepfer_yolo.data.manifest import AGAIN, DATASET, MANIFEST, SPLITS, Row, fingerprint, read_dataset_json, read_manifest
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.data.problems import printable
 from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import REASON_FIRST, SENTENCE, DatasetError
 from deepfer_yolo.records import Image
 
 SMALL_BYTES = 16_384
@@ -41,8 +41,10 @@ class Dataset:
         found = [row for row in self.all_rows if row.split == split]
         if not found:
             raise DatasetError(
-                f"{self.root} has no '{split}' split; it has {', '.join(self.splits) or 'no pictures'}",
+                f"has no '{split}' split; it has {', '.join(self.splits) or 'no pictures'}",
                 f"convert the source again with a '{split}' part, or name another split",
+                path=self.root,
+                form=SENTENCE,
             )
         return found
 
@@ -72,25 +74,25 @@ def open_dataset(folder: Path) -> Dataset:
     """The data set folder at `folder`, its manifest read and checked. Raises DatasetError with the convert command where it is something else."""
     folder = Path(folder)
     if not folder.exists():
-        raise DatasetError(f"no such data set: {folder}", "deepfer convert SOURCE DEST makes one")
+        raise DatasetError("no such data set", "deepfer convert SOURCE DEST makes one", path=folder, form=REASON_FIRST)
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
         kind = "folder of pictures without a manifest" if folder.is_dir() else "file"
         target = folder.name.split(".")[0] or "dataset"
-        raise DatasetError(f"{folder} is a {kind}, not a data set folder", f"deepfer convert {folder} datasets/{target}")
+        raise DatasetError(f"is a {kind}, not a data set folder", f"deepfer convert {folder} datasets/{target}", path=folder, form=SENTENCE)
     content = read_dataset_json(folder)
     rows = read_manifest(folder)
     for key in ("name", "labels", "fingerprint"):
         if key not in content:
-            raise DatasetError(f"{folder}/dataset.json has no '{key}'", "convert the source again")
+            raise DatasetError(f"has no '{key}'", AGAIN, path=folder / DATASET, form=SENTENCE)
     if not isinstance(content["labels"], list) or not all(isinstance(label, str) for label in content["labels"]):
-        raise DatasetError(f"{folder}/dataset.json: 'labels' must be a list of names", "convert the source again")
+        raise DatasetError("'labels' must be a list of names", AGAIN, path=folder / DATASET)
     outside = next((row.path for row in rows if not row.path or row.path[0] == "/" or ".." in row.path.split("/")), None)
     if outside is not None:
-        raise DatasetError(f"{folder}/{MANIFEST}: the path '{printable(outside)}' leaves the data set folder", "convert the source again")
+        raise DatasetError(f"the path '{printable(outside)}' leaves the data set folder", AGAIN, path=folder / MANIFEST)
     labels = tuple(sorted(content["labels"]))
     unknown = {row.label for row in rows} - set(labels)
     if unknown:
-        raise DatasetError(f"{folder}/{MANIFEST}: label '{min(unknown)}' is not among those of dataset.json", "convert the source again")
+        raise DatasetError(f"label '{min(unknown)}' is not among those of dataset.json", AGAIN, path=folder / MANIFEST)
     return Dataset(folder, str(content["name"]), labels, str(content["fingerprint"]), tuple(rows))
 
 
@@ -106,7 +108,7 @@ def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = Non
             try:
                 loaded.append(load_image(dataset.path(row)))
             except FileNotFoundError:
-                loaded.append(DatasetError(f"{dataset.path(row)}: named in {MANIFEST}, and not there", "convert the source again"))
+                loaded.append(DatasetError(f"named in {MANIFEST}, and not there", AGAIN, path=dataset.path(row)))
             except DatasetError as error:
                 loaded.append(error)
         return loaded

@@ -12,7 +12,7 @@ from deepfer_yolo.data.layouts.fer2013_csv import USAGES
 from deepfer_yolo.data.lines import csv_rows
 from deepfer_yolo.data.problems import Problems
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import REASON_FIRST, DatasetError
 
 NOT_EMOTIONS = ("unknown", "not-a-face")
 N_COLUMNS = 2 + len(FERPLUS_COLUMNS)
@@ -21,13 +21,13 @@ N_COLUMNS = 2 + len(FERPLUS_COLUMNS)
 def read_ferplus(file: Path) -> list[tuple[str, dict[str, int]]]:
     """(split, votes by label) of each row of ``fer2013new.csv``. Raises DatasetError with every bad line."""
     if not file.is_file():
-        raise DatasetError(f"no such FER+ file: {file}", "fer2013new.csv from https://github.com/microsoft/FERPlus")
+        raise DatasetError("no such FER+ file", "fer2013new.csv from https://github.com/microsoft/FERPlus", path=file, form=REASON_FIRST)
     problems, rows = Problems(), []
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         read = csv_rows(lines, file)
         header = next(read, (0, []))[1]
         if len(header) != N_COLUMNS or header[0].strip() != "Usage":
-            raise DatasetError(f"{file}, line 1: not the header of fer2013new.csv", "Usage,Image name,neutral,happiness,…,unknown,NF")
+            raise DatasetError("not the header of fer2013new.csv", "Usage,Image name,neutral,happiness,…,unknown,NF", path=file, line=1)
         for number, values in read:
             place = f"{file.name}, line {number}"
             if len(values) != N_COLUMNS:

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from deepfer_yolo.data.png import decode_png
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
 
 MAX_PIXELS = 50_000_000
@@ -30,9 +30,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """A picture as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha over black dropped, 16-bit scaled to 8.
 
-    Raises DatasetError that names the file and what is wrong; a truncated file is an error.
+    Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a truncated file is an error.
     """
-    name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    path = source if isinstance(source, Path) else None
     if isinstance(source, Path):
         content = _start_of(source)
         if source.suffix == ".png" and len(content) <= OURS_BYTES and (pixels := decode_png(content, max_pixels)) is not None:
@@ -41,16 +41,16 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
-                raise DatasetError(f"{name}: {width}×{height} pixels are more than the limit of {max_pixels:,}")
+                raise ImageTooLargeError(f"{width}×{height} pixels are more than the limit of {max_pixels:,}", path=path)
             return _to_rgb(picture)
     except UnidentifiedImageError:
-        raise DatasetError(f"{name}: not a picture in a known format") from None
-    except PillowImage.DecompressionBombError as error:
-        raise DatasetError(f"{name}: {error}") from None
+        raise DatasetError("not a picture in a known format", path=path) from None
+    except PillowImage.DecompressionBombError:  # Pillow's own limit, which lies above ours
+        raise ImageTooLargeError(f"the picture has more than {max_pixels:,} pixels", path=path) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DatasetError(f"{name}: broken picture ({error})") from None
+        raise DatasetError(f"broken picture ({error})", path=path) from None
 
 
 def _start_of(path: Path) -> bytes:
@@ -59,9 +59,9 @@ def _start_of(path: Path) -> bytes:
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path}: {'this is a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+            raise DatasetError("this is a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file", path=path)
         if status.st_size > MAX_BYTES:
-            raise DatasetError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB")
+            raise ImageTooLargeError(f"larger than {MAX_BYTES // 1_000_000} MB", path=path)
         return os.read(handle, min(status.st_size, OURS_BYTES) + 1)
     finally:
         os.close(handle)

@@ -19,7 +19,7 @@ from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.manifest import SPLITS
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 
 class Visitor(Protocol):
@@ -109,10 +109,11 @@ def inspect(
             progress(reading.fraction)
     result.broken += reading.problems.found
     result.left_out = reading.left_out
+    hint = "check the path and the layout"
     if reading.problems.count > len(reading.problems.found):
-        raise DatasetError(f"{source} has {reading.problems.count:,} problems: this is no data set", "check the path and the layout")
+        raise DatasetError(f"has {reading.problems.count:,} problems: this is no data set", hint, path=source, form=SENTENCE)
     if not result.looks and not result.broken:
-        raise DatasetError(f"{source} holds no pictures", "check the path and the layout")
+        raise DatasetError("holds no pictures", hint, path=source, form=SENTENCE)
     result.name = reading.title or chosen.title or result.name
     return result
 
@@ -142,7 +143,7 @@ def _look(item: Item, reading: Reading) -> tuple[Look | str, NDArray[np.uint8] |
     try:
         pixels = item_pixels(item)
     except DatasetError as error:
-        return error.message.removeprefix(f"{item.file}: "), None
+        return error.reason, None
     grey = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     height, width = grey.shape
     shares = np.bincount(grey.ravel(), minlength=256) / grey.size

@@ -19,7 +19,7 @@ def bounded_lines(text: IO[str], file: Path, first: int = 1) -> Iterator[str]:
     while line := text.readline(MAX_LINE):
         number += 1
         if len(line) >= MAX_LINE:
-            raise DatasetError(f"{file}, line {number}: longer than {MAX_LINE:,} characters", "is this the right file?")
+            raise DatasetError(f"longer than {MAX_LINE:,} characters", "is this the right file?", path=file, line=number)
         yield line
 
 
@@ -30,7 +30,7 @@ def csv_rows(text: IO[str], file: Path, first: int = 1) -> Iterator[tuple[int, l
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise DatasetError(f"{file}, line {reader.line_num + first - 1}: {error}", "is a quotation mark left open?") from None
+            raise DatasetError(str(error), "is a quotation mark left open?", path=file, line=reader.line_num + first - 1) from None
         if values is None:
             return
         if values:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfer_yolo.data.lines import csv_rows
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 from deepfer_yolo.files import write_atomic
 
 SPLITS = ("train", "val", "test")
@@ -20,6 +20,7 @@ COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
 MAX_JSON_BYTES = 10_000_000
+AGAIN = "convert the source again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +65,19 @@ def read_manifest(folder: Path) -> list[Row]:
     """The rows of `folder`'s manifest. Raises DatasetError with the line where it cannot be used."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise DatasetError(f"{folder} is not a data set folder: it has no {MANIFEST}", f"deepfer convert {folder} DEST makes one")
+        raise _no_data_set(folder, MANIFEST)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         read = csv_rows(file, path)
         header = tuple(next(read, (0, []))[1])
         if header != COLUMNS:
-            raise DatasetError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}", "convert the source again")
+            raise DatasetError(f"the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}", AGAIN, path=path, line=1)
         rows = []
         for number, values in read:
             if len(values) != len(COLUMNS):
-                raise DatasetError(f"{path}, line {number}: {len(values)} values where {len(COLUMNS)} belong", "convert the source again")
+                raise DatasetError(f"{len(values)} values where {len(COLUMNS)} belong", AGAIN, path=path, line=number)
             row = Row(*values)
             if row.split not in SPLITS:
-                raise DatasetError(f"{path}, line {number}: unknown split '{row.split}'", f"known: {', '.join(SPLITS)}")
+                raise DatasetError(f"unknown split '{row.split}'", f"known: {', '.join(SPLITS)}", path=path, line=number)
             rows.append(row)
     return rows
 
@@ -90,13 +91,17 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     """The content of `dataset.json`. Raises DatasetError where it is missing or broken."""
     path = folder / DATASET
     if not path.is_file():
-        raise DatasetError(f"{folder} is not a data set folder: it has no {DATASET}", f"deepfer convert {folder} DEST makes one")
+        raise _no_data_set(folder, DATASET)
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise DatasetError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB", "convert the source again")
+        raise DatasetError(f"is larger than {MAX_JSON_BYTES // 1_000_000} MB", AGAIN, path=path, form=SENTENCE)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}", "convert the source again") from None
+        raise DatasetError(f"is not valid JSON: {error}", AGAIN, path=path, form=SENTENCE) from None
     if not isinstance(content, dict):
-        raise DatasetError(f"{path} must hold one JSON object", "convert the source again")
+        raise DatasetError("must hold one JSON object", AGAIN, path=path, form=SENTENCE)
     return content
+
+
+def _no_data_set(folder: Path, absent: str) -> DatasetError:
+    return DatasetError(f"is not a data set folder: it has no {absent}", f"deepfer convert {folder} DEST makes one", path=folder, form=SENTENCE)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import DatasetError, SourceError
+from deepfer_yolo.errors import DatasetError, ImageTooLargeError, SourceError
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Face, Image, Probs
@@ -50,10 +50,10 @@ class Worker:
         """Do one task; what is wrong with the file becomes an `error` with an HTTP status."""
         try:
             return {"crops": self._crops, "look": self._look, "video": self._watch}[message.head["task"]](message)
+        except (ImageTooLargeError, TooLarge) as error:
+            return _refusal(TOO_LARGE, error.message)
         except (DatasetError, SourceError) as error:
             return _refusal(UNREADABLE, error.message)
-        except TooLarge as error:
-            return _refusal(TOO_LARGE, error.message)
         except MemoryError:
             return _refusal(TOO_LARGE, "needs more memory than a decode worker may use")
 
@@ -94,15 +94,7 @@ class Worker:
         return np.frombuffer(reply.blobs[0], np.float32).reshape(len(crops), len(self._card.labels))
 
     def _load(self, content: bytes) -> Image:
-        try:
-            return load_image(content, max_pixels=self._max_pixels)
-        except DatasetError as error:
-            reason = error.message.partition(": ")[2] or error.message
-            # `load_image` has one error for all; HTTP has a status of its own for what is too large.
-            if "exceeds limit" in reason:  # Pillow's own limit, far above ours
-                reason = f"the picture has more than {self._max_pixels:,} pixels"
-                raise TooLarge(reason) from None
-            raise TooLarge(reason) if "pixels are more than" in reason else DatasetError(reason) from None
+        return load_image(content, max_pixels=self._max_pixels)
 
 
 def _refusal(status: int, message: str) -> Message:

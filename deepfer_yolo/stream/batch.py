@@ -12,7 +12,7 @@ import numpy as np
 from deepfer_yolo.data.images import SUFFIXES, load_image
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
-from deepfer_yolo.files import explain_os_error
+from deepfer_yolo.files import os_reason
 from deepfer_yolo.records import Crops, Face, Prediction
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.classifier import Classifier
@@ -75,10 +75,9 @@ def _decode(paths: Sequence[Path], spec: InputSpec) -> tuple[Crops, list[str | N
         try:
             crops[n] = to_input(load_image(path), spec)
         except DatasetError as error:
-            errors.append(error.message.removeprefix(f"{path}: "))
+            errors.append(error.reason)
         except OSError as error:
-            known = explain_os_error(error)
-            errors.append(known.message.removesuffix(f": {error.filename}") if known else str(error))
+            errors.append(os_reason(error))
         else:
             errors.append(None)
             n += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from deepfer_yolo.errors import SourceError
 from deepfer_yolo.stream.address import Address, scrub
@@ -45,9 +45,6 @@ class SourceReadError(SourceError):
     def __init__(self, message: str, reason: Reason = "network") -> None:
         super().__init__(message, HINTS.get(reason))
         self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.reason)
 
 
 def explain(error: BaseException, address: Address, doing: str) -> SourceReadError:

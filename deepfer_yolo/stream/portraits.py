@@ -13,7 +13,7 @@ from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import Detector, find_faces
-from deepfer_yolo.files import explain_os_error
+from deepfer_yolo.files import os_reason
 from deepfer_yolo.records import Face, Image, Prediction
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
@@ -44,10 +44,9 @@ def _look(path: Path, detector: Detector, card: Card) -> tuple[list[Face], list[
     try:
         image = load_image(path)
     except DatasetError as error:
-        return [], [], error.message.removeprefix(f"{path}: ")
+        return [], [], error.reason
     except OSError as error:
-        known = explain_os_error(error)
-        return [], [], known.message.removesuffix(f": {error.filename}") if known else str(error)
+        return [], [], os_reason(error)
     faces = find_faces(image, detector)
     rule = card.crop if detector.boxes == "face" else None
     return faces, [crop_face(image, face, rule, card.input) for face in faces], None

@@ -76,7 +76,7 @@ def is_asked_to_stop(folder: Path) -> bool:
 
 def write_failure(path: Path, error: DeepferError) -> None:
     """Leave an error where the process that began the run finds it."""
-    write_atomic(path, json.dumps({"type": type(error).__name__, "message": error.message, "hint": error.hint}))
+    write_atomic(path, json.dumps({"type": type(error).__name__, "fields": vars(error)}))
 
 
 def read_failure(path: Path) -> DeepferError:
@@ -84,4 +84,6 @@ def read_failure(path: Path) -> DeepferError:
     content = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     kind: type[DeepferError] = getattr(errors, content["type"])
-    return kind(content["message"], content["hint"])
+    error = kind(content["fields"]["message"])
+    vars(error).update(content["fields"])
+    return error

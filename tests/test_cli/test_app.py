@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from deepfer_yolo.cli import app as program
-from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, ParityError, explain_import_error
+from deepfer_yolo.errors import ConfigError, DeepferError, ParityError, explain_import_error
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
@@ -64,14 +64,6 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPFER_DEBUG", "1")
     with pytest.raises(DeepferError):
         program.main()
-
-
-def test_errors_survive_a_process_pool() -> None:
-    import pickle
-
-    error = pickle.loads(pickle.dumps(MissingDependencyError.for_extra("train", "torch")))
-    assert isinstance(error, MissingDependencyError)
-    assert error.hint == 'pip install "deepfer-yolo[train]"'
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2), (["doctor", "--nonsense"], 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,14 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
         with pytest.raises(DatasetError) as caught:
             command()
         assert caught.value.message.startswith(f"the layout of {archive} ")
+    sentences = {"expw": "has no label.lst", "rafdb": "has no EmoLabel", "deepfer": "is not a data set folder", "table": "holds no csv"}
+    for layout, said in sentences.items():
+        with pytest.raises(DatasetError, match=f"^{re.escape(str(archive))} {said}"):
+            convert(archive, tmp_path / "out", ConvertConfig(layout=layout))
+    (tmp_path / "inside" / "fer2013.csv").write_text("emotion,pixels,usage\n")
+    archive = Path(shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "inside"))
+    with pytest.raises(DatasetError, match=f"^{re.escape(str(archive / 'fer2013.csv'))}, line 1: no column 'Usage'"):
+        convert(archive, tmp_path / "out", CONFIG)
     (tmp_path / "set.7z").write_bytes(b"7z")
     with pytest.raises(DatasetError) as caught:
         convert(tmp_path / "set.7z", tmp_path / "out", CONFIG)

@@ -73,9 +73,10 @@ def test_an_error_of_a_process_arrives_as_itself(tiny_config: TrainConfig, tmp_p
 
 
 def test_an_error_is_left_and_found(tmp_path: Path) -> None:
-    write_failure(tmp_path / "failure.json", LeakError("learned", "another"))
+    left = LeakError("learned", "another", path=tmp_path / "a.png", line=2)
+    write_failure(tmp_path / "failure.json", left)
     error = read_failure(tmp_path / "failure.json")
-    assert (type(error), error.message, error.hint) == (LeakError, "learned", "another")
+    assert (type(error), str(error), vars(error)) == (LeakError, str(left), vars(left))
     assert not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.layouts.scan import read_table, table_columns
 from deepfer_yolo.emotions import AFFECTNET_CODES, AFFECTNET_NO_EXPRESSION
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 PATH = "subDirectory_filePath"
 LISTS = {"training.csv": "train", "validation.csv": "val"}
@@ -34,12 +34,12 @@ def read(reading: Reading) -> Iterator[Item]:
     root = reading.source
     lists = _lists(root)
     if not lists:
-        raise DatasetError(f"{root} has neither training.csv nor validation.csv", "name the folder that holds them")
+        raise DatasetError("has neither training.csv nor validation.csv", "name the folder that holds them", path=root, form=SENTENCE)
     folder = next((root / name for name in PICTURES if (root / name).is_dir()), root)
     for position, (file, split) in enumerate(lists):
         for column in (PATH, "expression"):
             if column not in table_columns(file):
-                raise DatasetError(f"{file}, line 1: no column '{column}'", "is this AffectNet's list?")
+                raise DatasetError(f"no column '{column}'", "is this AffectNet's list?", path=file, line=1)
         for place, row in read_table(file, reading.problems):
             item = _item(row, split, folder, place, reading)
             if item is not None:

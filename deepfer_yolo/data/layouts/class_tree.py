@@ -17,7 +17,7 @@ from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.problems import printable
 from deepfer_yolo.data.walk import walk_files
 from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 SPLIT_NAMES |= {"publictest": "val", "privatetest": "test"}
@@ -37,7 +37,7 @@ def read(reading: Reading) -> Iterator[Item]:
     folders = _class_folders(root)
     _report_strays(root, folders, reading)
     if not folders:
-        raise DatasetError(f"{root} holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture")
+        raise DatasetError("holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture", path=root, form=SENTENCE)
     for position, (split, folder) in enumerate(folders):
         everything = list(walk_files(folder, reading.problems))
         files = [path for path in everything if path.suffix.lower() in SUFFIXES]
@@ -58,7 +58,8 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
         return [("", child) for child in children]
     stray = [child.name for child in children if child not in splits and canonical_label(child.name)]
     if stray:
-        raise DatasetError(f"{root} holds both split folders and class folders ({', '.join(stray)})", "move the class folders into a split folder")
+        what = f"holds both split folders and class folders ({', '.join(stray)})"
+        raise DatasetError(what, "move the class folders into a split folder", path=root, form=SENTENCE)
     return [(SPLIT_NAMES[split.name.lower()], folder) for split in splits for folder in _folders(split)]
 
 

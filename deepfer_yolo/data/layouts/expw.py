@@ -14,7 +14,7 @@ from pathlib import Path
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.lines import bounded_lines
 from deepfer_yolo.emotions import EXPW_CODES
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 LISTS = ("label.lst", "label/label.lst")
 PICTURES = ("image/origin", "origin", "image", ".")
@@ -30,7 +30,7 @@ def read(reading: Reading) -> Iterator[Item]:
     root = reading.source
     file = _list(root)
     if file is None:
-        raise DatasetError(f"{root} has no label.lst", "name the folder that holds it")
+        raise DatasetError("has no label.lst", "name the folder that holds it", path=root, form=SENTENCE)
     folder = next(root / name for name in PICTURES if (root / name).is_dir())
     size, done = max(1, file.stat().st_size), 0
     with file.open(encoding="utf-8", errors="surrogateescape") as text:

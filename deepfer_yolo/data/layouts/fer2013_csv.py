@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.lines import MAX_LINE, csv_rows
 from deepfer_yolo.emotions import FER2013_CODES
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 SIDE = 48
 KNOWN_NAMES = ("fer2013.csv", "icml_face_data.csv")
@@ -56,15 +56,14 @@ def read(reading: Reading) -> Iterator[Item]:
     with _readable(source), open_csv(source) as (text, raw):
         columns = _columns(text.readline(MAX_LINE))
         if not columns:
-            raise DatasetError(f"{source} is empty", "a FER2013 csv begins with the line emotion,pixels,Usage")
+            raise DatasetError("is empty", "a FER2013 csv begins with the line emotion,pixels,Usage", path=source, form=SENTENCE)
+        hint = "the columns are emotion,pixels,Usage"
         missing = [column for column in ("emotion", "pixels") if column not in columns]
         if missing:
-            raise DatasetError(
-                f"{source}, line 1: no column '{missing[0]}'; it has {', '.join(columns)[:200]}", "the columns are emotion,pixels,Usage"
-            )
+            raise DatasetError(f"no column '{missing[0]}'; it has {', '.join(columns)[:200]}", hint, path=source, line=1)
         misspelt = [column for column in columns if column.lower() == "usage" and column != "Usage"]
         if misspelt:
-            raise DatasetError(f"{source}, line 1: no column 'Usage', but '{misspelt[0]}'", "the columns are emotion,pixels,Usage")
+            raise DatasetError(f"no column 'Usage', but '{misspelt[0]}'", hint, path=source, line=1)
         index = -1
         for number, values in csv_rows(text, source, first=2):
             index += 1
@@ -80,7 +79,7 @@ def read(reading: Reading) -> Iterator[Item]:
             except ValueError as error:
                 problems.add(place, str(error))
         if index < 0:
-            raise DatasetError(f"{source} has a header and no rows", "check the file")
+            raise DatasetError("has a header and no rows", "check the file", path=source, form=SENTENCE)
 
 
 def parse_pixels(text: str) -> NDArray[np.uint8]:
@@ -131,7 +130,7 @@ def _readable(source: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"{source}: the compressed file is broken ({error})", "fetch it again and compare its checksum") from None
+        raise DatasetError(f"the compressed file is broken ({error})", "fetch it again and compare its checksum", path=source) from None
 
 
 def _text(raw: IO[bytes]) -> IO[str]:
@@ -145,9 +144,9 @@ def _member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     chosen = known or found
     if len(chosen) != 1:
         names = ", ".join(info.filename for info in chosen) or "none"
-        raise DatasetError(f"{source} must hold one csv; it holds {names[:200]}", "unpack it and name the csv")
+        raise DatasetError(f"must hold one csv; it holds {names[:200]}", "unpack it and name the csv", path=source, form=SENTENCE)
     if chosen[0].flag_bits & 1:
-        raise DatasetError(f"{source} is encrypted", "unpack it first")
+        raise DatasetError("is encrypted", "unpack it first", path=source, form=SENTENCE)
     return chosen[0]
 
 

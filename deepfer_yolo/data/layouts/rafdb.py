@@ -16,7 +16,7 @@ from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.layouts.scan import pictures
 from deepfer_yolo.data.lines import bounded_lines
 from deepfer_yolo.emotions import RAFDB_CODES
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 
 LIST = "EmoLabel/list_patition_label.txt"
 SPLITS = ("train", "test")
@@ -36,7 +36,7 @@ def read(reading: Reading) -> Iterator[Item]:
     elif copy is not None:
         yield from _read_copy(reading, copy)
     else:
-        raise DatasetError(f"{reading.source} has no {LIST} and no DATASET/train/1 to 7", "unpack basic.zip first")
+        raise DatasetError(f"has no {LIST} and no DATASET/train/1 to 7", "unpack basic.zip first", path=reading.source, form=SENTENCE)
 
 
 def _read_list(reading: Reading, root: Path) -> Iterator[Item]:

@@ -20,7 +20,7 @@ from deepfer_yolo.data.layouts import (
     table,
 )
 from deepfer_yolo.data.layouts.item import Layout
-from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.errors import REASON_FIRST, SENTENCE, ConfigError, DatasetError
 
 _MODULES = (
     folder, fer2013_csv, fer2013_folder, ferplus_folder, rafdb, affectnet_csv, affectnet_npy, ckplus, jaffe, kdef, expw, table, class_tree,
@@ -39,15 +39,15 @@ def find_layout(source: Path, name: str) -> Layout:
     if name != "auto" and name not in LAYOUTS:
         raise ConfigError(f"unknown layout '{name}'", f"known: auto, {', '.join(LAYOUTS)}")
     if not source.exists():
-        raise DatasetError(f"no such file or folder: {source}", "check the path")
+        raise DatasetError("no such file or folder", "check the path", path=source, form=REASON_FIRST)
     if not source.is_dir() and not source.is_file():
-        raise DatasetError(f"neither a file nor a folder: {source}", "check the path")
+        raise DatasetError("neither a file nor a folder", "check the path", path=source, form=REASON_FIRST)
     if name != "auto":
         return LAYOUTS[name]
     for layout in LAYOUTS.values():
         if layout.matches(source):
             return layout
-    raise DatasetError(f"the layout of {source} is not one of those known", _hint(source))
+    raise DatasetError("is not one of those known", _hint(source), path=source, form=f"the layout of {SENTENCE}")
 
 
 def _hint(source: Path) -> str:

@@ -19,7 +19,7 @@ from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.layouts.scan import read_table, table_columns
 from deepfer_yolo.data.lines import MAX_LINE, bounded_lines
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import SENTENCE, DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
 PATH_NAMES = ("path", "image", "file", "filename", "image_path", "img")
@@ -36,7 +36,8 @@ def read(reading: Reading) -> Iterator[Item]:
     """The rows in order; `source_id` is the path as listed."""
     file = _table(reading.source) or reading.source
     if not file.is_file():
-        raise DatasetError(f"{reading.source} holds no csv or jsonl with a path and a label", "columns: path,label[,split,subject,box]")
+        what = "holds no csv or jsonl with a path and a label"
+        raise DatasetError(what, "columns: path,label[,split,subject,box]", path=reading.source, form=SENTENCE)
     rows = read_table(file, reading.problems) if file.suffix.lower() == ".csv" else _json_rows(file, reading)
     for place, row in rows:
         try:

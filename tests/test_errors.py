@@ -1,0 +1,84 @@
+"""Errors as data: fields beside the message, in any process."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from deepfer_yolo.data.images import load_image
+from deepfer_yolo.errors import REASON_FIRST, SENTENCE, DatasetError, DeepferError, ImageTooLargeError, LeakError, MissingDependencyError
+from deepfer_yolo.files import explain_os_error, os_reason
+from deepfer_yolo.stream.faults import SourceReadError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DatasetError("there are none"), "there are none"),
+        (DatasetError("broken", path=Path("a: b.png")), "a: b.png: broken"),
+        (DatasetError("two values", path="t.csv", line=7), "t.csv, line 7: two values"),
+        (DatasetError("holds {nothing}", path="{a}", form=SENTENCE), "{a} holds {nothing}"),
+        (DatasetError("no such list", path="q.csv", form=REASON_FIRST), "no such list: q.csv"),
+    ],
+)
+def test_the_message_is_made_of_the_fields(error: DatasetError, message: str) -> None:
+    assert (error.message, str(error)) == (message, message)
+
+
+def test_the_same_error_about_another_path() -> None:
+    moved = ImageTooLargeError("is huge", "shrink it", path="a.png", line=2, form=SENTENCE).at("b.png")
+    assert (type(moved), moved.message, moved.hint) == (ImageTooLargeError, "b.png, line 2 is huge", "shrink it")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LeakError("learned", "another model", path=Path("val/a.png"), line=3, form=SENTENCE),
+        DatasetError("broken", path="a.png"),
+        SourceReadError("gone", "not-found"),
+        MissingDependencyError.for_extra("train", "torch"),
+    ],
+)
+def test_errors_keep_their_fields_from_process_to_process(error: DeepferError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
+
+
+def test_an_image_error_says_why_apart_from_where(tmp_path: Path, png: bytes) -> None:
+    path = tmp_path / "not a picture in a known format: a.png"
+    path.write_bytes(b"text")
+    with pytest.raises(DatasetError) as caught:
+        load_image(path)
+    assert (caught.value.path, caught.value.reason) == (str(path), "not a picture in a known format")
+    assert caught.value.message == f"{path}: not a picture in a known format"
+    path.write_bytes(png)
+    with pytest.raises(ImageTooLargeError) as large:
+        load_image(path, max_pixels=11)
+    assert (large.value.path, large.value.reason) == (str(path), "4×3 pixels are more than the limit of 11")
+    with pytest.raises(ImageTooLargeError) as unnamed:
+        load_image(png, max_pixels=11)
+    assert (unnamed.value.path, unnamed.value.message) == (None, "4×3 pixels are more than the limit of 11")
+
+
+def test_an_error_of_the_disk_says_why_apart_from_where(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "none").read_bytes()
+    assert os_reason(caught.value) == "no such file or folder"
+    explained = explain_os_error(caught.value)
+    assert explained is not None
+    assert explained.message == f"no such file or folder: {tmp_path / 'none'}"
+    assert os_reason(OSError("something else")) == "something else"
+
+
+@pytest.fixture
+def png() -> bytes:
+    """A picture of 4×3 pixels."""
+    import io
+
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(content, "PNG")
+    return content.getvalue()
