@@ -34,6 +34,24 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FaceConfig(Config):
+    """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike.
+
+    A detection of `min_score` is a face: it is shown in a single image and begins a track in a video; down to `carry_score` it only carries
+    on a track. `detect_size` is the longer side, in pixels, of what the detector sees; None: what `faces/detect.py` has for images and videos.
+    """
+
+    detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
+    face_model: Path | None = None
+    detect_size: int | None = Field(None, ge=32, le=4096)
+    min_score: float = Field(0.7, ge=0, le=1)
+
+    @property
+    def carry_score(self) -> float:
+        """The least score that carries on a track: a known face turns away or blurs, but where it is expected a false detection is rare."""
+        return 0.5 * self.min_score
+
+
 class ConvertConfig(Config):
     """`deepfer convert`. `split` is official, as-is or shares such as train=0.8,val=0.1,test=0.1; None: official where there is one, else those."""
 
@@ -60,7 +78,7 @@ FindingKind = Literal[
 ]  # fmt: skip
 
 
-class AuditConfig(Config):
+class AuditConfig(FaceConfig):
     """`deepfer audit`: the thresholds behind each finding, 0 to 255 for grey values.
 
     `severity` replaces a finding's own; `allow` is the share of all pictures up to which a finding is only a note; `quarantine` names the findings
@@ -87,7 +105,6 @@ class AuditConfig(Config):
     max_class_shift: float = Field(0.1, gt=0, le=1)
     min_face: float = Field(0.3, ge=0, le=1)
     detector: Literal["auto", "yunet", "haar"] = "auto"
-    face_model: Path | None = None
     workers: int = Field(2, ge=1, le=64)
 
 
@@ -302,7 +319,7 @@ class BenchmarkConfig(Config):
     timeout_s: float = Field(120.0, gt=0)
 
 
-class PredictConfig(Config):
+class PredictConfig(FaceConfig):
     """`deepfer predict`."""
 
     batch: int = Field(64, ge=1, le=4096)
@@ -312,16 +329,11 @@ class PredictConfig(Config):
     format: Literal["table", "jsonl", "csv"] = "table"
     faces: bool = False
     detector: Literal["auto", "yunet", "haar"] = "auto"
-    face_model: Path | None = None
-    detect_size: int = Field(640, ge=32, le=4096)
 
 
-class StreamConfig(Config):
+class StreamConfig(FaceConfig):
     """`deepfer stream`. Times in seconds; `policy` None chooses: lossless where a source's end is known, else latest."""
 
-    detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
-    face_model: Path | None = None
-    detect_size: int | None = Field(None, ge=32, le=4096)
     detect_every: int = Field(1, ge=1, le=1000)
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=64)
@@ -344,22 +356,19 @@ class StreamConfig(Config):
     anonymise: bool = False
     show: bool = False
     overwrite: bool = False
-    min_score: float = Field(0.7, ge=0, le=1)
     allow_host: tuple[str, ...] = ()
     input_options: dict[str, str] = {}
     max_bytes: int = Field(100_000_000, ge=1000)
     keep: int = Field(5, ge=1, le=1000)
 
 
-class ServeConfig(Config):
+class ServeConfig(FaceConfig):
     """`deepfer serve`. Times in seconds where the name does not say; `rate` is requests a second of one client, 0 without a limit."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     token: str | None = None
     allow_host: tuple[str, ...] = ()
-    detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
-    face_model: Path | None = None
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=64)
     # Batching: crops that arrive together are labelled together.

@@ -87,11 +87,11 @@ def _refuse_inside(dataset: Path, *files: Path | None) -> None:
 
 
 def _open_detector(settings: AuditConfig) -> Detector:
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
+    from deepfer_yolo.cli.opening import note_haar
+    from deepfer_yolo.faces.detect import open_detector
 
-    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        print(HAAR_NOTE, file=sys.stderr)
-    return open_detector(settings.detector, face_model=settings.face_model)
+    note_haar(settings)
+    return open_detector(settings, "image")
 
 
 def _print(result: Audit) -> None:

@@ -1,11 +1,13 @@
-"""Which class opens a model file: the command line alone chooses, by suffix."""
+"""What commands share: which class opens a model file, chosen by suffix, and the note where Haar stands in for YuNet."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.runtime.classifier import Classifier
 
 TORCH_SUFFIXES = (".pt", ".torchscript")
@@ -26,3 +28,11 @@ def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 
     from deepfer_yolo.runtime.classifier import Classifier
 
     return Classifier(path, provider=provider, threads=threads)
+
+
+def note_haar(config: FaceConfig) -> None:
+    """Say on stderr where `auto` falls back to Haar."""
+    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
+
+    if config.detector == "auto" and find_face_model(config.face_model) is None:
+        print(HAAR_NOTE, file=sys.stderr)

@@ -60,15 +60,13 @@ def predict(
 
 
 def _with_faces(paths: Sequence[Path], classifier: Classifier, settings: PredictConfig) -> Iterable[Labelled]:
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
+    from deepfer_yolo.cli.opening import note_haar
+    from deepfer_yolo.faces.detect import open_detector
     from deepfer_yolo.stream.portraits import predict_faces
 
-    face_model = find_face_model(settings.face_model)
-    if settings.detector == "auto" and face_model is None:
-        print(HAAR_NOTE, file=sys.stderr)
-    kind, size = settings.detector, settings.detect_size
-    open_detector(kind, face_model=face_model, size=size)
-    return predict_faces(paths, classifier, lambda: open_detector(kind, face_model=face_model, size=size), workers=settings.workers)
+    note_haar(settings)
+    open_detector(settings, "image")  # a wrong file shows here, not in a thread
+    return predict_faces(paths, classifier, lambda: open_detector(settings, "image"), workers=settings.workers)
 
 
 def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:

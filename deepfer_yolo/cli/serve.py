@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, ModelOption
-
-if TYPE_CHECKING:
-    from deepfer_yolo.config import ServeConfig
-    from deepfer_yolo.faces.detect import Detector
 
 
 def serve(
@@ -48,7 +42,7 @@ def serve(
 
     Example: deepfer serve -m best.onnx --open
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.opening import note_haar, open_classifier
     from deepfer_yolo.config import ServeConfig, resolve
     from deepfer_yolo.serve import server
     from deepfer_yolo.serve.live import LiveBoard
@@ -61,8 +55,8 @@ def serve(
     settings = resolve(ServeConfig, config, flags)
     server.check_exposure(settings)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
-    finder = finder_of(settings)
-    live = LiveBoard(parse_sources(source), finder) if source else None
+    note_haar(settings)
+    live = LiveBoard(parse_sources(source), settings) if source else None
     listener = server.bind(settings.host, settings.port)
 
     def on_ready() -> None:
@@ -73,12 +67,3 @@ def serve(
 
     with listener:
         server.run(classifier, settings, listener, live, on_ready)
-
-
-def finder_of(settings: ServeConfig) -> Callable[[], Detector]:
-    """What opens the chosen face detector; says where Haar stands in for YuNet."""
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model, open_detector
-
-    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        print(HAAR_NOTE, file=sys.stderr)
-    return functools.partial(open_detector, settings.detector, face_model=settings.face_model)

@@ -123,10 +123,8 @@ def _run(
     import sys
 
     from deepfer_yolo.cli.app import end_where_signalled
-    from deepfer_yolo.cli.opening import open_classifier
-    from deepfer_yolo.cli.output import stderr
+    from deepfer_yolo.cli.opening import note_haar, open_classifier
     from deepfer_yolo.config import StreamConfig, resolve
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
     from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.live import LiveStatus
     from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream
@@ -139,8 +137,7 @@ def _run(
         refuse_unwritable(stats)
         refuse_bad_outputs(sinks, addresses, settings, [stats])
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
-    if settings.detector == "auto" and find_face_model(settings.face_model) is None:
-        stderr().print(HAAR_NOTE)
+    note_haar(settings)
     takes_stdout = "jsonl=-" in sinks
 
     def tick(pipeline: Pipeline) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
+from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Face, Image
 from deepfer_yolo.runtime.store import pulled
 
@@ -16,6 +17,9 @@ MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
 YUNET_NAME = "yunet"
 HAAR_NOTE = "no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer (deepfer models pull yunet)"
 """Said on stderr where `auto` falls back to Haar."""
+DETECT_SIZE, YUNET_VIDEO_SIZE = 640, 320
+"""The longer side, in pixels, of what a detector sees where the configuration names none. In a video YuNet takes the smaller one: 3.5 instead
+of 8.5 ms per 720p frame, and a face that one frame misses is found in another."""
 
 
 class Detector(Protocol):
@@ -44,13 +48,13 @@ class WholeDetector:
 class YuNetDetector:
     """OpenCV's FaceDetectorYN with a YuNet file: boxes, scores and five landmarks.
 
-    `size` is the longer side in pixels of the picture it looks at; 320 takes 3.5 ms on a 720p frame.
+    `size` is the longer side in pixels of the picture it looks at.
     """
 
     name = YUNET_NAME
     boxes: Literal["face", "crop"] = "face"
 
-    def __init__(self, path: Path, *, size: int = 320, min_score: float = 0.6) -> None:
+    def __init__(self, path: Path, *, size: int, min_score: float) -> None:
         import cv2
 
         if not path.is_file():
@@ -93,7 +97,7 @@ class HaarDetector:
     name = "haar"
     boxes: Literal["face", "crop"] = "face"
 
-    def __init__(self, *, size: int = 640, min_score: float = 0.0) -> None:
+    def __init__(self, *, size: int, min_score: float) -> None:
         import cv2
 
         path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
@@ -119,11 +123,6 @@ class HaarDetector:
         return sorted(faces, key=lambda face: -face.score)
 
 
-def find_faces(image: Image, detector: Detector) -> list[Face]:
-    """Faces of one picture, uint8 RGB, best score first."""
-    return detector.detect(image)
-
-
 def find_face_model(path: Path | None = None) -> Path | None:
     """The YuNet file: `path`, else the environment variable DEEPFER_FACE_MODEL, else the pulled one; None where there is none.
 
@@ -139,23 +138,22 @@ def find_face_model(path: Path | None = None) -> Path | None:
     return pulled(YUNET_NAME)
 
 
-def open_detector(kind: str, *, face_model: Path | None = None, size: int | None = None, min_score: float | None = None) -> Detector:
-    """The detector called `kind`: `yunet`, `haar`, `whole`, or `auto` (YuNet where its file is there, else Haar).
+def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detector:
+    """The detector of `config`: `yunet`, `haar`, `whole`, or for `auto` YuNet where its file is there, else Haar.
 
+    Made for a video, it also tells the weaker faces that carry on a track; the tracker must know `config.min_score`.
     Raises ModelError where `yunet` is asked for and its file is missing.
     """
-    if kind == "whole":
+    if config.detector == "whole":
         return WholeDetector()
-    if kind in ("auto", "yunet"):
-        path = find_face_model(face_model)
-        if path is not None:
-            return YuNetDetector(path, size=size or 320, min_score=0.6 if min_score is None else min_score)
-        if kind == "yunet":
-            raise ModelError("the YuNet face detector file is not here", "deepfer models pull yunet fetches it; --detector haar needs no file")
-        return HaarDetector(size=size or 640, min_score=min_score or 0.0)
-    if kind == "haar":
-        return HaarDetector(size=size or 640, min_score=min_score or 0.0)
-    raise ConfigError(f"unknown face detector '{kind}'", "known: auto, yunet, haar, whole")
+    min_score = config.min_score if use == "image" else config.carry_score
+    path = find_face_model(config.face_model) if config.detector != "haar" else None
+    if path is not None:
+        size = config.detect_size or (DETECT_SIZE if use == "image" else YUNET_VIDEO_SIZE)
+        return YuNetDetector(path, size=size, min_score=min_score)
+    if config.detector == "yunet":
+        raise ModelError("the YuNet face detector file is not here", "deepfer models pull yunet fetches it; --detector haar needs no file")
+    return HaarDetector(size=config.detect_size or DETECT_SIZE, min_score=min_score)
 
 
 def _shrink(image: Image, size: int) -> tuple[Image, float]:

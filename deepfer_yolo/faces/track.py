@@ -73,18 +73,21 @@ class Tracked:
 
 
 class Tracker:
-    """Follows the faces of one source. `update` on frames with detections, `coast` on frames without."""
+    """Follows the faces of one source. `update` on frames with detections, `coast` on frames without.
 
-    def __init__(self, *, lost_s: float = 1.0, sure_score: float = 0.6, first_id: int = 1) -> None:
+    Detections of `min_score` are sure and begin tracks; weaker ones only carry tracks on.
+    """
+
+    def __init__(self, *, min_score: float, lost_s: float = 1.0, first_id: int = 1) -> None:
         self._lost_s = lost_s
-        self._sure = sure_score
+        self._min_score = min_score
         self.next_id = first_id
         self._tracks: list[Tracked] = []
 
     def update(self, faces: list[Face], time_s: float) -> list[Tracked]:
         """Match detections to tracks and return the tracks seen now; the others live on for `lost_s` seconds."""
-        sure = [face for face in faces if face.score >= self._sure]
-        unsure = [face for face in faces if face.score < self._sure]
+        sure = [face for face in faces if face.score >= self._min_score]
+        unsure = [face for face in faces if face.score < self._min_score]
         self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
         for track in self._tracks:
             track.is_seen = False

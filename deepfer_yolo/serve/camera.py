@@ -44,8 +44,9 @@ class SeenFaces:
 class CameraScene:
     """The faces of one camera over time; the same scene that `deepfer stream` uses."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, rules: SceneRules) -> None:
         self._card = card
+        self._rules = rules
         self._began = time.monotonic()
         self._seen: SeenFaces | None = None
         self._scene: Scene | None = None
@@ -57,7 +58,7 @@ class CameraScene:
         image = np.frombuffer(reply.blobs[0], np.uint8).reshape(height, width, 3)
         if self._seen is None or self._scene is None:
             self._seen = SeenFaces(reply.head["boxes"])
-            self._scene = Scene(self._seen, self._card, SceneRules())
+            self._scene = Scene(self._seen, self._card, self._rules)
         self._seen.faces = [_face(row) for row in reply.head["faces"]]
         now = time.monotonic()
         waiting = Waiting(Frame(self._index, now - self._began, "arrival", image, "camera"), 0, now)
@@ -86,7 +87,7 @@ async def serve_camera(websocket: WebSocket, services: Services) -> None:
 
 
 async def _answer_all(websocket: WebSocket, services: Services) -> None:
-    scene = CameraScene(services.classifier.card)
+    scene = CameraScene(services.classifier.card, SceneRules(services.config.min_score))
     n_bad = 0
     while True:
         try:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.serve.video import shortened
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.draw import Look, paint
 from deepfer_yolo.stream.feeds import FeedRules
 from deepfer_yolo.stream.pipeline import Pipeline, RunRules
 from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.status import SourceSummary
 
@@ -61,9 +63,9 @@ class NewestSink:
 class LiveBoard:
     """Runs the engine over the sources in a thread of its own, and tells their state."""
 
-    def __init__(self, addresses: Sequence[Address], open_one: Callable[[], Detector]) -> None:
+    def __init__(self, addresses: Sequence[Address], faces: FaceConfig) -> None:
         self._addresses = list(addresses)
-        self._open_detector = open_one
+        self._faces = faces
         self._sink = NewestSink()
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
@@ -75,8 +77,8 @@ class LiveBoard:
 
     def start(self, classifier: Classifier) -> None:
         """Begin to watch. Recordings play at their own speed."""
-        detectors = [self._open_detector() for _ in self._addresses]
-        rules = RunRules(feed=FeedRules(policy="latest"))
+        detectors = [open_detector(self._faces, "video") for _ in self._addresses]
+        rules = RunRules(FeedRules(policy="latest"), SceneRules(self._faces.min_score))
         self._pipeline = Pipeline(self._addresses, classifier, detectors, [SinkWorker(self._sink)], rules)
         self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
         self._thread.start()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.records import Crops, Prediction
 from deepfer_yolo.serve.batching import Batcher
@@ -37,7 +38,7 @@ class Services:
         self.cameras = Slots(config.max_cameras, "cameras")
         self.budget = Budget(int(config.max_memory_mb * 1e6))
         # A wrong or missing detector file shows here, before a worker is started.
-        self.detector = open_detector(config.detector, face_model=config.face_model).name
+        self.detector = open_detector(config, "image").name
         self.batcher = Batcher(classifier, self.metrics, max_batch=config.max_batch, max_wait_ms=config.max_wait_ms)
         self.pool = Pool(setup_of(classifier, config, self.detector), config.workers)
         self.is_ready = False
@@ -107,10 +108,10 @@ def setup_of(classifier: Classifier, config: ServeConfig, detector: str) -> dict
     """What a decode worker is told at its start: with the detector that was chosen and its file, which it could not find without an environment."""
     pixels = int(config.max_megapixels * 1e6)
     face_model = find_face_model(config.face_model) if detector == "yunet" else None
+    file = None if face_model is None else str(face_model.resolve())
     return {
         "card": classifier.card.to_json(),
-        "detector": detector,
-        "face_model": None if face_model is None else str(face_model.resolve()),
+        "faces": config.model_dump(include=set(FaceConfig.model_fields)) | {"detector": detector, "face_model": file},
         "max_pixels": pixels,
         "memory_mb": config.worker_memory_mb,
         "video": {"max_s": config.max_video_s, "max_pixels": min(pixels, 9_000_000), "fps": config.video_fps},

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import SourceError
-from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Event, Frame, Track
 from deepfer_yolo.serve.problems import TooLarge
 from deepfer_yolo.stream.address import Address
@@ -34,11 +35,11 @@ class VideoRules:
     fps: float
 
 
-def watch_video(content: bytes, model: Model, detector: Detector, rules: VideoRules) -> dict[str, Any]:
+def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRules) -> dict[str, Any]:
     """Faces by picture, and events, of a video file's bytes. Raises SourceError where it cannot be read and TooLarge past a limit."""
     if not any(content[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES.values()):
         raise SourceError(f"not a video in a known container ({', '.join(SIGNATURES)})")
-    scene = Scene(detector, model.card, SceneRules())
+    scene = Scene(open_detector(faces, "video"), model.card, SceneRules(faces.min_score))
     frames: list[dict[str, Any]] = []
     events: list[Event] = []
     size = (0, 0)

@@ -10,17 +10,17 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable
 from io import BufferedRWPair
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError, SourceError
 from deepfer_yolo.faces.align import crop_face
-from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
+from deepfer_yolo.faces.detect import WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Face, Image, Probs
 from deepfer_yolo.runtime.card import Card, parse_card
 from deepfer_yolo.runtime.preprocess import to_input
@@ -35,16 +35,15 @@ MAX_FACES = 64
 
 
 class Worker:
-    """One process's state: the card's rules, the detector and the connection."""
+    """One process's state: the card's rules, the detectors and the connection."""
 
     def __init__(self, setup: dict[str, Any], file: BufferedRWPair) -> None:
         self._file = file
         self._card: Card = parse_card(setup["card"], "the server")
         self._max_pixels = int(setup["max_pixels"])
         self._video = VideoRules(**setup["video"])
-        face_model = setup["face_model"]
-        self._open: Callable[[], Detector] = lambda: open_detector(setup["detector"], face_model=Path(face_model) if face_model else None)
-        self._detector = self._open()
+        self._faces = FaceConfig(**setup["faces"])
+        self._image_detector, self._camera_detector = open_detector(self._faces, "image"), open_detector(self._faces, "video")
 
     def answer(self, message: Message) -> Message:
         """Do one task; what is wrong with the file becomes an `error` with an HTTP status."""
@@ -61,8 +60,8 @@ class Worker:
         """Model inputs of one picture: of the faces in it, or of the whole picture."""
         image = self._load(message.blobs[0])
         if message.head["faces"]:
-            faces = self._detector.detect(image)[:MAX_FACES]
-            spec = self._card.crop if self._detector.boxes == "face" else None
+            faces = self._image_detector.detect(image)[:MAX_FACES]
+            spec = self._card.crop if self._image_detector.boxes == "face" else None
             crops = [crop_face(image, face, spec, self._card.input) for face in faces]
         else:
             faces = WholeDetector().detect(image)
@@ -71,14 +70,14 @@ class Worker:
         return Message(head, (b"".join(crop.tobytes() for crop in crops),))
 
     def _look(self, message: Message) -> Message:
-        """One picture of a camera, decoded, and its faces."""
+        """One image of a camera, decoded, its faces, and what may carry on a track."""
         image = self._load(message.blobs[0])
-        faces = self._detector.detect(image)[:MAX_FACES]
-        head = {"shape": image.shape, "faces": [_plain(face) for face in faces], "boxes": self._detector.boxes}
+        faces = self._camera_detector.detect(image)[:MAX_FACES]
+        head = {"shape": image.shape, "faces": [_plain(face) for face in faces], "boxes": self._camera_detector.boxes}
         return Message(head, (image.tobytes(),))
 
     def _watch(self, message: Message) -> Message:
-        return Message({"video": watch_video(message.blobs[0], self, self._open(), self._video)})
+        return Message({"video": watch_video(message.blobs[0], self, self._faces, self._video)})
 
     @property
     def card(self) -> Card:
@@ -149,6 +148,7 @@ def _warm_up(worker: Worker) -> None:
         content = io.BytesIO()
         PillowImage.new("RGB", (64, 64)).save(content, kind)
         worker.answer(Message({"task": "crops", "faces": True}, (content.getvalue(),)))
+    worker.answer(Message({"task": "look"}, (content.getvalue(),)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -43,8 +43,8 @@ class Model(Protocol):
 class RunRules:
     """How the whole run behaves; `feed` and `scene` hold for each source."""
 
-    feed: FeedRules = field(default_factory=FeedRules)
-    scene: SceneRules = field(default_factory=SceneRules)
+    feed: FeedRules
+    scene: SceneRules
     max_seconds: float | None = None
     fail_fast: bool = False
     tick_s: float = TICK_S
@@ -53,7 +53,7 @@ class RunRules:
 class Pipeline:
     """One run over some sources. `detectors` holds one detector a source; `on_tick` is called every `tick_s` in the caller's thread.
 
-    >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules()).run()
+    >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules(FeedRules(), SceneRules(min_score))).run()
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.ordered import map_in_order
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.align import crop_face
-from deepfer_yolo.faces.detect import Detector, find_faces
+from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.files import os_reason
 from deepfer_yolo.records import Face, Image, Prediction
 from deepfer_yolo.runtime.card import Card
@@ -47,6 +47,6 @@ def _look(path: Path, detector: Detector, card: Card) -> tuple[list[Face], list[
         return [], [], error.reason
     except OSError as error:
         return [], [], os_reason(error)
-    faces = find_faces(image, detector)
+    faces = detector.detect(image)
     rule = card.crop if detector.boxes == "face" else None
     return faces, [crop_face(image, face, rule, card.input) for face in faces], None

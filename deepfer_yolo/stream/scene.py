@@ -24,14 +24,14 @@ second: on a stage clip the cuts reach 26 to 30 and 0.01 to 0.27, all other pair
 
 @dataclass(frozen=True, slots=True)
 class SceneRules:
-    """`detect_every` n-th picture is searched for faces; between them the tracks coast. `lost_s` is how long a track outlives its face.
+    """Detections of `min_score` begin tracks. `detect_every` n-th picture is searched for faces; between them the tracks coast.
 
-    Detections of `sure_score` and more begin tracks; weaker ones only carry tracks on.
+    `lost_s` is how long a track outlives its face.
     """
 
+    min_score: float
     detect_every: int = 1
     lost_s: float = 1.0
-    sure_score: float = 0.7
     smoothing: SmoothingRule = field(default_factory=SmoothingRule)
 
 
@@ -50,7 +50,7 @@ class Scene:
 
     def _restart(self, epoch: int) -> None:
         self.epoch = epoch
-        self._tracker = Tracker(lost_s=self._rules.lost_s, sure_score=self._rules.sure_score, first_id=self._next_id)
+        self._tracker = Tracker(min_score=self._rules.min_score, lost_s=self._rules.lost_s, first_id=self._next_id)
         self._smoothers: dict[int, Smoother] = {}
         self._since_detection = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.faces.detect import find_face_model, open_detector
+from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.faces.smooth import SmoothingRule
 from deepfer_yolo.stream.address import Address, parse_sources
 from deepfer_yolo.stream.draw import Look
@@ -20,9 +20,6 @@ from deepfer_yolo.stream.sinks.window import REFRESH_S
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
 from deepfer_yolo.stream.status import Summary
-
-UNSURE = 0.5
-"""Detections down to this share of the least score are still looked at, to carry on tracks that exist."""
 
 
 def run_stream(
@@ -45,8 +42,7 @@ def run_stream(
     opened = [open_sink(text, rules) for text in sinks if split_sink(text)[0] != "prometheus"]
     window = open_window(rules) if config.show else None
     opened += [window] if window is not None else []
-    size, face_model = config.detect_size, find_face_model(config.face_model)
-    detectors = [open_detector(config.detector, face_model=face_model, size=size, min_score=UNSURE * config.min_score) for _ in addresses]
+    detectors = [open_detector(config, "video") for _ in addresses]
 
     def tick(pipeline: Pipeline) -> None:
         if on_tick is not None:
@@ -77,5 +73,5 @@ def rules_of(config: StreamConfig) -> RunRules:
     read = ReadOptions(config.open_timeout, config.read_timeout, config.rtsp_transport, tuple(config.allow_host), config.input_options)
     feed = FeedRules(config.policy, config.max_age, config.retries, config.stall, config.frozen, config.max_frames, read)
     smoothing = SmoothingRule(config.smooth, config.margin, config.hold, config.min_confidence)
-    scene = SceneRules(config.detect_every, config.lost, config.min_score, smoothing)
+    scene = SceneRules(config.min_score, config.detect_every, config.lost, smoothing)
     return RunRules(feed, scene, config.max_seconds, config.fail_fast, REFRESH_S if config.show else TICK_S)

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.emotions import FER2013_CODES
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import YuNetDetector
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--detect-size", type=int, default=320)
     options = parser.parse_args()
     classifier = Classifier(options.model, threads=1)
-    detector = YuNetDetector(options.face_model, size=options.detect_size)
+    detector = YuNetDetector(options.face_model, size=options.detect_size, min_score=FaceConfig().min_score)
     pictures, truth = read_split(options.csv, options.split, options.n, classifier.labels)
     given = classify(classifier, to_inputs(list(pictures), classifier.card.input)).argmax(1)
     print(f"given crops: {np.mean(given == truth):.2%} of {len(truth)} {options.split} pictures", flush=True)

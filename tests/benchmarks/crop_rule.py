@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--face-model", type=Path, required=True)
     parser.add_argument("--n", type=int, default=2000)
     options = parser.parse_args()
-    detector = YuNetDetector(options.face_model, size=448)
+    detector = YuNetDetector(options.face_model, size=448, min_score=0.6)
     fit_on, test_on = (read_rows(options.csv, usage, options.n) for usage in ("Training", "PublicTest"))
     for how in ("mean", "reflect", "edge"):
         rows, held_out = measure(fit_on, detector, how), measure(test_on, detector, how)

@@ -35,7 +35,7 @@ def make_clip(picture: Path, face_model: Path, path: Path, n: int) -> int:
 
     image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
     image = cv2.resize(image, (1280, 720))
-    detector = YuNetDetector(face_model, size=640)
+    detector = YuNetDetector(face_model, size=640, min_score=0.6)
     faces = detector.detect(image)[:2]
     x1, y1, x2, y2 = (int(v) for v in faces[0].box)
     side = int(max(x2 - x1, y2 - y1) * 1.6)
@@ -111,7 +111,7 @@ def bare_loop(clip: Path, out: Path, classifier: Any, face_model: Path, limit: i
     from deepfer_yolo.faces.detect import YuNetDetector
     from deepfer_yolo.stream.pixels import to_frame, to_rgb
 
-    detector, card = YuNetDetector(face_model), classifier.card
+    detector, card = YuNetDetector(face_model, size=320, min_score=0.6), classifier.card
     frames: queue.Queue[Any] = queue.Queue(4)
 
     def read() -> None:

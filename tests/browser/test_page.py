@@ -34,9 +34,10 @@ IS_DRAWN = """() => {
 
 def pictures(n: int) -> list[Image]:
     """A painted person, whom the Haar detector finds in each, in a larger picture: happy, then surprised, `n` pictures each."""
+    from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.faces.detect import open_detector
 
-    detector = open_detector("haar")
+    detector = open_detector(FaceConfig(detector="haar"), "image")
     for seed in range(200):
         found = []
         for frame in paint_frames(seed, ("happy", "surprise"), n, 200):

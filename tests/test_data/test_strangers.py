@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from deepfer_yolo.config import AuditConfig, ConvertConfig
+from deepfer_yolo.config import AuditConfig, ConvertConfig, FaceConfig
 from deepfer_yolo.data.audit import audit
 from deepfer_yolo.data.audit_page import write_page
 from deepfer_yolo.data.convert import convert
@@ -224,7 +224,7 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
 
 
 def test_large_and_long_pictures_stay_small_while_they_wait() -> None:
-    visit = FaceVisit(open_detector("haar"))
+    visit = FaceVisit(open_detector(FaceConfig(detector="haar"), "image"))
     for shape in ((8, 65500), (4000, 6000), (1, 1), (48, 48)):
         image, side = visit.prepare(np.zeros(shape, np.uint8))
         assert max(image.shape[:2]) <= MAX_FACE_PX + side

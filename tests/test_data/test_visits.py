@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepfer_yolo.config import AuditConfig
+from deepfer_yolo.config import AuditConfig, FaceConfig
 from deepfer_yolo.data.audit import audit
 from deepfer_yolo.data.audit_page import write_page
 from deepfer_yolo.data.inspection import inspect
@@ -73,9 +73,9 @@ def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None
 def test_faces_are_looked_for(painted_csv: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("\n".join(painted_csv.read_text().splitlines()[:15]) + "\n")
-    result = audit(few, CONFIG, detector=open_detector("whole"))
+    result = audit(few, CONFIG, detector=open_detector(FaceConfig(detector="whole"), "image"))
     assert not any(finding.kind.startswith("face") for finding in result.findings)
-    result = audit(few, CONFIG, detector=open_detector("haar"))
+    result = audit(few, CONFIG, detector=open_detector(FaceConfig(detector="haar"), "image"))
     finding = next(finding for finding in result.findings if finding.kind == "face-none")
     assert 0 < finding.count <= 14
     assert finding.message == "no face found by haar"

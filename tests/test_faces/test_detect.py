@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import FaceConfig, resolve
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import ConfigError, ModelError
-from deepfer_yolo.faces.detect import HaarDetector, WholeDetector, YuNetDetector, find_face_model, find_faces, open_detector
+from deepfer_yolo.faces.detect import HaarDetector, WholeDetector, YuNetDetector, find_face_model, open_detector
 from deepfer_yolo.faces.track import overlap
 from deepfer_yolo.records import Image
 
@@ -27,7 +28,7 @@ def picture(shared_dir: Path) -> Image:
 
 @pytest.mark.parametrize("size", [320, 640])
 def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, picture: Image, size: int) -> None:
-    faces = find_faces(picture, YuNetDetector(yunet, size=size))
+    faces = YuNetDetector(yunet, size=size, min_score=0.6).detect(picture)
     assert len(faces) == 2
     assert faces[0].score >= faces[1].score > 0.6
     for face in faces:
@@ -40,14 +41,14 @@ def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, pictur
 
 
 def test_sizes_give_the_same_boxes_in_the_pictures_own_pixels(yunet: Path, picture: Image) -> None:
-    coarse, fine = (YuNetDetector(yunet, size=size).detect(picture) for size in (320, 960))
+    coarse, fine = (YuNetDetector(yunet, size=size, min_score=0.6).detect(picture) for size in (320, 960))
     assert len(coarse) == 2
     for face in coarse:
         assert max(overlap(face.box[None].astype(float), other.box[None].astype(float))[0, 0] for other in fine) > 0.75
 
 
 def test_one_detector_takes_pictures_of_any_size(yunet: Path, picture: Image) -> None:
-    detector = YuNetDetector(yunet)
+    detector = YuNetDetector(yunet, size=320, min_score=0.6)
     assert len(detector.detect(picture)) == 2
     assert detector.detect(np.zeros((7, 5, 3), np.uint8)) == []
     assert len(detector.detect(picture[:, ::2])) >= 1
@@ -55,19 +56,19 @@ def test_one_detector_takes_pictures_of_any_size(yunet: Path, picture: Image) ->
 
 
 def test_rgb_is_what_comes_in(yunet: Path, picture: Image) -> None:
-    right = YuNetDetector(yunet).detect(picture)
-    swapped = YuNetDetector(yunet).detect(np.ascontiguousarray(picture[:, :, ::-1]))
+    right = YuNetDetector(yunet, size=320, min_score=0.6).detect(picture)
+    swapped = YuNetDetector(yunet, size=320, min_score=0.6).detect(np.ascontiguousarray(picture[:, :, ::-1]))
     assert right[0].score > max((face.score for face in swapped), default=0.0)
 
 
 def test_haar_finds_what_yunet_finds(yunet: Path, picture: Image) -> None:
-    sure = YuNetDetector(yunet).detect(picture)[0]
-    found = HaarDetector(size=640).detect(picture)
+    sure = YuNetDetector(yunet, size=320, min_score=0.6).detect(picture)[0]
+    found = HaarDetector(size=640, min_score=0.6).detect(picture)
     assert max(overlap(sure.box[None].astype(float), face.box[None].astype(float))[0, 0] for face in found) > 0.4
     assert all(0 <= face.score <= 1 and face.landmarks is None for face in found)
 
 
-@pytest.mark.parametrize("detector", [HaarDetector(), WholeDetector()])
+@pytest.mark.parametrize("detector", [HaarDetector(size=640, min_score=0.0), WholeDetector()])
 def test_empty_pictures_do_not_break_a_detector(detector: HaarDetector | WholeDetector) -> None:
     for shape in ((1, 1, 3), (30, 2000, 3), (480, 640, 3)):
         assert isinstance(detector.detect(np.zeros(shape, np.uint8)), list)
@@ -77,7 +78,7 @@ def test_the_file_is_found_by_flag_variable_and_store(tmp_path: Path, monkeypatc
     monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
     monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
     assert find_face_model() is None
-    assert open_detector("auto").name == "haar"
+    assert open_detector(FaceConfig(), "image").name == "haar"
     pulled, named, flagged = (tmp_path / name for name in ("models/face_detection_yunet_2023mar.onnx", "named.onnx", "flagged.onnx"))
     for path in (pulled, named, flagged):
         path.parent.mkdir(exist_ok=True)
@@ -92,11 +93,21 @@ def test_missing_files_and_unknown_names_are_errors(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
     monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
     with pytest.raises(ModelError, match="YuNet"):
-        open_detector("yunet")
+        open_detector(FaceConfig(detector="yunet"), "image")
     with pytest.raises(ModelError, match=r"none\.onnx"):
         find_face_model(tmp_path / "none.onnx")
     with pytest.raises(ConfigError, match="retina"):
-        open_detector("retina")
+        resolve(FaceConfig, None, {"detector": "retina"})
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"junk\.onnx"):
-        YuNetDetector(tmp_path / "junk.onnx")
+        YuNetDetector(tmp_path / "junk.onnx", size=320, min_score=0.6)
+
+
+@pytest.mark.parametrize("kind", ["yunet", "haar"])
+def test_a_video_shows_the_faces_of_an_image_and_weaker_ones_to_carry_tracks(yunet: Path, picture: Image, kind: str) -> None:
+    config = resolve(FaceConfig, None, {"detector": kind, "face_model": yunet, "detect_size": 320, "min_score": 0.7})
+    sure, all_found = open_detector(config, "image").detect(picture), open_detector(config, "video").detect(picture)
+    assert [face.score for face in sure] == [face.score for face in all_found if face.score >= 0.7]
+    assert all_found[-1].score >= config.carry_score == 0.35
+    if kind == "yunet":
+        assert len(sure) == 2 < len(all_found)

@@ -51,9 +51,10 @@ def faces() -> list[Image]:
 @pytest.fixture(scope="session")
 def scene() -> list[Image]:
     """Pictures of 320×240 in which one painted face, the only one that the Haar detector finds, goes from happy to surprised."""
+    from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.faces.detect import open_detector
 
-    detector = open_detector("haar")
+    detector = open_detector(FaceConfig(detector="haar"), "image")
     for seed in range(200):
         pictures = []
         for frame in paint_frames(seed, ("happy", "surprise"), 4, 160):

@@ -165,9 +165,9 @@ def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
     (tmp_path / "yunet.onnx").touch()
     monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "yunet.onnx"))
     classifier, config = Classifier(linear_model), ServeConfig()
-    setup = setup_of(classifier, config, "yunet")
-    assert (setup["detector"], setup["face_model"]) == ("yunet", str(tmp_path / "yunet.onnx"))
-    assert setup_of(classifier, config, "haar")["face_model"] is None
+    faces = setup_of(classifier, config, "yunet")["faces"]
+    assert (faces["detector"], faces["face_model"]) == ("yunet", str(tmp_path / "yunet.onnx"))
+    assert setup_of(classifier, config, "haar")["faces"]["face_model"] is None
 
 
 def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Callable[..., Any], linear_model: Path) -> None:

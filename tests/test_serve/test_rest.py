@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import open_detector
@@ -46,7 +47,7 @@ def test_the_shipped_model_answers_exactly_as_its_classifier(
     from PIL import Image as PillowImage
 
     served = start_server(Path("deepfer-n"), rate=0, workers=1)
-    classifier, detector = Classifier("deepfer-n"), open_detector("haar")
+    classifier, detector = Classifier("deepfer-n"), open_detector(FaceConfig(detector="haar"), "image")
     contents = [png(face) for face in faces]
     for kind, options in (("JPEG", {"quality": 60}), ("WEBP", {}), ("TIFF", {})):
         content = io.BytesIO()
@@ -72,7 +73,7 @@ def test_pictures_of_any_shape_are_resized_by_the_programs_own_rule(client: http
 
 
 def test_faces_are_found_and_cropped_by_the_programs_own_rule(client: httpx.Client, linear_model: Path, scene: list[Image], png: Png) -> None:
-    classifier, detector = Classifier(linear_model), open_detector("haar")
+    classifier, detector = Classifier(linear_model), open_detector(FaceConfig(detector="haar"), "image")
     found = detector.detect(scene[3])
     answer = client.post("/v1/predict", params={"faces": "true"}, files=as_files(png(scene[3]))).json()["pictures"][0]["faces"]
     assert len(answer) == len(found) >= 1

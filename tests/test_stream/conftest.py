@@ -151,7 +151,7 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
         feed = FeedRules(policy, max_age_s, retries, stall_s, frozen_s, max_frames, read or ReadOptions(3.0, 3.0))
         sink = CollectSink()
         used = SlowModel(model, slow_s) if slow_s else model
-        rules = RunRules(feed, scene or SceneRules(), max_seconds, fail_fast)
+        rules = RunRules(feed, scene or SceneRules(0.7), max_seconds, fail_fast)
         run = Run(Pipeline(addresses, used, [WholeDetector() for _ in addresses], [SinkWorker(sink), *workers], rules), sink)
         runs.append(run)
         return run

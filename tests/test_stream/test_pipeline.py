@@ -206,7 +206,7 @@ def test_a_frozen_picture_is_told(run_of: Callable[..., Any]) -> None:
 
 
 def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
-    run = run_of([str(make_clip())], scene=SceneRules(detect_every=5))
+    run = run_of([str(make_clip())], scene=SceneRules(0.7, detect_every=5))
     calls: list[int] = []
     detector = run.pipeline._scenes[0]._detector
     found = detector.detect
@@ -218,7 +218,7 @@ def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: 
 
 def test_events_cover_the_tracks_and_carry_their_epoch(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     rule = SmoothingRule(time_constant_s=0.1, margin=0.0, hold_s=0.0, min_confidence=0.0)
-    run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], scene=SceneRules(smoothing=rule)).start()
+    run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], scene=SceneRules(0.7, smoothing=rule)).start()
     run.finish()
     events = [record for record in run.sink.records if record["kind"] == "event"]
     assert events

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfer_yolo.faces.detect import HaarDetector, WholeDetector
+from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.faces.detect import WholeDetector, open_detector
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.portraits import predict_faces
 
@@ -20,7 +21,7 @@ def test_pictures_without_faces_and_broken_ones_have_their_rows(tmp_path: Path, 
     Image.fromarray(np.full((200, 300, 3), 90, np.uint8)).save(tmp_path / "flat.png")
     (tmp_path / "broken.png").write_bytes(b"x")
     paths = [tmp_path / name for name in ("flat.png", "broken.png", "missing.png")]
-    rows = list(predict_faces(paths, model, HaarDetector))
+    rows = list(predict_faces(paths, model, lambda: open_detector(FaceConfig(detector="haar"), "image")))
     assert [(row.path, row.prediction, row.face) for row in rows] == [(path, None, None) for path in paths]
     assert [row.error is None for row in rows] == [True, False, False]
     assert next(iter(predict_faces(paths[:1], model, WholeDetector))).prediction is not None

@@ -28,7 +28,7 @@ def shot(seed: int) -> Image:
 
 
 def play(model: Classifier, images: list[Image]) -> list[Result]:
-    scene = Scene(Fixed(), model.card, SceneRules())  # type: ignore[arg-type]
+    scene = Scene(Fixed(), model.card, SceneRules(0.7))  # type: ignore[arg-type]
     results = []
     for index, image in enumerate(images):
         waiting = Waiting(Frame(index, index / 10, "pts", image, "cam"), 0, 0.0)

@@ -36,7 +36,7 @@ from deepfer_yolo.stream.sinks.pictures import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
-QUICK = SceneRules(smoothing=SmoothingRule(0.1, 0.0, 0.0, 0.0))
+QUICK = SceneRules(0.7, smoothing=SmoothingRule(0.1, 0.0, 0.0, 0.0))
 
 
 def video_times(path: Path) -> list[float]:
