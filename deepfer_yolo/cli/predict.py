@@ -30,7 +30,7 @@ def predict(
     faces: Annotated[bool | None, typer.Option("--faces", help="Find the faces in each picture first.", show_default="off")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
     face_model: Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")] = None,
-    detect_size: Annotated[int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="640")] = None,
+    detect_size: Annotated[int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="640 px")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Label face pictures: each picture is one face, cut out already, or with --faces any picture.
