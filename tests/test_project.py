@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import yaml
@@ -113,6 +114,19 @@ def test_the_keys_of_a_card_are_documented() -> None:
         assert not [key for key in section.model_fields if f"`{key}`" not in inside[part]], part
     page = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("\n## Golden self-test\n")[1]
     assert not [key for key in Golden.model_fields if f"`{key}`" not in page]
+
+
+def test_documents_list_every_layout_sink_and_format() -> None:
+    from deepfer_yolo.config import ExportConfig
+    from deepfer_yolo.data.layouts.registry import LAYOUTS
+    from deepfer_yolo.stream.sinks.registry import KINDS
+
+    data_sets = (ROOT / "datasets/README.md").read_text(encoding="utf-8")
+    formats = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+    assert not [name for name in LAYOUTS if f"`{name}`" not in data_sets], "datasets/README.md"
+    assert not [kind for kind in KINDS if f"`{kind}=" not in formats], "docs/formats.md"
+    names = get_args(ExportConfig.model_fields["format"].annotation)
+    assert not [name for name in names if f"`{name}`" not in formats], "docs/formats.md"
 
 
 def without_code(text: str) -> str:
