@@ -37,8 +37,9 @@ class Config(BaseModel):
 class FaceConfig(Config):
     """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike.
 
-    A detection of `min_score` is a face: it is shown in a single image and begins a track in a video; down to `carry_score` it only carries
-    on a track. `detect_size` is the longer side, in pixels, of what the detector sees; None: what `faces/detect.py` has for images and videos.
+    A detection of `min_score` is a face: it is shown in a single image and begins a track in a video; down to
+    `carry_score` it only carries on a track. `detect_size` is the longer side, in pixels, of what the detector sees;
+    None: what `faces/detect.py` has for images and videos.
     """
 
     detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
@@ -48,12 +49,18 @@ class FaceConfig(Config):
 
     @property
     def carry_score(self) -> float:
-        """The least score that carries on a track: a known face turns away or blurs, but where it is expected a false detection is rare."""
+        """The least score that carries on a track: a known face turns away or blurs, but where it is expected a false
+        detection is rare.
+        """
         return 0.5 * self.min_score
 
 
 class ConvertConfig(Config):
-    """`deepfer convert`. `split` is official, as-is or shares such as train=0.8,val=0.1,test=0.1; None: official where there is one, else those."""
+    """`deepfer convert`.
+
+    `split` is official, as-is or shares such as train=0.8,val=0.1,test=0.1; None: official where there is one, else
+    those.
+    """
 
     layout: str = "auto"
     name: str | None = None
@@ -81,8 +88,8 @@ FindingKind = Literal[
 class AuditConfig(FaceConfig):
     """`deepfer audit`: the thresholds behind each finding, 0 to 255 for grey values.
 
-    `severity` replaces a finding's own; `allow` is the share of all pictures up to which a finding is only a note; `quarantine` names the findings
-    whose pictures a quarantine list leaves out.
+    `severity` replaces a finding's own; `allow` is the share of all pictures up to which a finding is only a note;
+    `quarantine` names the findings whose pictures a quarantine list leaves out.
     """
 
     fail_on: Literal["error", "warning", "never"] = "error"
@@ -109,7 +116,10 @@ class AuditConfig(FaceConfig):
 
 
 class TrainConfig(Config):
-    """`deepfer train`; names follow Ultralytics where it has one. Shares are of the picture's side, angles are degrees."""
+    """`deepfer train`; names follow Ultralytics where it has one.
+
+    Shares are of the picture's side, angles are degrees.
+    """
 
     data: str | None = None
     model: str | None = None
@@ -122,13 +132,15 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fitness: Literal["top1", "macro_f1"] = "top1"
-    # Where the decoded pictures are kept; `files` decodes them anew for every batch, and so does `auto` where they do not fit the memory.
+    # Where the decoded pictures are kept; `files` decodes them anew for every batch, and so does `auto` where they do
+    # not fit the memory.
     cache: Literal["auto", "ram", "files"] = "auto"
     # `time`, in hours, replaces `epochs`: the schedule then ends when the time does. `logger` is opt-in.
     time: Hours | None = None
     logger: Literal["tensorboard", "mlflow", "wandb"] | None = None
-    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, then down to lr0 * lrf: by a cosine, or times plateau_factor after
-    # plateau_epochs without a better one. `lr_decay` is the rate of each layer as a share of that of the layer above it.
+    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, then down to lr0 * lrf: by a cosine, or
+    # times plateau_factor after plateau_epochs without a better one. `lr_decay` is the rate of each layer as a share of
+    # that of the layer above it.
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr0: float = Field(0.01, gt=0)
     lrf: float = Field(0.01, gt=0, le=1)
@@ -143,8 +155,9 @@ class TrainConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     patience: int = Field(0, ge=0)
     freeze: int = Field(0, ge=0)
-    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture has any;
-    # `vote_evidence` is the share of each target that comes from what the votes say about the data set's own label.
+    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture
+    # has any; `vote_evidence` is the share of each target that comes from what the votes say about the data set's own
+    # label.
     loss: Literal["ce", "focal", "logit_adjust"] = "ce"
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     focal_gamma: float = Field(2.0, ge=0)
@@ -202,7 +215,9 @@ class Choices(Config):
 
 
 class TuneConfig(Config):
-    """`deepfer tune`: `startup` trials are random and never pruned, `prune_after` epochs of every trial are safe; `time` in hours."""
+    """`deepfer tune`: `startup` trials are random and never pruned, `prune_after` epochs of every trial are safe;
+    `time` in hours.
+    """
 
     trials: int = Field(20, ge=1)
     time: Hours | None = None
@@ -213,8 +228,10 @@ class TuneConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """`deepfer evaluate`. `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided;
-    `threads` is onnxruntime's; `by` is a column of the manifest.
+    """`deepfer evaluate`.
+
+    `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided; `threads`
+    is onnxruntime's; `by` is a column of the manifest.
     """
 
     split: Split = "val"
@@ -250,8 +267,9 @@ class Floors(Config):
 
 
 class GateConfig(Config):
-    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `max_latency_ms` is of a single crop on this machine, and
-    the limits in ms and MB hold without a champion too; `must_not_break` names a file of picture paths.
+    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `max_latency_ms` is of a
+    single crop on this machine, and the limits in ms and MB hold without a champion too; `must_not_break` names a file
+    of picture paths.
     """
 
     split: Split = "test"
@@ -287,7 +305,11 @@ class CompareConfig(Config):
 
 
 class ExportConfig(Config):
-    """`deepfer export`. `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of int8."""
+    """`deepfer export`.
+
+    `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of
+    int8.
+    """
 
     format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript", "litert", "tflite"] = "onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -309,7 +331,10 @@ class ParityConfig(Config):
 
 
 class BenchmarkConfig(Config):
-    """`deepfer benchmark`. Each round gives every model its turn, so that a noisy machine hits all alike; `timeout_s` ends a child that hangs."""
+    """`deepfer benchmark`.
+
+    Each round gives every model its turn, so that a noisy machine hits all alike; `timeout_s` ends a child that hangs.
+    """
 
     threads: int = Field(1, ge=1, le=256)
     batch: tuple[int, ...] = (1, 32)
@@ -332,7 +357,10 @@ class PredictConfig(FaceConfig):
 
 
 class StreamConfig(FaceConfig):
-    """`deepfer stream`. Times in seconds; `policy` None chooses: lossless where a source's end is known, else latest."""
+    """`deepfer stream`.
+
+    Times in seconds; `policy` None chooses: lossless where a source's end is known, else latest.
+    """
 
     detect_every: int = Field(1, ge=1, le=1000)
     provider: str = "cpu"
@@ -363,7 +391,10 @@ class StreamConfig(FaceConfig):
 
 
 class ServeConfig(FaceConfig):
-    """`deepfer serve`. Times in seconds where the name does not say; `rate` is requests a second of one client, 0 without a limit."""
+    """`deepfer serve`.
+
+    Times in seconds where the name does not say; `rate` is requests a second of one client, 0 without a limit.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)

@@ -11,8 +11,8 @@
     ├── TrainingError            a run that cannot start, continue or finish
     └── MissingDependencyError   an extra, system library or device that is not there
 
-The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do. A DatasetError holds the parts
-of its message as fields. All of them pass from process to process with their fields.
+The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do. A
+DatasetError holds the parts of its message as fields. All of them pass from process to process with their fields.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ class DatasetError(DeepferError):
     """
 
     def __init__(
-        self, reason: str, hint: str | None = None, *, path: Path | str | None = None, line: int | None = None, form: str = "{place}: {reason}"
+        self,
+        reason: str,
+        hint: str | None = None,
+        *,
+        path: Path | str | None = None,
+        line: int | None = None,
+        form: str = "{place}: {reason}",
     ) -> None:
         place = f"{path}" if line is None else f"{path}, line {line}"
         super().__init__(reason if path is None else form.format(place=place, reason=reason), hint)
@@ -94,7 +100,9 @@ class MissingDependencyError(DeepferError):
     @classmethod
     def for_extra(cls, extra: str, module: str) -> MissingDependencyError:
         """The error for a module that belongs to an optional extra of this package."""
-        return cls(f"this needs the Python module '{module}', which is not installed", f'pip install "deepfer-yolo[{extra}]"')
+        return cls(
+            f"this needs the Python module '{module}', which is not installed", f'pip install "deepfer-yolo[{extra}]"'
+        )
 
 
 EXTRA_OF_MODULE = {
@@ -110,7 +118,9 @@ EXTRA_OF_MODULE = {
 }
 """Which extra of this package brings a top-level module."""
 
-SYSTEM_LIBRARIES_HINT = "Debian, Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1 · Fedora: dnf install -y mesa-libGL glib2 libxcb"
+SYSTEM_LIBRARIES_HINT = (
+    "Debian, Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1 · Fedora: dnf install -y mesa-libGL glib2 libxcb"
+)
 """What OpenCV's ordinary wheel needs from the system."""
 
 

@@ -1,4 +1,6 @@
-"""Writing that a kill cannot leave half done: files beside their final name, trees in a sibling folder, then one rename."""
+"""Writing that a kill cannot leave half done: files beside their final name, trees in a sibling folder, then one
+rename.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty sibling folder to fill; on success it is synced and renamed to `target`, on failure removed.
 
-    With `overwrite` the old tree is moved aside first and removed last. Raises DeepferError where `target` is not empty.
+    With `overwrite` the old tree is moved aside first and removed last. Raises DeepferError where `target` is not
+    empty.
     """
     refuse_existing(target, overwrite=overwrite)
     with _blaming(target):
@@ -94,7 +97,9 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise DeepferError(f"the destination is not a folder: {target}", "name another destination")
     if target.is_dir() and not overwrite and any(target.iterdir()):
-        raise DeepferError(f"the destination exists and is not empty: {target}", "name another one, or add --overwrite to replace it")
+        raise DeepferError(
+            f"the destination exists and is not empty: {target}", "name another one, or add --overwrite to replace it"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Painted faces: seven expressions drawn from a seed by integer arithmetic, the same bytes on every machine.
 
-They are the demo's data and the input of the golden self-test. All drawing happens in face coordinates, integers where 1024 is half a
-face; all chance comes from `RandomState`, whose stream numpy has frozen. Expressions vary in strength, and weak ones overlap with
-neutral, so that a trained network does well and none reaches 100 %.
+They are the demo's data and the input of the golden self-test. All drawing happens in face coordinates, integers where
+1024 is half a face; all chance comes from `RandomState`, whose stream numpy has frozen. Expressions vary in strength,
+and weak ones overlap with neutral, so that a trained network does well and none reaches 100 %.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Expression:
 
 EXPRESSIONS = {
     "angry": Expression(brow_raise=-55, brow_inner=-110, eye_open=-18, mouth_curve=-45, mouth_width=-40),
-    "disgust": Expression(brow_raise=-35, brow_inner=-35, eye_open=-34, mouth_curve=-70, mouth_open=12, mouth_width=-20, nose_wrinkle=110),
+    "disgust": Expression(
+        brow_raise=-35, brow_inner=-35, eye_open=-34, mouth_curve=-70, mouth_open=12, mouth_width=-20, nose_wrinkle=110
+    ),
     "fear": Expression(brow_raise=75, brow_inner=80, eye_open=48, mouth_curve=-25, mouth_open=48, mouth_width=45),
     "happy": Expression(brow_raise=10, eye_open=-16, mouth_curve=130, mouth_open=36, mouth_width=95),
     "neutral": Expression(),
@@ -51,7 +53,9 @@ EXPRESSIONS = {
 
 
 def paint_faces(seed: int, n: int, size: int = 48) -> tuple[NDArray[np.uint8], Ints]:
-    """`n` faces, uint8 grey (n, size, size), with their labels, int64 (n,) into EMOTIONS; every label equally often, in random order."""
+    """`n` faces, uint8 grey (n, size, size), with their labels, int64 (n,) into EMOTIONS; every label equally often, in
+    random order.
+    """
     random = RandomState(seed)
     labels = random.permutation(np.arange(n) % len(EMOTIONS)).astype(np.int64)
     faces = np.empty((n, size, size), np.uint8)
@@ -72,7 +76,10 @@ def paint_golden(seed: int, n: int, size: int) -> NDArray[np.uint8]:
 def paint_face(
     random: RandomState, label: str, size: int = 48, *, identity: RandomState | None = None, strength: int | None = None
 ) -> NDArray[np.uint8]:
-    """One face, uint8 grey (size, size). `identity` draws the person and `random` pose, light and noise; `strength` is in percent."""
+    """One face, uint8 grey (size, size).
+
+    `identity` draws the person and `random` pose, light and noise; `strength` is in percent.
+    """
     person = _Person(identity or random)
     strength = int(random.randint(40, 121)) if strength is None else strength
     expression = _jitter(EXPRESSIONS[label], strength, random)
@@ -85,7 +92,9 @@ def paint_face(
 
 
 def paint_csv(path: Path, seed: int, n_train: int, n_val: int, n_test: int = 0) -> None:
-    """Write a csv in FER2013's own form (`emotion,pixels,Usage`, 48×48), the splits drawn from different streams of `seed`."""
+    """Write a csv in FER2013's own form (`emotion,pixels,Usage`, 48×48), the splits drawn from different streams of
+    `seed`.
+    """
     codes = {label: code for code, label in FER2013_CODES.items()}
     with atomic_path(path) as part, part.open("w", encoding="ascii", newline="\n") as file:
         file.write("emotion,pixels,Usage\n")
@@ -94,15 +103,21 @@ def paint_csv(path: Path, seed: int, n_train: int, n_val: int, n_test: int = 0) 
                 file.write(f"{codes[EMOTIONS[label]]},{' '.join(map(str, face.ravel().tolist()))},{usage}\n")
 
 
-def paint_frames(seed: int, labels: tuple[str, ...], frames_per_label: int, size: int = 192) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a clip, uint8 RGB (size, size, 3): one person who shows each of `labels` in turn, with small movements and noise."""
+def paint_frames(
+    seed: int, labels: tuple[str, ...], frames_per_label: int, size: int = 192
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a clip, uint8 RGB (size, size, 3): one person who shows each of `labels` in turn, with small
+    movements and noise.
+    """
     random = RandomState(seed)
     person_seed = int(random.randint(2**31 - 1))
     for label in labels:
         pose_seed = int(random.randint(2**31 - 1))
         for index in range(frames_per_label):
             strength = min(100, 20 + 160 * index // max(1, frames_per_label - 1))
-            grey = paint_face(RandomState(pose_seed), label, size, identity=RandomState(person_seed), strength=strength).astype(np.int64)
+            grey = paint_face(
+                RandomState(pose_seed), label, size, identity=RandomState(person_seed), strength=strength
+            ).astype(np.int64)
             grey = grey + random.randint(-4, 5, grey.shape)
             yield np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
@@ -130,7 +145,9 @@ class _Person:
 
 
 def _jitter(expression: Expression, strength: int, random: RandomState) -> Expression:
-    values = {f.name: getattr(expression, f.name) * strength // 100 + int(random.randint(-20, 21)) for f in fields(expression)}
+    values = {
+        f.name: getattr(expression, f.name) * strength // 100 + int(random.randint(-20, 21)) for f in fields(expression)
+    }
     return Expression(**values)
 
 
@@ -142,7 +159,11 @@ def _draw(person: _Person, expression: Expression, random: RandomState, side: in
     canvas = np.full((side, side), int(random.randint(20, 220)), np.int64) + (u * int(random.randint(-30, 31)) >> 10)
     head = _ellipse(u, v, 0, 40, person.width, person.height)
     canvas = np.where(head, person.skin, canvas)
-    canvas = np.where(_ellipse(u, v, 0, -40, person.width + 60, person.height + 60) & (v < person.hairline + (u * u >> 12)), person.hair, canvas)
+    canvas = np.where(
+        _ellipse(u, v, 0, -40, person.width + 60, person.height + 60) & (v < person.hairline + (u * u >> 12)),
+        person.hair,
+        canvas,
+    )
     canvas = _draw_eyes(canvas, u, v, person, expression, random)
     canvas = _draw_nose(canvas, u, v, person, expression)
     canvas = _draw_mouth(canvas, u, v, person, expression)
@@ -159,7 +180,12 @@ def _draw_eyes(canvas: Ints, u: Ints, v: Ints, person: _Person, expression: Expr
         canvas = np.where(eye, 225, canvas)
         canvas = np.where(eye & _ellipse(u, v, x + gaze, person.eye_y, 56, 56), 30, canvas)
         inner = -side * (u - x)  # grows towards the nose
-        height = person.brow_y - expression.brow_raise - (inner * (expression.brow_inner + person.brow_tilt) >> 8) + (inner * inner >> 10)
+        height = (
+            person.brow_y
+            - expression.brow_raise
+            - (inner * (expression.brow_inner + person.brow_tilt) >> 8)
+            + (inner * inner >> 10)
+        )
         brow = (np.abs(u - x) < 190) & (np.abs(v - height) < 30)
         canvas = np.where(brow, person.brow_dark, canvas)
         if person.glasses:
@@ -174,7 +200,9 @@ def _draw_nose(canvas: Ints, u: Ints, v: Ints, person: _Person, expression: Expr
     canvas = np.where((np.abs(u - 40) < 14) & (v > -60) & (v < 180), person.skin - 18, canvas)
     if expression.nose_wrinkle > 20:
         for height in (-70, 10, 90):
-            crease = (np.abs(np.abs(u) - 95) < expression.nose_wrinkle // 2) & (np.abs(v - height + (np.abs(u) >> 2)) < 15)
+            crease = (np.abs(np.abs(u) - 95) < expression.nose_wrinkle // 2) & (
+                np.abs(v - height + (np.abs(u) >> 2)) < 15
+            )
             canvas = np.where(crease, person.skin - 20 - expression.nose_wrinkle // 3, canvas)
     return canvas
 

@@ -42,7 +42,10 @@ def find_preset(folder: str, source: str) -> Path:
         return path
     names = {path.stem: path for path in sorted((configs_dir() / folder).glob("*.yaml"))}
     if source not in names:
-        raise ConfigError(f"no preset named '{source}' in configs/{folder}{_nearest(source, names)}", f"presets: {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"no preset named '{source}' in configs/{folder}{_nearest(source, names)}",
+            f"presets: {', '.join(names) or 'none'}",
+        )
     return names[source]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +63,9 @@ class Prediction:
 
     def __post_init__(self) -> None:
         if self.probs.shape != (len(self.labels),) or self.probs.dtype != np.float32:
-            raise ValueError(f"Prediction needs float32 ({len(self.labels)},), not {self.probs.dtype} {self.probs.shape}")
+            raise ValueError(
+                f"Prediction needs float32 ({len(self.labels)},), not {self.probs.dtype} {self.probs.shape}"
+            )
         total = float(self.probs.sum())
         if not abs(total - 1.0) <= SUM_TOLERANCE:
             raise ValueError(f"Prediction.probs must sum to 1, not {total}")
@@ -83,7 +88,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first frame.
+    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first
+    frame.
 
     `label` is the steady label after hysteresis; it may be ``uncertain``.
     """
@@ -99,7 +105,9 @@ class Track:
     def confidence(self) -> float:
         """The smoothed probability of `label`; of the best one where that is uncertain."""
         labels = self.smoothed.labels
-        return float(self.smoothed.probs[labels.index(self.label)]) if self.label in labels else self.smoothed.confidence
+        return (
+            float(self.smoothed.probs[labels.index(self.label)]) if self.label in labels else self.smoothed.confidence
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +119,23 @@ class Event:
     start_s: float
     end_s: float
     mean_confidence: float
+
+
+JsonValue = Union[None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]  # noqa: UP007 (a recursive alias)
+Json = Mapping[str, JsonValue]
+"""A JSON object, as every `to_json` returns it."""
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON knows: records by field, arrays and tuples as lists, paths as text, NaN and infinity as None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

@@ -1,7 +1,7 @@
 """The one place that knows Ultralytics: its environment, safe checkpoint loading, and the names of it that we use.
 
-The environment is set before the import: without it Ultralytics sends telemetry, looks up its servers, downloads fonts and weights, and
-installs the modules that a checkpoint names.
+The environment is set before the import: without it Ultralytics sends telemetry, looks up its servers, downloads fonts
+and weights, and installs the modules that a checkpoint names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from PIL import Image as PillowImage
 from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.backends import Backend
+from deepfer_yolo.runtime.backends.protocol import Backend
 from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.modelfile import checked_sidecar
+from deepfer_yolo.runtime.model_file import checked_sidecar
 
 
 def _private_config_dir() -> str:
@@ -46,7 +46,8 @@ os.environ.update(
     YOLO_CONFIG_DIR=_private_config_dir(),
 )
 
-# Threads that wait must sleep: spinning ones made training many times slower wherever another process wanted the same two cores.
+# Threads that wait must sleep: spinning ones made training many times slower wherever another process wanted the same
+# two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PILLOW_OPEN = PillowImage.open
@@ -65,7 +66,19 @@ except ModuleNotFoundError as error:
 # Ultralytics replaces Pillow's open by one that, at the first broken picture, tries to install a HEIF reader.
 PillowImage.open = _PILLOW_OPEN
 
-_OFF = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "openvino_msg")
+_OFF = (
+    "sync",
+    "clearml",
+    "comet",
+    "dvc",
+    "hub",
+    "mlflow",
+    "neptune",
+    "raytune",
+    "tensorboard",
+    "wandb",
+    "openvino_msg",
+)
 if any(SETTINGS.get(key) for key in _OFF):
     SETTINGS.update({key: False for key in _OFF if key in SETTINGS})
 
@@ -119,32 +132,46 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
             near = difflib.get_close_matches(spec, known, n=1, cutoff=0.5)
             guess = f" (did you mean '{near[0]}'?)" if near else ""
             shown = ", ".join(name for name in known if name.endswith("n-cls"))
-            raise ConfigError(f"unknown model '{spec}'{guess}", f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file")
+            raise ConfigError(
+                f"unknown model '{spec}'{guess}", f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file"
+            )
         source, scale = known[spec]
     layers = read_yaml(source)
     try:
-        return ClassificationModel({**layers, "scale": scale, "yaml_file": Path(spec).name, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
+        return ClassificationModel(
+            {**layers, "scale": scale, "yaml_file": Path(spec).name, "nc": n_classes}, nc=n_classes, ch=3, verbose=False
+        )
     except Exception as error:  # the parser raises whatever the layer's constructor raises
-        raise ModelError(f"{source} does not describe a classifier that Ultralytics can build: {type(error).__name__}: {error}") from None
+        raise ModelError(
+            f"{source} does not describe a classifier that Ultralytics can build: {type(error).__name__}: {error}"
+        ) from None
 
 
 def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[int, int]:
-    """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many layers matched.
+    """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many layers
+    matched.
 
     A layer counts by its filters or matrix: every head of ours has the same normalisation, which alone is no start.
     """
     target = model.state_dict()
-    matching = {name: value for name, value in weights.state_dict().items() if name in target and value.shape == target[name].shape}
+    matching = {
+        name: value
+        for name, value in weights.state_dict().items()
+        if name in target and value.shape == target[name].shape
+    }
     model.load_state_dict(matching, strict=False)
     return sum(value.ndim > 1 for value in matching.values()), sum(value.ndim > 1 for value in target.values())
 
 
 TRAINED_HASHES = "trained_hashes"
-"""The attribute of a network that holds the hashes of the pictures it was trained on: an int64 tensor (n,), which stock Ultralytics keeps."""
+"""The attribute of a network that holds the hashes of the pictures it was trained on: an int64 tensor (n,), which stock
+Ultralytics keeps.
+"""
 
 
 def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDArray[np.uint64] | None:
-    """The hashes of the pictures that a network has learned, uint64 (n,): those it carries and those that the card beside `path` names.
+    """The hashes of the pictures that a network has learned, uint64 (n,): those it carries and those that the card
+    beside `path` names.
 
     None where neither knows. Raises ModelError for values that are no hashes.
     """
@@ -153,7 +180,9 @@ def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDAr
     if held is None:
         return beside
     if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
-        raise ModelError(f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again")
+        raise ModelError(
+            f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again"
+        )
     own = held.cpu().numpy().view(np.uint64)
     return own if beside is None else np.union1d(own, beside)
 
@@ -166,7 +195,9 @@ def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> 
 
 
 def trainer_callbacks(logger: str | None) -> dict[str, list[Any]]:
-    """Ultralytics' default callbacks by event and, where one is named, those of its logger: tensorboard, mlflow or wandb."""
+    """Ultralytics' default callbacks by event and, where one is named, those of its logger: tensorboard, mlflow or
+    wandb.
+    """
     callbacks: dict[str, list[Any]] = get_default_callbacks()
     if logger is not None:
         module = importlib.import_module(f"ultralytics.utils.callbacks.{'wb' if logger == 'wandb' else logger}")
@@ -193,7 +224,9 @@ def load_checkpoint(path: Path) -> ClassificationModel:
     checkpoint = read_checkpoint(path)
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, ClassificationModel):
-        raise ModelError(f"{path} holds no YOLO classification model but {type(model).__name__}", "train one with: deepfer train")
+        raise ModelError(
+            f"{path} holds no YOLO classification model but {type(model).__name__}", "train one with: deepfer train"
+        )
     return model.float().eval()
 
 
@@ -206,7 +239,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"no such checkpoint: {path}", "check the path")
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_CHECKPOINT_BYTES // 1_000_000} MB", "no face classifier needs that much")
+        raise ModelError(
+            f"{path} is larger than {MAX_CHECKPOINT_BYTES // 1_000_000} MB", "no face classifier needs that much"
+        )
     try:
         checkpoint, _ = torch_safe_load(path, safe_only=True)
     except (PermissionError, FileNotFoundError):
@@ -216,7 +251,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         hint = "the file is damaged, or no YOLO checkpoint: fetch it again, or train one with: deepfer train"
         raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}", hint) from None
     if not isinstance(checkpoint, dict):
-        raise ModelError(f"{path} holds no YOLO classification model but {type(checkpoint).__name__}", "train one with: deepfer train")
+        raise ModelError(
+            f"{path} holds no YOLO classification model but {type(checkpoint).__name__}",
+            "train one with: deepfer train",
+        )
     return checkpoint
 
 
@@ -236,7 +274,8 @@ class TorchBackend:
         names = tuple(self.model.names[i] for i in range(len(self.model.names)))
         if names != self.card.labels:
             raise ModelError(
-                f"{path}: the card's labels {self.card.labels} are not the checkpoint's {names}", f"deepfer card {path} writes a new one"
+                f"{path}: the card's labels {self.card.labels} are not the checkpoint's {names}",
+                f"deepfer card {path} writes a new one",
             )
 
     @torch.inference_mode()
@@ -250,7 +289,10 @@ class TorchBackend:
 
 
 class TorchScriptBackend:
-    """An exported `.torchscript`: uint8 pictures in, probabilities out, as in ONNX. Its card must name the bytes of the file."""
+    """An exported `.torchscript`: uint8 pictures in, probabilities out, as in ONNX.
+
+    Its card must name the bytes of the file.
+    """
 
     provider = "torch"
 
@@ -258,7 +300,9 @@ class TorchScriptBackend:
         self.card: Card = checked_sidecar(path)
         if self.card.file_sha256 is None:
             # TorchScript holds a program, so that only a file which our own export has vouched for is run.
-            raise ModelError(f"{path}: its card has no file_sha256", "export it again with: deepfer export --format torchscript")
+            raise ModelError(
+                f"{path}: its card has no file_sha256", "export it again with: deepfer export --format torchscript"
+            )
         self.threads = threads
         self.device = torch.device(device)
         try:
@@ -277,7 +321,9 @@ class TorchScriptBackend:
 
 
 class TorchClassifier(Classifier):
-    """The same verbs as `Classifier` for what needs torch: a stock Ultralytics `.pt` with its card beside it, and `.torchscript`."""
+    """The same verbs as `Classifier` for what needs torch: a stock Ultralytics `.pt` with its card beside it, and
+    `.torchscript`.
+    """
 
     def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
         device = {"cpu": "cpu", "cuda": "cuda:0"}.get(provider, provider)

@@ -50,11 +50,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def default_signals() -> Iterator[None]:
-    """Child processes get the default signals, also where the tests run as a job in the background, whose shell ignores SIGINT."""
+    """Child processes get the default signals, also where the tests run as a job in the background, whose shell ignores
+    SIGINT.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGQUIT", signal.SIGTERM))
     ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
     for number in ignored:
-        # A child inherits that a signal is ignored, but no handler; one that does nothing keeps this process as deaf as it was.
+        # A child inherits that a signal is ignored, but no handler; one that does nothing keeps this process as deaf as
+        # it was.
         signal.signal(number, lambda *_: None)
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers) if hasattr(signal, "pthread_sigmask") else set()
     yield
@@ -94,9 +97,17 @@ def painted_dataset(painted_csv: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def write_linear_model() -> Callable[..., Path]:
-    """A function that writes a small real classifier: softmax of weights (C, S·S·3) times pixels / 255, plus bias (C,), as ONNX with a card."""
+    """A function that writes a small real classifier: softmax of weights (C, S·S·3) times pixels / 255, plus bias (C,),
+    as ONNX with a card.
+    """
 
-    def write(path: Path, weights: NDArray[np.float32], bias: NDArray[np.float32], labels: Sequence[str] = EMOTIONS, name: str = "linear") -> Path:
+    def write(
+        path: Path,
+        weights: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        labels: Sequence[str] = EMOTIONS,
+        name: str = "linear",
+    ) -> Path:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
 
@@ -109,10 +120,15 @@ def write_linear_model() -> Callable[..., Path]:
             helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
             helper.make_node("Softmax", ["logits"], ["probs"], axis=1),
         ]
-        values = [numpy_helper.from_array((weights / 255).astype(np.float32), "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")]
+        values = [
+            numpy_helper.from_array((weights / 255).astype(np.float32), "weights"),
+            numpy_helper.from_array(bias.astype(np.float32), "bias"),
+        ]
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", size, size, 3])
         probs = helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["n", len(labels)])
-        model = helper.make_model(helper.make_graph(nodes, "linear", [image], [probs], values), opset_imports=[helper.make_opsetid("", 17)])
+        model = helper.make_model(
+            helper.make_graph(nodes, "linear", [image], [probs], values), opset_imports=[helper.make_opsetid("", 17)]
+        )
         model.ir_version = 9
         card = Card(name=name, labels=tuple(labels), input=InputSpec(size=size, colour="grey"))
         helper.set_model_props(model, {METADATA_KEY: card.to_json()})
@@ -145,7 +161,10 @@ def linear_model(
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stock YOLO-cls checkpoint (32 px, seven labels) with its card beside it; random weights, but sharp answers. Treat it as read-only."""
+    """A stock YOLO-cls checkpoint (32 px, seven labels) with its card beside it; random weights, but sharp answers.
+
+    Treat it as read-only.
+    """
     import torch
 
     from deepfer_yolo.runtime.card import Card, InputSpec, write_sidecar
@@ -162,7 +181,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             layer.momentum = None
     faces = torch.from_numpy(paint_faces(seed=5, n=70, size=32)[0]).float()[:, None].expand(-1, 3, -1, -1) / 255
     with torch.no_grad():
-        # Normalisation that has seen data keeps the signal of random layers alive; the last layer then answers decidedly.
+        # Normalisation that has seen data keeps the signal of random layers alive; the last layer then answers
+        # decidedly.
         network.train()(faces)
         network.eval().model[-1].linear.weight.mul_(10)
     path = folder / "best.pt"
@@ -175,16 +195,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX export of `checkpoint`, with card, golden answers and parity on painted faces. Treat it as read-only."""
     from deepfer_yolo.config import ExportConfig
-    from deepfer_yolo.export.job import export_model
+    from deepfer_yolo.export.export import export_model
 
-    return export_model(checkpoint, ExportConfig(pictures=140), out=tmp_path_factory.mktemp("exported") / "best.onnx").path
+    return export_model(
+        checkpoint, ExportConfig(pictures=140), out=tmp_path_factory.mktemp("exported") / "best.onnx"
+    ).path
 
 
 @pytest.fixture(scope="session")
 def write_answer_sheets() -> Callable[..., Path]:
-    """A function that writes a data set whose pictures carry answers: row k of an 8×8 picture is bright at the label that model k gives.
+    """A function that writes a data set whose pictures carry answers: row k of an 8×8 picture is bright at the label
+    that model k gives.
 
-    `write(folder, truth, answers)` takes label indices, (n,) and one (n,) a model; see `write_sheet_reader` for the models.
+    `write(folder, truth, answers)` takes label indices, (n,) and one (n,) a model; see `write_sheet_reader` for the
+    models.
     """
 
     def write(
@@ -197,7 +221,7 @@ def write_answer_sheets() -> Callable[..., Path]:
     ) -> Path:
         from PIL import Image
 
-        from deepfer_yolo.data.manifest import Row, fingerprint, write_dataset_json, write_manifest
+        from deepfer_yolo.data.dataset import Row, fingerprint, write_dataset_json, write_manifest
         from deepfer_yolo.files import sha256_of
 
         rows = []
@@ -220,14 +244,18 @@ def write_answer_sheets() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_sheet_reader(write_linear_model: Callable[..., Path]) -> Callable[..., Path]:
-    """A function `write(path, k, labels=EMOTIONS)` for the model that answers what row k of an answer sheet says, with 99 % confidence."""
+    """A function `write(path, k, labels=EMOTIONS)` for the model that answers what row k of an answer sheet says, with
+    99 % confidence.
+    """
 
     def write(path: Path, k: int, labels: Sequence[str] = EMOTIONS, sharpness: float = 8.0) -> Path:
         weights = np.zeros((len(labels), 8, 8, 3), np.float32)
         for c, label in enumerate(labels):
             if label in EMOTIONS:
                 weights[c, k, EMOTIONS.index(label)] = sharpness / 3 * 255 / 200
-        return write_linear_model(path, weights.reshape(len(labels), -1), np.zeros(len(labels), np.float32), labels, name=path.stem)
+        return write_linear_model(
+            path, weights.reshape(len(labels), -1), np.zeros(len(labels), np.float32), labels, name=path.stem
+        )
 
     return write
 
@@ -275,13 +303,25 @@ class Served:
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
-    """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are keys of its configuration."""
+    """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are
+    keys of its configuration.
+    """
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(model: Path, *words: object, **settings: object) -> Served:
         folder = tmp_path_factory.mktemp("serve")
         (folder / "serve.yaml").write_text(json.dumps({"port": 0, "detector": "haar", **settings}))
-        command = [sys.executable, "-m", "deepfer_yolo", "serve", "-m", str(model), "--config", str(folder / "serve.yaml"), *map(str, words)]
+        command = [
+            sys.executable,
+            "-m",
+            "deepfer_yolo",
+            "serve",
+            "-m",
+            str(model),
+            "--config",
+            str(folder / "serve.yaml"),
+            *map(str, words),
+        ]
         environment = {key: value for key, value in os.environ.items() if key != "DEEPFER_TOKEN"}
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder, env=environment)

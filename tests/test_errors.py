@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import REASON_FIRST, SENTENCE, DatasetError, DeepferError, ImageTooLargeError, LeakError, MissingDependencyError
+from deepfer_yolo.errors import (
+    REASON_FIRST,
+    SENTENCE,
+    DatasetError,
+    DeepferError,
+    ImageTooLargeError,
+    LeakError,
+    MissingDependencyError,
+)
 from deepfer_yolo.files import explain_os_error, os_reason
-from deepfer_yolo.stream.faults import SourceReadError
+from deepfer_yolo.stream.source_errors import SourceReadError
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ def test_the_bytes_of_the_golden_inputs_are_frozen() -> None:
     golden = paint_golden(seed=2013, n=4, size=64)
     assert golden.shape == (4, 64, 64, 3)
     assert golden.dtype == np.uint8
-    assert hashlib.sha256(golden.tobytes()).hexdigest() == "f970afc33751872904a019e3f3f94886657e06c5ff35d536111d261f1692ca08"
+    assert (
+        hashlib.sha256(golden.tobytes()).hexdigest()
+        == "f970afc33751872904a019e3f3f94886657e06c5ff35d536111d261f1692ca08"
+    )
 
 
 def test_golden_inputs_notice_swapped_channels() -> None:

@@ -170,7 +170,20 @@ def test_there_is_no_module_of_leftovers() -> None:
 
 
 def test_help_loads_no_heavy_module() -> None:
-    heavy = ("numpy", "torch", "torchvision", "ultralytics", "cv2", "onnx", "onnxruntime", "av", "sklearn", "scipy", "matplotlib", "PIL")
+    heavy = (
+        "numpy",
+        "torch",
+        "torchvision",
+        "ultralytics",
+        "cv2",
+        "onnx",
+        "onnxruntime",
+        "av",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "PIL",
+    )
     code = (
         "import sys, contextlib, io\n"
         "from deepfer_yolo.cli.app import app\n"
@@ -183,7 +196,9 @@ def test_help_loads_no_heavy_module() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", sorted(configs_dir().rglob("*.yaml")), ids=lambda path: str(path.relative_to(configs_dir())))
+@pytest.mark.parametrize(
+    "path", sorted(configs_dir().rglob("*.yaml")), ids=lambda path: str(path.relative_to(configs_dir()))
+)
 def test_every_preset_loads_and_gives_a_reason_a_line(path: Path) -> None:
     folder = path.parent.name
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -198,7 +213,9 @@ def test_every_preset_loads_and_gives_a_reason_a_line(path: Path) -> None:
     lines = ["", *path.read_text(encoding="utf-8").splitlines()]
     for above, line in itertools.pairwise(lines):
         if re.match(r"^\w+:", line):
-            assert "#" in line or above.startswith("#"), f"{path}: '{line}' gives no reason, neither on its line nor above"
+            assert "#" in line or above.startswith("#"), (
+                f"{path}: '{line}' gives no reason, neither on its line nor above"
+            )
 
 
 def test_public_names_all_load() -> None:
@@ -220,7 +237,9 @@ def as_shown(default: object) -> str:
 
 
 def shown_defaults() -> list[tuple[str, str, object]]:
-    """Each option that shows a default and has a key in the configuration: its name, what it shows, and the key's default."""
+    """Each option that shows a default and has a key in the configuration: its name, what it shows, and the key's
+    default.
+    """
     found = []
     for name, command in LEAVES.items():
         fields = SECTIONS[name].model_fields if name in SECTIONS else {}
@@ -240,7 +259,9 @@ def test_shown_defaults_are_the_defaults_of_the_configuration() -> None:
     assert len(values) > 60
     wrong = [row for row in values if row[1] != as_shown(row[2])]
     wrong += [row for row in in_words if re.fullmatch(r"[\d.,]+|on|off", row[1])]
-    assert not wrong, "\n".join(f"{option}: help shows {text!r}, the default is {default!r}" for option, text, default in wrong)
+    assert not wrong, "\n".join(
+        f"{option}: help shows {text!r}, the default is {default!r}" for option, text, default in wrong
+    )
 
 
 def test_children_start_with_the_default_signals() -> None:
@@ -255,7 +276,20 @@ def test_as_a_job_in_the_background_they_do_too() -> None:
     try:
         inner = f"{__file__}::{test_children_start_with_the_default_signals.__name__}"
         job = "trap '' INT QUIT; exec \"$@\""
-        command = ["sh", "-c", job, "sh", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", inner]
+        command = [
+            "sh",
+            "-c",
+            job,
+            "sh",
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            inner,
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -271,6 +305,13 @@ def test_the_repository_names_no_place_of_its_making() -> None:
     found = []
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".html", ".js", ".css", ""} and path.is_file():
-            found += [f"{name}:{n}" for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if pattern.search(line)]
+        if (
+            path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".html", ".js", ".css", ""}
+            and path.is_file()
+        ):
+            found += [
+                f"{name}:{n}"
+                for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+                if pattern.search(line)
+            ]
     assert not found

@@ -1,4 +1,6 @@
-"""Each fact of Ultralytics that this program relies on, so that an upgrade that changes one fails here and not in a run."""
+"""Each fact of Ultralytics that this program relies on, so that an upgrade that changes one fails here and not in a
+run.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def test_stock_fitness_mixes_in_top5_and_ours_does_not() -> None:
     stock = yolo.ClassifyMetrics()
     stock.top1, stock.top5 = 0.5, 1.0
     assert stock.fitness == 0.75
-    from deepfer_yolo.train.validator import FaceMetrics
+    from deepfer_yolo.train.measure import FaceMetrics
 
     ours = FaceMetrics("top1")
     ours.top1, ours.top5, ours.macro_f1 = 0.5, 1.0, 0.3
@@ -115,7 +117,9 @@ class _Payload:
         return os.system, ("touch pwned",)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": _Payload()}, tmp_path / "evil.pt")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(_Payload()))
@@ -149,7 +153,11 @@ def test_a_whole_training_never_touches_the_network(painted_dataset: Path, tmp_p
     spec = tmp_path / "tiny-cls.yaml"
     spec.write_text("nc: 7\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
     done = subprocess.run(
-        [sys.executable, "-c", NO_NETWORK, str(painted_dataset), str(spec), str(tmp_path)], capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, "-c", NO_NETWORK, str(painted_dataset), str(spec), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.stdout.split() == ["DONE"], done.stdout + done.stderr
 

@@ -42,7 +42,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options that stand before the command."""
@@ -100,6 +102,8 @@ def _on_sigterm(signum: int, frame: Any) -> NoReturn:
 
 
 def end_where_signalled() -> None:
-    """Exit where a signal came before; a library that was being imported then may have swallowed the exit that it asked for."""
+    """Exit where a signal came before; a library that was being imported then may have swallowed the exit that it asked
+    for.
+    """
     if _signals:
         sys.exit(128 + _signals[0])

@@ -14,21 +14,39 @@ from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import AuditConfig
-    from deepfer_yolo.data.audit import Audit
+    from deepfer_yolo.data.audit.audit import Audit
     from deepfer_yolo.faces.detect import Detector
 
 
 def audit(
-    dataset: Annotated[Path, typer.Argument(help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False)],
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)] = None,
-    quarantine: Annotated[Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)] = None,
-    with_model: Annotated[Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)] = None,
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False
+        ),
+    ],
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)
+    ] = None,
+    with_model: Annotated[
+        Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)
+    ] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
-    detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
-    face_model: Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")] = None,
-    against: Annotated[Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")
+    ] = None,
+    face_model: Annotated[
+        Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)
+    ] = None,
     fail_on: Annotated[
-        str | None, typer.Option("--fail-on", help="The least severity that fails: error, warning or never.", show_default="error")
+        str | None,
+        typer.Option("--fail-on", help="The least severity that fails: error, warning or never.", show_default="error"),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Threads that decode.", show_default="2")] = None,
     config: ConfigOption = None,
@@ -38,19 +56,21 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, stderr
     from deepfer_yolo.config import AuditConfig, resolve
-    from deepfer_yolo.data.audit import audit as run
+    from deepfer_yolo.data.audit.audit import audit as run
 
-    settings = resolve(AuditConfig, config, {"fail_on": fail_on, "workers": workers, "detector": detector, "face_model": face_model})
+    settings = resolve(
+        AuditConfig, config, {"fail_on": fail_on, "workers": workers, "detector": detector, "face_model": face_model}
+    )
     _refuse_inside(dataset, report, quarantine)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
 
     def write_report(result: Audit) -> None:
         if report:
-            from deepfer_yolo.data.audit_page import write_page
+            from deepfer_yolo.data.audit.report import write_page
 
             write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), report)
 
@@ -66,7 +86,7 @@ def audit(
             then=write_report,
         )
     if quarantine:
-        from deepfer_yolo.data.quarantine import write_quarantine
+        from deepfer_yolo.data.dataset import write_quarantine
 
         count = write_quarantine(quarantine, result.to_quarantine())
         stderr().print(f"quarantine: {quarantine}, {count:,} pictures", soft_wrap=True)
@@ -83,11 +103,13 @@ def audit(
 def _refuse_inside(dataset: Path, *files: Path | None) -> None:
     for file in files:
         if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
-            raise ConfigError(f"{file} lies inside the data set {dataset}, and nothing is written there", "name a file elsewhere")
+            raise ConfigError(
+                f"{file} lies inside the data set {dataset}, and nothing is written there", "name a file elsewhere"
+            )
 
 
 def _open_detector(settings: AuditConfig) -> Detector:
-    from deepfer_yolo.cli.opening import note_haar
+    from deepfer_yolo.cli.options import note_haar
     from deepfer_yolo.faces.detect import open_detector
 
     note_haar(settings)
@@ -101,4 +123,6 @@ def _print(result: Audit) -> None:
     title = f"{result.name}: {result.pictures:,} pictures"
     rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]
     stdout().print(table(("severity", "finding", "count", "what"), rows, title) if rows else f"{title}, nothing found")
-    stdout().print("audit passed" if result.passed else f"audit failed: at least one finding is {result.config.fail_on} or worse")
+    stdout().print(
+        "audit passed" if result.passed else f"audit failed: at least one finding is {result.config.fail_on} or worse"
+    )

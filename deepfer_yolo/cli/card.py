@@ -12,17 +12,33 @@ from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, OverwriteOptio
 
 def card(
     model: Annotated[Path, typer.Argument(help="A stock YOLO-cls .pt, or a classifier .onnx.", show_default=False)],
-    labels: Annotated[str | None, typer.Option(help="Labels in the model's order: a,b,c.", show_default="the file's own")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the file's own")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels in the model's order: a,b,c.", show_default="the file's own")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the input in pixels.", show_default="the file's own")
+    ] = None,
     colour: Annotated[str | None, typer.Option(help="What it learned from: grey or rgb.", show_default="rgb")] = None,
-    native_px: Annotated[int | None, typer.Option(help="Side of the pictures it learned from: 48 for FER2013.", show_default="any")] = None,
+    native_px: Annotated[
+        int | None, typer.Option(help="Side of the pictures it learned from: 48 for FER2013.", show_default="any")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's stem")] = None,
-    mean: Annotated[str | None, typer.Option(help="Foreign ONNX: subtracted from 0..1: r,g,b.", show_default=False)] = None,
-    std: Annotated[str | None, typer.Option(help="Foreign ONNX: divides after --mean: r,g,b.", show_default=False)] = None,
-    answers: Annotated[str | None, typer.Option(help="Foreign ONNX: logits or probs.", show_default="probs if a softmax ends it")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Measure on this data set and write the metrics too.", show_default=False)] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Foreign ONNX: subtracted from 0..1: r,g,b.", show_default=False)
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Foreign ONNX: divides after --mean: r,g,b.", show_default=False)
+    ] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="Foreign ONNX: logits or probs.", show_default="probs if a softmax ends it")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Measure on this data set and write the metrics too.", show_default=False)
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of --dataset.")] = "val",
-    trained_on: Annotated[Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")] = None,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")
+    ] = None,
     allow_leak: AllowLeakOption = None,
     out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
     overwrite: OverwriteOption = False,
@@ -30,8 +46,9 @@ def card(
 ) -> None:
     """Write the card that a model needs before it can be used here.
 
-    The card of a .pt lies beside it as STEM.json. An .onnx becomes a new file with the card inside; a float (n, 3, S, S) graph is wrapped
-    so that it takes uint8 pictures. What the file does not say must be said here; nothing is guessed.
+    The card of a .pt lies beside it as STEM.json. An .onnx becomes a new file with the card inside; a float (n, 3, S,
+    S) graph is wrapped so that it takes uint8 pictures. What the file does not say must be said here; nothing is
+    guessed.
 
     Example: deepfer card best.pt --colour grey --native-px 48
     """
@@ -43,7 +60,16 @@ def card(
     for flag, value, known in (("--colour", colour, ("grey", "rgb")), ("--answers", answers, ("logits", "probs"))):
         if value is not None and value not in known:
             raise ConfigError(f"{flag}: {' or '.join(known)} is needed, not {value!r}")
-    facts = Facts(parse_labels(labels), size, colour, native_px, name, parse_numbers(mean, "--mean"), parse_numbers(std, "--std"), answers)
+    facts = Facts(
+        parse_labels(labels),
+        size,
+        colour,
+        native_px,
+        name,
+        parse_numbers(mean, "--mean"),
+        parse_numbers(std, "--std"),
+        answers,
+    )
     taught = None if trained_on is None else open_dataset(trained_on)
     if model.suffix == ".pt":
         written, made = card_checkpoint(model, facts, overwrite=overwrite, taught=taught)
@@ -53,7 +79,7 @@ def card(
     else:
         raise ModelError(f"no card can be made for {model}: neither .pt nor .onnx", "name a checkpoint or an ONNX file")
     if dataset is not None:
-        from deepfer_yolo.cli.opening import open_classifier
+        from deepfer_yolo.cli.options import open_classifier
 
         carrier = model if model.suffix == ".pt" else written
         made, lines = add_metrics(carrier, open_classifier(carrier), dataset, split, allow_leak=bool(allow_leak))
@@ -64,4 +90,6 @@ def card(
         print(f"{written}: {made.name}, {made.input.colour} {made.input.size} px, labels {', '.join(made.labels)}")
         if dataset is not None:
             found = made.metrics
-            print(f"on {found['dataset']}, {split}, {found['n']} pictures: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}")
+            print(
+                f"on {found['dataset']}, {split}, {found['n']} pictures: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
+            )

@@ -11,15 +11,24 @@ from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, NameOption
 
 
 def compare(
-    models: Annotated[list[Path], typer.Argument(help="Model files; the others are compared with the first.", show_default=False)],
+    models: Annotated[
+        list[Path], typer.Argument(help="Model files; the others are compared with the first.", show_default=False)
+    ],
     data: Annotated[Path, typer.Option(help="The data set folder to score them on.", show_default=False)],
-    split: Annotated[str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")
+    ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same")
+        str | None,
+        typer.Option(
+            help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same"
+        ),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")
+    ] = None,
     allow_leak: AllowLeakOption = None,
     name: NameOption = None,
     json: JsonOption = False,
@@ -30,23 +39,33 @@ def compare(
 
     Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stdout
     from deepfer_yolo.config import CompareConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate import comparison
-    from deepfer_yolo.evaluate.leaks import check_models
-    from deepfer_yolo.evaluate.runs import recorded_run, write_metrics
-    from deepfer_yolo.evaluate.score import OnProgress
+    from deepfer_yolo.data.leaks import check_models
+    from deepfer_yolo.evaluate import paired
+    from deepfer_yolo.evaluate.predictions import OnProgress
     from deepfer_yolo.report.tables import table
+    from deepfer_yolo.runs import recorded_run, write_metrics
 
-    flags = {"split": split, "labels": labels, "batch": batch, "threads": threads, "seed": seed, "allow_leak": allow_leak}
+    flags = {
+        "split": split,
+        "labels": labels,
+        "batch": batch,
+        "threads": threads,
+        "seed": seed,
+        "allow_leak": allow_leak,
+    }
     settings = resolve(CompareConfig, None, flags)
     opened = open_dataset(data)
     opened.rows(settings.split)
     classifiers = [open_classifier(path, threads=settings.threads) for path in models]
     learned, lines = check_models(
-        {str(path): one for path, one in zip(models, classifiers, strict=True)}, opened, settings.split, allow=settings.allow_leak
+        {str(path): one for path, one in zip(models, classifiers, strict=True)},
+        opened,
+        settings.split,
+        allow=settings.allow_leak,
     )
     say_all(lines)
     with recorded_run("compare", name, settings) as run, progress() as bar:
@@ -55,7 +74,7 @@ def compare(
             task = bar.add_task(shown, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        result = comparison.compare_models(classifiers, opened, settings, on_model)
+        result = paired.compare_models(classifiers, opened, settings, on_model)
         result["learned_before"] = learned
         write_metrics(run, result)
     if json:
@@ -63,6 +82,6 @@ def compare(
         return
     out = stdout()
     first = result["models"][0]
-    out.print(table(comparison.HEADER, comparison.rows(result), f"{opened.name}, {settings.split}, n = {first['n']:,}"))
+    out.print(table(paired.HEADER, paired.rows(result), f"{opened.name}, {settings.split}, n = {first['n']:,}"))
     if len(classifiers) > 1:
-        out.print(table(comparison.PAIR_HEADER, comparison.pair_rows(result)))
+        out.print(table(paired.PAIR_HEADER, paired.pair_rows(result)))

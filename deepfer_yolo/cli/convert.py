@@ -12,29 +12,54 @@ from deepfer_yolo.errors import ConfigError
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A csv, jsonl, folder, zip or tar in any known layout.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A csv, jsonl, folder, zip or tar in any known layout.", show_default=False)
+    ],
     dest: Annotated[Path, typer.Argument(help="The data set folder to write.", show_default=False)],
-    layout: Annotated[str | None, typer.Option("--layout", help="The layout of SOURCE.", show_default="auto: recognised")] = None,
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="The layout of SOURCE.", show_default="auto: recognised")
+    ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="official, as-is, or shares like train=0.8,val=0.1,test=0.1.", show_default="official where there is one, else those"),
+        typer.Option(
+            help="official, as-is, or shares like train=0.8,val=0.1,test=0.1.",
+            show_default="official where there is one, else those",
+        ),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(help="What a new split must not tear apart: subject, duplicate or none.", show_default="subject, where known, and duplicate"),
+        typer.Option(
+            help="What a new split must not tear apart: subject, duplicate or none.",
+            show_default="subject, where known, and duplicate",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of a new split.", show_default="0")] = None,
-    map_: Annotated[list[str] | None, typer.Option("--map", help="Rename a label: old=new. Repeatable.", show_default=False)] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Leave out a label. Repeatable.", show_default=False)] = None,
-    ferplus: Annotated[Path | None, typer.Option(help="FER+ votes for FER2013: fer2013new.csv.", show_default=False)] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="FER2013's labels: original, ferplus-majority or ferplus-votes.", show_default="original")
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="Rename a label: old=new. Repeatable.", show_default=False)
     ] = None,
-    drop_unknown: Annotated[bool, typer.Option("--drop-unknown", help="Leave out what FER+ calls unknown or not a face.")] = False,
-    margin: Annotated[float | None, typer.Option(help="Share of a face box added on each side.", show_default="0")] = None,
-    exclude: Annotated[Path | None, typer.Option(help="Leave out the pictures of a quarantine list.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The data set's name.", show_default="the layout's, or SOURCE's")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Threads that decode and write.", show_default="2")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Leave out a label. Repeatable.", show_default=False)] = None,
+    ferplus: Annotated[
+        Path | None, typer.Option(help="FER+ votes for FER2013: fer2013new.csv.", show_default=False)
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="FER2013's labels: original, ferplus-majority or ferplus-votes.", show_default="original"),
+    ] = None,
+    drop_unknown: Annotated[
+        bool, typer.Option("--drop-unknown", help="Leave out what FER+ calls unknown or not a face.")
+    ] = False,
+    margin: Annotated[
+        float | None, typer.Option(help="Share of a face box added on each side.", show_default="0")
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Leave out the pictures of a quarantine list.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The data set's name.", show_default="the layout's, or SOURCE's")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads that decode and write.", show_default="2")
+    ] = None,
     config: ConfigOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -48,13 +73,33 @@ def convert(
     from deepfer_yolo.data.convert import absent_labels
     from deepfer_yolo.data.convert import convert as run
 
-    flags: dict[str, Any] = {"layout": layout, "split": split, "group_by": group_by, "seed": seed, "drop": drop, "ferplus": ferplus, "labels": labels}
-    flags |= {"margin": margin, "exclude": exclude, "name": name, "workers": workers, "drop_unknown": drop_unknown or None}
+    flags: dict[str, Any] = {
+        "layout": layout,
+        "split": split,
+        "group_by": group_by,
+        "seed": seed,
+        "drop": drop,
+        "ferplus": ferplus,
+        "labels": labels,
+    }
+    flags |= {
+        "margin": margin,
+        "exclude": exclude,
+        "name": name,
+        "workers": workers,
+        "drop_unknown": drop_unknown or None,
+    }
     flags["map"] = dict(_pair(text) for text in map_) if map_ else None
     settings = resolve(ConvertConfig, config, flags)
     with progress() as bar:
         task = bar.add_task("converting", total=None)
-        result = run(source, dest, settings, overwrite=overwrite, progress=lambda part: bar.update(task, total=100, completed=int(part * 100)))
+        result = run(
+            source,
+            dest,
+            settings,
+            overwrite=overwrite,
+            progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
+        )
     absent = absent_labels(result["counts"])
     if absent:
         stderr().print(f"warning: no pictures in {', '.join(absent)}")

@@ -46,10 +46,14 @@ class _Story:
 
 def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the painted faces and of the training.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for everything that is made.", show_default="runs/demo/<date and time>")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for everything that is made.", show_default="runs/demo/<date and time>"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole way on painted faces: data, audit, training, evaluation, export, proof and video, offline, in minutes.
+    """Show the whole way on painted faces: data, audit, training, evaluation, export, proof and video, offline, in
+    minutes.
 
     Example: deepfer demo
     """
@@ -62,7 +66,13 @@ def demo(
     began = time.perf_counter()
     with progress() as bar:
         whole, part = bar.add_task("demo", total=len(STEPS)), bar.add_task("", total=1.0)
-        story = _Story(folder, seed, min(2, _cores()), lambda done: bar.update(part, completed=done), lambda text: _say(bar, part, text))
+        story = _Story(
+            folder,
+            seed,
+            min(2, _cores()),
+            lambda done: bar.update(part, completed=done),
+            lambda text: _say(bar, part, text),
+        )
         for name, step in STEPS.items():
             bar.reset(part, description=name, total=1.0)
             if not bar.live.is_started:
@@ -72,7 +82,12 @@ def demo(
             story.steps.append({"step": name, "result": gave, "seconds": round(time.perf_counter() - started, 1)})
             bar.advance(whole)
     report = _write_report(story)
-    result = {"seconds": round(time.perf_counter() - began, 1), "report": str(report), "steps": story.steps, **story.facts}
+    result = {
+        "seconds": round(time.perf_counter() - began, 1),
+        "report": str(report),
+        "steps": story.steps,
+        **story.facts,
+    }
     if as_json:
         print_json(result)
         return
@@ -99,7 +114,9 @@ def _paint_and_convert(story: _Story) -> str:
     source = story.folder / "painted.csv"
     paint_csv(source, story.seed, N_TRAIN, N_VAL, N_TEST)
     story.tick(0.5)
-    content = convert(source, story.data, ConvertConfig(name="painted faces"), progress=lambda done: story.tick(0.5 + done / 2))
+    content = convert(
+        source, story.data, ConvertConfig(name="painted faces"), progress=lambda done: story.tick(0.5 + done / 2)
+    )
     story.facts["fingerprint"] = content["fingerprint"]
     counts = ", ".join(f"{sum(labels.values())} {split}" for split, labels in content["counts"].items())
     return f"{counts} pictures from a FER2013-style csv"
@@ -107,7 +124,7 @@ def _paint_and_convert(story: _Story) -> str:
 
 def _audit(story: _Story) -> str:
     from deepfer_yolo.config import AuditConfig
-    from deepfer_yolo.data.audit import audit
+    from deepfer_yolo.data.audit.audit import audit
 
     result = audit(story.data, AuditConfig(), progress=story.tick)
     story.facts["audit_passed"] = result.passed
@@ -136,16 +153,18 @@ def _train(story: _Story) -> str:
 
 
 def _evaluate(story: _Story) -> str:
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.config import EvaluateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import run_evaluation
-    from deepfer_yolo.evaluate.runs import create_run
+    from deepfer_yolo.runs import create_run
 
     settings = EvaluateConfig(split="test", threads=story.threads)
     classifier = open_classifier(Path(story.facts["checkpoint"]), threads=story.threads)
     run = create_run("evaluate", "painted", settings, story.folder / "runs")
-    metrics = run_evaluation(classifier, open_dataset(story.data), settings, run, lambda done, total: story.tick(done / total))
+    metrics = run_evaluation(
+        classifier, open_dataset(story.data), settings, run, lambda done, total: story.tick(done / total)
+    )
     story.facts["test"] = metrics
     low, high = metrics["intervals"]["top1"]
     return f"top-1 {metrics['top1']:.1%} ({low:.1%} to {high:.1%}), macro-F1 {metrics['macro_f1']:.1%}; chance is 14.3%"
@@ -153,7 +172,7 @@ def _evaluate(story: _Story) -> str:
 
 def _export(story: _Story) -> str:
     from deepfer_yolo.config import ExportConfig
-    from deepfer_yolo.export.job import export_model
+    from deepfer_yolo.export.export import export_model
 
     made = export_model(Path(story.facts["checkpoint"]), ExportConfig(split="test"), out=story.model, data=story.data)
     story.facts["parity"] = made.parity.to_dict()
@@ -217,9 +236,9 @@ STEPS: dict[str, Callable[[_Story], str]] = {
 
 def _write_report(story: _Story) -> Path:
     from deepfer_yolo.data.dataset import load_images, open_dataset
-    from deepfer_yolo.evaluate.runs import environment
     from deepfer_yolo.report import plots
     from deepfer_yolo.report.page import Page
+    from deepfer_yolo.runs import environment
 
     dataset = open_dataset(story.data)
     test = story.facts["test"]
@@ -233,11 +252,22 @@ def _write_report(story: _Story) -> Path:
         "Every face here was drawn by numpy from a seed. The demo shows that the chain works; it says nothing about accuracy on people: "
         "for that, see MODEL_CARD.md. All labels are apparent expressions."
     )
-    page.add_table(("step", "what it gave", "seconds"), [(s["step"], s["result"], s["seconds"]) for s in story.steps], "The steps")
-    rows = [next(row for row in dataset.rows("train")[index:] if row.label == label) for label in dataset.labels for index in (0, 700, 1400)]
-    page.add_pictures([(image, [row.label]) for row, image in zip(rows, load_images(dataset, rows), strict=True)], "Painted training faces")
+    page.add_table(
+        ("step", "what it gave", "seconds"), [(s["step"], s["result"], s["seconds"]) for s in story.steps], "The steps"
+    )
+    rows = [
+        next(row for row in dataset.rows("train")[index:] if row.label == label)
+        for label in dataset.labels
+        for index in (0, 700, 1400)
+    ]
+    page.add_pictures(
+        [(image, [row.label]) for row, image in zip(rows, load_images(dataset, rows), strict=True)],
+        "Painted training faces",
+    )
     page.add_figure(
-        plots.confusion_matrix(test["confusion"], dataset.labels), "Test split: rows are the true label", "Confusion matrix of the test split"
+        plots.confusion_matrix(test["confusion"], dataset.labels),
+        "Test split: rows are the true label",
+        "Confusion matrix of the test split",
     )
     page.add_pictures(_clip_pictures(story.folder / "annotated.mp4"), "Frames of the annotated video")
     return page.write(story.folder / "report.html")
@@ -250,5 +280,7 @@ def _clip_pictures(path: Path) -> list[tuple[Any, list[str]]]:
     opened: AbstractContextManager[Any] = av.open(str(path))
     with opened as container:
         return [
-            (frame.to_ndarray(format="rgb24"), [f"{frame.time:.1f} s"]) for index, frame in enumerate(container.decode(video=0)) if index in wanted
+            (frame.to_ndarray(format="rgb24"), [f"{frame.time:.1f} s"])
+            for index, frame in enumerate(container.decode(video=0))
+            if index in wanted
         ]

@@ -43,7 +43,9 @@ PROBE_TIMEOUT_S = 60
 
 
 def doctor(
-    sizes: Annotated[bool, typer.Option("--sizes", help="Also list every installed dependency with its size on disk.")] = False,
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Also list every installed dependency with its size on disk.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Report versions, devices, cameras, clashing installs, and what each missing extra would add.
@@ -86,7 +88,10 @@ def _probe_all() -> dict[str, dict[str, Any]]:
     missing = {module for module in ("torch", "ultralytics") if not _is_installed(module)}
     names = [name for name in PROBES if name not in missing]
     children = {
-        name: subprocess.Popen([sys.executable, "-c", PROBES[name]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for name in names
+        name: subprocess.Popen(
+            [sys.executable, "-c", PROBES[name]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for name in names
     }
     return {name: _read_probe(child) for name, child in children.items()}
 
@@ -114,7 +119,9 @@ def _problems(probes: dict[str, dict[str, Any]]) -> list[str]:
     for row in CLASHES:
         found = [name for name in row if _is_installed(name)]
         if len(found) > 1:
-            problems.append(f"{' and '.join(found)} overwrite each other: pip uninstall -y {' '.join(found)}, then install one again")
+            problems.append(
+                f"{' and '.join(found)} overwrite each other: pip uninstall -y {' '.join(found)}, then install one again"
+            )
     if probes.get("opencv", {}).get("haar") is False:
         problems.append('OpenCV 5 has no Haar cascade and cannot read the face model: pip install "opencv-python<5"')
     return problems
@@ -134,7 +141,9 @@ def _missing(extra: str) -> list[str]:
 
 
 def _closure(*extras: str, deep: bool = True) -> set[str]:
-    """Names of the distributions that the given extras ("" is the base install) ask for; `deep` adds what those need in turn."""
+    """Names of the distributions that the given extras ("" is the base install) ask for; `deep` adds what those need in
+    turn.
+    """
     found: set[str] = set()
     todo = [(DISTRIBUTION, extra) for extra in extras]
     seen = set(todo)
@@ -163,7 +172,9 @@ def _requirement(line: str, extra: str) -> tuple[str, tuple[str, ...]] | None:
 
     requirement = Requirement(line)
     of_extra = requirement.marker is not None and "extra" in str(requirement.marker)
-    if of_extra != bool(extra) or (requirement.marker is not None and not requirement.marker.evaluate({"extra": extra})):
+    if of_extra != bool(extra) or (
+        requirement.marker is not None and not requirement.marker.evaluate({"extra": extra})
+    ):
         return None
     return re.sub(r"[-_.]+", "-", requirement.name).lower(), tuple(requirement.extras)
 
@@ -184,7 +195,9 @@ def _print(report: dict[str, Any]) -> None:
     from deepfer_yolo.cli.output import stdout
 
     console = stdout()
-    console.print(f"deepfer {report['deepfer']} · Python {report['python']} · {report['system']} · {report['cores']} cores")
+    console.print(
+        f"deepfer {report['deepfer']} · Python {report['python']} · {report['system']} · {report['cores']} cores"
+    )
     table = Table("library", "version", "offers", box=None, header_style="bold", pad_edge=False)
     for name, answer in report["libraries"].items():
         rest = {key: value for key, value in answer.items() if key != "version"}

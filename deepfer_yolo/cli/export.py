@@ -10,35 +10,52 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from deepfer_yolo.export.job import Attempt, Export
+    from deepfer_yolo.export.export import Attempt, Export
 
 FORMATS_HELP = "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it, or deepfer-n.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it, or deepfer-n.", show_default=False),
+    ],
     file_format: Annotated[str | None, typer.Option("--format", help=FORMATS_HELP, show_default="onnx")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp32")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")] = None,
-    out: Annotated[Path | None, typer.Option(help="Name of the new file.", show_default="beside MODEL")] = None,
-    batch: Annotated[int | None, typer.Option(help="Fix the number of pictures a call.", show_default="dynamic")] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="17")] = None,
-    calibration: Annotated[int | None, typer.Option(help="Training pictures that calibrate int8.", show_default="512")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)] = None,
-    version_compatible: Annotated[
-        bool | None, typer.Option("--version-compatible", help="A TensorRT engine for all versions of one major number.")
+    data: Annotated[
+        Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")
     ] = None,
-    triton: Annotated[Path | None, typer.Option(help="Write a Triton model repository here too.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Name of the new file.", show_default="beside MODEL")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Fix the number of pictures a call.", show_default="dynamic")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="17")] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="Training pictures that calibrate int8.", show_default="512")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)
+    ] = None,
+    version_compatible: Annotated[
+        bool | None,
+        typer.Option("--version-compatible", help="A TensorRT engine for all versions of one major number."),
+    ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Write a Triton model repository here too.", show_default=False)
+    ] = None,
     config: ConfigOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write MODEL in a deployable form, and prove that it answers alike.
 
-    The file takes uint8 RGB pictures (n, S, S, 3) and gives probabilities; its card holds golden answers and the parity result. int8 tries
-    one calibration after the other, then fp16, and keeps the first that passes. Where parity fails nothing is written and the exit code is 3.
+    The file takes uint8 RGB pictures (n, S, S, 3) and gives probabilities; its card holds golden answers and the parity
+    result. int8 tries one calibration after the other, then fp16, and keeps the first that passes. Where parity fails
+    nothing is written and the exit code is 3.
 
     Example: deepfer export best.pt --format onnx --precision int8 --data datasets/fer2013
     """
@@ -56,8 +73,8 @@ def export(
         "version_compatible": version_compatible,
     }
     settings = resolve(ExportConfig, config, flags)
+    from deepfer_yolo.export.export import export_model
     from deepfer_yolo.export.formats import FORMATS
-    from deepfer_yolo.export.job import export_model
     from deepfer_yolo.export.triton import check_triton, write_triton
 
     if triton is not None:
@@ -65,10 +82,21 @@ def export(
     if data is None:
         stderr().print("no --data: parity is proven on painted faces only")
     result = export_model(model, settings, out=out, data=data, overwrite=overwrite, sha256=sha256, on_attempt=_say)
-    served = None if triton is None else write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
+    served = (
+        None
+        if triton is None
+        else write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
+    )
     if as_json:
-        shown = {"path": str(result.path), "n_bytes": result.n_bytes, "parity": result.parity.to_dict(), "triton": served and str(served)}
-        shown["attempts"] = [{"name": a.name, "n_bytes": a.n_bytes, "failures": list(a.parity.failures)} for a in result.attempts]
+        shown = {
+            "path": str(result.path),
+            "n_bytes": result.n_bytes,
+            "parity": result.parity.to_dict(),
+            "triton": served and str(served),
+        }
+        shown["attempts"] = [
+            {"name": a.name, "n_bytes": a.n_bytes, "failures": list(a.parity.failures)} for a in result.attempts
+        ]
         shown["card"] = result.card.model_dump(mode="json", exclude={"golden"})
         print_json(shown)
     else:
@@ -88,11 +116,15 @@ def _print(result: Export) -> None:
     parity = result.parity
     print(f"{result.path}  {result.n_bytes / 1e6:.2f} MB  {result.card.precision} ({result.attempts[-1].name})")
     print(f"parity on {parity.pictures}:")
-    print(f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}")
+    print(
+        f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}"
+    )
     for tie in parity.ties[:10]:
         print(f"  tie: {tie['picture']}: {tie['reference']} became {tie['candidate']}, {tie['margin']:.1e} apart")
     if parity.decisions is not None:
         found = parity.decisions
         low, high = found["accuracy_diff_interval"]
-        print(f"  accuracy {found['accuracy_reference']:.2%} became {found['accuracy_candidate']:.2%} (difference {low:+.2%} to {high:+.2%}),")
+        print(
+            f"  accuracy {found['accuracy_reference']:.2%} became {found['accuracy_candidate']:.2%} (difference {low:+.2%} to {high:+.2%}),"
+        )
         print(f"  recall falls most for {found['worst_class']}: {found['recall_loss'][found['worst_class']] + 0.0:.2%}")

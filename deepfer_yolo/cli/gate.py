@@ -9,21 +9,42 @@ import typer
 
 from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, DatasetArgument, JsonOption, NameOption
 
-_MODEL = Annotated[Path, typer.Option("--model", "-m", help="The challenger: the model that wants to be promoted.", show_default=False)]
+_MODEL = Annotated[
+    Path, typer.Option("--model", "-m", help="The challenger: the model that wants to be promoted.", show_default=False)
+]
 _CHAMPION = Annotated[
     Path | None,
-    typer.Option(help="The model that holds the title: a file, or a folder that --promote made.", show_default="the champion in --promote's folder"),
+    typer.Option(
+        help="The model that holds the title: a file, or a folder that --promote made.",
+        show_default="the champion in --promote's folder",
+    ),
 ]
 _PROMOTE = Annotated[
-    Path | None, typer.Option(help="Folder of champions: record the decision there and, on a pass, hand over the title.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Folder of champions: record the decision there and, on a pass, hand over the title.", show_default=False
+    ),
 ]
-_SPLIT = Annotated[str | None, typer.Option(help="Which part of the data set decides: train, val or test.", show_default="test")]
-_MARGIN = Annotated[float | None, typer.Option(help="How much worse top-1 may be, as a share: 0.02 is two points.", show_default="0.02")]
+_SPLIT = Annotated[
+    str | None, typer.Option(help="Which part of the data set decides: train, val or test.", show_default="test")
+]
+_MARGIN = Annotated[
+    float | None, typer.Option(help="How much worse top-1 may be, as a share: 0.02 is two points.", show_default="0.02")
+]
 _SUPERIORITY = Annotated[
-    bool | None, typer.Option("--superiority/--no-superiority", help="Demand that the challenger is shown to be better.", show_default="off")
+    bool | None,
+    typer.Option(
+        "--superiority/--no-superiority", help="Demand that the challenger is shown to be better.", show_default="off"
+    ),
 ]
-_PROTECTED = Annotated[Path | None, typer.Option(help="A file of picture paths, one a line, that must not become wrong.", show_default=False)]
-_LABELS = Annotated[str | None, typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same")]
+_PROTECTED = Annotated[
+    Path | None,
+    typer.Option(help="A file of picture paths, one a line, that must not become wrong.", show_default=False),
+]
+_LABELS = Annotated[
+    str | None,
+    typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same"),
+]
 _BATCH = Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")]
 _THREADS = Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")]
 _SEED = Annotated[int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")]
@@ -53,15 +74,15 @@ def gate(
 
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
     from deepfer_yolo.config import GateConfig, resolve
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate import gate as gating
-    from deepfer_yolo.evaluate.leaks import check_models
-    from deepfer_yolo.evaluate.promotion import find_champion
-    from deepfer_yolo.evaluate.runs import recorded_run
-    from deepfer_yolo.evaluate.score import OnProgress
+    from deepfer_yolo.data.leaks import check_models
+    from deepfer_yolo.evaluate.gate import gate as gating
+    from deepfer_yolo.evaluate.gate.promotion import find_champion
+    from deepfer_yolo.evaluate.predictions import OnProgress
+    from deepfer_yolo.runs import recorded_run
 
     flags: dict[str, Any] = {
         "split": split, "margin": margin, "superiority": superiority, "labels": labels, "batch": batch, "threads": threads, "seed": seed,
@@ -90,7 +111,7 @@ def gate(
 
 def _print(result: dict[str, Any]) -> None:
     from deepfer_yolo.cli.output import stdout
-    from deepfer_yolo.evaluate import gate as gating
+    from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.report.tables import table
 
     out = stdout()
@@ -98,6 +119,11 @@ def _print(result: dict[str, Any]) -> None:
     if "pair" in result:
         out.print(table(gating.CLASS_HEADER, gating.class_rows(result)))
     if result["rules"]:
-        out.print(table(("rule", "verdict", "reason"), [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]]))
+        out.print(
+            table(
+                ("rule", "verdict", "reason"),
+                [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]],
+            )
+        )
     for line in gating.verdict_lines(result):
         out.print(line, markup=False)

@@ -19,30 +19,37 @@ def parity(
     candidate: Annotated[Path, typer.Argument(help="The model that must answer like it.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="Data set to compare on.", show_default="painted faces")] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data.", show_default="val")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")] = None,
-    precision: Annotated[str | None, typer.Option(help="Passing lines: fp32, fp16 or int8.", show_default="CANDIDATE's card")] = None,
-    provider: Annotated[str | None, typer.Option(help="What runs CANDIDATE: cpu, cuda, tensorrt or openvino.", show_default="cpu")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Passing lines: fp32, fp16 or int8.", show_default="CANDIDATE's card")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="What runs CANDIDATE: cpu, cuda, tensorrt or openvino.", show_default="cpu")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two models on the same pictures: first what they are fed, then what they answer.
 
-    fp32 must agree to 1e-4 and on every label; fp16 to 5e-3 and 99.8 % of labels; int8 on 98 %, without losing accuracy. Exit code 3
-    where a line is missed.
+    fp32 must agree to 1e-4 and on every label; fp16 to 5e-3 and 99.8 % of labels; int8 on 98 %, without losing
+    accuracy. Exit code 3 where a line is missed.
 
     Example: deepfer parity best.pt best-int8.onnx --data datasets/fer2013
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json
     from deepfer_yolo.config import ParityConfig, resolve
-    from deepfer_yolo.export.parity import compare
-    from deepfer_yolo.export.pictures import choose_pictures
+    from deepfer_yolo.export.parity import choose_pictures, compare
 
     flags = {"split": split, "pictures": pictures, "precision": precision, "provider": provider}
     settings = resolve(ParityConfig, config, flags)
     left = open_classifier(reference, threads=2)
     right = open_classifier(candidate, provider=settings.provider, threads=2)
-    found = compare(left, right, choose_pictures(data, settings.split, left.labels, settings.pictures), settings.precision)
+    found = compare(
+        left, right, choose_pictures(data, settings.split, left.labels, settings.pictures), settings.precision
+    )
     if as_json:
         print_json(found.to_dict())
     else:
@@ -56,15 +63,23 @@ def _print(found: Parity) -> None:
     for failure in found.failures:
         print(f"  missed: {failure}")
     print(f"preprocessing: largest difference {found.input_diff} of 255")
-    print(f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}")
+    print(
+        f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}"
+    )
     if found.decisions is not None:
         low, high = found.decisions["accuracy_diff_interval"]
         before, after = found.decisions["accuracy_reference"], found.decisions["accuracy_candidate"]
         print(f"accuracy: {before:.2%} became {after:.2%}, difference {low:+.2%} to {high:+.2%} (95 %, paired)")
         worst = found.decisions["worst_class"]
-        print(f"calibration error: {found.decisions['ece_reference']:.3f} became {found.decisions['ece_candidate']:.3f}")
+        print(
+            f"calibration error: {found.decisions['ece_reference']:.3f} became {found.decisions['ece_candidate']:.3f}"
+        )
         print(f"worst class: {worst}, recall falls by {found.decisions['recall_loss'][worst]:.2%}")
     print("worst pictures:")
     for row in found.worst:
-        changed = row["reference"] if row["reference"] == row["candidate"] else f"{row['reference']} became {row['candidate']}"
+        changed = (
+            row["reference"]
+            if row["reference"] == row["candidate"]
+            else f"{row['reference']} became {row['candidate']}"
+        )
         print(f"  |Δp| {row['diff']:.1e}  {row['picture']}  {changed}")

@@ -19,18 +19,31 @@ if TYPE_CHECKING:
 
 
 def predict(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Picture files, folders (searched through) or glob patterns.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Picture files, folders (searched through) or glob patterns."),
+    ],
     model: ModelOption = None,
     output: Annotated[str | None, typer.Option("--format", help="table, jsonl or csv.", show_default="table")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
     batch: Annotated[int | None, typer.Option(help="Pictures given to the model at a time.", show_default="64")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="2")] = None,
-    provider: Annotated[str | None, typer.Option(help="What runs the model: cpu, cuda, tensorrt or openvino.", show_default="cpu")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="What runs the model: cpu, cuda, tensorrt or openvino.", show_default="cpu")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model.", show_default="1")] = None,
-    faces: Annotated[bool | None, typer.Option("--faces", help="Find the faces in each picture first.", show_default="off")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")] = None,
-    face_model: Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")] = None,
-    detect_size: Annotated[int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="640 px")] = None,
+    faces: Annotated[
+        bool | None, typer.Option("--faces", help="Find the faces in each picture first.", show_default="off")
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")
+    ] = None,
+    face_model: Annotated[
+        Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")
+    ] = None,
+    detect_size: Annotated[
+        int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="640 px")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Label face pictures: each picture is one face, cut out already, or with --faces any picture.
@@ -39,11 +52,17 @@ def predict(
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
-    from deepfer_yolo.cli.opening import open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.config import PredictConfig, resolve
     from deepfer_yolo.stream.batch import find_pictures, predict_pictures
 
-    flags: dict[str, Any] = {"format": "jsonl" if as_json else output, "batch": batch, "workers": workers, "provider": provider, "threads": threads}
+    flags: dict[str, Any] = {
+        "format": "jsonl" if as_json else output,
+        "batch": batch,
+        "workers": workers,
+        "provider": provider,
+        "threads": threads,
+    }
     flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size": detect_size}
     settings = resolve(PredictConfig, config, flags)
     paths = find_pictures(sources)
@@ -60,9 +79,9 @@ def predict(
 
 
 def _with_faces(paths: Sequence[Path], classifier: Classifier, settings: PredictConfig) -> Iterable[Labelled]:
-    from deepfer_yolo.cli.opening import note_haar
+    from deepfer_yolo.cli.options import note_haar
     from deepfer_yolo.faces.detect import open_detector
-    from deepfer_yolo.stream.portraits import predict_faces
+    from deepfer_yolo.stream.batch import predict_faces
 
     note_haar(settings)
     open_detector(settings, "image")  # a wrong file shows here, not in a thread
@@ -110,12 +129,18 @@ def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: 
 
     n_errors = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *labels, "error", *(("x1", "y1", "x2", "y2", "score") if has_faces else ())])
+    writer.writerow(
+        ["path", "label", "confidence", *labels, "error", *(("x1", "y1", "x2", "y2", "score") if has_faces else ())]
+    )
     for row in rows:
         n_errors += row.error is not None
         place = [""] * 5 if row.face is None else [*(f"{v:.1f}" for v in row.face.box), f"{row.face.score:.4f}"]
         said = ["", "", *([""] * len(labels))]
         if row.prediction is not None:
-            said = [row.prediction.label, f"{row.prediction.confidence:.6f}", *(f"{p:.6f}" for p in row.prediction.probs)]
+            said = [
+                row.prediction.label,
+                f"{row.prediction.confidence:.6f}",
+                *(f"{p:.6f}" for p in row.prediction.probs),
+            ]
         writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])
     return n_errors

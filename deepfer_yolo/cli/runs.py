@@ -17,7 +17,9 @@ runs = typer.Typer(no_args_is_help=True, help="Past runs: a list, one in full, o
 
 @runs.command("list")
 def list_runs(
-    command: Annotated[str | None, typer.Option(help="Only runs of this command, such as train.", show_default="all")] = None,
+    command: Annotated[
+        str | None, typer.Option(help="Only runs of this command, such as train.", show_default="all")
+    ] = None,
     root: _ROOT = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -26,8 +28,8 @@ def list_runs(
     Example: deepfer runs list --command train
     """
     from deepfer_yolo.cli.output import print_json, stderr, stdout
-    from deepfer_yolo.evaluate.history import LIST_HEADER, find_runs, list_row, read_run
     from deepfer_yolo.report.tables import table
+    from deepfer_yolo.runs import LIST_HEADER, find_runs, list_row, read_run
 
     found = [read_run(path) for path in find_runs(root) if command is None or path.parent.name == command]
     if json:
@@ -45,15 +47,17 @@ def show(run: _RUN, root: _ROOT = Path("runs"), json: JsonOption = False) -> Non
     Example: deepfer runs show train/fer2013-n
     """
     from deepfer_yolo.cli.output import print_json, stderr, stdout
-    from deepfer_yolo.evaluate.history import find_run, flatten, read_run, show_value
     from deepfer_yolo.report.tables import table
+    from deepfer_yolo.runs import find_run, flatten, read_run, show_value
 
     content = read_run(find_run(run, root))
     if json:
         print_json(content)
         return
     for section in ("environment", "config", "metrics"):
-        rows = [[key, show_value(value)] for key, value in flatten(content[section]).items() if not isinstance(value, list)]
+        rows = [
+            [key, show_value(value)] for key, value in flatten(content[section]).items() if not isinstance(value, list)
+        ]
         if rows:
             stdout().print(table((section, "value"), rows))
     for problem in content["problems"]:
@@ -72,8 +76,8 @@ def diff(
     Example: deepfer runs diff train/a train/b
     """
     from deepfer_yolo.cli.output import print_json, stdout
-    from deepfer_yolo.evaluate.history import change, diff_runs, find_run, show_value
     from deepfer_yolo.report.tables import table
+    from deepfer_yolo.runs import change, diff_runs, find_run, show_value
 
     paths = [find_run(name, root) for name in (first, second)]
     sections = diff_runs(*paths)
@@ -82,7 +86,9 @@ def diff(
         return
     names = [path.name if paths[0].name != paths[1].name else path.parent.name for path in paths]
     for section, rows in sections.items():
-        both = [[key, show_value(a), show_value(b), change(a, b)] for key, a, b in rows if a is not None and b is not None]
+        both = [
+            [key, show_value(a), show_value(b), change(a, b)] for key, a, b in rows if a is not None and b is not None
+        ]
         if both:
             stdout().print(table((section, *names, "change"), both))
         for side, name in enumerate(names):

@@ -10,13 +10,15 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, ModelOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from deepfer_yolo.stream.live import LiveStatus
+    from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.pipeline import Pipeline
     from deepfer_yolo.stream.status import Summary
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE...", help="Video files, folders of them, URLs, camera indices, /dev/video paths, testsrc."),
+    typer.Argument(
+        metavar="SOURCE...", help="Video files, folders of them, URLs, camera indices, /dev/video paths, testsrc."
+    ),
 ]
 Sinks = Annotated[
     list[str] | None,
@@ -26,34 +28,85 @@ Sinks = Annotated[
         show_default="jsonl=- (stdout)",
     ),
 ]
-DetectorName = Annotated[str | None, typer.Option("--detector", help="auto, yunet, haar, or whole: each picture is one face.", show_default="auto")]
-FaceModel = Annotated[Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL, or the pulled one")]
-DetectSize = Annotated[int | None, typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="320 yunet, 640 haar")]
-DetectEvery = Annotated[int | None, typer.Option("--detect-every", help="Search every n-th picture; follow faces between.", show_default="1")]
-PolicyName = Annotated[str | None, typer.Option("--policy", help="latest, bounded or lossless.", show_default="lossless for files, else latest")]
-MaxAge = Annotated[float | None, typer.Option("--max-age", help="Oldest picture, in seconds, that bounded still takes.", show_default="0.5")]
-Smooth = Annotated[float | None, typer.Option("--smooth", help="Time constant of the smoothing, in seconds.", show_default="0.6")]
-Hold = Annotated[float | None, typer.Option("--hold", help="Seconds for which a new label must lead.", show_default="0.25")]
-Uncertain = Annotated[float | None, typer.Option("--min-confidence", help="Below it a label is uncertain.", show_default="0.4")]
-Retries = Annotated[
-    int | None, typer.Option("--retries", help="Attempts in a row to reconnect.", show_default="4 before the first picture, then no limit")
+DetectorName = Annotated[
+    str | None,
+    typer.Option("--detector", help="auto, yunet, haar, or whole: each picture is one face.", show_default="auto"),
 ]
-OpenTimeout = Annotated[float | None, typer.Option("--open-timeout", help="Seconds to wait for a connection.", show_default="10")]
-ReadTimeout = Annotated[float | None, typer.Option("--read-timeout", help="Seconds without data until a source is lost.", show_default="10")]
-Stall = Annotated[float | None, typer.Option("--stall", help="Seconds without a picture until a live source counts as stalled.", show_default="3")]
+FaceModel = Annotated[
+    Path | None,
+    typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL, or the pulled one"),
+]
+DetectSize = Annotated[
+    int | None,
+    typer.Option("--detect-size", help="Longer side of what the detector sees.", show_default="320 yunet, 640 haar"),
+]
+DetectEvery = Annotated[
+    int | None,
+    typer.Option("--detect-every", help="Search every n-th picture; follow faces between.", show_default="1"),
+]
+PolicyName = Annotated[
+    str | None,
+    typer.Option("--policy", help="latest, bounded or lossless.", show_default="lossless for files, else latest"),
+]
+MaxAge = Annotated[
+    float | None,
+    typer.Option("--max-age", help="Oldest picture, in seconds, that bounded still takes.", show_default="0.5"),
+]
+Smooth = Annotated[
+    float | None, typer.Option("--smooth", help="Time constant of the smoothing, in seconds.", show_default="0.6")
+]
+Hold = Annotated[
+    float | None, typer.Option("--hold", help="Seconds for which a new label must lead.", show_default="0.25")
+]
+Uncertain = Annotated[
+    float | None, typer.Option("--min-confidence", help="Below it a label is uncertain.", show_default="0.4")
+]
+Retries = Annotated[
+    int | None,
+    typer.Option(
+        "--retries", help="Attempts in a row to reconnect.", show_default="4 before the first picture, then no limit"
+    ),
+]
+OpenTimeout = Annotated[
+    float | None, typer.Option("--open-timeout", help="Seconds to wait for a connection.", show_default="10")
+]
+ReadTimeout = Annotated[
+    float | None, typer.Option("--read-timeout", help="Seconds without data until a source is lost.", show_default="10")
+]
+Stall = Annotated[
+    float | None,
+    typer.Option("--stall", help="Seconds without a picture until a live source counts as stalled.", show_default="3"),
+]
 Transport = Annotated[str | None, typer.Option("--rtsp-transport", help="tcp or udp.", show_default="tcp")]
 InputOptions = Annotated[
-    list[str] | None, typer.Option("--input-option", help="KEY=VALUE for FFmpeg's network reader, repeatable.", show_default=False)
+    list[str] | None,
+    typer.Option("--input-option", help="KEY=VALUE for FFmpeg's network reader, repeatable.", show_default=False),
 ]
 AllowHost = Annotated[
-    list[str] | None, typer.Option("--allow-host", help="Host that playlists and redirects may lead to, repeatable.", show_default="the URL's own")
+    list[str] | None,
+    typer.Option(
+        "--allow-host", help="Host that playlists and redirects may lead to, repeatable.", show_default="the URL's own"
+    ),
 ]
-MaxFrames = Annotated[int | None, typer.Option("--max-frames", help="End each source after so many pictures.", show_default="no limit")]
-MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", help="End the run after so long.", show_default="no limit")]
-FailFast = Annotated[bool | None, typer.Option("--fail-fast", help="End the run when any source fails.", show_default="off")]
-Anonymise = Annotated[bool | None, typer.Option("--anonymise", help="Make faces unrecognisable in every picture that leaves.", show_default="off")]
-Show = Annotated[bool | None, typer.Option("--show", help="Show the annotated pictures in a window.", show_default="off")]
-StatsJson = Annotated[Path | None, typer.Option("--stats-json", help="File for one JSON line of statistics a second.", show_default=False)]
+MaxFrames = Annotated[
+    int | None, typer.Option("--max-frames", help="End each source after so many pictures.", show_default="no limit")
+]
+MaxSeconds = Annotated[
+    float | None, typer.Option("--max-seconds", help="End the run after so long.", show_default="no limit")
+]
+FailFast = Annotated[
+    bool | None, typer.Option("--fail-fast", help="End the run when any source fails.", show_default="off")
+]
+Anonymise = Annotated[
+    bool | None,
+    typer.Option("--anonymise", help="Make faces unrecognisable in every picture that leaves.", show_default="off"),
+]
+Show = Annotated[
+    bool | None, typer.Option("--show", help="Show the annotated pictures in a window.", show_default="off")
+]
+StatsJson = Annotated[
+    Path | None, typer.Option("--stats-json", help="File for one JSON line of statistics a second.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No status while it runs.")]
 
 
@@ -104,8 +157,29 @@ def stream(
 
 
 FLAGS = (
-    *("detector", "face_model", "detect_size", "detect_every", "policy", "max_age", "smooth", "hold", "min_confidence", "retries"),
-    *("open_timeout", "read_timeout", "stall", "rtsp_transport", "max_frames", "max_seconds", "fail_fast", "anonymise", "show"),
+    *(
+        "detector",
+        "face_model",
+        "detect_size",
+        "detect_every",
+        "policy",
+        "max_age",
+        "smooth",
+        "hold",
+        "min_confidence",
+        "retries",
+    ),
+    *(
+        "open_timeout",
+        "read_timeout",
+        "stall",
+        "rtsp_transport",
+        "max_frames",
+        "max_seconds",
+        "fail_fast",
+        "anonymise",
+        "show",
+    ),
 )
 
 
@@ -123,10 +197,10 @@ def _run(
     import sys
 
     from deepfer_yolo.cli.app import end_where_signalled
-    from deepfer_yolo.cli.opening import note_haar, open_classifier
+    from deepfer_yolo.cli.options import note_haar, open_classifier
     from deepfer_yolo.config import StreamConfig, resolve
     from deepfer_yolo.stream.address import parse_sources
-    from deepfer_yolo.stream.live import LiveStatus
+    from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream
     from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
 
@@ -159,7 +233,7 @@ def _run(
 
 def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdout: bool) -> None:
     from deepfer_yolo.cli.output import print_json, stderr, stdout
-    from deepfer_yolo.stream.tables import summary_table
+    from deepfer_yolo.stream.display import summary_table
 
     status.close(summary)
     if is_json and not takes_stdout:

@@ -17,31 +17,65 @@ if TYPE_CHECKING:
 
 _MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
 _SCRATCH = "from scratch for a bare name"
-_DATA = Annotated[Path | None, typer.Argument(metavar="DATASET", help="A data set folder, as `deepfer convert` writes it.", show_default=False)]
+_DATA = Annotated[
+    Path | None,
+    typer.Argument(metavar="DATASET", help="A data set folder, as `deepfer convert` writes it.", show_default=False),
+]
 _MODEL = Annotated[str | None, typer.Option("--model", "-m", help=_MODELS, show_default="the shipped deepfer-n.pt")]
-_PRETRAINED = Annotated[str | None, typer.Option(help="A checkpoint whose matching layers are the start.", show_default=_SCRATCH)]
+_PRETRAINED = Annotated[
+    str | None, typer.Option(help="A checkpoint whose matching layers are the start.", show_default=_SCRATCH)
+]
 _EPOCHS = Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="20")]
-_IMGSZ = Annotated[int | None, typer.Option(help="Side of the network's input in pixels: a multiple of 32.", show_default="64")]
+_IMGSZ = Annotated[
+    int | None, typer.Option(help="Side of the network's input in pixels: a multiple of 32.", show_default="64")
+]
 _BATCH = Annotated[int | None, typer.Option(help="Pictures a step.", show_default="128")]
 _LR0 = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.", show_default="0.01")]
-_DEVICE = Annotated[str | None, typer.Option(help="cpu, mps, the number of a GPU, or several: 0,1.", show_default="cpu")]
+_DEVICE = Annotated[
+    str | None, typer.Option(help="cpu, mps, the number of a GPU, or several: 0,1.", show_default="cpu")
+]
 _THREADS = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="2")]
 _SEED = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")]
-_PRECISION = Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")]
+_PRECISION = Annotated[
+    str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.", show_default="auto")
+]
 _FITNESS = Annotated[str | None, typer.Option(help="What picks best.pt: top1 or macro_f1.", show_default="top1")]
 _TEACHER = Annotated[
-    list[str] | None, typer.Option(help="A checkpoint whose answers are learned too (distillation); repeated, their mean.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        help="A checkpoint whose answers are learned too (distillation); repeated, their mean.", show_default=False
+    ),
 ]
-_EXCLUDE = Annotated[str | None, typer.Option(help="A quarantine list of `deepfer audit`: training pictures to leave out.", show_default=False)]
-_VOTES = Annotated[bool | None, typer.Option("--votes", help="Learn the votes of the manifest as soft labels.", show_default=False)]
+_EXCLUDE = Annotated[
+    str | None,
+    typer.Option(help="A quarantine list of `deepfer audit`: training pictures to leave out.", show_default=False),
+]
+_VOTES = Annotated[
+    bool | None, typer.Option("--votes", help="Learn the votes of the manifest as soft labels.", show_default=False)
+]
 _FREEZE = Annotated[int | None, typer.Option(help="Keep the first N layers as they are.", show_default="0")]
-_PATIENCE = Annotated[int | None, typer.Option(help="Stop after N epochs without a better one; 0 never.", show_default="0")]
-_TIME = Annotated[str | None, typer.Option(help="Train this long instead of --epochs: 1.5h, 90m, or hours.", show_default=False)]
-_SCHEDULE = Annotated[str | None, typer.Option(help="How the learning rate falls: cosine, or plateau.", show_default="cosine")]
-_LR_DECAY = Annotated[float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")]
-_CACHE = Annotated[str | None, typer.Option(help="Keep decoded pictures in ram, decode files each time, or auto.", show_default="auto")]
-_LOGGER = Annotated[str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)]
-_FOLDS = Annotated[int | None, typer.Option(help="Cross-validate: deal all pictures anew to K folds, one run each.", show_default=False)]
+_PATIENCE = Annotated[
+    int | None, typer.Option(help="Stop after N epochs without a better one; 0 never.", show_default="0")
+]
+_TIME = Annotated[
+    str | None, typer.Option(help="Train this long instead of --epochs: 1.5h, 90m, or hours.", show_default=False)
+]
+_SCHEDULE = Annotated[
+    str | None, typer.Option(help="How the learning rate falls: cosine, or plateau.", show_default="cosine")
+]
+_LR_DECAY = Annotated[
+    float | None, typer.Option(help="Learning rate of each layer, as a share of the next one's.", show_default="1")
+]
+_CACHE = Annotated[
+    str | None, typer.Option(help="Keep decoded pictures in ram, decode files each time, or auto.", show_default="auto")
+]
+_LOGGER = Annotated[
+    str | None, typer.Option(help="Also log to tensorboard, mlflow or wandb, if installed.", show_default=False)
+]
+_FOLDS = Annotated[
+    int | None,
+    typer.Option(help="Cross-validate: deal all pictures anew to K folds, one run each.", show_default=False),
+]
 _GROUPS = "What a fold must not tear apart: subject, duplicate, none, or auto: subjects where known, and copies."
 _GROUP_BY = Annotated[str | None, typer.Option(help=_GROUPS, show_default="auto")]
 _DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Print recipe, size and estimated time, and train nothing.")]
@@ -82,11 +116,12 @@ def train(
 ) -> None:
     """Fine-tune a YOLO classifier, or train one from scratch, into runs/train/<name>/.
 
-    Ctrl-C and SIGTERM save first and leave a run that --resume continues. Every key of the recipe can stand in the --config file; the
-    resolved one is saved as config.yaml. With --folds each picture is tested once, and mean and spread over the folds are printed.
+    Ctrl-C and SIGTERM save first and leave a run that --resume continues. Every key of the recipe can stand in the
+    --config file; the resolved one is saved as config.yaml. With --folds each picture is tested once, and mean and
+    spread over the folds are printed.
 
-    With --time the schedule ends when the time does. A logger stays off the network: wandb keeps its records in the run's folder unless
-    WANDB_MODE says online, mlflow in its local store unless MLFLOW_TRACKING_URI names a server.
+    With --time the schedule ends when the time does. A logger stays off the network: wandb keeps its records in the
+    run's folder unless WANDB_MODE says online, mlflow in its local store unless MLFLOW_TRACKING_URI names a server.
 
     Example: deepfer train datasets/fer2013 --config fer2013-n
     """
@@ -107,7 +142,7 @@ def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -
     """Train by a recipe, or continue the run in a folder, and print what came out."""
     from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.train import crossval, run
-    from deepfer_yolo.train.signals import StopSignal
+    from deepfer_yolo.train.progress import StopSignal
 
     show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     with StopSignal() as stop:
@@ -128,21 +163,27 @@ def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
     given = [f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None]
     if given:
         shown = ", ".join(given).replace("--data", "DATASET")
-        raise ConfigError(f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}")
+        raise ConfigError(
+            f"--resume continues a run with its own recipe and takes no {shown}", f"deepfer train --resume {resume}"
+        )
 
 
 def _print_outcome(outcome: Outcome | CrossValidated, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.evaluate.runs import plain
+    from deepfer_yolo.records import plain
     from deepfer_yolo.train.crossval import CrossValidated, lines_of
 
     if as_json:
-        print_json(plain({"run": outcome.folder, "checkpoint": getattr(outcome, "checkpoint", None), **outcome.metrics}))
+        print_json(
+            plain({"run": outcome.folder, "checkpoint": getattr(outcome, "checkpoint", None), **outcome.metrics})
+        )
     elif isinstance(outcome, CrossValidated):
         print("\n".join(lines_of(outcome.metrics)))
     else:
         val = outcome.metrics["val"]
-        print(f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}")
+        print(
+            f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}"
+        )
 
 
 def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
@@ -156,10 +197,14 @@ def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
         return
     print("".join(f"{key}: {value}\n" for key, value in found["recipe"].items() if value is not None))
     print("\n".join(found["start"]))
-    print(f"{found['train']:,} train and {found['val']:,} val pictures: {', '.join(f'{k} {n:,}' for k, n in found['train_counts'].items())}")
+    print(
+        f"{found['train']:,} train and {found['val']:,} val pictures: {', '.join(f'{k} {n:,}' for k, n in found['train_counts'].items())}"
+    )
     if found["runs"] > 1:
         print(f"the first of {found['runs']} folds; the time is for all of them")
-    print(f"{found['parameters']:,} parameters, {found['gflops']:.3f} GFLOP a picture, about {clock(found['estimated_s'])} of training")
+    print(
+        f"{found['parameters']:,} parameters, {found['gflops']:.3f} GFLOP a picture, about {clock(found['estimated_s'])} of training"
+    )
 
 
 def _short(path: Path) -> Path:

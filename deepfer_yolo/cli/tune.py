@@ -13,15 +13,31 @@ from deepfer_yolo.cli.options import JsonOption, NameOption
 if TYPE_CHECKING:
     from deepfer_yolo.train.tune import Found
 
-_DATA = Annotated[Path | None, typer.Argument(metavar="DATASET", help="A data set folder, as `deepfer convert` writes it.", show_default=False)]
-_MODEL = Annotated[str | None, typer.Option("--model", "-m", help="As for `deepfer train`.", show_default="the shipped deepfer-n.pt")]
-_PRETRAINED = Annotated[str | None, typer.Option(help="As for `deepfer train`.", show_default="from scratch for a bare name")]
-_CONFIG = Annotated[str | None, typer.Option("--config", "-c", help="The recipe to start from: a preset's name or a file.", show_default=False)]
+_DATA = Annotated[
+    Path | None,
+    typer.Argument(metavar="DATASET", help="A data set folder, as `deepfer convert` writes it.", show_default=False),
+]
+_MODEL = Annotated[
+    str | None, typer.Option("--model", "-m", help="As for `deepfer train`.", show_default="the shipped deepfer-n.pt")
+]
+_PRETRAINED = Annotated[
+    str | None, typer.Option(help="As for `deepfer train`.", show_default="from scratch for a bare name")
+]
+_CONFIG = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help="The recipe to start from: a preset's name or a file.", show_default=False),
+]
 _SPACE = Annotated[str, typer.Option(help="What to search: a preset of configs/tune or a file.")]
-_TRIALS = Annotated[int | None, typer.Option(help="Trials in all, those before an interruption included.", show_default="20")]
-_TIME = Annotated[str | None, typer.Option(help="Begin no trial after this long: 8h, 90m, or hours.", show_default="no limit")]
+_TRIALS = Annotated[
+    int | None, typer.Option(help="Trials in all, those before an interruption included.", show_default="20")
+]
+_TIME = Annotated[
+    str | None, typer.Option(help="Begin no trial after this long: 8h, 90m, or hours.", show_default="no limit")
+]
 _EPOCHS = Annotated[int | None, typer.Option(help="Epochs of a trial.", show_default="the recipe's")]
-_SEED = Annotated[int | None, typer.Option(help="Seed of the search; the trainings keep the recipe's.", show_default="0")]
+_SEED = Annotated[
+    int | None, typer.Option(help="Seed of the search; the trainings keep the recipe's.", show_default="0")
+]
 _RESUME = Annotated[Path | None, typer.Option(help="Go on with the search in this folder.", show_default=False)]
 
 
@@ -41,8 +57,8 @@ def tune(
 ) -> None:
     """Search for a better recipe by many trainings, into runs/tune/<name>/, and write the best one as best.yaml.
 
-    Trials are whole training runs in one process, chosen by Optuna's TPE and ended early where they are worse than the median. Ctrl-C and
-    SIGTERM save first; --resume goes on, with more --trials or --time where they are given.
+    Trials are whole training runs in one process, chosen by Optuna's TPE and ended early where they are worse than the
+    median. Ctrl-C and SIGTERM save first; --resume goes on, with more --trials or --time where they are given.
 
     Example: deepfer tune datasets/fer2013 --config fer2013-n --epochs 10 --trials 30 --time 8h
     """
@@ -51,19 +67,24 @@ def tune(
     from deepfer_yolo.config import resolve as resolved
     from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.train import tune as search
-    from deepfer_yolo.train.signals import StopSignal
+    from deepfer_yolo.train.progress import StopSignal
 
     show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     limits = {"trials": trials, "time": time}
     recipe = {"data": dataset and str(dataset), "model": model, "pretrained": pretrained, "epochs": epochs}
     if resume is not None and any(value is not None for value in (*recipe.values(), config, seed, name)):
-        raise ConfigError("--resume goes on with the search's own recipe and takes only --trials and --time", f"deepfer tune --resume {resume}")
+        raise ConfigError(
+            "--resume goes on with the search's own recipe and takes only --trials and --time",
+            f"deepfer tune --resume {resume}",
+        )
     with StopSignal() as stop:
         if resume is not None:
             found = search.resume(resume, limits=limits, show=show, should_stop=stop.given)
         else:
             settings = resolved(TuneConfig, space, {**limits, "seed": seed})
-            found = search.tune(settings, resolved(TrainConfig, config, recipe), name=name, show=show, should_stop=stop.given)
+            found = search.tune(
+                settings, resolved(TrainConfig, config, recipe), name=name, show=show, should_stop=stop.given
+            )
     _print(found, as_json=json_)
     if found.stopped:
         show(f"continue with: deepfer tune --resume {found.folder}")
@@ -72,14 +93,17 @@ def tune(
 
 def _print(found: Found, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json, stdout
-    from deepfer_yolo.evaluate.runs import plain
+    from deepfer_yolo.records import plain
     from deepfer_yolo.report.tables import percent, table
     from deepfer_yolo.train.tune import words
 
     if as_json:
         print_json(plain({"run": found.folder, "best": found.best, "trials": found.trials}))
         return
-    rows = [[row["trial"], percent(row["value"], 2), row["epochs"], row["state"], words(row["params"])] for row in found.trials]
+    rows = [
+        [row["trial"], percent(row["value"], 2), row["epochs"], row["state"], words(row["params"])]
+        for row in found.trials
+    ]
     stdout().print(table(("trial", "best %", "epochs", "state", "recipe"), rows))
     if found.best is not None:
         print(f"deepfer train DATASET --config {found.best}")

@@ -12,39 +12,52 @@ from deepfer_yolo.errors import EXIT_GATE_FAILED
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="An exported model, or a .pt with its card beside it.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="An exported model, or a .pt with its card beside it.", show_default=False)
+    ],
     provider: Annotated[str, typer.Option(help="What runs it: cpu, cuda, tensorrt or openvino.")] = "cpu",
-    sha256: Annotated[str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that a model file answers here as it did where it was made.
 
-    Checks the card against the file, opens it in a child process first where a native library could crash, paints the golden inputs again,
-    checks their SHA-256, runs the model and compares. Exit code 3 where the answers differ.
+    Checks the card against the file, opens it in a child process first where a native library could crash, paints the
+    golden inputs again, checks their SHA-256, runs the model and compares. Exit code 3 where the answers differ.
 
     Example: deepfer verify best.onnx
     """
     from dataclasses import asdict
 
-    from deepfer_yolo.cli.opening import TORCH_SUFFIXES, open_classifier
+    from deepfer_yolo.cli.options import TORCH_SUFFIXES, open_classifier
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.runtime.contact import first_contact
+    from deepfer_yolo.runtime.child_process import first_contact
+    from deepfer_yolo.runtime.classifier import opened_file
     from deepfer_yolo.runtime.golden import check_golden
-    from deepfer_yolo.runtime.modelfile import check_pin, digest, locate
+    from deepfer_yolo.runtime.model_file import check_pin, digest, locate
 
     file = locate(model)
     check_pin(file, sha256)
     if file.suffix not in TORCH_SUFFIXES:
-        first_contact(file, provider)
+        first_contact(opened_file(file, provider), provider)
     classifier = open_classifier(file, provider=provider)
     result = check_golden(classifier)
     card = classifier.card
     if as_json:
-        facts = {"model": str(file), "sha256": digest(file), "name": card.name, "precision": card.precision, "provider": classifier.provider}
+        facts = {
+            "model": str(file),
+            "sha256": digest(file),
+            "name": card.name,
+            "precision": card.precision,
+            "provider": classifier.provider,
+        }
         print_json(facts | asdict(result))
     else:
         verdict = "verified" if result.passed else "FAILED"
-        print(f"{verdict}: {file} ({card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px, on {classifier.provider})")
+        print(
+            f"{verdict}: {file} ({card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px, on {classifier.provider})"
+        )
         allowed = f"allowed {result.tolerance:.0e}, labels changed {result.n_changed}"
         print(f"golden test: {result.n} painted inputs, max |Δp| {result.max_diff:.1e}, {allowed}")
         print(f"SHA-256 {digest(file)}")

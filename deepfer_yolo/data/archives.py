@@ -16,9 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from deepfer_yolo.data.layouts import fer2013_csv
-from deepfer_yolo.data.names import safe_name, unique_name
-from deepfer_yolo.data.problems import Problems, printable
-from deepfer_yolo.data.walk import MAX_DEPTH
+from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, printable, safe_name, unique_name
 from deepfer_yolo.errors import SENTENCE, DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
@@ -31,7 +29,16 @@ RATIO_FROM = 256 << 20
 """Bytes unpacked before the ratio counts: small archives of text may shrink a hundredfold."""
 MAX_HEADER = 1 << 20
 PIECE = 1 << 20
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError, RuntimeError)
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @contextmanager
@@ -67,7 +74,9 @@ def unpack(source: Path, folder: Path) -> None:
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DatasetError(f"the archive is broken ({error})", "fetch it again and compare its checksum", path=source) from None
+        raise DatasetError(
+            f"the archive is broken ({error})", "fetch it again and compare its checksum", path=source
+        ) from None
     unpacking.problems.raise_if_any("this archive is not safe to unpack; nothing of it was kept")
 
 
@@ -95,9 +104,18 @@ class _Unpacking:
         self.problems.add(f"{self.source.name}: {printable(name)}", why)
 
     def place(self, name: str) -> Path | None:
-        """Where a member goes: every part of its name made safe and told from those that differ by case alone. None: refused."""
+        """Where a member goes: every part of its name made safe and told from those that differ by case alone.
+
+        None: refused.
+        """
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or (path.parts and path.parts[0].endswith(":")):
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or "\\" in name
+            or "\0" in name
+            or (path.parts and path.parts[0].endswith(":"))
+        ):
             self.refuse(name, "the path leaves the archive")
             return None
         if len(path.parts) > MAX_DEPTH:
@@ -129,7 +147,11 @@ class _Unpacking:
             while piece := content.read(PIECE):
                 size += len(piece)
                 self.n_bytes += len(piece)
-                if size > MAX_MEMBER_BYTES or self.n_bytes > MAX_BYTES or self.n_bytes > max(RATIO_FROM, MAX_RATIO * self.packed_bytes):
+                if (
+                    size > MAX_MEMBER_BYTES
+                    or self.n_bytes > MAX_BYTES
+                    or self.n_bytes > max(RATIO_FROM, MAX_RATIO * self.packed_bytes)
+                ):
                     raise self.too_much("unpacks to more than it may: a decompression bomb?")
                 file.write(piece)
 
@@ -176,7 +198,13 @@ class _BoundedInfo(tarfile.TarInfo):
     """A member whose long-name and extension headers are bounded: tarfile reads those into memory whole."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        extended = (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
         if self.type in extended and self.size > MAX_HEADER:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]

@@ -15,19 +15,119 @@ import numpy as np
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
-from deepfer_yolo.data.labels import Labels
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.pixels import item_pixels
+from deepfer_yolo.data.dataset import (
+    SPLITS,
+    Row,
+    fingerprint,
+    read_quarantine,
+    refuse_strangers,
+    write_dataset_json,
+    write_manifest,
+)
+from deepfer_yolo.data.ferplus import is_unknown, majority, plurality, read_ferplus, votes_text
+from deepfer_yolo.data.images import encode_png, map_in_order
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
-from deepfer_yolo.data.manifest import SPLITS, Row, fingerprint, write_dataset_json, write_manifest
-from deepfer_yolo.data.names import unique_name
-from deepfer_yolo.data.ordered import map_in_order
-from deepfer_yolo.data.png import encode_png
-from deepfer_yolo.data.problems import Problems, printable
-from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, parse_shares
+from deepfer_yolo.data.untrusted import Problems, printable, safe_name, unique_name
+from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import SENTENCE, ConfigError, DatasetError
 from deepfer_yolo.files import refuse_existing, staged_tree
+
+
+class Labels:
+    """Labels one source after the other; remembers what it left out and what it did not know."""
+
+    def __init__(self, reading: Reading, layout: str) -> None:
+        options = reading.options
+        self.left_out = reading.left_out
+        self._reading = reading
+        self._unknown: Counter[str] = Counter()
+        self._used: set[str] = set()
+        self._map = {old.casefold(): new for old, new in options.map.items()}
+        for new in options.map.values():
+            if safe_name(new) != new:
+                raise ConfigError(f"--map: '{new}' cannot be the name of a folder", "letters and digits are safe")
+        self._drop = {label.casefold() for label in options.drop}
+        wants_votes = (options.labels != "original" or options.drop_unknown) and layout != "ferplus-folder"
+        if wants_votes and options.ferplus is None:
+            raise ConfigError("FER+ labels need the FER+ file", "--ferplus fer2013new.csv")
+        if options.ferplus is not None and not layout.startswith("fer2013"):
+            raise ConfigError("--ferplus goes with FER2013 alone: its votes are joined by row", "leave it out")
+        self._votes = read_ferplus(options.ferplus) if options.ferplus else None
+
+    def label(self, item: Item) -> Item | None:
+        """`item` with its canonical label; None where it is left out, or its label is not known."""
+        if item.label.casefold() in self._drop:
+            return self._leave_out(item.label)
+        wanted = self._map.get(item.label.casefold(), item.label)
+        self._used.add(item.label.casefold())
+        label = canonical_label(wanted)
+        if label is None and (
+            item.label.casefold() in self._map or (wanted in self._reading.labels and safe_name(wanted) == wanted)
+        ):
+            label = wanted
+        if label is None:
+            self._unknown[item.label] += 1
+            return None
+        if label.casefold() in self._drop:
+            return self._leave_out(label)
+        label = self._map.get(label.casefold(), label)
+        self._used.add(label.casefold())
+        item = replace(item, label=label)
+        return item if self._votes is None else self._voted(item)
+
+    def finish(self) -> None:
+        """Report the labels that were not known, with those seen besides, and --map and --drop that met nothing."""
+        problems = self._reading.problems
+        known = ", ".join(sorted(self._used - {label.casefold() for label in self._unknown}))
+        besides = f"; known and seen besides: {known}" if known else "; known are those of the seven emotions"
+        for label, count in self._unknown.most_common():
+            problems.add(
+                f"label '{label}'",
+                f"not a known emotion ({count:,} pictures); --map '{label}=LABEL' or --drop '{label}'{besides}",
+            )
+            besides = ""
+        met = self._used | {label.casefold() for label in self.left_out} | {label.casefold() for label in self._unknown}
+        for word in sorted((set(self._map) | self._drop) - met):
+            problems.add(f"--map or --drop '{word}'", "no picture bears this label")
+
+    def _voted(self, item: Item) -> Item | None:
+        assert self._votes is not None
+        options = self._reading.options
+        if not item.source_id.isdigit():
+            self._reading.problems.add(
+                item.place, "FER+ votes are joined by row, and this picture's name does not say its row"
+            )
+            return None
+        row = int(item.source_id)
+        if row >= len(self._votes):
+            self._reading.problems.add(
+                item.place, f"row {row} is not in {options.ferplus}, which has {len(self._votes):,}"
+            )
+            return None
+        split, votes = self._votes[row]
+        if item.split and item.split != split:
+            self._reading.problems.add(
+                item.place, f"{item.split} here and {split} in {options.ferplus}: not the same rows"
+            )
+            return None
+        if options.drop_unknown and is_unknown(votes):
+            return self._leave_out("FER+ unknown or not a face")
+        if options.labels == "original":
+            return replace(item, votes=votes_text(votes))
+        label = majority(votes) if options.labels == "ferplus-majority" else plurality(votes, item.label)
+        if label is None:
+            return self._leave_out("no FER+ majority")
+        if label.casefold() in self._drop:
+            return self._leave_out(label)
+        text = "" if options.labels == "ferplus-majority" else votes_text(votes)
+        return replace(item, label=self._map.get(label.casefold(), label), votes=text)
+
+    def _leave_out(self, why: str) -> Item | None:
+        self.left_out[why] += 1
+        return None
+
 
 UNSPLIT = "unsplit"
 """The folder where pictures wait for their split; it never stays."""
@@ -50,11 +150,13 @@ class _Writing:
     rows: list[Row] = field(default_factory=list)
 
 
-def convert(source: Path, target: Path, config: ConvertConfig, *, overwrite: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def convert(
+    source: Path, target: Path, config: ConvertConfig, *, overwrite: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Write the data set folder `target` from `source` and return the content of its `dataset.json`.
 
-    `progress` is called with the part done, 0 to 1. Raises DatasetError that lists every bad row or picture with its place; then, as after a
-    kill, `target` is what it was before.
+    `progress` is called with the part done, 0 to 1. Raises DatasetError that lists every bad row or picture with its
+    place; then, as after a kill, `target` is what it was before.
     """
     source = Path(source)
     shares = None if config.split in (None, "official", "as-is") else parse_shares(str(config.split))
@@ -88,12 +190,18 @@ def _refuse_overlap(source: Path, target: Path, config: ConvertConfig) -> None:
 
 
 def absent_labels(counts: dict[str, dict[str, int]]) -> list[str]:
-    """`split/label` for each label that a split which is there does not have; the learning and measuring commands need all of them."""
+    """`split/label` for each label that a split which is there does not have; the learning and measuring commands need
+    all of them.
+    """
     labels = sorted({label for by_label in counts.values() for label in by_label})
-    return [f"{split}/{label}" for split in SPLITS if split in counts for label in labels if not counts[split].get(label)]
+    return [
+        f"{split}/{label}" for split in SPLITS if split in counts for label in labels if not counts[split].get(label)
+    ]
 
 
-def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: bool, excluded: set[str], progress: Progress | None) -> _Writing:
+def _read_all(
+    folder: Path, reading: Reading, layout: Layout, is_split_anew: bool, excluded: set[str], progress: Progress | None
+) -> _Writing:
     """Every picture written into `folder`. Raises DatasetError that lists what was wrong."""
     config = reading.options
     items = layout.read(reading)
@@ -101,14 +209,18 @@ def _read_all(folder: Path, reading: Reading, layout: Layout, is_split_anew: boo
     if first is not None and not is_split_anew:
         is_split_anew = not first.split
         if is_split_anew and config.split is not None:
-            raise ConfigError(f"--split {config.split}: {reading.source.name} has no split of its own", f"such as --split {DEFAULT}")
+            raise ConfigError(
+                f"--split {config.split}: {reading.source.name} has no split of its own", f"such as --split {DEFAULT}"
+            )
     wants_copies = is_split_anew and config.group_by in ("auto", "duplicate")
     labels = Labels(reading, layout.name)
     writing = _Writing(folder, reading, labels, excluded, is_split_anew, [] if wants_copies else None)
     if first is not None:
         # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
         workers = 0 if first.pixels is not None else config.workers
-        for row, thumb in map_in_order(lambda work: _write(writing, *work), _assign(writing, chain((first,), items)), workers):
+        for row, thumb in map_in_order(
+            lambda work: _write(writing, *work), _assign(writing, chain((first,), items)), workers
+        ):
             if row is not None:
                 writing.rows.append(row)
                 if writing.thumbs is not None:
@@ -182,7 +294,10 @@ def _groups(writing: _Writing, config: ConvertConfig) -> Any:
     rows = writing.rows
     without = next((row for row in rows if not row.subject), None)
     if config.group_by == "subject" and without is not None:
-        raise ConfigError(f"--group-by subject: {printable(without.source_id)} has no subject", "--group-by duplicate keeps copies together")
+        raise ConfigError(
+            f"--group-by subject: {printable(without.source_id)} has no subject",
+            "--group-by duplicate keeps copies together",
+        )
     pairs = [np.empty((0, 2), np.int64)]
     if config.group_by in ("auto", "subject"):
         pairs.append(alike([row.subject for row in rows]))
@@ -204,7 +319,11 @@ def _describe(writing: _Writing, config: ConvertConfig, source: str, layout: Lay
         "source": reading.origin or layout.source or source,
         "licence": reading.licence or layout.licence,
         "labels": labels,
-        "counts": {split: {label: counts[split, label] for label in labels} for split in SPLITS if any(row.split == split for row in rows)},
+        "counts": {
+            split: {label: counts[split, label] for label in labels}
+            for split in SPLITS
+            if any(row.split == split for row in rows)
+        },
         "left_out": dict(reading.left_out) | ({"excluded": len(writing.met)} if writing.met else {}),
         "options": options,
         "fingerprint": fingerprint(rows),

@@ -2,18 +2,172 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.manifest import AGAIN, DATASET, MANIFEST, SPLITS, Row, fingerprint, read_dataset_json, read_manifest
-from deepfer_yolo.data.ordered import map_in_order
-from deepfer_yolo.data.problems import printable
-from deepfer_yolo.data.quarantine import read_quarantine, refuse_strangers
+from deepfer_yolo.data.images import load_image, map_in_order
+from deepfer_yolo.data.untrusted import csv_rows, printable
 from deepfer_yolo.errors import REASON_FIRST, SENTENCE, DatasetError
+from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
+
+QUARANTINE_COLUMNS = ("picture", "finding", "why")
+
+
+def write_quarantine(file: Path, entries: Iterable[tuple[str, str, str]]) -> int:
+    """Write (picture, finding, why) lines to a csv; pictures are named as the manifest or the source names them.
+
+    Returns their number.
+    """
+    lines = list(entries)
+    write_atomic(file, csv_bytes(QUARANTINE_COLUMNS, lines))
+    return len(lines)
+
+
+def read_quarantine(file: Path) -> set[str]:
+    """The pictures that a quarantine list names. Raises DatasetError where it cannot be used."""
+    if not file.is_file():
+        raise DatasetError(
+            "no such quarantine list",
+            "deepfer audit DATASET --quarantine FILE writes one",
+            path=file,
+            form=REASON_FIRST,
+        )
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        read = csv_rows(lines, file)
+        header = tuple(column.strip() for column in next(read, (0, []))[1])
+        if not header or header[0] != QUARANTINE_COLUMNS[0]:
+            raise DatasetError(
+                f"the first column must be '{QUARANTINE_COLUMNS[0]}'",
+                "deepfer audit DATASET --quarantine FILE writes such a list",
+                path=file,
+                line=1,
+            )
+        return {row[0] for _, row in read}
+
+
+def refuse_strangers(file: Path, listed: set[str], met: set[str]) -> None:
+    """Raise DatasetError where a list names pictures that the data set does not have: it was written for another one."""
+    strangers = listed - met
+    if strangers:
+        first = printable(min(strangers))
+        raise DatasetError(
+            f"names {len(strangers):,} of {len(listed):,} pictures that are not in this data set, such as '{first}'",
+            "write the list again: deepfer audit DATASET --quarantine FILE",
+            path=file,
+            form=SENTENCE,
+        )
+
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
+MANIFEST = "manifest.csv"
+DATASET = "dataset.json"
+MAX_JSON_BYTES = 10_000_000
+AGAIN = "convert the source again"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture. `path` is relative to the data set, with forward slashes; `sha256` is of the file's bytes; `votes`
+    are counts by label joined as ``label:count`` with blanks, or empty; `source_id` names the origin (FER2013: the row
+    index).
+    """
+
+    path: str
+    split: str
+    label: str
+    source_id: str = ""
+    subject: str = ""
+    sha256: str = ""
+    votes: str = ""
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """SHA-256, as hex, of the sorted (sha256, split, label) rows: equal for equal content whatever the file names."""
+    lines = sorted(f"{row.sha256} {row.split} {row.label}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_manifest(rows: Sequence[Row], folder: Path) -> None:
+    """Write `manifest.csv` into `folder`, rows in the order given."""
+    lines = ((r.path, r.split, r.label, r.source_id, r.subject, r.sha256, r.votes) for r in rows)
+    write_atomic(folder / MANIFEST, csv_bytes(COLUMNS, lines))
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A csv that holds any file name: UTF-8, with the bytes of names that are not."""
+    text = io.StringIO(newline="")
+    plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:
+        # Python 3.11 quotes a carriage return only where it is part of the line's end, and its reader then breaks the
+        # row there.
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_manifest(folder: Path) -> list[Row]:
+    """The rows of `folder`'s manifest. Raises DatasetError with the line where it cannot be used."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise _no_data_set(folder, MANIFEST)
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        read = csv_rows(file, path)
+        header = tuple(next(read, (0, []))[1])
+        if header != COLUMNS:
+            raise DatasetError(
+                f"the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}", AGAIN, path=path, line=1
+            )
+        rows = []
+        for number, values in read:
+            if len(values) != len(COLUMNS):
+                raise DatasetError(f"{len(values)} values where {len(COLUMNS)} belong", AGAIN, path=path, line=number)
+            row = Row(*values)
+            if row.split not in SPLITS:
+                raise DatasetError(
+                    f"unknown split '{row.split}'", f"known: {', '.join(SPLITS)}", path=path, line=number
+                )
+            rows.append(row)
+    return rows
+
+
+def write_dataset_json(content: dict[str, Any], folder: Path) -> None:
+    """Write `dataset.json`: name, source, licence, labels, counts, options, fingerprint."""
+    write_atomic(folder / DATASET, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_dataset_json(folder: Path) -> dict[str, Any]:
+    """The content of `dataset.json`. Raises DatasetError where it is missing or broken."""
+    path = folder / DATASET
+    if not path.is_file():
+        raise _no_data_set(folder, DATASET)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise DatasetError(f"is larger than {MAX_JSON_BYTES // 1_000_000} MB", AGAIN, path=path, form=SENTENCE)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"is not valid JSON: {error}", AGAIN, path=path, form=SENTENCE) from None
+    if not isinstance(content, dict):
+        raise DatasetError("must hold one JSON object", AGAIN, path=path, form=SENTENCE)
+    return content
+
+
+def _no_data_set(folder: Path, absent: str) -> DatasetError:
+    return DatasetError(
+        f"is not a data set folder: it has no {absent}",
+        f"deepfer convert {folder} DEST makes one",
+        path=folder,
+        form=SENTENCE,
+    )
+
 
 SMALL_BYTES = 16_384
 TOGETHER = 8
@@ -22,7 +176,10 @@ TOGETHER = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A data set folder that has been opened. `labels` are alphabetical: the class index order of folders and models."""
+    """A data set folder that has been opened.
+
+    `labels` are alphabetical: the class index order of folders and models.
+    """
 
     root: Path
     name: str
@@ -54,7 +211,8 @@ class Dataset:
         return {label: found[label] for label in self.labels}
 
     def without(self, quarantine: str | Path | None, splits: Sequence[str] = SPLITS) -> Dataset:
-        """The same data set without the images of `splits` that a quarantine list names, its fingerprint taken again where any was left out.
+        """The same data set without the images of `splits` that a quarantine list names, its fingerprint taken again
+        where any was left out.
 
         Raises DatasetError where the list cannot be used, or names images that are not here.
         """
@@ -71,14 +229,22 @@ class Dataset:
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """The data set folder at `folder`, its manifest read and checked. Raises DatasetError with the convert command where it is something else."""
+    """The data set folder at `folder`, its manifest read and checked.
+
+    Raises DatasetError with the convert command where it is something else.
+    """
     folder = Path(folder)
     if not folder.exists():
         raise DatasetError("no such data set", "deepfer convert SOURCE DEST makes one", path=folder, form=REASON_FIRST)
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
         kind = "folder of pictures without a manifest" if folder.is_dir() else "file"
         target = folder.name.split(".")[0] or "dataset"
-        raise DatasetError(f"is a {kind}, not a data set folder", f"deepfer convert {folder} datasets/{target}", path=folder, form=SENTENCE)
+        raise DatasetError(
+            f"is a {kind}, not a data set folder",
+            f"deepfer convert {folder} datasets/{target}",
+            path=folder,
+            form=SENTENCE,
+        )
     content = read_dataset_json(folder)
     rows = read_manifest(folder)
     for key in ("name", "labels", "fingerprint"):
@@ -86,7 +252,9 @@ def open_dataset(folder: Path) -> Dataset:
             raise DatasetError(f"has no '{key}'", AGAIN, path=folder / DATASET, form=SENTENCE)
     if not isinstance(content["labels"], list) or not all(isinstance(label, str) for label in content["labels"]):
         raise DatasetError("'labels' must be a list of names", AGAIN, path=folder / DATASET)
-    outside = next((row.path for row in rows if not row.path or row.path[0] == "/" or ".." in row.path.split("/")), None)
+    outside = next(
+        (row.path for row in rows if not row.path or row.path[0] == "/" or ".." in row.path.split("/")), None
+    )
     if outside is not None:
         raise DatasetError(f"the path '{printable(outside)}' leaves the data set folder", AGAIN, path=folder / MANIFEST)
     labels = tuple(sorted(content["labels"]))
@@ -97,9 +265,11 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = None) -> Iterator[Image]:
-    """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError with the path.
+    """The pictures of `rows`, uint8 RGB (H, W, 3), in their order, decoded by `workers` threads. Raises DatasetError
+    with the path.
 
-    Without a number it is one thread where the first file is small, since more would only wait for each other, and two otherwise.
+    Without a number it is one thread where the first file is small, since more would only wait for each other, and two
+    otherwise.
     """
 
     def load(part: Sequence[Row]) -> list[Image | DatasetError]:

@@ -1,8 +1,9 @@
 """Exact and near copies of pictures.
 
-Near copies: a 64-bit perceptual hash (signs of the lowest DCT coefficients of a 32×32 thumbnail) proposes pairs within a Hamming radius,
-found over a multi-index (Norouzi, Punjani, Fleet 2012: of `CHUNKS` parts, one differs by at most radius/CHUNKS bits); each pair is confirmed by the
-normalised correlation of the high-passed thumbnails, over small shifts and scales. Faces look alike at low resolution, so the hash alone is no proof.
+Near copies: a 64-bit perceptual hash (signs of the lowest DCT coefficients of a 32×32 thumbnail) proposes pairs within
+a Hamming radius, found over a multi-index (Norouzi, Punjani, Fleet 2012: of `CHUNKS` parts, one differs by at most
+radius/CHUNKS bits); each pair is confirmed by the normalised correlation of the high-passed thumbnails, over small
+shifts and scales. Faces look alike at low resolution, so the hash alone is no proof.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def thumbnail(pixels: NDArray[np.uint8]) -> Thumbs:
 
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     smaller = grey.shape[0] > SIDE and grey.shape[1] > SIDE
-    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(
+        cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR), np.uint8
+    )
 
 
 def perceptual_hashes(thumbs: Thumbs) -> NDArray[np.uint64]:
@@ -79,11 +82,13 @@ def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:
     return np.stack([keys // n, keys % n], axis=1) if n else np.empty((0, 2), np.int64)
 
 
-def near_pairs(thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORRELATION, kinds: NDArray[np.int64] | None = None) -> Pairs:
+def near_pairs(
+    thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORRELATION, kinds: NDArray[np.int64] | None = None
+) -> Pairs:
     """Pairs of near copies among thumbnails, int64 (m, 2), i < j. Thumbnails of one grey never pair.
 
-    Of a picture with very many near copies (frames of one video) only the pairs with it are given, and those with one picture of each of the
-    `kinds`, int64 (n,), among them: all pairs would be quadratically many.
+    Of a picture with very many near copies (frames of one video) only the pairs with it are given, and those with one
+    picture of each of the `kinds`, int64 (n,), among them: all pairs would be quadratically many.
     """
     if not len(thumbs):
         return np.empty((0, 2), np.int64)
@@ -103,7 +108,12 @@ def near_pairs(thumbs: Thumbs, radius: int = RADIUS, correlation: float = CORREL
 
 
 def _crowds(
-    hashes: NDArray[np.uint64], unit: NDArray[np.float32], alive: NDArray[np.int64], kinds: NDArray[np.int64] | None, radius: int, correlation: float
+    hashes: NDArray[np.uint64],
+    unit: NDArray[np.float32],
+    alive: NDArray[np.int64],
+    kinds: NDArray[np.int64] | None,
+    radius: int,
+    correlation: float,
 ) -> tuple[Pairs, NDArray[np.int64]]:
     """Pairs of each picture that has CROWD near copies or more, and the pictures that remain: all but those copies."""
     found = [np.empty((0, 2), np.int64)]
@@ -136,7 +146,9 @@ def _crowds(
 
 
 def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float = 2.0) -> float:
-    """The normalised correlation of two high-passed thumbnails at its best shift, up to 4 of their pixels, and scale; stops at `enough`."""
+    """The normalised correlation of two high-passed thumbnails at its best shift, up to 4 of their pixels, and scale;
+    stops at `enough`.
+    """
     import cv2
 
     best = -1.0
@@ -149,7 +161,9 @@ def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough:
 
 
 def _peak(surface: NDArray[np.float32]) -> float:
-    """The height of the peak between the pixels, by a parabola in each direction: half a pixel of shift costs up to 0.1 otherwise."""
+    """The height of the peak between the pixels, by a parabola in each direction: half a pixel of shift costs up to 0.1
+    otherwise.
+    """
     row, column = divmod(int(surface.argmax()), surface.shape[1])
     top = float(surface[row, column])
     height = top
@@ -169,7 +183,9 @@ def alike(values: Sequence[str]) -> Pairs:
 
 
 def group(n: int, pairs: Pairs) -> NDArray[np.int64]:
-    """A group number for each of `n` pictures, int64 (n,): the smallest index that it is joined to by any chain of `pairs`."""
+    """A group number for each of `n` pictures, int64 (n,): the smallest index that it is joined to by any chain of
+    `pairs`.
+    """
     parent = list(range(n))
 
     def root(index: int) -> int:
@@ -199,7 +215,9 @@ def copies_in_train(dataset: Dataset, split: str) -> set[str]:
 
 
 def _high_pass(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their lengths before that, float32 (n,)."""
+    """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their lengths before that,
+    float32 (n,).
+    """
     import cv2
 
     sharp = np.empty(thumbs.shape, np.float32)

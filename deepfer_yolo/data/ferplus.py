@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.fer2013_csv import USAGES
-from deepfer_yolo.data.lines import csv_rows
-from deepfer_yolo.data.problems import Problems
+from deepfer_yolo.data.untrusted import Problems, csv_rows
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
 from deepfer_yolo.errors import REASON_FIRST, DatasetError
+
+USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+"""Splits by the Usage column that FER2013 and FER+ share."""
 
 NOT_EMOTIONS = ("unknown", "not-a-face")
 N_COLUMNS = 2 + len(FERPLUS_COLUMNS)
@@ -21,13 +22,20 @@ N_COLUMNS = 2 + len(FERPLUS_COLUMNS)
 def read_ferplus(file: Path) -> list[tuple[str, dict[str, int]]]:
     """(split, votes by label) of each row of ``fer2013new.csv``. Raises DatasetError with every bad line."""
     if not file.is_file():
-        raise DatasetError("no such FER+ file", "fer2013new.csv from https://github.com/microsoft/FERPlus", path=file, form=REASON_FIRST)
+        raise DatasetError(
+            "no such FER+ file",
+            "fer2013new.csv from https://github.com/microsoft/FERPlus",
+            path=file,
+            form=REASON_FIRST,
+        )
     problems, rows = Problems(), []
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         read = csv_rows(lines, file)
         header = next(read, (0, []))[1]
         if len(header) != N_COLUMNS or header[0].strip() != "Usage":
-            raise DatasetError("not the header of fer2013new.csv", "Usage,Image name,neutral,happiness,…,unknown,NF", path=file, line=1)
+            raise DatasetError(
+                "not the header of fer2013new.csv", "Usage,Image name,neutral,happiness,…,unknown,NF", path=file, line=1
+            )
         for number, values in read:
             place = f"{file.name}, line {number}"
             if len(values) != N_COLUMNS:
@@ -43,7 +51,10 @@ def read_ferplus(file: Path) -> list[tuple[str, dict[str, int]]]:
 
 
 def majority(votes: dict[str, int]) -> str | None:
-    """The paper's rule: single votes are noise; what has more than half of the rest wins. None: no majority, unknown, or not a face."""
+    """The paper's rule: single votes are noise; what has more than half of the rest wins.
+
+    None: no majority, unknown, or not a face.
+    """
     kept = {label: count for label, count in votes.items() if count > 1}
     if not kept:
         return None
@@ -59,7 +70,9 @@ def plurality(votes: dict[str, int], original: str) -> str | None:
     if not emotions:
         return None
     most = max(emotions.values())
-    return original if emotions.get(original) == most else min(label for label, count in emotions.items() if count == most)
+    return (
+        original if emotions.get(original) == most else min(label for label, count in emotions.items() if count == most)
+    )
 
 
 def is_unknown(votes: dict[str, int]) -> bool:
@@ -78,4 +91,6 @@ def parse_votes(text: str) -> dict[str, int]:
     try:
         return {label: int(count) for label, _, count in (part.rpartition(":") for part in text.split())}
     except ValueError:
-        raise DatasetError(f"votes must be 'label:count label:count', not '{text[:60]}'", "convert the source again") from None
+        raise DatasetError(
+            f"votes must be 'label:count label:count', not '{text[:60]}'", "convert the source again"
+        ) from None

@@ -5,43 +5,163 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import warnings
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from deepfer_yolo.data.png import decode_png
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_BLOCK = 65535
+GREY, RGB = 0, 2
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of uint8 grey (H, W) or RGB (H, W, 3) pixels; RGB whose channels are equal is written as grey."""
+    if pixels.ndim == 3 and bool((pixels == pixels[:, :, :1]).all()):
+        pixels = pixels[:, :, 0]
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + pixels[0].size), np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0)
+    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", _store(rows.tobytes())) + _chunk(b"IEND", b"")
+
+
+def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
+    """The pixels, uint8 RGB (H, W, 3), of a PNG as `encode_png` writes it; None for any other file, whole or broken.
+
+    Reads a data set folder in a fraction of a general decoder's time. All checksums are checked.
+    """
+    header, end = content[12:29], content[-12:]
+    if content[:12] != SIGNATURE + b"\0\0\0\r" or end != _END or len(content) < 57:
+        return None
+    width, height, depth, colour, *rest = struct.unpack(">4xIIBBBBB", header)
+    channels = {GREY: 1, RGB: 3}.get(colour, 0)
+    (n,) = struct.unpack(">I", content[33:37])
+    body, size = content[37:-16], height * (1 + width * channels)
+    if (
+        depth != 8
+        or not channels
+        or any(rest)
+        or not 0 < width * height <= max_pixels
+        or body[:4] != b"IDAT"
+        or n != len(body) - 4
+        or n < size
+    ):
+        return None  # n < size: compressed
+    if content[29:33] != struct.pack(">I", zlib.crc32(header)) or content[-16:-12] != struct.pack(
+        ">I", zlib.crc32(body)
+    ):
+        return None
+    stream = zlib.decompressobj()
+    try:
+        rows = stream.decompress(body[4:], size + 1)
+    except zlib.error:
+        return None
+    if len(rows) != size or not stream.eof or stream.unused_data:
+        return None
+    table = np.frombuffer(rows, np.uint8).reshape(height, -1)
+    if table[:, 0].any():
+        return None
+    pixels = table[:, 1:].reshape(height, width, channels)
+    return np.repeat(pixels, 3, axis=2) if channels == 1 else np.ascontiguousarray(pixels)
+
+
+def _store(content: bytes) -> bytes:
+    parts = [b"\x78\x01"]
+    for start in range(0, len(content), MAX_BLOCK):
+        block = content[start : start + MAX_BLOCK]
+        is_last = start + MAX_BLOCK >= len(content)
+        parts += [struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block]
+    return b"".join([*parts, struct.pack(">I", zlib.adler32(content))])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content))])
+
+
+_END = _chunk(b"IEND", b"")
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WAITING_PER_WORKER = 16
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], workers: int, waiting_per_worker: int = WAITING_PER_WORKER
+) -> Iterator[R]:
+    """`function` of each item, computed by `workers` threads, in the order of `items`.
+
+    With 0 workers it is a plain map. At most `waiting_per_worker` results a worker wait to be fetched.
+    An exception of `function` is raised at its item's place.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= workers * waiting_per_worker:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
 
 MAX_PIXELS = 50_000_000
 """Refused before decoding; a 50-megapixel camera picture still passes."""
 MAX_BYTES = 200_000_000
 OURS_BYTES = 1_000_000
-"""Up to here a PNG is first taken for one that `convert` has written, which `decode_png` reads four times as fast as Pillow."""
+"""Up to here a PNG is first taken for one that `convert` has written, which `decode_png` reads four times as fast as
+Pillow.
+"""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
-# Once for the process: pictures are decoded in threads, where catch_warnings is not safe. What Pillow warns of is judged here anyway.
+# Once for the process: pictures are decoded in threads, where catch_warnings is not safe. What Pillow warns of is
+# judged here anyway.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 
 
 def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """A picture as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha over black dropped, 16-bit scaled to 8.
+    """A picture as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha over black dropped, 16-bit scaled
+    to 8.
 
-    Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a truncated file is an error.
+    Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a
+    truncated file is an error.
     """
     path = source if isinstance(source, Path) else None
     if isinstance(source, Path):
         content = _start_of(source)
-        if source.suffix == ".png" and len(content) <= OURS_BYTES and (pixels := decode_png(content, max_pixels)) is not None:
+        if (
+            source.suffix == ".png"
+            and len(content) <= OURS_BYTES
+            and (pixels := decode_png(content, max_pixels)) is not None
+        ):
             return pixels
     try:
         with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
-                raise ImageTooLargeError(f"{width}×{height} pixels are more than the limit of {max_pixels:,}", path=path)
+                raise ImageTooLargeError(
+                    f"{width}×{height} pixels are more than the limit of {max_pixels:,}", path=path
+                )
             return _to_rgb(picture)
     except UnidentifiedImageError:
         raise DatasetError("not a picture in a known format", path=path) from None
@@ -54,12 +174,18 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def _start_of(path: Path) -> bytes:
-    """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib: a data set is thousands of small files."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for ever
+    """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib: a data set
+    is thousands of small files.
+    """
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    )  # opening a pipe would wait for ever
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError("this is a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file", path=path)
+            raise DatasetError(
+                "this is a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file", path=path
+            )
         if status.st_size > MAX_BYTES:
             raise ImageTooLargeError(f"larger than {MAX_BYTES // 1_000_000} MB", path=path)
         return os.read(handle, min(status.st_size, OURS_BYTES) + 1)

@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DatasetError, MissingDependencyError, ModelError
-from deepfer_yolo.evaluate.calibration import N_BINS, ece, noise_floor, reliability
 from deepfer_yolo.records import SUM_TOLERANCE
+
+N_BINS = 15
+"""Bins of equal width over the confidence, as in Guo et al. 2017."""
+
+
+class Reliability(NamedTuple):
+    """One number a bin: pictures in it, their mean confidence, and the share that is right (0 where the bin is empty)."""
+
+    n: Ints
+    confidence: Floats
+    accuracy: Floats
+
+
+def reliability(probs: Floats, targets: Ints, n_bins: int = N_BINS) -> Reliability:
+    """The reliability diagram of the top prediction; bin i holds confidences in (i/n, (i+1)/n]."""
+    confidence = probs.max(1)
+    right = (probs.argmax(1) == targets).astype(np.float64)
+    place = _bin_of(confidence, n_bins)
+    count = np.bincount(place, minlength=n_bins)
+    some = np.maximum(count, 1)
+    return Reliability(
+        count.astype(np.int64),
+        np.bincount(place, confidence, minlength=n_bins) / some,
+        np.bincount(place, right, minlength=n_bins) / some,
+    )
+
+
+def ece(bins: Reliability) -> float:
+    """Expected calibration error: |accuracy - confidence| averaged over the pictures."""
+    return float((bins.n * np.abs(bins.accuracy - bins.confidence)).sum() / bins.n.sum())
+
+
+def noise_floor(probs: Floats, n_bins: int = N_BINS, replicates: int = 500, seed: int = 0) -> float:
+    """The mean ECE that a perfectly calibrated model with these confidences would show on this many pictures.
+
+    ECE is biased upwards at small n, so that it has no honest interval; this is what to compare it with.
+    """
+    confidence = probs.max(1)
+    place = _bin_of(confidence, n_bins)
+    total = np.bincount(place, confidence, minlength=n_bins)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(replicates):
+        right = rng.random(len(confidence)) < confidence
+        values.append(np.abs(np.bincount(place, right, minlength=n_bins) - total).sum() / len(confidence))
+    return float(np.mean(values))
+
+
+def _bin_of(confidence: Floats, n_bins: int) -> Ints:
+    return np.asarray(np.clip(np.ceil(confidence * n_bins) - 1, 0, n_bins - 1), np.int64)
+
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -19,12 +69,15 @@ COVERAGES = (0.9, 0.8, 0.7, 0.5)
 """Shares of the pictures, most confident first, on which accuracy is also given."""
 
 
-def evaluate(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str]) -> dict[str, Any]:
-    """Every metric of `probs` (n, C) against `targets` (n,), indices into `labels` (C); all values are JSON-ready, shares lie in 0..1.
+def evaluate(
+    probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Every metric of `probs` (n, C) against `targets` (n,), indices into `labels` (C); all values are JSON-ready,
+    shares lie in 0..1.
 
-    Macro averages and balanced accuracy are over the classes that occur in `targets`; the others are listed under `absent`, and
-    predicting them still counts as a mistake. `brier` is the sum over classes, 0..2. Raises ModelError for NaN or rows that do not sum
-    to 1, and DatasetError for no pictures.
+    Macro averages and balanced accuracy are over the classes that occur in `targets`; the others are listed under
+    `absent`, and predicting them still counts as a mistake. `brier` is the sum over classes, 0..2. Raises ModelError
+    for NaN or rows that do not sum to 1, and DatasetError for no pictures.
     """
     p, y = check_scores(probs, targets, labels)
     try:
@@ -37,8 +90,12 @@ def evaluate(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]
     result: dict[str, Any] = {"n": len(y), **{f"top{k}": top_k(p, y, k) for k in (1, 2, 5)}}
     for average in ("macro", "weighted"):
         scores = sk.precision_recall_fscore_support(y, predicted, labels=present, average=average, zero_division=0)
-        result |= {f"{average}_{name}": float(score) for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True)}
-    # Balanced accuracy is macro recall by definition (Brodersen et al. 2010); scikit-learn's own function warns about unseen predictions.
+        result |= {
+            f"{average}_{name}": float(score)
+            for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True)
+        }
+    # Balanced accuracy is macro recall by definition (Brodersen et al. 2010); scikit-learn's own function warns about
+    # unseen predictions.
     result["balanced_accuracy"] = result["macro_recall"]
     result["nll"] = float(sk.log_loss(y, p, labels=classes))
     result["brier"] = float(brier_of(p, y).mean())
@@ -48,7 +105,9 @@ def evaluate(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]
     result["ece_bins"] = N_BINS
     result["selective_accuracy"] = {coverage_key(share): value for share, value in selective_accuracy(p, y).items()}
     columns = sk.precision_recall_fscore_support(y, predicted, labels=classes, zero_division=0)
-    result["per_class"] = {label: _class_row([float(column[c]) for column in columns]) for c, label in enumerate(labels)}
+    result["per_class"] = {
+        label: _class_row([float(column[c]) for column in columns]) for c, label in enumerate(labels)
+    }
     result["confusion"] = sk.confusion_matrix(y, predicted, labels=classes).tolist()
     result["confusion_normalised"] = sk.confusion_matrix(y, predicted, labels=classes, normalize="true").tolist()
     result["labels"] = list(labels)
@@ -69,9 +128,15 @@ def _class_row(values: Sequence[float]) -> dict[str, Any]:
 
 
 def check_scores(
-    probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str], names: Sequence[str] | None = None
+    probs: NDArray[np.floating[Any]],
+    targets: NDArray[np.integer[Any]],
+    labels: Sequence[str],
+    names: Sequence[str] | None = None,
 ) -> tuple[Floats, Ints]:
-    """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `evaluate` for what is refused. `names` are the pictures'."""
+    """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `evaluate` for what is refused.
+
+    `names` are the pictures'.
+    """
     if len(targets) == 0:
         raise DatasetError("there are no pictures to evaluate", "choose another --split, or convert the data set again")
     if probs.shape != (len(targets), len(labels)):
@@ -94,7 +159,9 @@ def check_scores(
 
 
 def top_k(probs: Floats, targets: Ints, k: int) -> float:
-    """The share of pictures whose label is among the `k` most probable; ties go to the lower index, as in `Prediction.top`."""
+    """The share of pictures whose label is among the `k` most probable; ties go to the lower index, as in
+    `Prediction.top`.
+    """
     return float((rank_of_target(probs, targets) < k).mean())
 
 

@@ -7,21 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import Dataset, load_images
+from deepfer_yolo.evaluate.intervals import headline, rows_of
 from deepfer_yolo.evaluate.metrics import check_scores
-from deepfer_yolo.evaluate.score import OnProgress, Scores, columns, in_batches
-from deepfer_yolo.evaluate.statistics import headline, rows_of
+from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, in_batches
 from deepfer_yolo.evaluate.subsets import take
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.preprocess import resize
+from deepfer_yolo.runtime.preprocess import resize, to_input
 
 Change = Callable[[Image, float, np.random.Generator], Image]
 
 
 def crop_jitter(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """The frame moved by up to `level` of the side in both directions, its size changed by up to as much; edges are repeated."""
+    """The frame moved by up to `level` of the side in both directions, its size changed by up to as much; edges are
+    repeated.
+    """
     height, width = image.shape[:2]
     side = 1 + rng.uniform(-level, level)
     top, left = (rng.uniform(-level, level, 2) + (1 - side) / 2) * (height, width)
@@ -79,11 +82,18 @@ SWEEP: dict[str, tuple[Change, str, Sequence[float]]] = {
 
 
 def sweep(
-    classifier: Classifier, dataset: Dataset, scores: Scores, pictures: int, batch: int, seed: int, on_progress: OnProgress | None = None
+    classifier: Classifier,
+    dataset: Dataset,
+    scores: Scores,
+    pictures: int,
+    batch: int,
+    seed: int,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Top-1 and macro F1 on at most `pictures` of the scored pictures, unchanged and under each change at each level.
 
-    The pictures are drawn by `seed` within each class in proportion; chance in a change depends on the seed and the picture alone.
+    The pictures are drawn by `seed` within each class in proportion; chance in a change depends on the seed and the
+    picture alone.
     """
     part = take(scores, _draw(scores, pictures, seed))
     every = {label: i for i, label in enumerate(classifier.labels)}
@@ -126,3 +136,44 @@ def _figures(scores: Scores) -> dict[str, float]:
     probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
     found = headline(rows_of(probs, targets).sum(0))
     return {"top1": float(found["top1"]), "macro_f1": float(found["macro_f1"])}
+
+
+GRID = 9
+"""Places along each side; neighbouring patches overlap by half."""
+PATCH = 0.2
+"""Side of the patch as a share of the input's."""
+
+
+def occlusion_map(classifier: Classifier, image: Image, label: str) -> NDArray[np.float64]:
+    """How much the probability of `label` falls when each place is covered with the picture's mean, float64 (GRID,
+    GRID).
+    """
+    shown = to_input(image, classifier.card.input)
+    size = shown.shape[0]
+    patch = max(1, round(PATCH * size))
+    starts = np.round(np.linspace(0, size - patch, GRID)).astype(int)
+    covered = np.repeat(shown[None], GRID * GRID + 1, axis=0)
+    mean = shown.reshape(-1, 3).mean(0).round().astype(np.uint8)
+    for place in range(GRID * GRID):
+        top, left = starts[place // GRID], starts[place % GRID]
+        covered[place, top : top + patch, left : left + patch] = mean
+    probs = classifier.predict(covered)[:, classifier.labels.index(label)].astype(np.float64)
+    drop: NDArray[np.float64] = (probs[-1] - probs[:-1]).reshape(GRID, GRID)
+    return drop
+
+
+def overlay(classifier: Classifier, image: Image, drop: NDArray[np.float64]) -> Image:
+    """The model's input with the places that speak for the label in orange and those that speak against it in blue,
+    uint8 (S, S, 3).
+    """
+    from PIL import Image as PillowImage
+
+    shown = to_input(image, classifier.card.input)
+    size = shown.shape[0]
+    scaled = drop / max(float(np.abs(drop).max()), 1e-6)
+    large = PillowImage.fromarray(scaled.astype(np.float32)).resize((size, size), PillowImage.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(large), -1, 1)[:, :, None]
+    tint = np.where(heat > 0, np.array([230.0, 110.0, 0.0]), np.array([0.0, 114.0, 200.0]))
+    weight = 0.65 * np.abs(heat)
+    grey = shown.mean(2, keepdims=True)
+    return np.asarray(np.clip(grey * (1 - weight) + tint * weight, 0, 255), np.uint8)

@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepfer_yolo.data.dataset import Dataset, open_dataset
-from deepfer_yolo.data.leaks import LeakGuard
+from deepfer_yolo.data.leaks import LeakGuard, check_models
 from deepfer_yolo.errors import ConfigError, ModelError
-from deepfer_yolo.evaluate.leaks import check_models
+from deepfer_yolo.evaluate.intervals import card_intervals
 from deepfer_yolo.evaluate.metrics import check_scores, evaluate
-from deepfer_yolo.evaluate.score import score_dataset
-from deepfer_yolo.evaluate.statistics import card_intervals
+from deepfer_yolo.evaluate.predictions import score_dataset
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
-from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec, TrainedOn, pack_hashes, producer, sidecar_path, write_sidecar
+from deepfer_yolo.runtime.card import (
+    METADATA_KEY,
+    Card,
+    InputSpec,
+    TrainedOn,
+    pack_hashes,
+    producer,
+    sidecar_path,
+    write_sidecar,
+)
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
-from deepfer_yolo.runtime.graph import INPUT, OUTPUT, put_card, read_graph, value_shape
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, put_card, read_graph, value_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +41,10 @@ PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the person knows about a model; None where the file itself must say it. `mean` and `std` are in 0..1, by channel."""
+    """What the person knows about a model; None where the file itself must say it.
+
+    `mean` and `std` are in 0..1, by channel.
+    """
 
     labels: tuple[str, ...] | None = None
     size: int | None = None
@@ -45,8 +56,11 @@ class Facts:
     answers: str | None = None
 
 
-def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> tuple[Path, Card]:
-    """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by `facts`.
+def card_checkpoint(
+    checkpoint: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None
+) -> tuple[Path, Card]:
+    """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by
+    `facts`.
 
     `taught` is the data set whose train split it learned; None keeps the hashes of the checkpoint and of its old card.
     """
@@ -58,13 +72,17 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False, 
     network = load_checkpoint(checkpoint)
     labels = tuple(str(network.names[i]) for i in range(len(network.names)))
     if facts.labels is not None and facts.labels != labels:
-        raise ConfigError(f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out")
+        raise ConfigError(
+            f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out"
+        )
     size = facts.size or _trained_size(getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args"))
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     card = _card(replace(facts, labels=labels, size=size), checkpoint)
     known = trained_hashes(network, checkpoint)
-    card = card.model_copy(update={"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)})
+    card = card.model_copy(
+        update={"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
+    )
     card = _taught(card, taught)
     old = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
@@ -77,8 +95,11 @@ def card_checkpoint(checkpoint: Path, facts: Facts, *, overwrite: bool = False, 
     return write_sidecar(card, checkpoint), card
 
 
-def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, *, allow_leak: bool = False) -> tuple[Card, list[str]]:
-    """Measure `classifier` on one split of `dataset`; the headline numbers, 95 % intervals and the confusion matrix go into `model`'s card.
+def add_metrics(
+    model: Path, classifier: Classifier, dataset: Path, split: str, *, allow_leak: bool = False
+) -> tuple[Card, list[str]]:
+    """Measure `classifier` on one split of `dataset`; the headline numbers, 95 % intervals and the confusion matrix go
+    into `model`'s card.
 
     Returns the card, and lines to show about pictures that the model has learned. Raises LeakError, see `check_models`.
     """
@@ -86,10 +107,14 @@ def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, 
     learned, lines = check_models({model.name: classifier}, opened, split, allow=allow_leak)
     scores = score_dataset(classifier, opened, split)
     result = evaluate(scores.probs, scores.targets, scores.labels)
-    numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {key: result[key] for key in HEADLINE}
+    numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {
+        key: result[key] for key in HEADLINE
+    }
     probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
     numbers["intervals"] = card_intervals(probs, targets, [row.subject for row in scores.rows])
-    card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned}})
+    card = classifier.card.model_copy(
+        update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned}}
+    )
     if model.suffix != ".onnx":
         write_sidecar(card, model)
         return card, lines
@@ -102,8 +127,9 @@ def add_metrics(model: Path, classifier: Classifier, dataset: Path, split: str, 
 def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> Card:
     """Write `source` with a card as the new file `out`.
 
-    A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in front, and a softmax
-    behind where it answers with logits; what the file does not say itself must be in `facts`. Raises ModelError for any other form.
+    A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in
+    front, and a softmax behind where it answers with logits; what the file does not say itself must be in `facts`.
+    Raises ModelError for any other form.
     """
     if out.exists() and not overwrite:
         raise ModelError(f"the file exists: {out}", "name another one with --out, or add --overwrite")
@@ -127,15 +153,21 @@ def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False,
 
 
 def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
-    """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a prefix."""
+    """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a
+    prefix.
+    """
     from onnx import TensorProto, compose, helper
 
     answers = facts.answers or ("probs" if _ends_in_softmax(model) else None)
     if answers is None:
-        raise ModelError(f"{source} does not end in a softmax, so what its numbers are is unknown", "say it: --answers logits, or --answers probs")
+        raise ModelError(
+            f"{source} does not end in a softmax, so what its numbers are is unknown",
+            "say it: --answers logits, or --answers probs",
+        )
     if facts.mean is None or facts.std is None:
         raise ModelError(
-            f"{source} does not say how its input is scaled", "say it: --mean 0,0,0 --std 1,1,1 for plain 0..1 (channels red, green, blue)"
+            f"{source} does not say how its input is scaled",
+            "say it: --mean 0,0,0 --std 1,1,1 for plain 0..1 (channels red, green, blue)",
         )
     inner = compose.add_prefix(model, "inner/")
     graph = inner.graph
@@ -181,11 +213,15 @@ def _taught(card: Card, dataset: Dataset | None) -> Card:
     if dataset is None:
         return card
     hashes = pack_hashes(LeakGuard(dataset).hashes("train"))
-    return card.model_copy(update={"trained_on": TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint), "trained_hashes": hashes})
+    return card.model_copy(
+        update={"trained_on": TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint), "trained_hashes": hashes}
+    )
 
 
 def _trained_size(arguments: Any) -> int | None:
-    """The side in pixels that Ultralytics really trained at: its own rounding up to a multiple of 32, which args.yaml hides."""
+    """The side in pixels that Ultralytics really trained at: its own rounding up to a multiple of 32, which args.yaml
+    hides.
+    """
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
     return -(-imgsz // 32) * 32 if isinstance(imgsz, int) and imgsz > 0 else None
 
@@ -222,10 +258,14 @@ def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
     if labels is None and "names" in said:
         labels = _literal_names(said["names"], source)
     if labels is None:
-        raise ModelError(f"{source} does not say its labels", "name them in the model's order: --labels angry,disgust,…")
+        raise ModelError(
+            f"{source} does not say its labels", "name them in the model's order: --labels angry,disgust,…"
+        )
     n_outputs = value_shape(model.graph.output[0])[-1:]
     if n_outputs and n_outputs[0] not in {None, len(labels)}:
-        raise ConfigError(f"{source} gives {n_outputs[0]} numbers a picture, but there are {len(labels)} labels: {', '.join(labels)}")
+        raise ConfigError(
+            f"{source} gives {n_outputs[0]} numbers a picture, but there are {len(labels)} labels: {', '.join(labels)}"
+        )
     if size is None:
         raise ModelError(f"{source} does not say its input size", "name it: --size 64")
     if sides and any(side != size for side in sides):
@@ -241,7 +281,10 @@ def _literal_names(text: str, source: Path) -> tuple[str, ...]:
         names = ast.literal_eval(text)
         return tuple(str(names[i]) for i in range(len(names)))
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
-        raise ModelError(f"{source}: its metadata 'names' is not a mapping from index to label", "name them: --labels angry,disgust,…") from None
+        raise ModelError(
+            f"{source}: its metadata 'names' is not a mapping from index to label",
+            "name them: --labels angry,disgust,…",
+        ) from None
 
 
 def _ends_in_softmax(model: onnx.ModelProto) -> bool:
@@ -263,7 +306,10 @@ def _check_batches(classifier: Classifier, source: Path) -> None:
     """Refuse a graph that says its batch is dynamic and answers otherwise when pictures come together."""
     size = classifier.card.input.size
     crops: Any = np.random.RandomState(0).randint(0, 256, (3, size, size, 3)).astype(np.uint8)
-    fixed = ModelError(f"{source} does not answer alike when pictures come in one batch: its batch is fixed inside", "export it with a dynamic batch")
+    fixed = ModelError(
+        f"{source} does not answer alike when pictures come in one batch: its batch is fixed inside",
+        "export it with a dynamic batch",
+    )
     try:
         together = classifier.predict(crops)
     except ModelError:

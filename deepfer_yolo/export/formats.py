@@ -7,33 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepfer_yolo.config import ExportConfig
+from deepfer_yolo.export.candidates import Candidate, Request
 from deepfer_yolo.export.onnx import save
 from deepfer_yolo.runtime.card import Card
 
 if TYPE_CHECKING:
     import onnx
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a writer may need besides the graph. `avoid` are the SHA-256 of the evaluated pictures, `scratch` a folder to work in."""
-
-    checkpoint: Path
-    card: Card
-    config: ExportConfig
-    data: Path | None
-    avoid: frozenset[str]
-    scratch: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to write the model; `write` puts it (and its companion file) at the path it is given."""
-
-    name: str
-    precision: str
-    write: Callable[[Path], None]
 
 
 Candidates = Callable[["onnx.ModelProto", Request], Iterator[Candidate]]
@@ -45,7 +24,9 @@ def _nothing(model: Path, card: Card) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format: the suffix of its file, what runs it, the precisions it has, and the libraries whose versions belong into the card."""
+    """A format: the suffix of its file, what runs it, the precisions it has, and the libraries whose versions belong
+    into the card.
+    """
 
     suffix: str
     provider: str
@@ -61,55 +42,55 @@ def _onnx(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     if precision == "fp32":
         yield Candidate("fp32", "fp32", lambda path: save(graph, path))
         return
-    from deepfer_yolo.export import half, quantize
+    from deepfer_yolo.export import fp16, int8
 
     if precision == "int8":
-        for name, make in quantize.ladder(graph, request):
+        for name, make in int8.ladder(graph, request):
             yield Candidate(f"int8, {name}", "int8", lambda path, make=make: save(make(), path))  # type: ignore[misc]
-    for name, make in half.ladder(graph):
+    for name, make in fp16.ladder(graph):
         yield Candidate(name, "fp16", lambda path, make=make: save(make(), path))  # type: ignore[misc]
 
 
 def _openvino(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    from deepfer_yolo.export.openvino import candidates
+    from deepfer_yolo.export.writers.openvino import candidates
 
     return candidates(graph, request)
 
 
 def _finish_openvino(model: Path, card: Card) -> None:
-    from deepfer_yolo.export.openvino import put_rt_info
-    from deepfer_yolo.runtime.modelfile import attach
+    from deepfer_yolo.export.writers.openvino import put_rt_info
+    from deepfer_yolo.runtime.model_file import attach
 
     put_rt_info(model, card)
     attach(card, model)
 
 
 def _torchscript(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    from deepfer_yolo.export.torch_formats import torchscript
+    from deepfer_yolo.export.writers.torch_formats import torchscript
 
     return torchscript(graph, request)
 
 
 def _ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    from deepfer_yolo.export.torch_formats import ncnn
+    from deepfer_yolo.export.writers.torch_formats import ncnn
 
     return ncnn(graph, request)
 
 
 def _litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    from deepfer_yolo.export.torch_formats import litert
+    from deepfer_yolo.export.writers.torch_formats import litert
 
     return litert(graph, request)
 
 
 def _engine(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    from deepfer_yolo.export.tensorrt import candidates
+    from deepfer_yolo.export.writers.tensorrt import candidates
 
     return candidates(graph, request)
 
 
 def _describe_engine(request: Request) -> dict[str, str]:
-    from deepfer_yolo.export.tensorrt import describe
+    from deepfer_yolo.export.writers.tensorrt import describe
 
     return describe(request)
 

@@ -1,18 +1,24 @@
-"""From a checkpoint to our ONNX graph: uint8 pictures in, probabilities out, the network and everything around it inside."""
+"""From a checkpoint to our ONNX graph: uint8 pictures in, probabilities out, the network and everything around it
+inside.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch  # noqa: TID253 - this package is one of the few that know torch
 
 from deepfer_yolo import __version__
 from deepfer_yolo.export.rewrite import lighten
-from deepfer_yolo.runtime.graph import INPUT, OUTPUT
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     import onnx
@@ -36,8 +42,13 @@ class ProbabilityGraph(torch.nn.Module):
         return torch.softmax(logits, dim=1)
 
 
-def build_graph(network: torch.nn.Module, size: int, *, temperature: float = 1.0, opset: int = 17, batch: int | None = None) -> onnx.ModelProto:
-    """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of pictures dynamic. It carries no card yet."""
+def build_graph(
+    network: torch.nn.Module, size: int, *, temperature: float = 1.0, opset: int = 17, batch: int | None = None
+) -> onnx.ModelProto:
+    """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of pictures dynamic.
+
+    It carries no card yet.
+    """
     import onnx
     import onnxslim
 
@@ -48,7 +59,14 @@ def build_graph(network: torch.nn.Module, size: int, *, temperature: float = 1.0
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs onnxscript
         file = Path(folder) / "graph.onnx"
         torch.onnx.export(
-            wrapped, (example,), file, input_names=[INPUT], output_names=[OUTPUT], dynamic_axes=dynamic, opset_version=opset, dynamo=False
+            wrapped,
+            (example,),
+            file,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes=dynamic,
+            opset_version=opset,
+            dynamo=False,
         )
         model = onnx.load(file)
     logging.getLogger("onnxslim").setLevel(logging.ERROR)
@@ -72,3 +90,17 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write the model as one file, no data beside it."""
     path.write_bytes(model.SerializeToString())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' log lines and warnings: what matters of them is measured afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        # The calibrators print their progress to stdout, which belongs to results.
+        with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

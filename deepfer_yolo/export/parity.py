@@ -1,21 +1,100 @@
-"""Two models proven equal on the same pictures: first what they are fed, then what they answer, so that the right stage is blamed."""
+"""Two models proven equal on the same pictures: first what they are fed, then what they answer, so that the right stage
+is blamed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import ParityError
-from deepfer_yolo.evaluate.calibration import ece, reliability
-from deepfer_yolo.export.pictures import Pictures
-from deepfer_yolo.records import Probs
+from deepfer_yolo.data.dataset import Row, load_images, open_dataset
+from deepfer_yolo.errors import DatasetError, ParityError
+from deepfer_yolo.evaluate.metrics import ece, reliability
+from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_probs
 from deepfer_yolo.runtime.preprocess import to_inputs
+
+PAINTED_SEED = 500
+PAINTED_N = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Pictures with their names. `truth` is int64 indices into the labels, or None for painted ones, which prove no
+    accuracy.
+
+    `hashes` are the SHA-256 of every file of the split, so that none of them is calibrated on.
+    """
+
+    images: tuple[Image, ...]
+    names: tuple[str, ...]
+    truth: NDArray[np.int64] | None
+    origin: str
+    hashes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_pictures(folder: Path, split: str, labels: Sequence[str], limit: int, seed: int = 0) -> Pictures:
+    """At most `limit` pictures of one split, each label in its share of the split.
+
+    Raises DatasetError for a label the model does not know.
+    """
+    dataset = open_dataset(folder)
+    rows = dataset.rows(split)
+    unknown = sorted({row.label for row in rows} - set(labels))
+    if unknown:
+        raise DatasetError(
+            f"{folder}: the model does not know the label {', '.join(unknown)}", f"its labels: {', '.join(labels)}"
+        )
+    chosen = stratify(rows, limit, seed)
+    index = {label: i for i, label in enumerate(labels)}
+    truth = np.array([index[row.label] for row in chosen], np.int64)
+    origin = f"{len(chosen):,} of {len(rows):,} pictures of {dataset.name}, split {split}"
+    images, names = tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen)
+    return Pictures(images, names, truth, origin, tuple(row.sha256 for row in rows if row.sha256))
+
+
+def choose_pictures(folder: Path | None, split: str, labels: Sequence[str], limit: int) -> Pictures:
+    """Real pictures of `folder`, or painted ones for None."""
+    return paint_pictures(min(PAINTED_N, limit)) if folder is None else load_pictures(folder, split, labels, limit)
+
+
+def paint_pictures(n: int = PAINTED_N, seed: int = PAINTED_SEED) -> Pictures:
+    """Painted faces, for when there is no data set: they prove equal arithmetic, not equal accuracy."""
+    faces, labels = paint_faces(seed, n)
+    images = tuple(np.repeat(face[:, :, None], 3, axis=2) for face in faces)
+    return Pictures(
+        images,
+        tuple(f"painted {i} ({label})" for i, label in enumerate(labels)),
+        None,
+        f"{n} painted faces (no data set named)",
+    )
+
+
+def stratify(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
+    """`limit` rows in manifest order, each label in its share rounded up; all of them where there are not more."""
+    if len(rows) <= limit:
+        return list(rows)
+    by_label: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_label.setdefault(row.label, []).append(i)
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in sorted(by_label):
+        members = by_label[label]
+        share = min(len(members), -(-len(members) * limit // len(rows)))
+        chosen += random.permutation(members)[:share].tolist()
+    return [rows[i] for i in sorted(chosen)]
+
 
 BATCH = 64
 N_LISTED = 5
@@ -23,7 +102,10 @@ N_LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a precision must reach. `max_diff` None leaves the probabilities free and looks at what they decide instead."""
+    """What a precision must reach.
+
+    `max_diff` None leaves the probabilities free and looks at what they decide instead.
+    """
 
     max_diff: float | None
     min_agreement: float
@@ -42,7 +124,10 @@ LINES = {
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How `candidate` differs from `reference`. Differences are of probabilities; rates and accuracies are shares, not percent."""
+    """How `candidate` differs from `reference`.
+
+    Differences are of probabilities; rates and accuracies are shares, not percent.
+    """
 
     reference: str
     candidate: str
@@ -70,7 +155,8 @@ class Parity:
 
 
 def compare(reference: Classifier, candidate: Classifier, pictures: Pictures, precision: str | None = None) -> Parity:
-    """Run both models on `pictures` and hold the difference against the lines of `precision` (the candidate's card by default).
+    """Run both models on `pictures` and hold the difference against the lines of `precision` (the candidate's card by
+    default).
 
     Raises ParityError where the two do not even have the same labels.
     """
@@ -78,7 +164,9 @@ def compare(reference: Classifier, candidate: Classifier, pictures: Pictures, pr
         raise ParityError(f"the labels differ: {', '.join(reference.labels)} against {', '.join(candidate.labels)}")
     precision = precision or candidate.card.precision
     expected, actual, input_diff = _run_both(reference, candidate, pictures)
-    return judge(expected, actual, pictures, precision, (str(reference.path), str(candidate.path)), reference.labels, input_diff)
+    return judge(
+        expected, actual, pictures, precision, (str(reference.path), str(candidate.path)), reference.labels, input_diff
+    )
 
 
 def judge(
@@ -165,7 +253,9 @@ def _decisions(expected: Probs, actual: Probs, truth: NDArray[np.int64], labels:
     }
 
 
-def _failures(line: Line, max_diff: float, agreement: float, input_diff: int, decisions: dict[str, Any] | None) -> list[str]:
+def _failures(
+    line: Line, max_diff: float, agreement: float, input_diff: int, decisions: dict[str, Any] | None
+) -> list[str]:
     failures = []
 
     def need(ok: bool, text: Callable[[], str]) -> None:
@@ -181,9 +271,18 @@ def _failures(line: Line, max_diff: float, agreement: float, input_diff: int, de
     worst = decisions["worst_class"]
     loss = decisions["recall_loss"][worst]
     limit = line.min_accuracy_diff
-    need(limit is None or low >= limit, lambda: f"accuracy may fall by {-low:.2%} (lower end of the interval) > {-(limit or 0):.0%}")
-    need(line.max_recall_loss is None or loss <= line.max_recall_loss, lambda: f"recall of {worst} falls by {loss:.2%} > {line.max_recall_loss:.0%}")
-    need(line.max_ece_rise is None or rise <= line.max_ece_rise, lambda: f"calibration error rises by {rise:.3f} > {line.max_ece_rise}")
+    need(
+        limit is None or low >= limit,
+        lambda: f"accuracy may fall by {-low:.2%} (lower end of the interval) > {-(limit or 0):.0%}",
+    )
+    need(
+        line.max_recall_loss is None or loss <= line.max_recall_loss,
+        lambda: f"recall of {worst} falls by {loss:.2%} > {line.max_recall_loss:.0%}",
+    )
+    need(
+        line.max_ece_rise is None or rise <= line.max_ece_rise,
+        lambda: f"calibration error rises by {rise:.3f} > {line.max_ece_rise}",
+    )
     return failures
 
 
@@ -192,7 +291,8 @@ def require(parity: Parity) -> Parity:
     if not parity.passed:
         worst = parity.worst[0]
         raise ParityError(
-            f"{parity.candidate} does not answer like {parity.reference} on {parity.pictures}: " + "; ".join(parity.failures),
+            f"{parity.candidate} does not answer like {parity.reference} on {parity.pictures}: "
+            + "; ".join(parity.failures),
             f"worst picture: {worst['picture']} ({worst['reference']} became {worst['candidate']}, |Δp| {worst['diff']:.2e})",
         )
     return parity

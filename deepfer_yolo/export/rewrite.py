@@ -17,22 +17,27 @@ Cut = list[tuple[int, int, str]]
 def lighten(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, changed in place: what is calculated at once and then cut in two is calculated in two.
 
-    onnxruntime calculates convolutions in blocks of channels and puts them back in order for every Slice and Split; two convolutions
-    in place of one that is cut need none of that. 3 % less for a single picture (yolo26n-cls at 64 px, one thread).
+    onnxruntime calculates convolutions in blocks of channels and puts them back in order for every Slice and Split; two
+    convolutions in place of one that is cut need none of that. 3 % less for a single picture (yolo26n-cls at 64 px, one
+    thread).
     """
     _cut_convolutions(model.graph)
     return model
 
 
 def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with short names for nodes, and for tensors but its inputs and outputs: of a small int8 file names are 6 %."""
+    """`model` with short names for nodes, and for tensors but its inputs and outputs: of a small int8 file names are 6
+    %.
+    """
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
     outer = {value.name for value in (*graph.input, *graph.output)}
-    inner = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output) if name and name not in outer)
+    inner = dict.fromkeys(
+        name for node in graph.node for name in (*node.input, *node.output) if name and name not in outer
+    )
     short = {name: f"t{i}" for i, name in enumerate(inner)}
     for i, node in enumerate(graph.node):
         node.name = f"n{i}"
@@ -60,7 +65,10 @@ def _cut_convolutions(graph: onnx.GraphProto) -> None:
     nodes = list(graph.node)
     for conv in [node for node in nodes if node.op_type == "Conv" and not _is_grouped(node)]:
         act = sorted(_users(graph, conv.output[0]), key=lambda node: node.op_type)
-        if [node.op_type for node in act] != ["Mul", "Sigmoid"] or set(act[0].input) != {conv.output[0], act[1].output[0]}:
+        if [node.op_type for node in act] != ["Mul", "Sigmoid"] or set(act[0].input) != {
+            conv.output[0],
+            act[1].output[0],
+        }:
             continue
         product = act[0]
         users = _users(graph, product.output[0])
@@ -94,9 +102,15 @@ def _cut(users: list[onnx.NodeProto], stored: dict[str, NDArray[np.generic]], n_
 
 
 def _part(
-    graph: onnx.GraphProto, conv: onnx.NodeProto, act: list[onnx.NodeProto], part: tuple[int, int, str], stored: dict[str, NDArray[np.generic]]
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    act: list[onnx.NodeProto],
+    part: tuple[int, int, str],
+    stored: dict[str, NDArray[np.generic]],
 ) -> list[onnx.NodeProto]:
-    """The nodes that calculate some channels of `conv` and their SiLU, `act` being its product and its sigmoid; stores their weights."""
+    """The nodes that calculate some channels of `conv` and their SiLU, `act` being its product and its sigmoid; stores
+    their weights.
+    """
     import onnx
     from onnx import numpy_helper
 
@@ -104,7 +118,10 @@ def _part(
     mark = f"_{start}"
     product, sigmoid = act
     weights = [f"{stem}{mark}" for stem in conv.input[1:]]
-    graph.initializer.extend(numpy_helper.from_array(stored[old][start:end].copy(), new) for old, new in zip(conv.input[1:], weights, strict=True))
+    graph.initializer.extend(
+        numpy_helper.from_array(stored[old][start:end].copy(), new)
+        for old, new in zip(conv.input[1:], weights, strict=True)
+    )
     made = []
     for node in (conv, sigmoid, product):
         copy = onnx.NodeProto()

@@ -10,10 +10,14 @@ from pathlib import Path
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.files import staged_tree
 from deepfer_yolo.runtime.card import Card
-from deepfer_yolo.runtime.graph import INPUT, OUTPUT
-from deepfer_yolo.runtime.modelfile import locate, parts
+from deepfer_yolo.runtime.model_file import locate, parts
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
 
-BACKENDS = {".onnx": ("onnxruntime", "model.onnx"), ".engine": ("tensorrt", "model.plan"), ".xml": ("openvino", "model.xml")}
+BACKENDS = {
+    ".onnx": ("onnxruntime", "model.onnx"),
+    ".engine": ("tensorrt", "model.plan"),
+    ".xml": ("openvino", "model.xml"),
+}
 """Triton's backend, and the name under which it looks for the file."""
 MAX_BATCH = 64
 
@@ -41,7 +45,9 @@ def write_triton(model: Path, card: Card, repository: Path, *, batch: int | None
         (folder / "card.json").write_text(card.to_json(indent=1) + "\n", encoding="utf-8")
         (folder / "1").mkdir()
         for part in parts(source):
-            shutil.copyfile(part, (folder / "1" / file_name).with_suffix(part.suffix if part != source else Path(file_name).suffix))
+            shutil.copyfile(
+                part, (folder / "1" / file_name).with_suffix(part.suffix if part != source else Path(file_name).suffix)
+            )
     return target
 
 

@@ -23,7 +23,9 @@ def crop_square(face: Face, spec: CropSpec) -> tuple[float, float, float]:
 
 
 def eye_angle(face: Face) -> float:
-    """The tilt of the eye line in degrees, clockwise positive; 0 without landmarks or when the eyes are nearly one above the other."""
+    """The tilt of the eye line in degrees, clockwise positive; 0 without landmarks or when the eyes are nearly one
+    above the other.
+    """
     if face.landmarks is None:
         return 0.0
     (ax, ay), (bx, by) = face.landmarks[:2].astype(float)
@@ -33,7 +35,8 @@ def eye_angle(face: Face) -> float:
 
 
 def cut(image: Image, face: Face, spec: CropSpec) -> Image:
-    """The square around a face at its native scale, uint8 (side, side, 3), turned upright by the eyes where `spec` says so.
+    """The square around a face at its native scale, uint8 (side, side, 3), turned upright by the eyes where `spec` says
+    so.
 
     What lies outside the picture repeats its border.
     """
@@ -46,7 +49,9 @@ def cut(image: Image, face: Face, spec: CropSpec) -> Image:
         return _slice(image, round(centre_x - size / 2), round(centre_y - size / 2), size)
     turn = cv2.getRotationMatrix2D((centre_x, centre_y), angle, 1.0)
     turn = np.asarray(turn, np.float64) + np.array([[0, 0, size / 2 - centre_x], [0, 0, size / 2 - centre_y]])
-    return np.asarray(cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
 
 
 def crop_face(image: Image, face: Face, crop: CropSpec | None, spec: InputSpec) -> Image:

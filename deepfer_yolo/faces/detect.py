@@ -11,19 +11,25 @@ import numpy as np
 from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Face, Image
-from deepfer_yolo.runtime.store import pulled
+from deepfer_yolo.runtime.model_file import pulled
 
 MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
 YUNET_NAME = "yunet"
 HAAR_NOTE = "no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer (deepfer models pull yunet)"
 """Said on stderr where `auto` falls back to Haar."""
 DETECT_SIZE, YUNET_VIDEO_SIZE = 640, 320
-"""The longer side, in pixels, of what a detector sees where the configuration names none. In a video YuNet takes the smaller one: 3.5 instead
-of 8.5 ms per 720p frame, and a face that one frame misses is found in another."""
+"""The longer side, in pixels, of what a detector sees where the configuration names none.
+
+In a video YuNet takes the smaller one: 3.5 instead of 8.5 ms per 720p frame, and a face that one frame misses is found
+in another.
+"""
 
 
 class Detector(Protocol):
-    """What finds faces in a picture. `boxes` says what a box means: a `face`, or a ready `crop` that needs no crop rule."""
+    """What finds faces in a picture.
+
+    `boxes` says what a box means: a `face`, or a ready `crop` that needs no crop rule.
+    """
 
     name: str
     boxes: Literal["face", "crop"]
@@ -64,7 +70,8 @@ class YuNetDetector:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, 0.3, 500)
         except cv2.error as error:
             raise ModelError(
-                f"{path} is not a YuNet file that OpenCV can open: {error.err or error}", "deepfer models pull yunet fetches one"
+                f"{path} is not a YuNet file that OpenCV can open: {error.err or error}",
+                "deepfer models pull yunet fetches one",
             ) from None
         self._shape = (size, size)
 
@@ -92,7 +99,9 @@ class YuNetDetector:
 
 
 class HaarDetector:
-    """OpenCV's bundled frontal-face cascade: slower, frontal faces only, no landmarks; the fallback that is always there."""
+    """OpenCV's bundled frontal-face cascade: slower, frontal faces only, no landmarks; the fallback that is always
+    there.
+    """
 
     name = "haar"
     boxes: Literal["face", "crop"] = "face"
@@ -108,15 +117,22 @@ class HaarDetector:
         self._cascade = cv2.CascadeClassifier(str(path))
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a uint8 RGB picture, best score first. The score is the cascade's last stage weight, squeezed to 0..1."""
+        """Faces in a uint8 RGB picture, best score first.
+
+        The score is the cascade's last stage weight, squeezed to 0..1.
+        """
         import cv2
 
         small, scale = _shrink(image, self._size)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 12)
-        boxes, _, weights = self._cascade.detectMultiScale3(grey, 1.1, 5, minSize=(least, least), outputRejectLevels=True)
+        boxes, _, weights = self._cascade.detectMultiScale3(
+            grey, 1.1, 5, minSize=(least, least), outputRejectLevels=True
+        )
         faces = []
-        for (x, y, width, height), weight in zip(np.asarray(boxes).reshape(-1, 4), np.asarray(weights).ravel(), strict=True):
+        for (x, y, width, height), weight in zip(
+            np.asarray(boxes).reshape(-1, 4), np.asarray(weights).ravel(), strict=True
+        ):
             score = float(1 / (1 + np.exp(-weight / 2)))
             if score >= self._min_score:
                 faces.append(Face(np.array([x, y, x + width, y + height], np.float32) / np.float32(scale), score))
@@ -124,7 +140,8 @@ class HaarDetector:
 
 
 def find_face_model(path: Path | None = None) -> Path | None:
-    """The YuNet file: `path`, else the environment variable DEEPFER_FACE_MODEL, else the pulled one; None where there is none.
+    """The YuNet file: `path`, else the environment variable DEEPFER_FACE_MODEL, else the pulled one; None where there
+    is none.
 
     Raises ModelError where the named file is not there.
     """
@@ -132,7 +149,8 @@ def find_face_model(path: Path | None = None) -> Path | None:
     if named is not None:
         if not named.is_file():
             raise ModelError(
-                f"no such face detector file: {named}", f"check --face-model and ${MODEL_VARIABLE}; deepfer models pull yunet fetches it"
+                f"no such face detector file: {named}",
+                f"check --face-model and ${MODEL_VARIABLE}; deepfer models pull yunet fetches it",
             )
         return named
     return pulled(YUNET_NAME)
@@ -152,7 +170,10 @@ def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detecto
         size = config.detect_size or (DETECT_SIZE if use == "image" else YUNET_VIDEO_SIZE)
         return YuNetDetector(path, size=size, min_score=min_score)
     if config.detector == "yunet":
-        raise ModelError("the YuNet face detector file is not here", "deepfer models pull yunet fetches it; --detector haar needs no file")
+        raise ModelError(
+            "the YuNet face detector file is not here",
+            "deepfer models pull yunet fetches it; --detector haar needs no file",
+        )
     return HaarDetector(size=config.detect_size or DETECT_SIZE, min_score=min_score)
 
 

@@ -16,8 +16,10 @@ FIRST_STEP_S = 0.04
 FULL_SIZE_PX = 48.0
 """Faces at least this wide count fully."""
 LEAST_CONTRAST = 10.0
-"""Standard deviation of luma below which a face cannot be read: FER2013 pictures darkened to 0.15 of their values (8.7 in the median)
-are named right in 35 % instead of 68 %, with 47 % confidence, and still darker ones are all called angry (deepfer-n, 1,500 of PublicTest)."""
+"""Standard deviation of luma below which a face cannot be read: FER2013 pictures darkened to 0.15 of their values (8.7
+in the median) are named right in 35 % instead of 68 %, with 47 % confidence, and still darker ones are all called angry
+(deepfer-n, 1,500 of PublicTest).
+"""
 LEAST_WEIGHT = 0.05
 """A face whose frames weigh less on average shows nothing to go by."""
 
@@ -26,8 +28,8 @@ LEAST_WEIGHT = 0.05
 class SmoothingRule:
     """`time_constant_s` of the average; a label must lead by `margin` for `hold_s` to change.
 
-    Below `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would flicker around the line.
-    It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT).
+    Below `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would
+    flicker around the line. It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT).
     """
 
     time_constant_s: float = 0.6

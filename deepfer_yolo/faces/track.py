@@ -1,6 +1,7 @@
 """Ids over time from boxes alone: constant velocity, two-stage assignment, lifetimes in seconds.
 
-The two stages are ByteTrack's (Zhang et al. 2022): sure detections first, then the unsure ones for the tracks still without a partner.
+The two stages are ByteTrack's (Zhang et al. 2022): sure detections first, then the unsure ones for the tracks still
+without a partner.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Tracker:
         waiting, rest = self._assign(self._tracks, sure, time_s, least=0.1)
         waiting, _ = self._assign(waiting, unsure, time_s, least=0.4)
         for face in rest:
-            self._tracks.append(Tracked(self.next_id, face, Motion(face.box.astype(np.float64), time_s), time_s, time_s))
+            self._tracks.append(
+                Tracked(self.next_id, face, Motion(face.box.astype(np.float64), time_s), time_s, time_s)
+            )
             self.next_id += 1
         return [track for track in self._tracks if track.is_seen]
 
@@ -106,18 +109,25 @@ class Tracker:
         return seen
 
     def hidden(self, time_s: float) -> list[Face]:
-        """The tracks that are out of sight, each with a box from where it was last seen to where it is expected at `time_s`.
+        """The tracks that are out of sight, each with a box from where it was last seen to where it is expected at
+        `time_s`.
 
         What is anonymised covers these too: a face that the detector misses may have stayed or gone on.
         """
-        return [moved(track.face, _hull(track.face.box, track.motion.predict(time_s))) for track in self._tracks if not track.is_seen]
+        return [
+            moved(track.face, _hull(track.face.box, track.motion.predict(time_s)))
+            for track in self._tracks
+            if not track.is_seen
+        ]
 
     @property
     def alive(self) -> frozenset[int]:
         """Ids of all tracks that may still come back."""
         return frozenset(track.id for track in self._tracks)
 
-    def _assign(self, tracks: list[Tracked], faces: list[Face], time_s: float, least: float) -> tuple[list[Tracked], list[Face]]:
+    def _assign(
+        self, tracks: list[Tracked], faces: list[Face], time_s: float, least: float
+    ) -> tuple[list[Tracked], list[Face]]:
         """Pair tracks with faces whose buffered overlap is at least `least`; returns what stays without a partner."""
         if not tracks or not faces:
             return list(tracks), list(faces)
@@ -129,7 +139,9 @@ class Tracker:
             track.motion.update(boxes[j], time_s)
             track.face, track.seen_s, track.is_seen = faces[j], time_s, True
         taken_tracks, taken_faces = {i for i, _ in pairs}, {j for _, j in pairs}
-        return [t for i, t in enumerate(tracks) if i not in taken_tracks], [f for j, f in enumerate(faces) if j not in taken_faces]
+        return [t for i, t in enumerate(tracks) if i not in taken_tracks], [
+            f for j, f in enumerate(faces) if j not in taken_faces
+        ]
 
 
 def overlap(a: Array, b: Array) -> Array:

@@ -1,4 +1,6 @@
-"""Figures of the reports: matplotlib objects without pyplot's global state, in colours that colour-blind readers can tell apart."""
+"""Figures of the reports: matplotlib objects without pyplot's global state, in colours that colour-blind readers can
+tell apart.
+"""
 
 from __future__ import annotations
 
@@ -65,29 +67,49 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str]) -> Figure:
     for (row, column), share in np.ndenumerate(shares):
         colour = "white" if share > 0.55 else "#222222"
         axes.text(column + 0.5, row + 0.42, f"{share:.0%}", ha="center", va="center", color=colour, fontsize=size)
-        axes.text(column + 0.5, row + 0.76, f"{matrix[row, column]}", ha="center", va="center", color=colour, fontsize=size - 2)
+        axes.text(
+            column + 0.5,
+            row + 0.76,
+            f"{matrix[row, column]}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=size - 2,
+        )
     return new
 
 
 def reliability(count: ArrayLike, confidence: ArrayLike, accuracy: ArrayLike) -> Figure:
-    """Accuracy against confidence by bin; the area of a dot is the number of pictures in its bin, the diagonal is perfect."""
+    """Accuracy against confidence by bin; the area of a dot is the number of pictures in its bin, the diagonal is
+    perfect.
+    """
     n = np.asarray(count)
     some = n > 0
     new, axes = figure(4.8, 4.4)
     axes.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--", label="perfect")
     x, y = np.asarray(confidence)[some], np.asarray(accuracy)[some]
     axes.plot(x, y, color=COLOURS[0], linewidth=1.5)
-    axes.scatter(x, y, s=12 + 260 * n[some] / max(1, n.max()), color=COLOURS[0], alpha=0.85, label="bin (area: pictures)")
+    axes.scatter(
+        x, y, s=12 + 260 * n[some] / max(1, n.max()), color=COLOURS[0], alpha=0.85, label="bin (area: pictures)"
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share that is right", aspect="equal")
     legend(axes, loc="upper left")
     return new
 
 
-def curves(x: Sequence[Any], series: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, ylim: tuple[float, float] | None = None) -> Figure:
+def curves(
+    x: Sequence[Any],
+    series: Mapping[str, Sequence[float]],
+    xlabel: str,
+    ylabel: str,
+    ylim: tuple[float, float] | None = None,
+) -> Figure:
     """One line a series over common `x`; colour and marker both tell them apart."""
     new, axes = figure()
     for i, (name, values) in enumerate(series.items()):
-        axes.plot(x, values, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4, label=name)
+        axes.plot(
+            x, values, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4, label=name
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if ylim is not None:
         axes.set_ylim(*ylim)
@@ -96,7 +118,9 @@ def curves(x: Sequence[Any], series: Mapping[str, Sequence[float]], xlabel: str,
     return new
 
 
-def learning(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], shares: Mapping[str, Sequence[float]]) -> Figure:
+def learning(
+    epochs: Sequence[int], losses: Mapping[str, Sequence[float]], shares: Mapping[str, Sequence[float]]
+) -> Figure:
     """Losses on the left and shares in per cent on the right, over whole epochs: one scale for both would flatten each."""
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.ticker import MaxNLocator
@@ -106,7 +130,15 @@ def learning(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], share
     for axes, series, ylabel in zip(new.subplots(1, 2), (losses, percents), ("loss", "per cent"), strict=True):
         for i, (name, values) in enumerate(series.items()):
             dots = MARKERS[i] if len(epochs) <= 20 else ""
-            axes.plot(epochs, values, color=COLOURS[i], linestyle="-" if i == 0 else "--", marker=dots, markersize=4, label=name)
+            axes.plot(
+                epochs,
+                values,
+                color=COLOURS[i],
+                linestyle="-" if i == 0 else "--",
+                marker=dots,
+                markersize=4,
+                label=name,
+            )
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         ink(axes)
@@ -115,7 +147,9 @@ def learning(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], share
 
 
 def panels(series: Mapping[str, tuple[Sequence[str], Sequence[float], str]], reference: float, ylabel: str) -> Figure:
-    """One small diagram a name, two a row: values over named levels, with a dashed line at `reference`; all share the y axis."""
+    """One small diagram a name, two a row: values over named levels, with a dashed line at `reference`; all share the y
+    axis.
+    """
     n_rows = -(-len(series) // 2)
     new, first = figure(6.2, 2.3 * n_rows)
     first.remove()
@@ -138,7 +172,11 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def bars(
-    names: Sequence[str], values: Sequence[float], xlabel: str, low: Sequence[float] | None = None, high: Sequence[float] | None = None
+    names: Sequence[str],
+    values: Sequence[float],
+    xlabel: str,
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
 ) -> Figure:
     """Horizontal bars, one a name, with an interval each where `low` and `high` are given."""
     new, axes = figure(6, 0.8 + 0.38 * len(names))

@@ -19,7 +19,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | 
     from rich.text import Text
 
     cells = [[str(value) for value in row] for row in rows]
-    new = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    new = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
     for i, name in enumerate(header):
         numeric = i > 0 and bool(cells) and all(_numeric(row[i]) for row in cells)
         new.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")

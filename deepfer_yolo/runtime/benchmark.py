@@ -1,11 +1,12 @@
 """Latency, throughput and memory of model files: each in a child process of its own, all taking turns round by round.
 
-The child: `python -m deepfer_yolo.runtime.benchmark OPENER MODEL PROVIDER THREADS`, where OPENER is `module:function` and opens the model.
-It prints one JSON line when it is ready, then one for each JSON line that it reads.
+The child: `python -m deepfer_yolo.runtime.benchmark OPENER MODEL PROVIDER THREADS`, where OPENER is `module:function`
+and opens the model. It prints one JSON line when it is ready, then one for each JSON line that it reads.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import queue
@@ -24,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DeepferError, ModelError
-from deepfer_yolo.runtime.backends import needs_contact
-from deepfer_yolo.runtime.contact import ensure_contact
-from deepfer_yolo.runtime.modelfile import locate, n_bytes
+from deepfer_yolo.runtime.backends.registry import needs_contact
+from deepfer_yolo.runtime.child_process import ensure_contact
+from deepfer_yolo.runtime.model_file import locate, n_bytes
 
 OPENER = "deepfer_yolo.runtime.classifier:Classifier"
 SOURCE_PX = 48
@@ -47,7 +48,10 @@ class Plan:
 
 @dataclass(slots=True)
 class Measured:
-    """One model's figures. `times_ms` maps a batch size to milliseconds a call, float64 (rounds, calls); `error` says why there are none."""
+    """One model's figures.
+
+    `times_ms` maps a batch size to milliseconds a call, float64 (rounds, calls); `error` says why there are none.
+    """
 
     model: str
     name: str = ""
@@ -67,7 +71,9 @@ class Measured:
         shown = {key: getattr(self, key) for key in ("model", "name", "precision", "provider", "n_bytes", "error")}
         if self.error is not None:
             return shown
-        shown |= {key: round(getattr(self, key), 4) for key in ("start_s", "open_ms", "first_ms", "resize_ms", "peak_mb")}
+        shown |= {
+            key: round(getattr(self, key), 4) for key in ("start_s", "open_ms", "first_ms", "resize_ms", "peak_mb")
+        }
         shown["batches"] = [self._batch(batch, baseline) for batch in self.times_ms]
         return shown
 
@@ -83,8 +89,13 @@ class Measured:
         return found
 
 
-def benchmark(models: Sequence[Path], plan: Plan, opener: str = OPENER, tick: Callable[[], None] = lambda: None) -> list[Measured]:
-    """Measure `models` side by side; a model that fails, hangs or crashes keeps its place with an error. `tick` is called after each round."""
+def benchmark(
+    models: Sequence[Path], plan: Plan, opener: str = OPENER, tick: Callable[[], None] = lambda: None
+) -> list[Measured]:
+    """Measure `models` side by side; a model that fails, hangs or crashes keeps its place with an error.
+
+    `tick` is called after each round.
+    """
     found = [Measured(str(path)) for path in models]
     children: dict[int, Child] = {}
     try:
@@ -143,7 +154,9 @@ class Child:
 
     def __init__(self, arguments: list[str], what: str, timeout_s: float) -> None:
         command = [sys.executable, "-m", "deepfer_yolo.runtime.benchmark", *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self._what, self._timeout_s = what, timeout_s
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._pump, args=(self._process.stdout,), daemon=True).start()
@@ -194,7 +207,9 @@ def main() -> None:
     module, function = opener.split(":")
     try:
         began = time.perf_counter()
-        classifier = getattr(importlib.import_module(module), function)(Path(path), provider=provider, threads=int(threads))
+        classifier = getattr(importlib.import_module(module), function)(
+            Path(path), provider=provider, threads=int(threads)
+        )
         open_ms = (time.perf_counter() - began) * 1000
         size = classifier.card.input.size
         random = np.random.RandomState(0)
@@ -219,7 +234,8 @@ def main() -> None:
             if batch not in crops:
                 crops[batch] = random.randint(0, 256, (batch, size, size, 3)).astype(np.uint8)
                 classifier.predict(crops[batch])
-            _say(times_ms=[_time_ms(lambda batch=batch: classifier.predict(crops[batch])) for _ in range(question["calls"])])  # type: ignore[misc]
+            call = functools.partial(classifier.predict, crops[batch])
+            _say(times_ms=[_time_ms(call) for _ in range(question["calls"])])
     except DeepferError as error:
         _say(error=error.message)
 

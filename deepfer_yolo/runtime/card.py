@@ -33,7 +33,10 @@ class _Part(BaseModel):
 
 
 class InputSpec(_Part):
-    """What the model wants to see. `native_px` is the side in pixels of the pictures it learned from; None leaves full detail."""
+    """What the model wants to see.
+
+    `native_px` is the side in pixels of the pictures it learned from; None leaves full detail.
+    """
 
     size: int = Field(ge=8, le=1024)
     layout: Literal["NHWC"] = "NHWC"
@@ -45,13 +48,13 @@ class InputSpec(_Part):
 class CropSpec(_Part):
     """How a face that a detector found becomes a crop: a square on the box's centre, faces/align.py.
 
-    Its side is the box's `reference` side with the share `margin` added at both ends; `shift_x` and `shift_y` move its centre by shares of
-    the same side; `eyes` turns it upright by the eye line.
+    Its side is the box's `reference` side with the share `margin` added at both ends; `shift_x` and `shift_y` move its
+    centre by shares of the same side; `eyes` turns it upright by the eye line.
 
-    Around YuNet's boxes the framing of FER2013's own pictures has its median at a margin of 0.118, and of ten references the box width
-    varies least (tests/benchmarks/crop_rule.py, 1,500 Training rows). The default is tighter: of 0, 0.03, 0.06, 0.09 and 0.12 it cost a model
-    least on 1,464 faces found among Training rows (tests/benchmarks/crop_end_to_end.py --split Training; standard error 1 point, the others 1.0
-    to 1.4 points worse).
+    Around YuNet's boxes the framing of FER2013's own pictures has its median at a margin of 0.118, and of ten
+    references the box width varies least (tests/benchmarks/crop_rule.py, 1,500 Training rows). The default is tighter:
+    of 0, 0.03, 0.06, 0.09 and 0.12 it cost a model least on 1,464 faces found among Training rows
+    (tests/benchmarks/crop_end_to_end.py --split Training; standard error 1 point, the others 1.0 to 1.4 points worse).
     """
 
     reference: Literal["width", "longer"] = "width"
@@ -95,7 +98,8 @@ class Card(_Part):
     producer: dict[str, str] = {}
     license: str = "AGPL-3.0-or-later"
     intended_use: str = INTENDED_USE
-    # Not in `to_json`: eight bytes a picture are for programs, and would drown the rest. Files carry them beside or below the card.
+    # Not in `to_json`: eight bytes a picture are for programs, and would drown the rest. Files carry them beside or
+    # below the card.
     trained_hashes: str | None = Field(None, exclude=True, repr=False)
 
     @property
@@ -145,7 +149,9 @@ def parse_card(text: str, where: str) -> Card:
         return Card.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()[:5])
-        raise ModelError(f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where) from None
+        raise ModelError(
+            f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where
+        ) from None
 
 
 def sidecar_path(model: Path) -> Path:

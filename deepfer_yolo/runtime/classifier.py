@@ -10,10 +10,51 @@ import numpy as np
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Image, Prediction, Probs
-from deepfer_yolo.runtime.backends import Backend, check_crops, open_backend
+from deepfer_yolo.runtime.backends.protocol import Backend, check_crops
+from deepfer_yolo.runtime.backends.registry import check_provider, needs_contact, open_backend
 from deepfer_yolo.runtime.card import Card
-from deepfer_yolo.runtime.modelfile import locate
+from deepfer_yolo.runtime.model_file import locate
 from deepfer_yolo.runtime.preprocess import to_inputs
+
+
+def open_model(path: Path, provider: str, threads: int, *, spin: bool = False) -> Backend:
+    """The backend of a model file, by the one door: an ONNX file for TensorRT becomes this machine's engine, and where
+    a native library could end the process, a child opens the file first.
+
+    Raises ModelError where file and provider do not go together, MissingDependencyError for a library or device that is
+    not there.
+    """
+    file = opened_file(path, provider)
+    if needs_contact(file, provider):
+        from deepfer_yolo.runtime.child_process import ensure_contact
+
+        ensure_contact(file, provider)
+    return open_backend(file, provider, threads, spin=spin)
+
+
+def opened_file(path: Path, provider: str) -> Path:
+    """The file that the provider really opens: `path`, or for TensorRT the engine that this machine has of it."""
+    check_provider(path, provider)
+    if provider != "tensorrt":
+        return path
+    from deepfer_yolo.runtime.backends.tensorrt import require_driver
+    from deepfer_yolo.runtime.engine_cache import engine_of
+
+    require_driver()
+    return engine_of(path, prove=_prove_engine) if path.suffix == ".onnx" else path
+
+
+def _prove_engine(engine: Path) -> None:
+    """Raise ModelError unless a new engine answers the golden inputs as its card says."""
+    from deepfer_yolo.runtime.golden import check_golden
+
+    result = check_golden(Classifier(engine, provider="tensorrt"))
+    if not result.passed:
+        differs = f"max |Δp| {result.max_diff:.1e}, allowed {result.tolerance:.0e}"
+        raise ModelError(
+            f"the TensorRT engine answers otherwise than the card says ({differs})",
+            "run it on another provider, or export from the checkpoint: deepfer export MODEL.pt --format engine",
+        )
 
 
 class Classifier:
@@ -22,10 +63,11 @@ class Classifier:
     >>> classifier = Classifier("deepfer-n.onnx")
     >>> probs = classifier.predict(crops)        # uint8 (n, S, S, 3) RGB -> float32 (n, C)
 
-    `path` is the file, or the folder of a format that has several. `provider` is `cpu`, `cuda`, `tensorrt` or `openvino`; `threads` is the
-    number of intra-op threads, of which one is the best choice for single faces beside other work. With `spin` the threads of onnxruntime
-    keep their cores while a call runs: several threads then help a single face too, which is over before a sleeping one has woken. Raises
-    ModelError for a file that cannot be used and MissingDependencyError for a provider or library that is not there.
+    `path` is the file, or the folder of a format that has several. `provider` is `cpu`, `cuda`, `tensorrt` or
+    `openvino`; `threads` is the number of intra-op threads, of which one is the best choice for single faces beside
+    other work. With `spin` the threads of onnxruntime keep their cores while a call runs: several threads then help a
+    single face too, which is over before a sleeping one has woken. Raises ModelError for a file that cannot be used and
+    MissingDependencyError for a provider or library that is not there.
     """
 
     def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1, spin: bool = False) -> None:
@@ -33,7 +75,7 @@ class Classifier:
         self._backend = self._open(self.path, provider, threads, spin)
 
     def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
-        return open_backend(path, provider, threads, spin=spin)
+        return open_model(path, provider, threads, spin=spin)
 
     @property
     def card(self) -> Card:
@@ -60,7 +102,10 @@ class Classifier:
             return np.zeros((0, len(self.labels)), np.float32)
         probs = self._backend.run(crops)
         if not math.isfinite(probs.sum()):
-            raise ModelError(f"{self.path} answers with NaN or infinite probabilities: its weights are broken", f"deepfer verify {self.path}")
+            raise ModelError(
+                f"{self.path} answers with NaN or infinite probabilities: its weights are broken",
+                f"deepfer verify {self.path}",
+            )
         return probs
 
     def predict_images(self, images: Sequence[Image]) -> Probs:

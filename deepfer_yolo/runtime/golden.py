@@ -1,18 +1,22 @@
-"""The golden self-test: inputs painted from a seed, and the probabilities that a model file must give for them anywhere."""
+"""The golden self-test: inputs painted from a seed, and the probabilities that a model file must give for them
+anywhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.runtime.card import Card, Golden
-from deepfer_yolo.runtime.classifier import Classifier
 
 SEED = 2013
 N = 8
@@ -22,9 +26,18 @@ SAME_LABEL = ("bf16", "int8")
 """Precisions whose tolerance is wide, so that the label must agree too."""
 
 
+class ModelFile(Model, Protocol):
+    """A model that says where its file is."""
+
+    path: Path
+
+
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """What the self-test found. `n_changed` counts labels that differ though the card's margin is above the tolerance."""
+    """What the self-test found.
+
+    `n_changed` counts labels that differ though the card's margin is above the tolerance.
+    """
 
     n: int
     max_diff: float
@@ -34,7 +47,10 @@ class GoldenResult:
 
 
 def make_golden(run: Callable[[Crops], Probs], size: int, *, seed: int = SEED, n: int = N) -> Golden:
-    """The golden part of a card: what `run` answers to `n` painted (size, size) inputs. Raises ModelError for NaN or sums that are not 1."""
+    """The golden part of a card: what `run` answers to `n` painted (size, size) inputs.
+
+    Raises ModelError for NaN or sums that are not 1.
+    """
     inputs = paint_golden(seed, n, size)
     probs = run(inputs)
     check_probs(probs, "the model")
@@ -42,18 +58,21 @@ def make_golden(run: Callable[[Crops], Probs], size: int, *, seed: int = SEED, n
     return Golden(seed=seed, n=n, inputs_sha256=_digest(inputs), probs=rows)
 
 
-def check_golden(classifier: Classifier) -> GoldenResult:
+def check_golden(model: ModelFile) -> GoldenResult:
     """Paint the golden inputs again, check their SHA-256, run the model on them and compare.
 
-    Raises ModelError where the card has no golden part, the painted inputs differ (then the painting is at fault, not the model), or
-    the model answers with NaN.
+    Raises ModelError where the card has no golden part, the painted inputs differ (then the painting is at fault, not
+    the model), or the model answers with NaN.
     """
-    card = classifier.card
+    card = model.card
     if card.golden is None:
-        raise ModelError(f"the card of {classifier.path} has no golden part to verify against", f"deepfer card {classifier.path} writes one")
+        raise ModelError(
+            f"the card of {model.path} has no golden part to verify against",
+            f"deepfer card {model.path} writes one",
+        )
     inputs = golden_inputs(card)
-    probs = classifier.predict(inputs)
-    check_probs(probs, str(classifier.path))
+    probs = model.predict(inputs)
+    check_probs(probs, str(model.path))
     expected = np.array(card.golden.probs, np.float64)
     diff = float(np.abs(probs - expected).max())
     tolerance = TOLERANCES[card.precision]
@@ -65,7 +84,9 @@ def check_golden(classifier: Classifier) -> GoldenResult:
 
 
 def golden_inputs(card: Card) -> Crops:
-    """The inputs of the card's golden part, uint8 (n, S, S, 3); raises ModelError where this machine paints other bytes."""
+    """The inputs of the card's golden part, uint8 (n, S, S, 3); raises ModelError where this machine paints other
+    bytes.
+    """
     if card.golden is None:
         raise ModelError(f"the card of {card.name} has no golden part")
     inputs = paint_golden(card.golden.seed, card.golden.n, card.input.size)
@@ -83,7 +104,9 @@ def check_probs(probs: Probs, where: str) -> None:
     if not np.isfinite(probs).all():
         raise ModelError(f"{where} answers with NaN or infinite probabilities: its weights are broken")
     if probs.min() < -1e-6 or np.abs(probs.sum(1) - 1).max() > 1e-2:
-        raise ModelError(f"{where} does not answer with probabilities: a row sums to {probs.sum(1)[np.abs(probs.sum(1) - 1).argmax()]:.4f}")
+        raise ModelError(
+            f"{where} does not answer with probabilities: a row sums to {probs.sum(1)[np.abs(probs.sum(1) - 1).argmax()]:.4f}"
+        )
 
 
 def _digest(inputs: Crops) -> str:

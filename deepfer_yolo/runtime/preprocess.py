@@ -1,7 +1,7 @@
 """From any picture to a model's input: the one resize of this program.
 
-Pillow's antialiased bilinear filter is bit-exact with what Ultralytics' classification transform trains on; OpenCV's INTER_LINEAR is not
-(it skips the antialiasing, mean difference 15-20/255 when shrinking).
+Pillow's antialiased bilinear filter is bit-exact with what Ultralytics' classification transform trains on; OpenCV's
+INTER_LINEAR is not (it skips the antialiasing, mean difference 15-20/255 when shrinking).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ BILINEAR = PillowImage.Resampling.BILINEAR
 
 
 def resize(image: Image, width: int, height: int) -> Image:
-    """`image`, uint8 (H, W, 3) or (H, W), at (height, width) by Pillow bilinear with antialias; the same array where nothing changes."""
+    """`image`, uint8 (H, W, 3) or (H, W), at (height, width) by Pillow bilinear with antialias; the same array where
+    nothing changes.
+    """
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(PillowImage.fromarray(image).resize((width, height), BILINEAR))
@@ -31,7 +33,9 @@ def shorter_side(image: Image, size: int) -> Image:
 
 
 def centre_crop(image: Image, size: int) -> Image:
-    """The central (size, size) of a picture whose sides are at least `size`; offsets rounded half to even, as torchvision does."""
+    """The central (size, size) of a picture whose sides are at least `size`; offsets rounded half to even, as
+    torchvision does.
+    """
     height, width = image.shape[:2]
     if height == width == size:
         return image
@@ -42,9 +46,9 @@ def centre_crop(image: Image, size: int) -> Image:
 def to_input(image: Image, spec: InputSpec) -> Image:
     """One picture, uint8 RGB (H, W, 3) of any size, as the model wants it: uint8 (S, S, 3).
 
-    A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped to its centre. Grey
-    is luma (ITU-R 601, Pillow's integer weights; the channel itself where all three are equal) in three equal channels: it is resized as
-    one, a third of the work with the same bits.
+    A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped
+    to its centre. Grey is luma (ITU-R 601, Pillow's integer weights; the channel itself where all three are equal) in
+    three equal channels: it is resized as one, a third of the work with the same bits.
     """
     picture = PillowImage.fromarray(image)
     if spec.colour == "grey":

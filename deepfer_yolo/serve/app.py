@@ -15,20 +15,24 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from deepfer_yolo import __version__
-from deepfer_yolo.serve.camera import serve_camera
-from deepfer_yolo.serve.guard import Door, Guard, allowed_hosts
-from deepfer_yolo.serve.problems import MEDIA_TYPE, Problem
-from deepfer_yolo.serve.routes import add_read_routes, add_upload_routes
+from deepfer_yolo.serve.camera_socket import serve_camera
+from deepfer_yolo.serve.middleware import Door, Guard, allowed_hosts
+from deepfer_yolo.serve.routes import add_read_routes, add_upload_routes, source_zip
+from deepfer_yolo.serve.schemas import MEDIA_TYPE, Problem
 from deepfer_yolo.serve.services import Services
-from deepfer_yolo.serve.source_code import source_zip
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.runtime.classifier import Classifier
-    from deepfer_yolo.serve.live import LiveBoard
+    from deepfer_yolo.serve.live_sources import LiveBoard
 
 PAGE = Path(__file__).parent / "page"
-TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 DESCRIPTION = (
     "Labels the apparent expression of faces in pictures and videos. It does not know what anyone feels. "
     "Pictures are decoded in memory and forgotten; errors are problem+json (RFC 9457)."
@@ -63,7 +67,9 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
     async def camera(websocket: WebSocket) -> None:
         await serve_camera(websocket, services)
 
-    door = Door(allowed_hosts(config.host, config.allow_host), config.token, int(config.max_body_mb * 1e6), config.body_timeout)
+    door = Door(
+        allowed_hosts(config.host, config.allow_host), config.token, int(config.max_body_mb * 1e6), config.body_timeout
+    )
     return Guard(app, door, services.rate, services.uploads, services.budget, services.metrics)
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.serve.metrics import Metrics
-from deepfer_yolo.stream.pipeline import Model
 
 
 class _Waiting(NamedTuple):
@@ -20,9 +20,11 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Collects crops for at most `max_wait_ms`, or until there are `max_batch`, and gives each request its own rows back.
+    """Collects crops for at most `max_wait_ms`, or until there are `max_batch`, and gives each request its own rows
+    back.
 
-    While one inference runs the next batch gathers by itself, so that waiting costs a lone request nothing but `max_wait_ms`.
+    While one inference runs the next batch gathers by itself, so that waiting costs a lone request nothing but
+    `max_wait_ms`.
     """
 
     def __init__(self, model: Model, metrics: Metrics, *, max_batch: int, max_wait_ms: float) -> None:
@@ -41,7 +43,9 @@ class Batcher:
     async def start(self) -> None:
         """Begin to work, with one inference to warm up."""
         size = self._model.card.input.size
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._model.predict, np.zeros((1, size, size, 3), np.uint8))
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._model.predict, np.zeros((1, size, size, 3), np.uint8)
+        )
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:

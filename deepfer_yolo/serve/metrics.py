@@ -55,7 +55,10 @@ class Metrics:
     def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
         """Everything; `gauges` holds what is measured now, by name, with its help text."""
         lines = ["# HELP deepfer_requests_total Finished requests.", "# TYPE deepfer_requests_total counter"]
-        lines += [f'deepfer_requests_total{{route="{route}",status="{status}"}} {n}' for (route, status), n in sorted(self.requests.items())]
+        lines += [
+            f'deepfer_requests_total{{route="{route}",status="{status}"}} {n}'
+            for (route, status), n in sorted(self.requests.items())
+        ]
         lines += [
             "# HELP deepfer_request_seconds Time from the head of a request to the end of its answer.",
             "# TYPE deepfer_request_seconds histogram",

@@ -1,4 +1,6 @@
-"""HTTP connections with time limits for the head, for the body and for reading the answer, and a bound on their number: uvicorn has none."""
+"""HTTP connections with time limits for the head, for the body and for reading the answer, and a bound on their number:
+uvicorn has none.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ GRACE_S = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; a client that dribbles its headers, sends endless ones or does not read what it asked for is cut off."""
+    """uvicorn's protocol; a client that dribbles its headers, sends endless ones or does not read what it asked for is
+    cut off.
+    """
 
     head_timeout_s = 10.0
     body_timeout_s = 60.0

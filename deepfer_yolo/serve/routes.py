@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import zipfile
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request  # noqa: TID253 (only `deepfer serve` imports this package)
@@ -12,7 +17,7 @@ from starlette.responses import Response
 from deepfer_yolo import __version__
 from deepfer_yolo.serve import schemas
 from deepfer_yolo.serve.metrics import CONTENT_TYPE
-from deepfer_yolo.serve.problems import MEDIA_TYPE, Problem
+from deepfer_yolo.serve.schemas import MEDIA_TYPE, Problem
 from deepfer_yolo.serve.services import Services
 from deepfer_yolo.serve.upload import Upload, flag, read_form
 
@@ -45,7 +50,10 @@ def form(files: dict[str, Any], **fields: dict[str, Any]) -> dict[str, Any]:
 
 
 BINARY = {"type": "string", "format": "binary"}
-BOOLEAN = {"type": "boolean", "description": "Find the faces first; otherwise each picture is one face, cut out already. Wins over the query."}
+BOOLEAN = {
+    "type": "boolean",
+    "description": "Find the faces first; otherwise each picture is one face, cut out already. Wins over the query.",
+}
 
 
 def add_upload_routes(app: FastAPI, services: Services) -> None:
@@ -57,10 +65,15 @@ def add_upload_routes(app: FastAPI, services: Services) -> None:
         summary="Label pictures",
         tags=["label"],
         responses={200: {"model": schemas.Predicted}, **refusals(*REFUSALS)},
-        openapi_extra=form({"type": "array", "items": BINARY, "minItems": 1, "maxItems": config.max_pictures}, faces=BOOLEAN),
+        openapi_extra=form(
+            {"type": "array", "items": BINARY, "minItems": 1, "maxItems": config.max_pictures}, faces=BOOLEAN
+        ),
     )
     async def predict(request: Request, faces: bool = False) -> Response:
-        """One or many pictures to labelled faces. A picture that cannot be read has an `error`; when none can, the answer is a problem."""
+        """One or many pictures to labelled faces.
+
+        A picture that cannot be read has an `error`; when none can, the answer is a problem.
+        """
         uploaded = await read_form(request, file_field="files", max_files=config.max_pictures)
         wanted = flag(uploaded.fields.get("faces"), faces, "faces")
         pictures = await asyncio.gather(*(_label(services, upload, faces=wanted) for upload in uploaded.files))
@@ -68,7 +81,9 @@ def add_upload_routes(app: FastAPI, services: Services) -> None:
         problems = [row for row in pictures if isinstance(row, Problem)]
         if len(problems) == len(rows):
             raise Problem(problems[0].status, problems[0].detail, headers=problems[0].headers, pictures=rows)
-        return _json({"schema_version": SCHEMA, "model": services.classifier.card.name, "faces": wanted, "pictures": rows})
+        return _json(
+            {"schema_version": SCHEMA, "model": services.classifier.card.name, "faces": wanted, "pictures": rows}
+        )
 
     @app.post(
         "/v1/video",
@@ -127,12 +142,22 @@ def add_read_routes(app: FastAPI, services: Services) -> None:
             raise Problem(404, "no such source, or no picture of it yet")
         return Response(jpeg, media_type="image/jpeg")
 
-    @app.get("/healthz", summary="Is the process alive?", tags=["health"], responses={200: {"model": schemas.Health}, **refusals(403, 421)})
+    @app.get(
+        "/healthz",
+        summary="Is the process alive?",
+        tags=["health"],
+        responses={200: {"model": schemas.Health}, **refusals(403, 421)},
+    )
     async def healthz() -> Response:
         """Answers while the event loop runs."""
         return _json({"status": "ok"})
 
-    @app.get("/readyz", summary="Can it answer?", tags=["health"], responses={200: {"model": schemas.Health}, **refusals(403, 421, 503)})
+    @app.get(
+        "/readyz",
+        summary="Can it answer?",
+        tags=["health"],
+        responses={200: {"model": schemas.Health}, **refusals(403, 421, 503)},
+    )
     async def readyz() -> Response:
         """Answers 200 when the model is loaded and a decode worker is up."""
         if not services.is_ready or services.pool.n_alive == 0:
@@ -141,7 +166,13 @@ def add_read_routes(app: FastAPI, services: Services) -> None:
 
     metrics_answers = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 403, 421, 429)}
 
-    @app.get("/metrics", summary="Counters for Prometheus", tags=["health"], response_class=Response, responses=metrics_answers)
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["health"],
+        response_class=Response,
+        responses=metrics_answers,
+    )
     async def metrics() -> Response:
         """Counters, latencies, batch sizes and memory."""
         return Response(services.metrics.text(services.gauges()), headers={"content-type": CONTENT_TYPE})
@@ -181,3 +212,40 @@ def _facts(services: Services) -> dict[str, Any]:
 
 def _json(content: dict[str, Any]) -> Response:
     return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), media_type="application/json")
+
+
+PACKAGE = Path(__file__).parent.parent
+SUFFIXES = frozenset({".py", ".html", ".js", ".css", ".svg", ".yaml", ".typed"})
+EPOCH = (2026, 1, 1, 0, 0, 0)
+"""One date for all members, so that the same source is the same file."""
+
+
+@cache
+def source_zip() -> bytes:
+    """The package as it is installed here, with its licence."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(PACKAGE.rglob("*")):
+            if path.is_file() and path.suffix in SUFFIXES and "__pycache__" not in path.parts:
+                _add(archive, f"deepfer_yolo/{path.relative_to(PACKAGE)}", path.read_bytes())
+        for name, text in _beside().items():
+            _add(archive, name, text)
+    return content.getvalue()
+
+
+def _beside() -> dict[str, bytes]:
+    """Licence and build file: from the source tree where there is one, else from the installed distribution."""
+    found = {
+        name: path.read_bytes()
+        for name in ("LICENSE", "pyproject.toml", "README.md")
+        if (path := PACKAGE.parent / name).is_file()
+    }
+    if "LICENSE" not in found:
+        for file in metadata.files("deepfer-yolo") or []:
+            if file.name in ("LICENSE", "METADATA"):
+                found[file.name] = file.read_binary()
+    return found
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED)

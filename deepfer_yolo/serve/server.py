@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from deepfer_yolo.errors import ConfigError, DeepferError
-from deepfer_yolo.serve.guard import host_name, is_loopback
+from deepfer_yolo.serve.middleware import host_name, is_loopback
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.runtime.classifier import Classifier
-    from deepfer_yolo.serve.live import LiveBoard
+    from deepfer_yolo.serve.live_sources import LiveBoard
 
 MAX_FRAME_BYTES = 4_000_000
 """The largest picture that a camera may send."""
 
 
 NOISE = frozenset(
-    {"ASGI callable returned without completing handshake.", "Invalid UTF-8 sequence received from client.", "Invalid HTTP request received."}
+    {
+        "ASGI callable returned without completing handshake.",
+        "Invalid UTF-8 sequence received from client.",
+        "Invalid HTTP request received.",
+    }
 )
 """What uvicorn would log for each connection that is refused: strangers must not fill a disk."""
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
@@ -40,7 +44,10 @@ def check_exposure(config: ServeConfig) -> None:
         raise ConfigError("--host is empty", "use 127.0.0.1, or an address of this machine")
     for name in config.allow_host:
         if host_name(name) != name.lower():
-            raise ConfigError(f"--allow-host {name!r} is no host name", "give the name alone, without scheme, port or path: box.example.org")
+            raise ConfigError(
+                f"--allow-host {name!r} is no host name",
+                "give the name alone, without scheme, port or path: box.example.org",
+            )
     doors = {"--host": [config.host], "--allow-host": config.allow_host}
     open_doors = [f"{flag} {name}" for flag, names in doors.items() for name in names if not is_loopback(name)]
     if config.token is None and open_doors:
@@ -51,22 +58,32 @@ def check_exposure(config: ServeConfig) -> None:
     if config.token is not None and len(config.token) < 16:
         raise ConfigError("the token has less than 16 characters", "make one with: openssl rand -hex 16")
     if config.token is not None and not TOKEN.fullmatch(config.token):
-        raise ConfigError("the token has characters that a header cannot carry", "letters, digits and - . _ ~ + / can be used: openssl rand -hex 16")
+        raise ConfigError(
+            "the token has characters that a header cannot carry",
+            "letters, digits and - . _ ~ + / can be used: openssl rand -hex 16",
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises DeepferError where the address is taken or not this machine's."""
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except socket.gaierror as error:
-        raise DeepferError(f"unknown host '{host}': {error.strerror}", "use 127.0.0.1, or an address of this machine") from None
+        raise DeepferError(
+            f"unknown host '{host}': {error.strerror}", "use 127.0.0.1, or an address of this machine"
+        ) from None
     listener = socket.socket(family, kind, proto)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        hints = {errno.EADDRINUSE: "choose another --port, or 0 for a free one", errno.EACCES: "ports below 1024 need rights; choose another --port"}
+        hints = {
+            errno.EADDRINUSE: "choose another --port, or 0 for a free one",
+            errno.EACCES: "ports below 1024 need rights; choose another --port",
+        }
         if error.errno not in (*hints, errno.EADDRNOTAVAIL):
             raise
         hint = hints.get(error.errno, "use 127.0.0.1, or an address of this machine")
@@ -87,7 +104,13 @@ def entry_url(url: str, token: str | None) -> str:
     return url if token is None else f"{url}?token={quote(token, safe='')}"
 
 
-def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, live: LiveBoard | None, on_ready: Callable[[], None]) -> None:
+def run(
+    classifier: Classifier,
+    config: ServeConfig,
+    listener: socket.socket,
+    live: LiveBoard | None,
+    on_ready: Callable[[], None],
+) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way. Raises DeepferError where the start fails."""
     import uvicorn
 
@@ -96,7 +119,11 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in NOISE)
-    limits = {"head_timeout_s": config.head_timeout, "body_timeout_s": config.body_timeout, "max_connections": config.max_connections}
+    limits = {
+        "head_timeout_s": config.head_timeout,
+        "body_timeout_s": config.body_timeout,
+        "max_connections": config.max_connections,
+    }
     bounded = type("Bounded", (BoundedProtocol,), limits)
     settings = uvicorn.Config(
         create_app(classifier, config, live),
@@ -121,13 +148,15 @@ def run(classifier: Classifier, config: ServeConfig, listener: socket.socket, li
                 on_ready()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds away.
+            # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds
+            # away.
             if not self.should_exit and self.server_state.tasks:
                 print(f"stopping; what is under way has {config.stop_timeout:g} s", file=sys.stderr, flush=True)
             self.should_exit = True
 
     server = Server(settings)
-    # To be stopped is a server's ordinary end, also by a signal that comes before or after uvicorn's own handlers stand.
+    # To be stopped is a server's ordinary end, also by a signal that comes before or after uvicorn's own handlers
+    # stand.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])

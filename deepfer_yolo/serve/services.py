@@ -11,17 +11,16 @@ from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.records import Crops, Prediction
 from deepfer_yolo.serve.batching import Batcher
-from deepfer_yolo.serve.limits import Budget, Rate, Slots
+from deepfer_yolo.serve.decode_pool import Message, Pool
 from deepfer_yolo.serve.metrics import Metrics, resident_bytes
-from deepfer_yolo.serve.pool import Pool
-from deepfer_yolo.serve.wire import Message
+from deepfer_yolo.serve.middleware import Budget, Rate, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.runtime.classifier import Classifier
-    from deepfer_yolo.serve.live import LiveBoard
+    from deepfer_yolo.serve.live_sources import LiveBoard
 
 
 class Services:
@@ -95,17 +94,25 @@ class Services:
             "deepfer_ready": ("1 when requests are answered.", float(self.is_ready)),
             "deepfer_workers": ("Decode workers that are up.", self.pool.n_alive),
             "deepfer_worker_crashes_total": ("Decode workers that died in a request.", self.pool.n_crashes),
-            "deepfer_worker_timeouts_total": ("Decode workers that were ended for taking too long.", self.pool.n_timeouts),
+            "deepfer_worker_timeouts_total": (
+                "Decode workers that were ended for taking too long.",
+                self.pool.n_timeouts,
+            ),
             "deepfer_uploads_in_flight": ("Uploads under way.", self.uploads.in_use),
             "deepfer_upload_bytes_in_flight": ("Bytes that uploads under way hold.", self.budget.in_use),
             "deepfer_cameras": ("Camera connections.", self.cameras.in_use),
             "process_resident_memory_bytes": ("Resident memory of the server.", resident_bytes()),
-            "deepfer_worker_resident_memory_bytes": ("Resident memory of all decode workers.", sum(map(resident_bytes, self.pool.pids))),
+            "deepfer_worker_resident_memory_bytes": (
+                "Resident memory of all decode workers.",
+                sum(map(resident_bytes, self.pool.pids)),
+            ),
         }
 
 
 def setup_of(classifier: Classifier, config: ServeConfig, detector: str) -> dict[str, Any]:
-    """What a decode worker is told at its start: with the detector that was chosen and its file, which it could not find without an environment."""
+    """What a decode worker is told at its start: with the detector that was chosen and its file, which it could not
+    find without an environment.
+    """
     pixels = int(config.max_megapixels * 1e6)
     face_model = find_face_model(config.face_model) if detector == "yunet" else None
     file = None if face_model is None else str(face_model.resolve())

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from deepfer_yolo.serve.problems import Problem
+from deepfer_yolo.serve.schemas import Problem
 
 MAX_NAME = 255
 MAX_FIELD_BYTES = 1000

@@ -14,16 +14,24 @@ from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import SourceError
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Event, Frame, Track
-from deepfer_yolo.serve.problems import TooLarge
+from deepfer_yolo.runtime.backends.protocol import Model
+from deepfer_yolo.serve.schemas import TooLarge
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.pipeline import Model
-from deepfer_yolo.stream.results import Result, face_record
+from deepfer_yolo.stream.records import Result, face_record
 from deepfer_yolo.stream.scene import Scene, SceneRules
 from deepfer_yolo.stream.sources import ReadOptions, open_reader
 
-SIGNATURES = {"mp4": (4, b"ftyp"), "matroska or webm": (0, b"\x1a\x45\xdf\xa3"), "avi": (0, b"RIFF"), "ogg": (0, b"OggS")}
-"""Containers that are opened, by offset and first bytes. Playlists and other formats that name further files are not among them."""
+SIGNATURES = {
+    "mp4": (4, b"ftyp"),
+    "matroska or webm": (0, b"\x1a\x45\xdf\xa3"),
+    "avi": (0, b"RIFF"),
+    "ogg": (0, b"OggS"),
+}
+"""Containers that are opened, by offset and first bytes.
+
+Playlists and other formats that name further files are not among them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,10 @@ class VideoRules:
 
 
 def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRules) -> dict[str, Any]:
-    """Faces by picture, and events, of a video file's bytes. Raises SourceError where it cannot be read and TooLarge past a limit."""
+    """Faces by picture, and events, of a video file's bytes.
+
+    Raises SourceError where it cannot be read and TooLarge past a limit.
+    """
     if not any(content[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES.values()):
         raise SourceError(f"not a video in a known container ({', '.join(SIGNATURES)})")
     scene = Scene(open_detector(faces, "video"), model.card, SceneRules(faces.min_score))
@@ -47,11 +58,22 @@ def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRul
         for waiting in _pictures(path, rules):
             result = _label(waiting, scene, model)
             size = (waiting.frame.image.shape[1], waiting.frame.image.shape[0])
-            frames.append({"time_s": round(waiting.frame.time_s, 4), "faces": [shortened(result, track) for track in result.tracks]})
+            frames.append(
+                {
+                    "time_s": round(waiting.frame.time_s, 4),
+                    "faces": [shortened(result, track) for track in result.tracks],
+                }
+            )
             events += result.events
     events += scene.end(0)
     last_s = frames[-1]["time_s"] if frames else 0.0
-    return {"width": size[0], "height": size[1], "duration_s": last_s, "frames": frames, "events": [_plain(event) for event in events]}
+    return {
+        "width": size[0],
+        "height": size[1],
+        "duration_s": last_s,
+        "frames": frames,
+        "events": [_plain(event) for event in events],
+    }
 
 
 def _label(waiting: Waiting, scene: Scene, model: Model) -> Result:

@@ -14,7 +14,24 @@ from deepfer_yolo.errors import SourceError
 Kind = Literal["file", "network", "camera", "pattern"]
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".flv", ".wmv", ".mpg", ".mpeg", ".gif", ".h264", ".mjpeg", ".y4m"}
+    {
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".mts",
+        ".flv",
+        ".wmv",
+        ".mpg",
+        ".mpeg",
+        ".gif",
+        ".h264",
+        ".mjpeg",
+        ".y4m",
+    }
 )
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
 PATTERNS = ("testsrc", "testsrc2", "smptebars", "smptehdbars", "rgbtestsrc", "color", "mandelbrot", "life")
@@ -41,7 +58,8 @@ class Address:
 def parse_source(text: str) -> list[Address]:
     """The sources behind one argument: a folder gives its video files, everything else one source.
 
-    Raises SourceError where it is none of: a file, a folder, a URL, a camera index, a /dev/video path or an FFmpeg test pattern.
+    Raises SourceError where it is none of: a file, a folder, a URL, a camera index, a /dev/video path or an FFmpeg test
+    pattern.
     """
     if not text.strip("\0 "):
         raise SourceError("an empty name is no source", SOURCE_HINT)
@@ -65,7 +83,10 @@ def parse_source(text: str) -> list[Address]:
 
 
 def parse_sources(texts: list[str]) -> list[Address]:
-    """All sources of the command line; names that repeat get a number. Raises SourceError where there is none or one is unknown."""
+    """All sources of the command line; names that repeat get a number.
+
+    Raises SourceError where there is none or one is unknown.
+    """
     found: list[Address] = []
     names: dict[str, int] = {}
     for address in (one for text in texts for one in parse_source(text)):
@@ -77,7 +98,8 @@ def parse_sources(texts: list[str]) -> list[Address]:
 def redact(text: str) -> str:
     """A URL without its credentials and without the values of its query; other text stays as it is.
 
-    Everything up to the last `@` is hidden: a password may itself hold `@`, `/`, `?` or `#`, and hiding too much harms nobody.
+    Everything up to the last `@` is hidden: a password may itself hold `@`, `/`, `?` or `#`, and hiding too much harms
+    nobody.
     """
     scheme, mark, rest = text.partition("://")
     if not mark:
@@ -109,9 +131,11 @@ def scrub(text: str, url: str) -> str:
 
 
 def refuse_placeless(url: str) -> None:
-    """Raise SourceError where a URL names no host, or a port that cannot exist; the message hides all up to the last `@`, as `redact` does.
+    """Raise SourceError where a URL names no host, or a port that cannot exist; the message hides all up to the last
+    `@`, as `redact` does.
 
-    A password with a bare `/`, `?` or `#` ends the host too early and is found here. Listening on all addresses, `udp://:1234`, has only a port.
+    A password with a bare `/`, `?` or `#` ends the host too early and is found here. Listening on all addresses,
+    `udp://:1234`, has only a port.
     """
     try:
         parts = urlsplit(url)
@@ -149,6 +173,8 @@ def _from_url(url: str) -> Address:
     if scheme == "file":
         raise SourceError("file: URLs are not taken as sources", "name the file by its path")
     if scheme not in SCHEMES:
-        raise SourceError(f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}")
+        raise SourceError(
+            f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}"
+        )
     refuse_placeless(url)
     return Address(redact(url), "network", url)

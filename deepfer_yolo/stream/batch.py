@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.data.images import SUFFIXES, load_image
-from deepfer_yolo.data.ordered import map_in_order
+from deepfer_yolo.data.images import SUFFIXES, load_image, map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
+from deepfer_yolo.faces.align import crop_face
+from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.files import os_reason
-from deepfer_yolo.records import Crops, Face, Prediction
-from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.records import Crops, Face, Image, Prediction
+from deepfer_yolo.runtime.card import Card, InputSpec
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
 
@@ -23,7 +25,8 @@ from deepfer_yolo.runtime.preprocess import to_input
 class Labelled:
     """One picture file with what the model says, or with the error that kept it from being read.
 
-    Where faces were searched, `face` is the one that the prediction speaks of; a picture without faces has neither prediction nor error.
+    Where faces were searched, `face` is the one that the prediction speaks of; a picture without faces has neither
+    prediction nor error.
     """
 
     path: Path
@@ -35,8 +38,8 @@ class Labelled:
 def find_pictures(sources: Sequence[str]) -> list[Path]:
     """The picture files behind files, folders (searched through, sorted) and glob patterns, in the order named.
 
-    A named file is kept even where it does not exist: its error belongs into its row. Raises SourceError for a folder or a pattern
-    without pictures.
+    A named file is kept even where it does not exist: its error belongs into its row. Raises SourceError for a folder
+    or a pattern without pictures.
     """
     found: list[Path] = []
     for source in sources:
@@ -57,7 +60,9 @@ def find_pictures(sources: Sequence[str]) -> list[Path]:
     return found
 
 
-def predict_pictures(paths: Sequence[Path], classifier: Classifier, *, batch: int = 64, workers: int = 2) -> Iterator[Labelled]:
+def predict_pictures(
+    paths: Sequence[Path], classifier: Classifier, *, batch: int = 64, workers: int = 2
+) -> Iterator[Labelled]:
     """One `Labelled` a path, in order. At most two batches a worker wait in memory."""
     spec = classifier.card.input
     chunks = [paths[start : start + batch] for start in range(0, len(paths), batch)]
@@ -84,10 +89,49 @@ def _decode(paths: Sequence[Path], spec: InputSpec) -> tuple[Crops, list[str | N
     return crops[:n], errors
 
 
-def _label(paths: Sequence[Path], crops: Crops, errors: Sequence[str | None], classifier: Classifier) -> Iterator[Labelled]:
+def _label(
+    paths: Sequence[Path], crops: Crops, errors: Sequence[str | None], classifier: Classifier
+) -> Iterator[Labelled]:
     probs = iter(classifier.predict(crops))
     for path, error in zip(paths, errors, strict=True):
         if error is None:
             yield Labelled(path, Prediction(next(probs), classifier.labels))
         else:
             yield Labelled(path, error=error)
+
+
+def predict_faces(
+    paths: Sequence[Path], classifier: Classifier, detectors: Callable[[], Detector], *, workers: int = 2
+) -> Iterator[Labelled]:
+    """One `Labelled` a face, best score first, in the order of the paths; a picture without faces gives one without a
+    prediction.
+
+    `detectors` makes one detector a thread, since OpenCV's are not safe to share.
+    """
+    own = threading.local()
+
+    def look(path: Path) -> tuple[list[Face], list[Image], str | None]:
+        if not hasattr(own, "detector"):
+            own.detector = detectors()
+        return _look(path, own.detector, classifier.card)
+
+    for path, (faces, crops, error) in zip(
+        paths, map_in_order(look, paths, workers, waiting_per_worker=4), strict=True
+    ):
+        if not crops:
+            yield Labelled(path, error=error)
+            continue
+        for face, row in zip(faces, classifier.predict(np.stack(crops)), strict=True):
+            yield Labelled(path, Prediction(row, classifier.labels), face=face)
+
+
+def _look(path: Path, detector: Detector, card: Card) -> tuple[list[Face], list[Image], str | None]:
+    try:
+        image = load_image(path)
+    except DatasetError as error:
+        return [], [], error.reason
+    except OSError as error:
+        return [], [], os_reason(error)
+    faces = detector.detect(image)
+    rule = card.crop if detector.boxes == "face" else None
+    return faces, [crop_face(image, face, rule, card.input) for face in faces], None

@@ -48,9 +48,11 @@ class Waiting:
 
 
 class Buffer:
-    """The pictures of one source that wait for inference. All buffers of a run share `lock`, which wakes the inference thread.
+    """The pictures of one source that wait for inference. All buffers of a run share `lock`, which wakes the inference
+    thread.
 
-    `latest` keeps the newest only; `bounded` drops what is older than `max_age_s` when its turn comes; `lossless` makes the reader wait.
+    `latest` keeps the newest only; `bounded` drops what is older than `max_age_s` when its turn comes; `lossless` makes
+    the reader wait.
     """
 
     def __init__(self, policy: Policy, max_age_s: float, lock: threading.Condition) -> None:

@@ -26,8 +26,8 @@ class Stamp:
 class Timeline:
     """Stamps the pictures of one connection. `offset_s` is the wall-clock time of PTS 0 where RTCP tells it.
 
-    The clock is chosen at the first picture and kept for the epoch: with RTCP `time_s` is Unix time of capture, with PTS it is the
-    source's own time, and by arrival it is Unix time of arrival.
+    The clock is chosen at the first picture and kept for the epoch: with RTCP `time_s` is Unix time of capture, with
+    PTS it is the source's own time, and by arrival it is Unix time of arrival.
     """
 
     def __init__(self, *, has_pts: bool, is_live: bool) -> None:
@@ -74,7 +74,9 @@ class Timeline:
 class Backoff:
     """Waiting times before reconnecting: doubled up to a cap, half of it random, back to the start after health."""
 
-    def __init__(self, *, first_s: float = 0.5, cap_s: float = 30.0, slow_first_s: float = 10.0, seed: int | None = None) -> None:
+    def __init__(
+        self, *, first_s: float = 0.5, cap_s: float = 30.0, slow_first_s: float = 10.0, seed: int | None = None
+    ) -> None:
         self._first_s = first_s
         self._cap_s = cap_s
         self._slow_first_s = slow_first_s

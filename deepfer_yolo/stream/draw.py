@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepfer_yolo.records import Face, Image, Track
-from deepfer_yolo.stream.results import Result
+from deepfer_yolo.stream.records import Result
 
 MIN_SIDE_PX = 256
 """Smaller pictures are enlarged by a whole factor, so that a label fits."""
@@ -23,7 +23,16 @@ COLOURS = {
     "uncertain": (107, 114, 128),
 }
 """Okabe and Ito's colours, which people with any kind of colour vision can tell apart; the web page has the same."""
-OTHER = ((213, 94, 0), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (184, 168, 0), (138, 144, 153))
+OTHER = (
+    (213, 94, 0),
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (184, 168, 0),
+    (138, 144, 153),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +104,15 @@ def _chip(image: Image, text: str, place: tuple[int, int], colour: tuple[int, in
     cv2.rectangle(image, (left, top), (left + chip_width, top + chip_height), colour, cv2.FILLED)
     light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = (20, 20, 20) if light > 140 else (255, 255, 255)
-    cv2.putText(image, text, (left + pad, top + chip_height - base - pad // 4), font, scale, ink, thickness, cv2.LINE_AA)
+    cv2.putText(
+        image, text, (left + pad, top + chip_height - base - pad // 4), font, scale, ink, thickness, cv2.LINE_AA
+    )
 
 
 def _pixelate(image: Image, face: Face, *, margin: float = 0.25, blocks: int = 6) -> None:
-    """Replace a face and a margin around it by a few coarse blocks; this loses the detail for good, which a blur may not."""
+    """Replace a face and a margin around it by a few coarse blocks; this loses the detail for good, which a blur may
+    not.
+    """
     import cv2
 
     x1, y1, x2, y2 = (float(v) for v in face.box)

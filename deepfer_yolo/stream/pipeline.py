@@ -6,17 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from deepfer_yolo.faces.detect import Detector
-from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.feeds import Feed, FeedRules
-from deepfer_yolo.stream.results import Output, State, event_record, result_records, state_record
+from deepfer_yolo.stream.reader import Feed, FeedRules
+from deepfer_yolo.stream.records import Output, State, event_record, result_records, state_record
 from deepfer_yolo.stream.scene import Scene, SceneRules
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.status import SourceSummary, Stages, Summary
@@ -24,19 +22,6 @@ from deepfer_yolo.stream.status import SourceSummary, Stages, Summary
 TICK_S = 0.1
 STOP_S = 0.8
 """How long a stopped run waits for its readers; one that is still connecting is left behind."""
-
-
-class Model(Protocol):
-    """What the engine needs of a classifier; `runtime.Classifier` is one."""
-
-    @property
-    def card(self) -> Card:
-        """The model's card."""
-        ...
-
-    def predict(self, crops: Crops) -> Probs:
-        """Probabilities, float32 (n, C), for uint8 crops (n, S, S, 3)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +36,11 @@ class RunRules:
 
 
 class Pipeline:
-    """One run over some sources. `detectors` holds one detector a source; `on_tick` is called every `tick_s` in the caller's thread.
+    """One run over some sources. `detectors` holds one detector a source; `on_tick` is called every `tick_s` in the
+    caller's thread.
 
-    >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules(FeedRules(), SceneRules(min_score))).run()
+    >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules(FeedRules(),
+    SceneRules(min_score))).run()
     """
 
     def __init__(
@@ -82,7 +69,10 @@ class Pipeline:
         self._ages_ms: dict[str, float] = {}
 
     def run(self) -> Summary:
-        """Run to the end of all sources, a limit or `stop`; returns the counters. An unexpected error of the model is raised here."""
+        """Run to the end of all sources, a limit or `stop`; returns the counters.
+
+        An unexpected error of the model is raised here.
+        """
         self._started = time.monotonic()
         for worker in self.workers:
             worker.start(self._tell, self._source_names())
@@ -109,7 +99,10 @@ class Pipeline:
         return self.summary()
 
     def stop(self, why: str = "stopped") -> None:
-        """End the run soon; what waits is counted as dropped. Safe from any thread and from signal handlers' exceptions."""
+        """End the run soon; what waits is counted as dropped.
+
+        Safe from any thread and from signal handlers' exceptions.
+        """
         if self._stop.is_set():
             return
         self._why = why
@@ -124,7 +117,11 @@ class Pipeline:
         with self.lock:
             sources = [SourceSummary.of(feed) for feed in self.feeds]
         return Summary(
-            sources, [worker.summary() for worker in self.workers], time.monotonic() - self._started, self.n_faces, self.stages.percentiles()
+            sources,
+            [worker.summary() for worker in self.workers],
+            time.monotonic() - self._started,
+            self.n_faces,
+            self.stages.percentiles(),
         )
 
     @property
@@ -201,7 +198,9 @@ class Pipeline:
         for (index, waiting), tracked in zip(batch, found, strict=True):
             rows = slice(start, start + len(tracked))
             start = rows.stop
-            result = self._scenes[index].conclude(waiting, tracked, inputs[rows], probs[rows], self._age_ms(index, waiting))
+            result = self._scenes[index].conclude(
+                waiting, tracked, inputs[rows], probs[rows], self._age_ms(index, waiting)
+            )
             self.n_faces += len(tracked)
             self.feeds[index].buffer.done()
             self._give(Output(result_records(result), result))

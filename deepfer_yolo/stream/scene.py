@@ -14,17 +14,20 @@ from deepfer_yolo.faces.track import Tracked, Tracker
 from deepfer_yolo.records import Crops, Event, Image, Prediction, Probs, Track
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.results import Result
+from deepfer_yolo.stream.records import Result
 
 CUT_DIFFERENCE = 15.0
 CUT_LIKENESS = 0.5
-"""Two pictures are of different shots where small grey versions differ by more than the first on average and correlate less than the
-second: on a stage clip the cuts reach 26 to 30 and 0.01 to 0.27, all other pairs at most 12.6 and at least 0.69."""
+"""Two pictures are of different shots where small grey versions differ by more than the first on average and correlate
+less than the second: on a stage clip the cuts reach 26 to 30 and 0.01 to 0.27, all other pairs at most 12.6 and at
+least 0.69.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneRules:
-    """Detections of `min_score` begin tracks. `detect_every` n-th picture is searched for faces; between them the tracks coast.
+    """Detections of `min_score` begin tracks. `detect_every` n-th picture is searched for faces; between them the
+    tracks coast.
 
     `lost_s` is how long a track outlives its face.
     """
@@ -71,7 +74,9 @@ class Scene:
         """One model input, uint8 (S, S, 3), a face."""
         return [crop_face(image, track.face, self._crop, self._card.input) for track in tracked]
 
-    def conclude(self, waiting: Waiting, tracked: list[Tracked], crops: Crops, probs: Probs, age_ms: float | None) -> Result:
+    def conclude(
+        self, waiting: Waiting, tracked: list[Tracked], crops: Crops, probs: Probs, age_ms: float | None
+    ) -> Result:
         """Smooth the predictions and gather everything about one picture."""
         time_s = waiting.frame.time_s
         tracks, events = [], self._cut_events
@@ -92,7 +97,10 @@ class Scene:
         """Whether the picture is of another shot than the one before: nobody in it is who stood there."""
         import cv2
 
-        before, self._small = self._small, np.asarray(cv2.resize(image[::4, ::4, 1], (32, 18), interpolation=cv2.INTER_AREA), np.float32)
+        before, self._small = (
+            self._small,
+            np.asarray(cv2.resize(image[::4, ::4, 1], (32, 18), interpolation=cv2.INTER_AREA), np.float32),
+        )
         if before is None or float(np.abs(before - self._small).mean()) <= CUT_DIFFERENCE:
             return False
         one, other = before - before.mean(), self._small - self._small.mean()

@@ -12,12 +12,66 @@ import numpy as np
 
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.faults import SourceReadError, explain
-from deepfer_yolo.stream.guard import Guard
-from deepfer_yolo.stream.pixels import to_rgb
+from deepfer_yolo.stream.http_source import Guard
+from deepfer_yolo.stream.source_errors import SourceReadError, explain
 
 if TYPE_CHECKING:
+    import av
     import av.container
+
+
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG: luma from 0 to 255 instead of 16 to 235."""
+
+
+def to_rgb(frame: av.VideoFrame) -> Image:
+    """A decoded frame as uint8 RGB (H, W, 3), upright where the container asks for a rotation by a quarter turn."""
+    import cv2
+
+    name = frame.format.name
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    if name == "yuv420p" and frame.color_range != FULL_RANGE and even:
+        image = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
+    elif name == "nv12" and frame.color_range != FULL_RANGE and even:
+        image = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_NV12)
+    elif name in ("yuvj420p", "yuvj422p", "yuvj444p", "yuv420p", "yuv422p", "yuv444p") and (
+        name.startswith("yuvj") or frame.color_range == FULL_RANGE
+    ):
+        image = _full_range(frame)
+    else:
+        image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    upright = np.rot90(image, turns) if turns else image
+    return np.ascontiguousarray(upright, np.uint8)
+
+
+def to_frame(image: Image) -> av.VideoFrame:
+    """A uint8 RGB picture as a yuv420p frame; an odd last column or row is doubled, since 4:2:0 needs even sides."""
+    import av
+    import cv2
+
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(
+        np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8), format="yuv420p"
+    )
+
+
+def _full_range(frame: av.VideoFrame) -> Any:
+    """JPEG-range planes: chroma enlarged to the size of luma, then OpenCV's full-range YCrCb conversion."""
+    import cv2
+
+    luma, blue, red = (_plane(plane) for plane in frame.planes[:3])
+    shape = (frame.width, frame.height)
+    if blue.shape != luma.shape:
+        blue, red = (cv2.resize(plane, shape, interpolation=cv2.INTER_LINEAR) for plane in (blue, red))
+    return cv2.cvtColor(cv2.merge([luma, red, blue]), cv2.COLOR_YCrCb2RGB)
+
+
+def _plane(plane: Any) -> Any:
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(rows[: plane.height, : plane.width])
 
 
 TRUNCATION_S = 0.5
@@ -25,12 +79,17 @@ TRUNCATION_S = 0.5
 
 
 UNDATED = 5
-"""How many pictures without a time a network stream may begin with: over RTSP the first one often comes before the clock is known."""
+"""How many pictures without a time a network stream may begin with: over RTSP the first one often comes before the
+clock is known.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How sources are opened. `ffmpeg` holds options for FFmpeg; `allowed_hosts` are those that playlists may lead to besides their own."""
+    """How sources are opened.
+
+    `ffmpeg` holds options for FFmpeg; `allowed_hosts` are those that playlists may lead to besides their own.
+    """
 
     open_timeout_s: float = 10.0
     read_timeout_s: float = 10.0
@@ -41,7 +100,10 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grab:
-    """One picture as it was read; `image` is None where it was corrupt. `offset_s` is the wall-clock time of PTS 0 where it is known."""
+    """One picture as it was read; `image` is None where it was corrupt.
+
+    `offset_s` is the wall-clock time of PTS 0 where it is known.
+    """
 
     image: Image | None
     pts_s: float | None = None
@@ -137,7 +199,8 @@ class CameraReader:
         self._address = address
         self._timeout_s = options.read_timeout_s
         target: Any = int(address.target) if address.target.isdecimal() else address.target
-        # OpenCV and its FFmpeg write pages about each backend that does not open a camera; the error below says it in a line.
+        # OpenCV and its FFmpeg write pages about each backend that does not open a camera; the error below says it in a
+        # line.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(target)
@@ -180,13 +243,19 @@ def _open(address: Address, options: ReadOptions) -> av.container.InputContainer
         scheme = address.target.partition("://")[0].lower()
         if scheme in ("http", "https"):
             guard = Guard(address.target, options.allowed_hosts, timeout_s=options.read_timeout_s)
-            return av.open(address.target, io_open=guard.open, options={"protocol_whitelist": "http,https,crypto,data", **options.ffmpeg})
+            return av.open(
+                address.target,
+                io_open=guard.open,
+                options={"protocol_whitelist": "http,https,crypto,data", **options.ffmpeg},
+            )
         chosen = {"rtsp_transport": options.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
         return av.open(address.target, timeout=timeout, options={**chosen, **options.ffmpeg})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if address.kind == "network" and time.monotonic() - started >= options.open_timeout_s:
             # FFmpeg's RTSP reports an answer that never came as invalid data.
-            raise SourceReadError(f"{address.name} did not answer within {options.open_timeout_s:g} s", "timeout") from None
+            raise SourceReadError(
+                f"{address.name} did not answer within {options.open_timeout_s:g} s", "timeout"
+            ) from None
         raise explain(error, address, "opening") from None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from deepfer_yolo.stream.feeds import Feed
+    from deepfer_yolo.stream.reader import Feed
 
 WINDOW = 2000
 """How many of the latest times of a stage its percentiles speak of."""
@@ -42,7 +42,10 @@ class Stages:
         """p50 and p99 a stage, in milliseconds."""
         with self._lock:
             times = {stage: np.array(values) for stage, values in self._times.items()}
-        return {s: {"p50_ms": round(float(np.percentile(v, 50)), 3), "p99_ms": round(float(np.percentile(v, 99)), 3)} for s, v in times.items()}
+        return {
+            s: {"p50_ms": round(float(np.percentile(v, 50)), 3), "p99_ms": round(float(np.percentile(v, 99)), 3)}
+            for s, v in times.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Augmentation for small faces, batched in tensors on the training device.
 
-What happens to a picture follows from the seed, the epoch and the picture's index alone, never from the order of batches or the number
-of workers; only what is mixed in, pasted in or set around it comes from the neighbour in the batch.
+What happens to a picture follows from the seed, the epoch and the picture's index alone, never from the order of
+batches or the number of workers; only what is mixed in, pasted in or set around it comes from the neighbour in the
+batch.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ class Draws:
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
         # Rows map output to input coordinates in [-1, 1], as affine_grid wants them; the picture's half side is 1.
         rows = [cos * mirror, shear * cos - sin, signed[4] * config.translate * 2, sin * mirror, shear * sin + cos]
-        self.theta = torch.from_numpy(np.stack([*rows, signed[5] * config.translate * 2], 1).astype(np.float32)).view(n, 2, 3)
+        self.theta = torch.from_numpy(np.stack([*rows, signed[5] * config.translate * 2], 1).astype(np.float32)).view(
+            n, 2, 3
+        )
         self.gain = torch.from_numpy(1 + signed[6] * config.contrast)
         self.lift = torch.from_numpy(signed[7] * config.brightness)
-        # Rectangles of 10-33 % of the side in each direction, as (x, y, width, height); width 0 where nothing is erased.
+        # Rectangles of 10-33 % of the side in each direction, as (x, y, width, height); width 0 where nothing is
+        # erased.
         side = random.uniform(0.1, 0.33, (2, n)).astype(np.float32) * (uniform[8] < config.erasing)
         self.box = torch.from_numpy(np.stack([uniform[9] * (1 - side[0]), uniform[10] * (1 - side[1]), *side], 1))
         share = random.beta(config.mixup, config.mixup, n) if config.mixup else np.ones(n)
@@ -46,9 +50,15 @@ class Draws:
         corner = random.random((2, n), dtype=np.float32) * (1 - cut)
         self.cut = torch.from_numpy(np.stack([*corner, cut, cut], 1).astype(np.float32))
         self.share = torch.from_numpy(np.where(cut > 0, 1, share).astype(np.float32))
-        self.power = torch.from_numpy(np.exp((random.random(n, dtype=np.float32) * 2 - 1) * np.log1p(config.gamma)).astype(np.float32))
+        self.power = torch.from_numpy(
+            np.exp((random.random(n, dtype=np.float32) * 2 - 1) * np.log1p(config.gamma)).astype(np.float32)
+        )
         self.blur, self.noise, chance = torch.from_numpy(random.random((3, n), dtype=np.float32))
-        self.blur, self.noise, self.surrounded = self.blur * config.blur, self.noise * config.noise, chance < config.surround
+        self.blur, self.noise, self.surrounded = (
+            self.blur * config.blur,
+            self.noise * config.noise,
+            chance < config.surround,
+        )
         self.pattern = torch.from_numpy(random.integers(0, N_PATTERNS, n))
         self._noise_seed = [config.seed, epoch, _NOISE_STREAM]
         self._patterns: dict[int, torch.Tensor] = {}
@@ -57,18 +67,23 @@ class Draws:
         """Standard normal noise (N_PATTERNS, 1, size, size) of this epoch."""
         if size not in self._patterns:
             random = np.random.Generator(np.random.PCG64(self._noise_seed))
-            self._patterns[size] = torch.from_numpy(random.standard_normal((N_PATTERNS, 1, size, size), dtype=np.float32))
+            self._patterns[size] = torch.from_numpy(
+                random.standard_normal((N_PATTERNS, 1, size, size), dtype=np.float32)
+            )
         return self._patterns[size]
 
 
 def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) -> torch.Tensor:
     """A training batch, float (b, c, size, size) in 0..1, from uint8 (b, c, h, w); `index` picks the pictures' draws.
 
-    Flip, shift, rotation, scale and shear are one grid sample from the stored pixels, so a picture is interpolated once.
+    Flip, shift, rotation, scale and shear are one grid sample from the stored pixels, so a picture is interpolated
+    once.
     """
     n, device = len(pixels), pixels.device
     grid = functional.affine_grid(draws.theta[index].to(device), [n, pixels.shape[1], size, size], align_corners=False)
-    images = functional.grid_sample(pixels.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    images = functional.grid_sample(
+        pixels.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     if n > 1 and bool((surrounded := draws.surrounded[index]).any()):
         # A crop from a frame shows what is around the face there, not a repeated border.
         outside = (grid.abs() > 1).any(-1).unsqueeze(1) & surrounded.to(device).view(n, 1, 1, 1)
@@ -90,10 +105,14 @@ def _degrade(images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.T
         soft = functional.pad(images, (2, 2, 2, 2), mode="replicate")
         kernel = torch.exp(-torch.arange(-2.0, 3.0, device=device).square() / 2)
         kernel = (kernel / kernel.sum()).repeat(images.shape[1], 1, 1, 1)
-        soft = functional.conv2d(functional.conv2d(soft, kernel, groups=images.shape[1]), kernel.transpose(2, 3), groups=images.shape[1])
+        soft = functional.conv2d(
+            functional.conv2d(soft, kernel, groups=images.shape[1]), kernel.transpose(2, 3), groups=images.shape[1]
+        )
         images = torch.lerp(images, soft, blur.to(device).view(shape))
     if bool((noise := draws.noise[index]).any()):
-        images = images + draws.patterns(images.shape[-1])[draws.pattern[index]].to(device) * noise.to(device).view(shape)
+        images = images + draws.patterns(images.shape[-1])[draws.pattern[index]].to(device) * noise.to(device).view(
+            shape
+        )
     return images
 
 
@@ -111,15 +130,21 @@ def soft_targets(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
 
 
 def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixup (Zhang et al., 2018): each picture keeps `share` (b,) of itself and takes the rest from its neighbour in the batch."""
+    """Mixup (Zhang et al., 2018): each picture keeps `share` (b,) of itself and takes the rest from its neighbour in
+    the batch.
+    """
     if len(images) < 2 or bool((share == 1).all()):
         return images, targets
     share = share.to(images.device)
-    return torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1)), torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+    return torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1)), torch.lerp(
+        targets.roll(1, 0), targets, share.view(-1, 1)
+    )
 
 
 def cut_mix(images: torch.Tensor, targets: torch.Tensor, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """CutMix (Yun et al., 2019): the pixels inside each `box` (b, 4) come from the neighbour, and as large a share of the target."""
+    """CutMix (Yun et al., 2019): the pixels inside each `box` (b, 4) come from the neighbour, and as large a share of
+    the target.
+    """
     if len(images) < 2 or not bool((box[:, 2] > 0).any()):
         return images, targets
     inside = _inside(box.to(images.device), images.shape[-1])
@@ -133,8 +158,10 @@ def warm_up_ratio(steps: int) -> float:
 
 
 def ema_decay(steps_per_epoch: int, epochs: float, steps: int) -> float:
-    """The decay of the weights' moving average whose memory is `epochs` epochs, shortened while few `steps` have been made.
+    """The decay of the weights' moving average whose memory is `epochs` epochs, shortened while few `steps` have been
+    made.
 
-    Ultralytics' own (0.9999, warmed up over 2,000 steps) still averages over ten steps when a run of 20 short epochs ends.
+    Ultralytics' own (0.9999, warmed up over 2,000 steps) still averages over ten steps when a run of 20 short epochs
+    ends.
     """
     return min(math.exp(-1 / max(1.0, steps_per_epoch * epochs)), warm_up_ratio(steps))

@@ -1,4 +1,6 @@
-"""Cross-validation, the protocol of the small laboratory sets: one run a fold, every picture tested once, mean and spread."""
+"""Cross-validation, the protocol of the small laboratory sets: one run a fold, every picture tested once, mean and
+spread.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from deepfer_yolo.config import TrainConfig, read_yaml
-from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.data.manifest import csv_bytes
+from deepfer_yolo.data.dataset import csv_bytes, open_dataset
 from deepfer_yolo.errors import DeepferError, TrainingError
-from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.report.tables import percent
+from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.train import run
 from deepfer_yolo.train.device import check_device
-from deepfer_yolo.train.folds import deal
-from deepfer_yolo.train.splits import open_for_training
+from deepfer_yolo.train.splits import deal, open_for_training
 from deepfer_yolo.train.start import starting_model
 
 FOLDS = "folds.csv"
@@ -41,9 +41,16 @@ Result = run.Outcome | run.Stopped | CrossValidated
 
 
 def train(
-    config: TrainConfig, *, name: str | None = None, show: Show = print, should_stop: ShouldStop = lambda: False, root: Path = Path("runs")
+    config: TrainConfig,
+    *,
+    name: str | None = None,
+    show: Show = print,
+    should_stop: ShouldStop = lambda: False,
+    root: Path = Path("runs"),
 ) -> Result:
-    """One run, or where the recipe names `folds` and no single `fold` one run a fold, in `root/train/<name>/fold-<number>`; see `run.train`."""
+    """One run, or where the recipe names `folds` and no single `fold` one run a fold, in
+    `root/train/<name>/fold-<number>`; see `run.train`.
+    """
     folds = config.folds
     if folds is None or config.fold is not None:
         return run.train(config, name=name, show=show, should_stop=should_stop, root=root)
@@ -62,7 +69,10 @@ def train(
 
 
 def resume(folder: Path, *, show: Show = print, should_stop: ShouldStop = lambda: False) -> Result:
-    """Continue the run in `folder`, or the cross-validation there: folds that have finished are passed over. See `run.resume`."""
+    """Continue the run in `folder`, or the cross-validation there: folds that have finished are passed over.
+
+    See `run.resume`.
+    """
     path = folder / CONFIG
     config = TrainConfig.model_validate(read_yaml(path)) if path.is_file() else None
     if config is None or config.folds is None or config.fold is not None or (folder / METRICS).is_file():
@@ -98,18 +108,27 @@ def _one_fold(config: TrainConfig, fold: Path, show: Show, should_stop: ShouldSt
 
 
 def _write_folds(config: TrainConfig, folder: Path) -> None:
-    """`folds.csv`, which picture is in which fold. Raises TrainingError where the one that is there was written for other data."""
+    """`folds.csv`, which picture is in which fold.
+
+    Raises TrainingError where the one that is there was written for other data.
+    """
     dataset = open_dataset(Path(str(config.data)))
     rows = zip(dataset.all_rows, deal(dataset, config), strict=True)
-    content = csv_bytes(("path", "label", "subject", "sha256", "fold"), ((r.path, r.label, r.subject, r.sha256, str(fold)) for r, fold in rows))
+    content = csv_bytes(
+        ("path", "label", "subject", "sha256", "fold"),
+        ((r.path, r.label, r.subject, r.sha256, str(fold)) for r, fold in rows),
+    )
     path = folder / FOLDS
     if path.is_file() and path.read_bytes() != content:
-        raise TrainingError(f"the data set {dataset.root} has changed since the cross-validation began", "start a new one")
+        raise TrainingError(
+            f"the data set {dataset.root} has changed since the cross-validation began", "start a new one"
+        )
     write_atomic(path, content)
 
 
 def summary(tests: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, standard deviation (n − 1) and every fold of the test figures, and the same over all pictures at once, each tested once.
+    """Mean, standard deviation (n − 1) and every fold of the test figures, and the same over all pictures at once, each
+    tested once.
 
     `confusion` counts rows of truth and columns of answers, (C, C).
     """
@@ -133,8 +152,13 @@ def lines_of(metrics: dict[str, Any]) -> list[str]:
         for number, (top1, f1) in enumerate(zip(spread["top1"]["folds"], spread["macro_f1"]["folds"], strict=True), 1)
     ]
     both = [
-        f"{title} {percent(spread[key]['mean'])} ± {percent(spread[key]['sd'])} %" for key, title in (("top1", "top-1"), ("macro_f1", "macro-F1"))
+        f"{title} {percent(spread[key]['mean'])} ± {percent(spread[key]['sd'])} %"
+        for key, title in (("top1", "top-1"), ("macro_f1", "macro-F1"))
     ]
-    lines.append(f"{metrics['n_folds']} folds by {metrics['group_by']}: {', '.join(both)} (mean ± standard deviation over folds)")
-    lines.append(f"all {metrics['n']:,} pictures, each tested once: top-1 {percent(metrics['top1'])} %, macro-F1 {percent(metrics['macro_f1'])} %")
+    lines.append(
+        f"{metrics['n_folds']} folds by {metrics['group_by']}: {', '.join(both)} (mean ± standard deviation over folds)"
+    )
+    lines.append(
+        f"all {metrics['n']:,} pictures, each tested once: top-1 {percent(metrics['top1'])} %, macro-F1 {percent(metrics['macro_f1'])} %"
+    )
     return lines

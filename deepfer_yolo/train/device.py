@@ -18,19 +18,26 @@ def check_device(device: str) -> None:
         return
     if device == "mps":
         if not torch.backends.mps.is_available():
-            raise MissingDependencyError("--device mps: this machine has no Apple GPU that torch can use", "use --device cpu")
+            raise MissingDependencyError(
+                "--device mps: this machine has no Apple GPU that torch can use", "use --device cpu"
+            )
         return
     numbers = device.split(",")
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"unknown device '{device}'", "use cpu, mps, the number of a GPU such as 0, or several such as 0,1")
+        raise ConfigError(
+            f"unknown device '{device}'", "use cpu, mps, the number of a GPU such as 0, or several such as 0,1"
+        )
     found = torch.cuda.device_count()
     if max(map(int, numbers)) >= found:
         seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
-        raise MissingDependencyError(f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there")
+        raise MissingDependencyError(
+            f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there"
+        )
 
 
 def use_bf16(config: TrainConfig) -> bool:
-    """Whether to run the forward pass in bfloat16: when asked to, or where the hardware has it and nothing else was asked.
+    """Whether to run the forward pass in bfloat16: when asked to, or where the hardware has it and nothing else was
+    asked.
 
     Without AVX512-BF16 or AMX a CPU emulates it, seven times slower than float32 (measured on an AVX2 machine).
     """
@@ -49,11 +56,16 @@ def fits_on(device: torch.device, n_bytes: int) -> bool:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process may still take: what the machine has left, or its control group where that is less."""
+    """Bytes of main memory that this process may still take: what the machine has left, or its control group where that
+    is less.
+    """
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         try:
             free = min(free, int((CGROUPS / limit).read_text()) - int((CGROUPS / used).read_text()))
         except (OSError, ValueError):  # no such group, or "max": no limit

@@ -1,6 +1,7 @@
 """Batches drawn by index from a decoded split, and augmented in tensors.
 
-Decoding once and augmenting in tensors replaces the stock loader, which delivers about 1,000 pictures a second and core.
+Decoding once and augmenting in tensors replaces the stock loader, which delivers about 1,000 pictures a second and
+core.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.ordered import map_in_order
+from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
+from deepfer_yolo.train.decoded_split import Faces, FilePixels
 from deepfer_yolo.train.device import fits_on
-from deepfer_yolo.train.faces import Faces, FilePixels
 from deepfer_yolo.train.losses import class_weights
 
 _SHUFFLE_STREAM = 0
@@ -27,7 +28,9 @@ class EpochSampler:
     Batches are as equal as can be, so that no epoch ends in a batch of one, and every rank has the same number of them.
     """
 
-    def __init__(self, n: int, batch: int, seed: int, rank: int = 0, world: int = 1, weights: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, n: int, batch: int, seed: int, rank: int = 0, world: int = 1, weights: torch.Tensor | None = None
+    ) -> None:
         self.n, self.batch, self.seed, self.rank, self.world = n, batch, seed, rank, world
         self.chance = None if weights is None else weights.double().numpy() / weights.double().sum().item()
         """The chance (n,) of each picture to be drawn, with replacement; None draws each once."""
@@ -58,7 +61,9 @@ class TrainLoader:
     num_workers = 0
     drop_last = True  # no batch is ever short: see EpochSampler
 
-    def __init__(self, faces: Faces, config: TrainConfig, n_classes: int, device: torch.device, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, faces: Faces, config: TrainConfig, n_classes: int, device: torch.device, *, rank: int = 0, world: int = 1
+    ) -> None:
         self.dataset = faces
         self.config, self.device = config, device
         self.batch_size = config.batch
@@ -92,7 +97,9 @@ class TrainLoader:
         draws, size = Draws(self.config, len(self.dataset), epoch), self.size_at(epoch)
         batches, self.skip = self.sampler.batches()[self.skip :], 0
         # From files, the next batch is decoded while the network works on this one.
-        pixels = map_in_order(self.pixels_of, batches, 1 if isinstance(self._pixels, FilePixels) else 0, waiting_per_worker=2)
+        pixels = map_in_order(
+            self.pixels_of, batches, 1 if isinstance(self._pixels, FilePixels) else 0, waiting_per_worker=2
+        )
         for index, part in zip(batches, pixels, strict=True):
             yield self.batch(index, part, draws, size)
 
@@ -112,7 +119,8 @@ class TrainLoader:
 class ValLoader:
     """The validation split in its own order, ``{img, cls}``, nothing padded and nothing shuffled.
 
-    Of `world` processes each has one stretch, so that their answers in the order of the ranks are in the order of the files.
+    Of `world` processes each has one stretch, so that their answers in the order of the ranks are in the order of the
+    files.
     """
 
     num_workers = 0

@@ -10,7 +10,8 @@ from typing import Any
 
 from deepfer_yolo.errors import MissingDependencyError, TrainingError
 
-# What each would send without being asked: wandb its records and crash reports, mlflow its usage. A variable that is set already stays.
+# What each would send without being asked: wandb its records and crash reports, mlflow its usage. A variable that is
+# set already stays.
 _QUIET = {
     "tensorboard": {},
     "mlflow": {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_EXPERIMENT_NAME": "deepfer"},
@@ -26,7 +27,9 @@ def prepare_logger(name: str | None) -> None:
     if name is None:
         return
     if find_spec(name) is None:
-        raise MissingDependencyError(f"--logger {name} needs the Python module '{name}', which is not installed", f"pip install {name}")
+        raise MissingDependencyError(
+            f"--logger {name} needs the Python module '{name}', which is not installed", f"pip install {name}"
+        )
     if name == "tensorboard":  # Ultralytics traces the network to draw its graph, and torch calls that old
         warnings.filterwarnings("ignore", module=r"torch\.jit")
     for key, value in _QUIET[name].items():
@@ -34,7 +37,9 @@ def prepare_logger(name: str | None) -> None:
 
 
 def attach_logger(trainer: Any, name: str | None, say: Callable[[str], None]) -> None:
-    """Stop a run whose logger did not start, and say so once where mlflow gives up on the way; Ultralytics only warns, below our level."""
+    """Stop a run whose logger did not start, and say so once where mlflow gives up on the way; Ultralytics only warns,
+    below our level.
+    """
     if name == "tensorboard":
         from deepfer_yolo.yolo import tensorboard_is_open
 
@@ -57,5 +62,9 @@ def _watch_mlflow(trainer: Any, say: Callable[[str], None]) -> None:
 
 
 def _not_started(name: str) -> TrainingError:
-    hint = "check MLFLOW_TRACKING_URI and that its store can be written" if name == "mlflow" else f"pip install --upgrade {name}"
+    hint = (
+        "check MLFLOW_TRACKING_URI and that its store can be written"
+        if name == "mlflow"
+        else f"pip install --upgrade {name}"
+    )
     return TrainingError(f"--logger {name} could not be started", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,124 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
-from deepfer_yolo.evaluate.calibration import ece, noise_floor, reliability
-from deepfer_yolo.evaluate.statistics import CARD_METRICS, card_intervals, headline, rows_of
-from deepfer_yolo.train.faces import Faces
-from deepfer_yolo.train.loader import ValLoader
-from deepfer_yolo.train.validator import macro_f1
-from deepfer_yolo.yolo import load_checkpoint
+from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals, headline, rows_of
+from deepfer_yolo.evaluate.metrics import ece, noise_floor, reliability
+from deepfer_yolo.files import atomic_path
+from deepfer_yolo.report.plots import learning, save_png
+from deepfer_yolo.train.augment import Draws
+from deepfer_yolo.train.decoded_split import Faces
+from deepfer_yolo.train.loader import TrainLoader, ValLoader
+from deepfer_yolo.yolo import ClassificationValidator, ClassifyMetrics, load_checkpoint
+
+TOP1, TOP5, MACRO_F1 = "metrics/accuracy_top1", "metrics/accuracy_top5", "metrics/macro_f1"
+"""Column names in Ultralytics' results.csv; the first two are its own."""
+
+
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that occur in `labels` (n,); a class that is never predicted counts as 0."""
+    scores = []
+    for label in np.unique(labels):
+        hits = int(((predicted == label) & (labels == label)).sum())
+        scores.append(2 * hits / max(1, int((predicted == label).sum()) + int((labels == label).sum())))
+    return float(np.mean(scores))
+
+
+class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
+    """Top-1, top-5 and macro-F1; `fitness`, which picks best.pt and stops early, is the one that was chosen."""
+
+    def __init__(self, chosen: str) -> None:
+        super().__init__()
+        self.chosen = chosen
+        self.macro_f1 = 0.0
+
+    def process(self, targets: list[torch.Tensor], pred: list[torch.Tensor]) -> None:
+        """Compute all figures from ranked classes, (n, k) each, and targets (n,)."""
+        super().process(targets, pred)
+        ranked, labels = torch.cat(pred).numpy().astype(np.int64), torch.cat(targets).numpy().astype(np.int64)
+        self.macro_f1 = macro_f1(ranked[:, 0], labels)
+
+    @property
+    def fitness(self) -> float:
+        """Top-1 or macro-F1; Ultralytics' mean of top-1 and top-5 would halve the signal, since top-5 of seven is
+        always near 1.
+        """
+        return self.macro_f1 if self.chosen == "macro_f1" else self.top1
+
+    @property
+    def keys(self) -> list[str]:
+        """Column names in results.csv."""
+        return [TOP1, TOP5, MACRO_F1]
+
+    @property
+    def results_dict(self) -> dict[str, float]:
+        """All figures by column name, and the fitness."""
+        return {TOP1: self.top1, TOP5: self.top5, MACRO_F1: self.macro_f1, "fitness": self.fitness}
+
+
+class FaceValidator(ClassificationValidator):  # type: ignore[misc]
+    """Ultralytics' validator on our ordered loader; keeps the probabilities of the last pass."""
+
+    def __init__(self, dataloader: Any, save_dir: Any, args: Any, callbacks: Any, fitness: str) -> None:
+        super().__init__(dataloader, save_dir, args, callbacks)
+        self.metrics = FaceMetrics(fitness)
+        self.probs: list[torch.Tensor] = []
+
+    def init_metrics(self, model: Any) -> None:
+        """Empty all that was collected."""
+        super().init_metrics(model)
+        self.probs = []
+
+    def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Leave the batch as the loader made it: float32, on the device."""
+        return batch
+
+    def update_metrics(self, preds: torch.Tensor, batch: dict[str, Any]) -> None:
+        """Collect one batch's ranked classes and probabilities (b, C)."""
+        super().update_metrics(preds, batch)
+        self.probs.append(preds.float().cpu())
+
+    def finalize_metrics(self) -> None:
+        """Keep the timing; the stock confusion pictures are replaced by `deepfer evaluate`."""
+        self.metrics.speed = self.speed
+
+    def print_results(self) -> None:
+        """Print nothing: the progress display does."""
+
+
+ROWS, COLUMNS = 6, 10
+AUGMENTED, CURVES = "augmented.png", "curves.png"
+
+
+def save_augmented(loader: TrainLoader, folder: Path) -> Path:
+    """A sheet of training pictures of the first epoch as the network will see them, enlarged twice; return its path."""
+    from PIL import Image
+
+    n = min(ROWS * COLUMNS, len(loader.dataset))
+    index = torch.linspace(0, len(loader.dataset) - 1, n).long()
+    batch = loader.batch(
+        index, loader.pixels_of(index), Draws(loader.config, len(loader.dataset), 0), loader.size_at(0)
+    )
+    side = batch["img"].shape[-1]
+    sheet = torch.full((ROWS * side, COLUMNS * side, 3), 255, dtype=torch.uint8)
+    for place, image in enumerate(batch["img"].mul(255).round().byte().cpu().permute(0, 2, 3, 1)):
+        row, column = divmod(place, COLUMNS)
+        sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = image
+    picture = Image.fromarray(sheet.numpy())
+    with atomic_path(folder / AUGMENTED) as part:
+        picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(part)
+    return folder / AUGMENTED
+
+
+def save_curves(folder: Path) -> Path:
+    """Losses, top-1 and macro-F1 by epoch, from results.csv; return the picture's path."""
+    rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
+    losses, shares = (
+        {shown: [float(row[key]) for row in rows] for shown, key in names.items()}
+        for names in ({"train": "train/loss", "val": "val/loss"}, {"val top-1": TOP1, "val macro-F1": MACRO_F1})
+    )
+    save_png(learning([int(row["epoch"]) for row in rows], losses, shares), folder / CURVES)
+    return folder / CURVES
+
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -46,7 +159,9 @@ def confusion(logits: Logits, labels: Labels) -> list[list[int]]:
     return [[int(count) for count in row] for row in counts]
 
 
-def card_metrics(logits: Logits, labels: Labels, calibration: dict[str, float], subjects: Sequence[str]) -> dict[str, Any]:
+def card_metrics(
+    logits: Logits, labels: Labels, calibration: dict[str, float], subjects: Sequence[str]
+) -> dict[str, Any]:
     """What a card says of the split that chose the epoch: metrics, their 95 % intervals, and the confusion matrix."""
     probs = softmax(logits, calibration["temperature"])
     values = headline(rows_of(probs, labels).sum(0))
@@ -72,8 +187,8 @@ def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
 def fit_temperature(logits: Logits, labels: Labels) -> float:
     """The temperature with the smallest Brier score, by golden section over its logarithm.
 
-    The log-likelihood of Guo et al. (2017) would sharpen every answer for the sake of what label smoothing and teachers leave on unlikely classes;
-    the Brier score is proper too and looks at the likely ones, whose confidence is shown.
+    The log-likelihood of Guo et al. (2017) would sharpen every answer for the sake of what label smoothing and teachers
+    leave on unlikely classes; the Brier score is proper too and looks at the likely ones, whose confidence is shown.
     """
     wanted = np.eye(logits.shape[1])[labels]
 
@@ -89,7 +204,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 def calibrate(logits: Logits, labels: Labels) -> dict[str, float]:
-    """The temperature fitted on all, ECE-15 before, and after: each fold scaled by the temperature that the other four ask for.
+    """The temperature fitted on all, ECE-15 before, and after: each fold scaled by the temperature that the other four
+    ask for.
 
     `ece_floor` is what a perfectly calibrated model would show on this many pictures.
     """

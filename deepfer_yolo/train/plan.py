@@ -18,10 +18,11 @@ TIMED_STEPS = 4
 
 
 def plan(config: TrainConfig) -> dict[str, Any]:
-    """The resolved recipe, pictures a split, parameters, GFLOPs a picture, and an estimate from a few real steps on noise.
+    """The resolved recipe, pictures a split, parameters, GFLOPs a picture, and an estimate from a few real steps on
+    noise.
 
-    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate; of a
-    cross-validation the first fold is described and all are in the estimate.
+    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate; of
+    a cross-validation the first fold is described and all are in the estimate.
     """
     check_device(config.device)
     n_runs = config.folds if config.folds is not None and config.fold is None else 1

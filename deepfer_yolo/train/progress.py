@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from deepfer_yolo.train.validator import MACRO_F1, TOP1
+from deepfer_yolo.train.measure import MACRO_F1, TOP1
 
 HEADER = f"{'epoch':>9} {'loss':>7} {'val loss':>8} {'top-1':>6} {'macro-F1':>8} {'img/s':>6} {'time left':>9}"
 
@@ -55,7 +58,9 @@ class Progress:
             done, total = trainer.batches_done, len(trainer.train_loader)
             loss = float(trainer.tloss["loss"])
             speed = (done - self._first) * trainer.batch_size / (now - self._began)
-            sys.stderr.write(f"\r{trainer.epoch + 1:>5}/{trainer.epochs:<3} {loss:7.3f}  batch {done}/{total}  {speed:.0f} img/s\033[K")
+            sys.stderr.write(
+                f"\r{trainer.epoch + 1:>5}/{trainer.epochs:<3} {loss:7.3f}  batch {done}/{total}  {speed:.0f} img/s\033[K"
+            )
             sys.stderr.flush()
 
     def _trained(self, trainer: Any) -> None:
@@ -84,3 +89,38 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+class StopSignal:
+    """Remembers the first SIGINT or SIGTERM; a second one ends the program at once, as it would without this."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._remember)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._restore()
+
+    def given(self) -> bool:
+        """Whether a signal has come."""
+        return self.signum != 0
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signum
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        self._restore()
+        # Straight to the terminal: a handler may interrupt a print, and printing is not re-entrant.
+        os.write(2, b"stopping at the next batch, saving first; once more stops at once\n")
+
+    def _restore(self) -> None:
+        for signum, before in self._before.items():
+            signal.signal(signum, before)

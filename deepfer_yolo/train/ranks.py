@@ -1,7 +1,8 @@
 """Several GPUs: one process each, started by torch's launcher, that meet in Ultralytics' own DDP.
 
-Ultralytics' launcher pickles the trainer, loses what is not among its arguments and empties the run's folder first. Here each process reads the
-recipe from the run's folder, as a resumed run does, so that nothing has to be carried over. The first process writes everything that is written.
+Ultralytics' launcher pickles the trainer, loses what is not among its arguments and empties the run's folder first.
+Here each process reads the recipe from the run's folder, as a resumed run does, so that nothing has to be carried over.
+The first process writes everything that is written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deepfer_yolo.files import write_atomic
 
 STOP, FAILURE = ".stop", ".failure.json"
 PARENT = "DEEPFER_PARENT"
-WORKER = ("-m", "deepfer_yolo.train.worker")
+WORKER = ("-m", "deepfer_yolo.train.rank_worker")
 POLL_S = 0.1
 
 
@@ -34,19 +35,34 @@ def check_ranks(config: TrainConfig) -> None:
     """Raise ConfigError where a recipe cannot be run on the devices that it names."""
     n = n_devices(config.device)
     if n > 1 and (config.batch % n or config.batch // n < 2):
-        raise ConfigError(f"a batch of {config.batch} cannot be dealt to {n} devices", f"use a multiple of {n}, such as --batch {n * 64}")
+        raise ConfigError(
+            f"a batch of {config.batch} cannot be dealt to {n} devices",
+            f"use a multiple of {n}, such as --batch {n * 64}",
+        )
     if n > 1 and config.time is not None:
-        raise ConfigError("time: each of several processes would guess its own number of epochs", "use --epochs, or one device")
+        raise ConfigError(
+            "time: each of several processes would guess its own number of epochs", "use --epochs, or one device"
+        )
 
 
 def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], worker: Sequence[str] = WORKER) -> None:
-    """Run `worker` on the run's folder in `n` processes and wait. A stop is passed on as a file, and they stop with their state saved.
+    """Run `worker` on the run's folder in `n` processes and wait. A stop is passed on as a file, and they stop with
+    their state saved.
 
     Raises what one of them raised, or TrainingError where one died without a word.
     """
     for name in (STOP, FAILURE):
         (folder / name).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), *worker, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(n),
+        *worker,
+        str(folder),
+    ]
     surroundings = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
     # In a session of their own: Ctrl-C reaches this process alone, which asks the others.
     process = subprocess.Popen(command, env=surroundings, start_new_session=True)
@@ -60,7 +76,9 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
     if (folder / FAILURE).is_file():
         raise read_failure(folder / FAILURE)
     if process.returncode:
-        raise TrainingError(f"one of {n} training processes died (exit code {process.returncode})", f"deepfer train --resume {folder}")
+        raise TrainingError(
+            f"one of {n} training processes died (exit code {process.returncode})", f"deepfer train --resume {folder}"
+        )
 
 
 def is_asked_to_stop(folder: Path) -> bool:

@@ -23,20 +23,25 @@ from deepfer_yolo import __version__
 from deepfer_yolo.config import TrainConfig, read_yaml
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.errors import ConfigError, TrainingError
-from deepfer_yolo.evaluate.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.files import sha256_of
+from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
-from deepfer_yolo.train.checkpoint import drop_states, newest_state
+from deepfer_yolo.train.decoded_split import Faces, FilePixels
 from deepfer_yolo.train.device import check_device, free_memory, is_out_of_memory, use_bf16
-from deepfer_yolo.train.faces import Faces, FilePixels
-from deepfer_yolo.train.learned import check_start, recall, remember_all
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
-from deepfer_yolo.train.measure import calibrate, card_metrics, confusion, logits_of, score
-from deepfer_yolo.train.pictures import save_augmented, save_curves
+from deepfer_yolo.train.measure import calibrate, card_metrics, confusion, logits_of, save_augmented, save_curves, score
 from deepfer_yolo.train.progress import Log, Progress, clock
 from deepfer_yolo.train.ranks import check_ranks, is_asked_to_stop, launch, n_devices
 from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
-from deepfer_yolo.train.start import open_teachers, starting_model
+from deepfer_yolo.train.start import (
+    check_start,
+    drop_states,
+    newest_state,
+    open_teachers,
+    recall,
+    remember_all,
+    starting_model,
+)
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted, Job
 from deepfer_yolo.yolo import RANK
 
@@ -68,12 +73,15 @@ def train(
 ) -> Outcome | Stopped:  # fmt: skip
     """Train by `config`, whose `data` names a data set folder, into a new folder `root/<command>/<name>`.
 
-    Raises DatasetError (LeakError where the start has learned held-out pictures), ConfigError, ModelError, MissingDependencyError or
-    TrainingError, all before a folder is made where the fault is in the input.
+    Raises DatasetError (LeakError where the start has learned held-out pictures), ConfigError, ModelError,
+    MissingDependencyError or TrainingError, all before a folder is made where the fault is in the input.
     """
     config = absolute(config)
     if config.folds is not None and config.fold is None:
-        raise ConfigError(f"folds: {config.folds} asks for a cross-validation, and this is a single run", "leave folds out, or name one fold")
+        raise ConfigError(
+            f"folds: {config.folds} asks for a cross-validation, and this is a single run",
+            "leave folds out, or name one fold",
+        )
     check_device(config.device)
     check_ranks(config)
     prepare_logger(config.logger)
@@ -95,13 +103,16 @@ def train(
 
 
 def absolute(config: TrainConfig) -> TrainConfig:
-    """The recipe with the whole paths of its files, so that a run can be resumed from anywhere; names of models stay names.
+    """The recipe with the whole paths of its files, so that a run can be resumed from anywhere; names of models stay
+    names.
 
     Raises ConfigError where no data are named.
     """
     if config.data is None:
         raise ConfigError("no data set was named", "deepfer train DATASET")
-    paths = {key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None}
+    paths = {
+        key: str(Path(value).resolve()) for key in ("data", "exclude") if (value := getattr(config, key)) is not None
+    }
     models = {key: whole_path(value) for key in ("model", "pretrained") if (value := getattr(config, key)) is not None}
     return config.model_copy(update={**paths, **models, "teacher": tuple(map(whole_path, config.teacher))})
 
@@ -112,17 +123,27 @@ def whole_path(model: str) -> str:
 
 
 def resume(
-    folder: Path, *, show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False, on_epoch: OnEpoch | None = None
+    folder: Path,
+    *,
+    show: Callable[[str], None] = print,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_epoch: OnEpoch | None = None,
 ) -> Outcome | Stopped:
-    """Continue the run in `folder` from its newest whole state, or from its beginning where it was stopped before the first.
+    """Continue the run in `folder` from its newest whole state, or from its beginning where it was stopped before the
+    first.
 
     Raises TrainingError for a run that has finished, is under way elsewhere, or whose data set has changed.
     """
     folder = folder.resolve()
     if not (folder / CONFIG).is_file():
-        raise TrainingError(f"{folder} is not a run: it has no {CONFIG}", "name the folder of a run, such as runs/train/<name>")
+        raise TrainingError(
+            f"{folder} is not a run: it has no {CONFIG}", "name the folder of a run, such as runs/train/<name>"
+        )
     if (folder / METRICS).is_file():
-        raise TrainingError(f"the run {folder} has finished; there is nothing to resume", f"start from it with: --model {folder}/weights/best.pt")
+        raise TrainingError(
+            f"the run {folder} has finished; there is nothing to resume",
+            f"start from it with: --model {folder}/weights/best.pt",
+        )
     config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
     check_device(config.device)
     check_ranks(config)
@@ -137,11 +158,17 @@ def resume(
 def work(folder: Path, trainer: type[FaceTrainer] = FaceTrainer) -> None:
     """Take part in the run in `folder` as one of several processes; only the first one says and writes anything."""
     config = TrainConfig.model_validate(read_yaml(folder / CONFIG))
-    log = Log(folder / LOG, lambda line: print(line, file=sys.stderr, flush=True)) if RANK < 1 else Log(Path(os.devnull), lambda _: None)
+    log = (
+        Log(folder / LOG, lambda line: print(line, file=sys.stderr, flush=True))
+        if RANK < 1
+        else Log(Path(os.devnull), lambda _: None)
+    )
     _continue(config, folder, log, lambda: is_asked_to_stop(folder), None, trainer)
 
 
-def _run_ranks(config: TrainConfig, folder: Path, should_stop: Callable[[], bool], on_epoch: OnEpoch | None) -> Outcome | Stopped:
+def _run_ranks(
+    config: TrainConfig, folder: Path, should_stop: Callable[[], bool], on_epoch: OnEpoch | None
+) -> Outcome | Stopped:
     if on_epoch is not None:
         raise ConfigError(f"--device {config.device}: a search runs each trial on one device", "name a single one")
     launch(folder, n_devices(config.device), config.threads, should_stop)
@@ -175,7 +202,9 @@ def _continue(
 def _place(state: dict[str, Any] | None) -> str:
     if state is None:
         return "the beginning: no checkpoint had been written"
-    return "its last epoch, to measure it" if state["done"] else f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}"
+    return (
+        "its last epoch, to measure it" if state["done"] else f"epoch {state['epoch'] + 1}, batch {state['batch'] + 1}"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,7 +221,8 @@ class Material:
 def read_material(config: TrainConfig, dataset: Dataset) -> Material:
     """Decode both splits and open the teachers. Raises DatasetError or ModelError where one cannot be used."""
     began = time.perf_counter()
-    # The first optimiser of a process imports torch's compiler, which takes two seconds; here files are waited for meanwhile.
+    # The first optimiser of a process imports torch's compiler, which takes two seconds; here files are waited for
+    # meanwhile.
     threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
     teachers = open_teachers(config, dataset.labels)
     train_split, val_split, spec = read_splits(dataset, config)
@@ -207,7 +237,20 @@ def _run(
     train_split, val_split, spec = material.train, material.val, material.spec
     bf16 = use_bf16(config)
     remember_all(model, material.teachers, train_split)
-    job = Job(config, folder, dataset.labels, train_split, val_split, spec, model, bf16, state, dataset.fingerprint, material.teachers, leaks)
+    job = Job(
+        config,
+        folder,
+        dataset.labels,
+        train_split,
+        val_split,
+        spec,
+        model,
+        bf16,
+        state,
+        dataset.fingerprint,
+        material.teachers,
+        leaks,
+    )
     trainer = kind(job, should_stop)
     weights = sum(parameter.numel() for parameter in model.parameters())
     log(
@@ -215,7 +258,11 @@ def _run(
         f"{'bf16' if bf16 else 'fp32'}, {config.threads} threads; read in {material.seconds:.1f} s"
     )
     if isinstance(train_split.pixels, FilePixels):
-        why = "as the recipe asks" if config.cache == "files" else f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"
+        why = (
+            "as the recipe asks"
+            if config.cache == "files"
+            else f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"
+        )
         log(f"pictures are decoded from their files for every batch, {why}")
     progress = Progress(log)
     if RANK < 1:
@@ -232,16 +279,22 @@ def _run(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}") from error
+        raise TrainingError(
+            f"out of memory with batch {config.batch} at {config.imgsz} pixels", f"use --batch {config.batch // 2}"
+        ) from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise TrainingError(f"the disk is full: {folder}", f"free some space, then: deepfer train --resume {folder}") from error
+        raise TrainingError(
+            f"the disk is full: {folder}", f"free some space, then: deepfer train --resume {folder}"
+        ) from error
     if RANK > 0:
         return Stopped(folder)
     figures = finish(job, dataset, trainer, progress)
     val, honest = figures["val"], figures["calibration"]
-    log(f"best.pt, epoch {figures['best_epoch']}: top-1 {val['top1']:.2%}, macro-F1 {val['macro_f1']:.2%}, {clock(time.perf_counter() - began)}")
+    log(
+        f"best.pt, epoch {figures['best_epoch']}: top-1 {val['top1']:.2%}, macro-F1 {val['macro_f1']:.2%}, {clock(time.perf_counter() - began)}"
+    )
     log(
         f"temperature {honest['temperature']:.3f}: ECE {honest['ece_before']:.1%} before, {honest['ece_after']:.1%} after "
         f"(cross-fitted; {honest['ece_floor']:.1%} would be perfect at this n)"
@@ -276,9 +329,18 @@ def finish(job: Job, dataset: Dataset, trainer: FaceTrainer, progress: Progress)
         input=job.spec,
         temperature=calibration["temperature"],
         trained_on=TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint),
-        metrics={"val": {"dataset": dataset.name, **card_metrics(logits, labels, calibration, [subjects[path] for path in job.val.paths])}},
+        metrics={
+            "val": {
+                "dataset": dataset.name,
+                **card_metrics(logits, labels, calibration, [subjects[path] for path in job.val.paths]),
+            }
+        },
         file_sha256=sha256_of(trainer.best),
-        producer={"deepfer": __version__, "ultralytics": metadata.version("ultralytics"), "torch": metadata.version("torch")},
+        producer={
+            "deepfer": __version__,
+            "ultralytics": metadata.version("ultralytics"),
+            "torch": metadata.version("torch"),
+        },
     )
     write_sidecar(card, trainer.best)
     save_curves(job.folder)
@@ -306,7 +368,9 @@ def lock(folder: Path) -> Iterator[None]:
         except ImportError:  # Windows: two runs in one folder are not kept apart there
             pass
         except BlockingIOError:
-            raise TrainingError(f"another process is training in {folder}", "wait for it, or choose another --name") from None
+            raise TrainingError(
+                f"another process is training in {folder}", "wait for it, or choose another --name"
+            ) from None
         yield
     finally:
         os.close(handle)

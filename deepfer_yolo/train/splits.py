@@ -6,22 +6,73 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.manifest import Row
-from deepfer_yolo.errors import TrainingError
+from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, load_images, open_dataset
+from deepfer_yolo.data.duplicates import alike, group, near_pairs, thumbnail
+from deepfer_yolo.data.splits import assign_folds
+from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.decoded_split import Faces, Read, read_train, read_val
 from deepfer_yolo.train.device import free_memory
-from deepfer_yolo.train.faces import Faces, Read, read_train, read_val
-from deepfer_yolo.train.folds import fold_of
-from deepfer_yolo.train.votes import voted_targets
+from deepfer_yolo.train.losses import voted_targets
+
+
+def fold_of(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """`dataset` as fold `config.fold` of `config.folds` sees it: all its pictures dealt anew to train, val and test.
+    Nothing is written.
+
+    Raises ConfigError where the groups do not allow it.
+    """
+    folds, fold = config.folds or 0, config.fold or 0
+    if not 1 <= fold <= folds:
+        raise ConfigError(f"fold: there is no fold {fold} of {folds}", "name one from 1 to the number of folds")
+    parts = deal(dataset, config)
+    role = {fold: "test", fold % folds + 1: "val"}
+    dealt = tuple(
+        replace(row, split=role.get(part, "train")) for row, part in zip(dataset.all_rows, parts, strict=True)
+    )
+    return replace(dataset, all_rows=dealt, fingerprint=fingerprint(dealt))
+
+
+def deal(dataset: Dataset, config: TrainConfig) -> list[int]:
+    """The fold of each picture, from 1: labels stratified, no group in two folds."""
+    return assign_folds(
+        [row.label for row in dataset.all_rows], groups_of(dataset, config.group_by), config.folds or 0, config.seed
+    )
+
+
+def groups_of(dataset: Dataset, group_by: str) -> NDArray[np.int64]:
+    """A group number for each picture, int64 (n,): what must stay in one fold. Raises ConfigError where `subject` is
+    asked for and unknown.
+
+    `auto` keeps together the pictures of a subject, and copies, exact or near, whoever is on them.
+    """
+    rows = dataset.all_rows
+    without = [row.path for row in rows if not row.subject]
+    if group_by == "subject" and without:
+        raise ConfigError(
+            f"--group-by subject: {len(without):,} of {len(rows):,} pictures of {dataset.root} have no subject, such as {printable(without[0])}",
+            "--group-by duplicate keeps copies together; auto keeps subjects together where they are known, and copies",
+        )
+    pairs = [np.empty((0, 2), np.int64)]
+    if group_by in {"auto", "subject"}:
+        pairs.append(alike([row.subject for row in rows]))
+    if group_by in {"auto", "duplicate"}:
+        thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
+        pairs += [alike([row.sha256 for row in rows]), near_pairs(thumbs)]
+    return group(len(rows), np.concatenate(pairs))
 
 
 def open_for_training(config: TrainConfig) -> Dataset:
-    """The data set that `config` names, without the training pictures that `exclude` lists; validation is never thinned.
+    """The data set that `config` names, without the training pictures that `exclude` lists; validation is never
+    thinned.
 
-    Raises DatasetError for a folder or list that cannot be used, and TrainingError where there is no val split or a class of it was never
-    seen in train.
+    Raises DatasetError for a folder or list that cannot be used, and TrainingError where there is no val split or a
+    class of it was never seen in train.
     """
     dataset = open_dataset(Path(str(config.data)))
     if config.fold is not None:
@@ -35,25 +86,41 @@ def open_for_training(config: TrainConfig) -> Dataset:
     dataset.rows("train")
     absent = [label for label, n in dataset.counts("train").items() if n == 0]
     if absent:
-        raise TrainingError(f"{dataset.root} has no training picture of: {', '.join(absent)}", "add some, or convert without these classes")
+        raise TrainingError(
+            f"{dataset.root} has no training picture of: {', '.join(absent)}",
+            "add some, or convert without these classes",
+        )
     return dataset
 
 
 def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[Faces, Faces, InputSpec]:
-    """The training and validation split, decoded, and what the model will be fed. Raises DatasetError for a picture that is broken."""
+    """The training and validation split, decoded, and what the model will be fed.
+
+    Raises DatasetError for a picture that is broken.
+    """
     index = {label: number for number, label in enumerate(dataset.labels)}
     train_rows, val_rows = dataset.rows("train"), dataset.rows("val")
     labels, paths = [index[row.label] for row in train_rows], [row.path for row in train_rows]
     from_files = reads_files(config, len(train_rows) + len(val_rows))
-    faces, spec = read_train(load_images(dataset, train_rows), labels, paths, config.imgsz, reader(dataset, train_rows) if from_files else None)
+    faces, spec = read_train(
+        load_images(dataset, train_rows),
+        labels,
+        paths,
+        config.imgsz,
+        reader(dataset, train_rows) if from_files else None,
+    )
     soft = voted_targets(config, train_rows, dataset)
     val_labels, val_paths = [index[row.label] for row in val_rows], [row.path for row in val_rows]
-    val = read_val(load_images(dataset, val_rows), val_labels, val_paths, spec, reader(dataset, val_rows) if from_files else None)
+    val = read_val(
+        load_images(dataset, val_rows), val_labels, val_paths, spec, reader(dataset, val_rows) if from_files else None
+    )
     return replace(faces, soft=soft), val, spec
 
 
 def reads_files(config: TrainConfig, n: int) -> bool:
-    """Whether `n` pictures are decoded anew for every batch: asked for, or because they do not fit the memory, with as much again to stack them."""
+    """Whether `n` pictures are decoded anew for every batch: asked for, or because they do not fit the memory, with as
+    much again to stack them.
+    """
     return config.cache == "files" or (config.cache == "auto" and 2 * 3 * n * config.imgsz**2 > free_memory())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,15 +20,70 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import atomic_path, write_atomic
 from deepfer_yolo.runtime.card import InputSpec
-from deepfer_yolo.runtime.modelfile import DEFAULT
+from deepfer_yolo.runtime.model_file import DEFAULT
 from deepfer_yolo.train.augment import ema_decay
-from deepfer_yolo.train.checkpoint import save_state
-from deepfer_yolo.train.faces import Faces
+from deepfer_yolo.train.decoded_split import Faces
 from deepfer_yolo.train.loader import TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
-from deepfer_yolo.train.schedule import Plateau, decay_by_layer
-from deepfer_yolo.train.validator import FaceValidator
-from deepfer_yolo.yolo import RANK, TRAINED_HASHES, ClassificationModel, ClassificationTrainer, strip_optimizer, trainer_callbacks
+from deepfer_yolo.train.measure import FaceValidator
+from deepfer_yolo.train.start import save_state
+from deepfer_yolo.yolo import (
+    RANK,
+    TRAINED_HASHES,
+    ClassificationModel,
+    ClassificationTrainer,
+    strip_optimizer,
+    trainer_callbacks,
+)
+
+_LAYER = re.compile(r"model\.(\d+)\.")
+
+
+class Plateau:
+    """The share of lr0 that is in force: multiplied by `factor` after `patience` epochs without a better fitness, never
+    below `floor`.
+    """
+
+    def __init__(self, patience: int, factor: float, floor: float) -> None:
+        self.patience, self.factor, self.floor = patience, factor, floor
+        self.share, self.best, self.waited = 1.0, float("-inf"), 0
+
+    def update(self, fitness: float) -> None:
+        """Take one epoch's fitness."""
+        if fitness > self.best:
+            self.best, self.waited = fitness, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.share, self.waited = max(self.floor, self.share * self.factor), 0
+
+    def state(self) -> dict[str, float]:
+        """All that a resumed run needs to go on alike."""
+        return {"share": self.share, "best": self.best, "waited": self.waited}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `state` returned."""
+        self.share, self.best, self.waited = state["share"], state["best"], int(state["waited"])
+
+
+def decay_by_layer(optimizer: torch.optim.Optimizer, model: torch.nn.Module, decay: float) -> None:
+    """Split the optimiser's groups so that each layer learns at `decay` times the rate of the layer above it; the head
+    keeps its rate.
+
+    Layers are those of the model yaml (``model.<n>.``). The idea: what the lower layers know of any picture is worth
+    keeping (Howard and Ruder, 2018, discriminative fine-tuning).
+    """
+    layer_of = {
+        id(parameter): int(match[1]) for name, parameter in model.named_parameters() if (match := _LAYER.match(name))
+    }
+    top = max(layer_of.values())
+    groups, optimizer.param_groups = optimizer.param_groups, []
+    for group in groups:
+        by_layer: dict[int, list[torch.Tensor]] = {}
+        for parameter in group["params"]:
+            by_layer.setdefault(layer_of.get(id(parameter), top), []).append(parameter)
+        for layer, parameters in sorted(by_layer.items(), reverse=True):
+            optimizer.add_param_group({**group, "params": parameters, "lr": group["lr"] * decay ** (top - layer)})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,20 +151,33 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def get_dataset(self) -> dict[str, Any]:
         """The class names; the pictures are in the job already."""
         labels = self.job.labels
-        return {"train": "train", "val": "val", "test": None, "nc": len(labels), "names": dict(enumerate(labels)), "channels": 3}
+        return {
+            "train": "train",
+            "val": "val",
+            "test": None,
+            "nc": len(labels),
+            "names": dict(enumerate(labels)),
+            "channels": 3,
+        }
 
     def setup_model(self) -> dict[str, Any] | None:
-        """Take the job's network, in the memory layout that CPUs and tensor cores like best, and return the state to resume."""
+        """Take the job's network, in the memory layout that CPUs and tensor cores like best, and return the state to
+        resume.
+        """
         self.model = self.job.model.train().to(memory_format=torch.channels_last)
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = self.job.config.dropout
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
-        self.model.criterion = None  # the loop looks for it; the EMA then uses Ultralytics' plain cross-entropy for the val loss
+        self.model.criterion = (
+            None  # the loop looks for it; the EMA then uses Ultralytics' plain cross-entropy for the val loss
+        )
         return self.job.state
 
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> TrainLoader | ValLoader:
+    def get_dataloader(
+        self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
+    ) -> TrainLoader | ValLoader:
         """Our loaders instead of the stock ones; `dataset_path` is unused."""
         job = self.job
         if mode == "train":
@@ -155,11 +224,15 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         loss = self.soft_loss(logits.float(), batch["target"])
         if self.job.teachers:
             with torch.no_grad(), self._autocast():
-                wanted = torch.stack([teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.job.teachers]).mean(0)
+                wanted = torch.stack(
+                    [teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.job.teachers]
+                ).mean(0)
             config = self.job.config
             apart = distillation(logits.float(), wanted, config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
-        return loss / self.n_ranks, {"loss": loss.detach()}  # DDP takes the mean, and Ultralytics multiplies by the number of processes
+        return loss / self.n_ranks, {
+            "loss": loss.detach()
+        }  # DDP takes the mean, and Ultralytics multiplies by the number of processes
 
     def _begin_run(self) -> None:
         # What was spent before an interruption counts against the budget, and stands in the time column of results.csv.
@@ -189,7 +262,9 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             self.stopping = True
 
     def _end_epoch(self) -> None:
-        if self.stopping and not self._agree(bool(self.stop))[0]:  # only the first process knows whether the run is done
+        if (
+            self.stopping and not self._agree(bool(self.stop))[0]
+        ):  # only the first process knows whether the run is done
             raise Interrupted
 
     def _diverged(self) -> TrainingError:
@@ -209,12 +284,17 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         return metrics, fitness
 
     def read_results_csv(self) -> dict[str, list[float]]:
-        """results.csv by column. Ultralytics reads it with polars, which answers a Ctrl-C with a KeyboardInterrupt of its own."""
+        """results.csv by column.
+
+        Ultralytics reads it with polars, which answers a Ctrl-C with a KeyboardInterrupt of its own.
+        """
         rows = list(csv.DictReader(io.StringIO(self.csv.read_text(encoding="utf-8"))))
         return {key: [float(row[key]) for row in rows] for key in rows[0]}
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this is an error."""
+        """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this
+        is an error.
+        """
         if self.fitness is not None and not math.isfinite(self.fitness):
             raise self._diverged()
         return False
@@ -293,7 +373,9 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
 
 def stock_arguments(job: Job) -> dict[str, Any]:
-    """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in config.yaml."""
+    """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in
+    config.yaml.
+    """
     config = job.config
     return {
         "model": f"{Path(config.model or DEFAULT).stem}.yaml",
@@ -330,9 +412,15 @@ def stock_arguments(job: Job) -> dict[str, Any]:
 
 
 def trim_results(path: Path, epochs: int) -> None:
-    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats that epoch."""
+    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats
+    that epoch.
+    """
     if not path.is_file():
         return
     rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    kept = [row for row in rows if row and (row[0].strip() == "epoch" or (row[0].strip().isdigit() and int(row[0]) <= epochs))]
+    kept = [
+        row
+        for row in rows
+        if row and (row[0].strip() == "epoch" or (row[0].strip().isdigit() and int(row[0]) <= epochs))
+    ]
     write_atomic(path, "".join(",".join(row) + "\n" for row in kept))

@@ -3,21 +3,139 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
-from deepfer_yolo.config import TrainConfig, TuneConfig, read_yaml, resolve, to_yaml
+from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig, read_yaml, resolve, to_yaml
 from deepfer_yolo.errors import ConfigError, TrainingError
-from deepfer_yolo.evaluate.runs import CONFIG, create_run, write_metrics
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.runs import CONFIG, create_run, write_metrics
 from deepfer_yolo.train import run
-from deepfer_yolo.train.checkpoint import drop_states
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.study import Study, check_space
+from deepfer_yolo.train.start import drop_states
+
+if TYPE_CHECKING:
+    import optuna
+
+
+FIXED = frozenset({"data", "device", "threads", "seed", "fitness", "logger", "exclude", "allow_leak"})
+"""Keys of the recipe that a search must not touch: another seed or another validation is luck, not a recipe."""
+
+
+class Study:
+    """An Optuna study in `folder/study.db`: random at first, then TPE (Bergstra et al., 2011), with median pruning by
+    epoch.
+
+    The draws of a trial follow from the seed and the trial's number, so a search that was interrupted goes on as if it
+    had not been.
+    """
+
+    def __init__(self, folder: Path, config: TuneConfig) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.config = config
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{folder / 'study.db'}",
+            study_name="tune",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=config.prune_after),
+        )
+
+    def next(self) -> optuna.trial.Trial:
+        """The trial that an interruption left, else a new one."""
+        import optuna
+
+        for left in self.study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            return optuna.trial.Trial(self.study, left._trial_id)
+        seed = self.config.seed + len(self.study.trials)
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.config.startup)
+        return self.study.ask({key: _distribution(span) for key, span in self.config.space.items()})
+
+    def report(self, trial: optuna.trial.Trial, epoch: int, fitness: float) -> bool:
+        """Take one epoch's fitness; whether the trial is worth no more.
+
+        An epoch that was reported before an interruption counts once.
+        """
+        known = self.study.trials[trial.number].intermediate_values
+        if epoch not in known:
+            trial.report(fitness, epoch)
+        return bool(trial.should_prune())
+
+    def tell(self, trial: optuna.trial.Trial, value: float | None, *, pruned: bool = False) -> None:
+        """End a trial with its value, as pruned, or without either as failed."""
+        import optuna
+
+        state = optuna.trial.TrialState
+        if value is not None:
+            self.study.tell(trial, value)
+        else:
+            self.study.tell(trial, state=state.PRUNED if pruned else state.FAIL)
+
+    def ended(self) -> int:
+        """How many trials are behind us."""
+        return sum(trial.state.is_finished() for trial in self.study.trials)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial that has ended: number, state, value (the last epoch's where pruned), epochs and parameters; best
+        first.
+        """
+        found = [
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value,
+                "epochs": len(trial.intermediate_values),
+                "params": dict(trial.params),
+            }
+            for trial in self.study.trials
+            if trial.state.is_finished()
+        ]
+        return sorted(found, key=lambda row: (row["state"] != "complete", -(row["value"] or 0)))
+
+
+def check_space(space: Mapping[str, Range | Choices], recipe: TrainConfig) -> None:
+    """Raise ConfigError that names every key of the space that is none of the recipe's, or a value that the recipe
+    would refuse.
+    """
+    problems = [f"unknown key '{key}'" for key in space if key not in TrainConfig.model_fields]
+    problems += [f"{key}: a search must not change it" for key in space if key in FIXED]
+    if not space:
+        problems.append("space: it is empty")
+    for key, span in space.items():
+        for value in () if key not in TrainConfig.model_fields else _extremes(span):
+            try:
+                TrainConfig.model_validate({**recipe.model_dump(), key: value})
+            except ValidationError as error:
+                problems += [
+                    f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {value!r}"
+                    for problem in error.errors()
+                ]
+    if problems:
+        raise ConfigError(
+            f"the search space: {'; '.join(problems)}", "each key is one of the recipe's: deepfer train --help"
+        )
+
+
+def _extremes(span: Range | Choices) -> Iterator[Any]:
+    yield from span.choices if isinstance(span, Choices) else (span.low, span.high)
+
+
+def _distribution(span: Range | Choices) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(span, Choices):
+        return CategoricalDistribution(span.choices)
+    if isinstance(span.low, int) and isinstance(span.high, int):
+        return IntDistribution(span.low, span.high, log=span.log)
+    return FloatDistribution(span.low, span.high, log=span.log)
+
 
 RECIPE, BEST = "recipe.yaml", "best.yaml"
 
@@ -26,7 +144,9 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial was completed."""
+    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial
+    was completed.
+    """
 
     folder: Path
     trials: list[dict[str, Any]]
@@ -44,7 +164,8 @@ def tune(
 ) -> Found:  # fmt: skip
     """Search around `recipe`, whose `data` names a data set folder, in a new folder `root/tune/<name>`.
 
-    Raises ConfigError for a space that does not fit the recipe, and what a training raises for its data, model and device.
+    Raises ConfigError for a space that does not fit the recipe, and what a training raises for its data, model and
+    device.
     """
     if recipe.data is None:
         raise ConfigError("no data set was named", "deepfer tune DATASET")
@@ -56,16 +177,28 @@ def tune(
     return _search(folder, config, recipe, show, should_stop)
 
 
-def resume(folder: Path, *, limits: Mapping[str, Any] | None = None, show: Show = print, should_stop: Callable[[], bool] = lambda: False) -> Found:
-    """Go on with the search in `folder`, to its own limits or to the `trials` and `time` of `limits` that are not None; the time counts anew."""
+def resume(
+    folder: Path,
+    *,
+    limits: Mapping[str, Any] | None = None,
+    show: Show = print,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Found:
+    """Go on with the search in `folder`, to its own limits or to the `trials` and `time` of `limits` that are not None;
+    the time counts anew.
+    """
     folder = folder.resolve()
     if not (folder / RECIPE).is_file():
-        raise TrainingError(f"{folder} is not a search: it has no {RECIPE}", "name the folder of one, such as runs/tune/<name>")
+        raise TrainingError(
+            f"{folder} is not a search: it has no {RECIPE}", "name the folder of one, such as runs/tune/<name>"
+        )
     config = resolve(TuneConfig, str(folder / CONFIG), limits)
     return _search(folder, config, TrainConfig.model_validate(read_yaml(folder / RECIPE)), show, should_stop)
 
 
-def _search(folder: Path, config: TuneConfig, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]) -> Found:
+def _search(
+    folder: Path, config: TuneConfig, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]
+) -> Found:
     began = time.monotonic()
     stopped = False
     with run.lock(folder):
@@ -119,11 +252,16 @@ def _trial(study: Study, folder: Path, recipe: TrainConfig, show: Show, should_s
 
 
 def _write_best(study: Study, folder: Path, recipe: TrainConfig) -> Path | None:
-    """Write the best recipe as a small diff over the defaults, ready for `deepfer train --config`; None where no trial was completed."""
+    """Write the best recipe as a small diff over the defaults, ready for `deepfer train --config`; None where no trial
+    was completed.
+    """
     best = next((row for row in study.rows() if row["state"] == "complete"), None)
     if best is None:
         return None
-    chosen, defaults = recipe.model_copy(update=best["params"]).model_dump(mode="json"), TrainConfig().model_dump(mode="json")
+    chosen, defaults = (
+        recipe.model_copy(update=best["params"]).model_dump(mode="json"),
+        TrainConfig().model_dump(mode="json"),
+    )
     changed = {key: value for key, value in chosen.items() if value != defaults[key] and key != "data"}
     head = (
         f"# Trial {best['trial']} of {study.ended()} in {folder.name}: {recipe.fitness} {best['value']:.4f} on val. The best of many trials looks\n"
@@ -135,4 +273,6 @@ def _write_best(study: Study, folder: Path, recipe: TrainConfig) -> Path | None:
 
 def words(params: dict[str, Any]) -> str:
     """``lr0=0.0123 mixup=0.2``."""
-    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+    )

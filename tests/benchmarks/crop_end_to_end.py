@@ -1,14 +1,16 @@
-"""What finding and cropping faces costs in accuracy: FER2013 pictures pasted into larger frames, found, cropped and classified.
+"""What finding and cropping faces costs in accuracy: FER2013 pictures pasted into larger frames, found, cropped and
+classified.
 
-Each picture is enlarged to 72-288 px, optionally colourised, turned by up to ±10°, and pasted at a random place of a 640×480 background.
-Accuracy on the faces found is compared with the same pictures' accuracy as given crops.
+Each picture is enlarged to 72-288 px, optionally colourised, turned by up to ±10°, and pasted at a random place of a
+640×480 background. Accuracy on the faces found is compared with the same pictures' accuracy as given crops.
 
-A camera sees more of a face than 48 px, and a data set's picture is the reduction of what it saw. A *sharp* paste keeps to that: the
-enlarged face is one whose reduction gives the picture back. A *soft* paste is merely interpolated, so it reaches the model blurred twice;
-it stands for soft, small and compressed faces. The row `perfect square` crops where the picture truly lies: what it loses is lost by the
-pixels, not by the rule.
+A camera sees more of a face than 48 px, and a data set's picture is the reduction of what it saw. A *sharp* paste keeps
+to that: the enlarged face is one whose reduction gives the picture back. A *soft* paste is merely interpolated, so it
+reaches the model blurred twice; it stands for soft, small and compressed faces. The row `perfect square` crops where
+the picture truly lies: what it loses is lost by the pixels, not by the rule.
 
-    python tests/benchmarks/crop_end_to_end.py ../shared/datasets/fer2013_dev.csv.gz best.onnx --face-model face_detection_yunet_2023mar.onnx
+    python tests/benchmarks/crop_end_to_end.py ../shared/datasets/fer2013_dev.csv.gz best.onnx --face-model
+    face_detection_yunet_2023mar.onnx
 
 `--split Training` compares margins, which is where the card's default was chosen; PublicTest only judges.
 """
@@ -64,7 +66,9 @@ def background(random: np.random.RandomState) -> np.ndarray:
 
 
 def sharpened(picture: np.ndarray, side: int) -> np.ndarray:
-    """A picture of `side` px that the product's own resize reduces to `picture` again (back-projection, Irani & Peleg 1991)."""
+    """A picture of `side` px that the product's own resize reduces to `picture` again (back-projection, Irani & Peleg
+    1991).
+    """
     grey = picture[:, :, 0].astype(np.float32)
 
     def scaled(image: np.ndarray, size: int, how: PillowImage.Resampling) -> np.ndarray:
@@ -78,9 +82,16 @@ def sharpened(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def paste(
-    picture: np.ndarray, random: np.random.RandomState, factor: tuple[float, float], *, is_coloured: bool, is_sharp: bool
+    picture: np.ndarray,
+    random: np.random.RandomState,
+    factor: tuple[float, float],
+    *,
+    is_coloured: bool,
+    is_sharp: bool,
 ) -> tuple[np.ndarray, Face]:
-    """A frame with the picture in it, and where it truly lies: the box of its outline before the turn, and landmarks that show the turn."""
+    """A frame with the picture in it, and where it truly lies: the box of its outline before the turn, and landmarks
+    that show the turn.
+    """
     side = int(48 * random.uniform(*factor))
     face = sharpened(picture, side) if is_sharp else resize(picture, side, side)
     tint = np.array(TINTS[random.randint(len(TINTS))])
@@ -92,7 +103,9 @@ def paste(
     turn[:, 2] += np.array([x, y]) - side / 2
     frame = background(random)
     mask = cv2.warpAffine(np.full((side, side), 255, np.uint8), turn, SIZE[::-1])[:, :, None].astype(np.float32) / 255
-    warped = cv2.warpAffine(face, turn, SIZE[::-1], flags=cv2.INTER_CUBIC if is_sharp else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.warpAffine(
+        face, turn, SIZE[::-1], flags=cv2.INTER_CUBIC if is_sharp else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     box = np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
     eyes = np.radians(-angle)
     landmarks = np.array([[x, y], [x + np.cos(eyes), y + np.sin(eyes)], [x, y], [x, y], [x, y]], np.float32)
@@ -101,8 +114,14 @@ def paste(
 
 def specs_of(rule: CropSpec, *, with_margins: bool) -> dict[str, CropSpec]:
     """The card's rule, and what differs from it in one thing."""
-    margins = {f"margin {margin:+.2f}": rule.model_copy(update={"margin": margin}) for margin in (0.0, 0.03, 0.06, 0.09, 0.12)}
-    return {"card's rule": rule, "not turned": rule.model_copy(update={"alignment": "none"}), **(margins if with_margins else {})}
+    margins = {
+        f"margin {margin:+.2f}": rule.model_copy(update={"margin": margin}) for margin in (0.0, 0.03, 0.06, 0.09, 0.12)
+    }
+    return {
+        "card's rule": rule,
+        "not turned": rule.model_copy(update={"alignment": "none"}),
+        **(margins if with_margins else {}),
+    }
 
 
 def main() -> None:
@@ -123,13 +142,21 @@ def main() -> None:
     print(f"given crops: {np.mean(given == truth):.2%} of {len(truth)} {options.split} pictures", flush=True)
     for name, factor, is_coloured, is_sharp in CASES[: options.cases]:
         specs = specs_of(classifier.card.crop, with_margins=options.split == "Training")
-        found, crops = find_and_crop(pictures, detector, classifier.card, specs, factor, is_coloured=is_coloured, is_sharp=is_sharp)
+        found, crops = find_and_crop(
+            pictures, detector, classifier.card, specs, factor, is_coloured=is_coloured, is_sharp=is_sharp
+        )
         kept, right = truth[found], given[found] == truth[found]
-        print(f"\n{name}: found {len(found) / len(truth):.2%}; the same pictures as given crops {right.mean():.2%}", flush=True)
+        print(
+            f"\n{name}: found {len(found) / len(truth):.2%}; the same pictures as given crops {right.mean():.2%}",
+            flush=True,
+        )
         for spec, inputs in crops.items():
             gain = 100 * ((classify(classifier, np.stack(inputs)).argmax(1) == kept).astype(float) - right)
             error = gain.std() / len(gain) ** 0.5
-            print(f"  {spec:16s} {right.mean() + gain.mean() / 100:.2%}  ({gain.mean():+.2f} points, standard error {error:.2f})", flush=True)
+            print(
+                f"  {spec:16s} {right.mean() + gain.mean() / 100:.2%}  ({gain.mean():+.2f} points, standard error {error:.2f})",
+                flush=True,
+            )
 
 
 def find_and_crop(
@@ -142,7 +169,9 @@ def find_and_crop(
     is_coloured: bool,
     is_sharp: bool,
 ) -> tuple[list[int], dict[str, list[np.ndarray]]]:
-    """Which pictures were found in their frames, and their crops by each rule; frames of one `factor` differ in their pixels alone."""
+    """Which pictures were found in their frames, and their crops by each rule; frames of one `factor` differ in their
+    pixels alone.
+    """
     exact = CropSpec(reference="longer", margin=0.0, alignment="eyes")
     found: list[int] = []
     crops: dict[str, list[np.ndarray]] = {"perfect square": [], **{spec: [] for spec in specs}}

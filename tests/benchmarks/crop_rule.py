@@ -1,10 +1,11 @@
 """Derive the crop rule: which square around a YuNet box shows what FER2013's own pictures show.
 
-Each picture is enlarged, set into a padded canvas and searched for a face; the true square is the picture's own outline. Several ways to
-draw a square from the box and the landmarks are fitted on Training rows (medians) and compared on PublicTest rows. The winner's numbers
-are the defaults of `runtime.card.CropSpec`.
+Each picture is enlarged, set into a padded canvas and searched for a face; the true square is the picture's own
+outline. Several ways to draw a square from the box and the landmarks are fitted on Training rows (medians) and compared
+on PublicTest rows. The winner's numbers are the defaults of `runtime.card.CropSpec`.
 
-    python tests/benchmarks/crop_rule.py ../shared/datasets/fer2013_dev.csv.gz --face-model face_detection_yunet_2023mar.onnx
+    python tests/benchmarks/crop_rule.py ../shared/datasets/fer2013_dev.csv.gz --face-model
+    face_detection_yunet_2023mar.onnx
 """
 
 from __future__ import annotations
@@ -48,11 +49,17 @@ def padded(picture: np.ndarray, how: str) -> tuple[np.ndarray, int, int]:
 
 
 def measure(pictures: np.ndarray, detector: YuNetDetector, how: str) -> np.ndarray:
-    """Rows of box and landmarks relative to the true square: x1 y1 x2 y2, then five x y; NaN where no face or not the face was found."""
+    """Rows of box and landmarks relative to the true square: x1 y1 x2 y2, then five x y; NaN where no face or not the
+    face was found.
+    """
     rows = np.full((len(pictures), 15), np.nan)
     for row, picture in zip(rows, pictures, strict=True):
         canvas, pad, side = padded(picture, how)
-        faces = [face for face in detector.detect(canvas) if np.hypot(*((face.box[:2] + face.box[2:]) / 2 - canvas.shape[0] / 2)) < side / 3]
+        faces = [
+            face
+            for face in detector.detect(canvas)
+            if np.hypot(*((face.box[:2] + face.box[2:]) / 2 - canvas.shape[0] / 2)) < side / 3
+        ]
         if faces:
             row[:4] = (faces[0].box - pad) / side
             row[4:14] = ((faces[0].landmarks - pad) / side).ravel()
@@ -86,7 +93,9 @@ def references(rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def fit(length: np.ndarray, point: np.ndarray) -> tuple[float, float, float]:
-    """Scale and shift (in reference lengths) whose medians map the reference to the true square (side 1, centre 0.5, 0.5)."""
+    """Scale and shift (in reference lengths) whose medians map the reference to the true square (side 1, centre 0.5,
+    0.5).
+    """
     scale = float(np.nanmedian(1 / length))
     shift = np.nanmedian((0.5 - point) / length[:, None], axis=0)
     return scale, float(shift[0]), float(shift[1])
@@ -99,14 +108,21 @@ def placed(length: np.ndarray, point: np.ndarray, fitted: tuple[float, float, fl
 
 
 def regressed(rows: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Side (n,) and centre (n, 2) by a robust linear regression (Huber) on the box's shape and all five landmarks: what the best rule of
-    this kind could reach."""
+    """Side (n,) and centre (n, 2) by a robust linear regression (Huber) on the box's shape and all five landmarks: what
+    the best rule of this kind could reach.
+    """
 
     def features(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x1, y1, x2, y2 = rows[:, :4].T
         width, centre = x2 - x1, np.stack([(x1 + x2) / 2, (y1 + y2) / 2], axis=1)
         points = (rows[:, 4:14].reshape(-1, 5, 2) - centre[:, None]) / width[:, None, None]
-        return np.concatenate([np.ones((len(rows), 1)), np.log((y2 - y1) / width)[:, None], points.reshape(-1, 10)], axis=1), width, centre
+        return (
+            np.concatenate(
+                [np.ones((len(rows), 1)), np.log((y2 - y1) / width)[:, None], points.reshape(-1, 10)], axis=1
+            ),
+            width,
+            centre,
+        )
 
     rows = rows[np.isfinite(rows[:, 0])]
     known, width, centre = features(rows)
@@ -149,15 +165,22 @@ def main() -> None:
     for how in ("mean", "reflect", "edge"):
         rows, held_out = measure(fit_on, detector, how), measure(test_on, detector, how)
         print(f"\npadding {how}: a face found in {np.isfinite(rows[:, 0]).mean():.1%} of {len(rows)} Training rows")
-        print(f"{'reference':30s} scale  shift_x shift_y | mean IoU  p10   sd side  sd centre (PublicTest, n={np.isfinite(held_out[:, 0]).sum()})")
+        print(
+            f"{'reference':30s} scale  shift_x shift_y | mean IoU  p10   sd side  sd centre (PublicTest, n={np.isfinite(held_out[:, 0]).sum()})"
+        )
         squares = {}
         for name, (length, point) in references(rows).items():
             fitted = fit(length, point)
-            squares[f"{name:30s} {fitted[0]:.3f}  {fitted[1]:+.3f}  {fitted[2]:+.3f}"] = placed(*references(held_out)[name], fitted)
+            squares[f"{name:30s} {fitted[0]:.3f}  {fitted[1]:+.3f}  {fitted[2]:+.3f}"] = placed(
+                *references(held_out)[name], fitted
+            )
         squares[f"{'regression on all of them':52s}"] = regressed(rows, held_out)
         for text, (side, centre) in squares.items():
             e = errors(side, centre)
-            print(f"{text} | {e['iou_mean']:.4f}  {e['iou_p10']:.3f}  {e['side_sd']:.4f}  {e['centre_sd']:.4f}", flush=True)
+            print(
+                f"{text} | {e['iou_mean']:.4f}  {e['iou_p10']:.3f}  {e['side_sd']:.4f}  {e['centre_sd']:.4f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

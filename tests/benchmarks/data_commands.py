@@ -18,7 +18,9 @@ def measure(name: str, *command: str) -> None:
     process = subprocess.Popen([sys.executable, "-m", "deepfer_yolo", *command], stdout=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - start
-    print(f"{name:10} {wall:6.1f} s wall  {usage.ru_utime + usage.ru_stime:6.1f} s CPU  {usage.ru_maxrss / 1024:6.0f} MB")
+    print(
+        f"{name:10} {wall:6.1f} s wall  {usage.ru_utime + usage.ru_stime:6.1f} s CPU  {usage.ru_maxrss / 1024:6.0f} MB"
+    )
 
 
 def main(source: str) -> None:

@@ -1,9 +1,12 @@
-"""The table of exports in docs/formats.md: each format and precision with its file size, its parity and its speed, from one checkpoint.
+"""The table of exports in docs/formats.md: each format and precision with its file size, its parity and its speed, from
+one checkpoint.
 
-Every file is made and proven by `deepfer export` on the val split of DATASET, then all are timed together by `deepfer benchmark`. A format
-whose library is not installed keeps its row and says so. The table is Markdown; its conditions stand below it.
+Every file is made and proven by `deepfer export` on the val split of DATASET, then all are timed together by `deepfer
+benchmark`. A format whose library is not installed keeps its row and says so. The table is Markdown; its conditions
+stand below it.
 
-.venv/bin/python tests/benchmarks/export_table.py runs/train/NAME/weights/best.pt DATASET [--keep FOLDER] [--rounds 7] [--calls 20]
+.venv/bin/python tests/benchmarks/export_table.py runs/train/NAME/weights/best.pt DATASET [--keep FOLDER] [--rounds 7]
+[--calls 20]
 """
 
 from __future__ import annotations
@@ -44,12 +47,28 @@ def make(checkpoint: Path, data: Path, folder: Path) -> dict[tuple[str, str], di
     made: dict[tuple[str, str], dict[str, Any] | str] = {}
     for fmt, precision in WANTED:
         out = folder / (f"{fmt}-{precision}" + (".onnx" if fmt == "onnx" else ""))
-        arguments = ["export", str(checkpoint), "--format", fmt, "--precision", precision, "--data", str(data), "--out", str(out), "--overwrite"]
+        arguments = [
+            "export",
+            str(checkpoint),
+            "--format",
+            fmt,
+            "--precision",
+            precision,
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--overwrite",
+        ]
         began = time.monotonic()
         found, error = deepfer(*arguments)
         made[fmt, precision] = error if found is None else found
         took = time.monotonic() - began
-        print(f"{fmt} {precision}: {error or found['card']['metrics']['parity']['recipe']}, {took:.0f} s", file=sys.stderr, flush=True)  # type: ignore[index]
+        print(
+            f"{fmt} {precision}: {error or found['card']['metrics']['parity']['recipe']}, {took:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )  # type: ignore[index]
     return made
 
 
@@ -65,7 +84,10 @@ def row(key: tuple[str, str], export: dict[str, Any] | str, timed: dict[str, Any
     speeds = ["", ""]
     if timed is not None and timed["error"] is None:
         one, many = timed["batches"]
-        speeds = [f"{one['p50_ms']:.2f}", f"{many['speed']:.2f} × ({many['speed_range'][0]:.2f}-{many['speed_range'][1]:.2f})"]
+        speeds = [
+            f"{one['p50_ms']:.2f}",
+            f"{many['speed']:.2f} × ({many['speed_range'][0]:.2f}-{many['speed_range'][1]:.2f})",
+        ]
     return (
         f"| `{key[0]}` {key[1]}{became} | {export['n_bytes'] / 1e6:.2f} | {parity['max_diff']:.1e} | {parity['agreement']:.2%} "
         f"| {low * 100:+.2f} to {high * 100:+.2f} | {speeds[0]} | {speeds[1]} |"
@@ -88,22 +110,37 @@ def main() -> None:
         good = {key: export for key, export in made.items() if not isinstance(export, str)}
         paths = [str(export["path"]) for export in good.values()]
         found, error = deepfer(
-            "benchmark", *paths, "--threads", "1", "--batch", "1,32", "--rounds", str(options.rounds), "--calls", str(options.calls)
+            "benchmark",
+            *paths,
+            "--threads",
+            "1",
+            "--batch",
+            "1,32",
+            "--rounds",
+            str(options.rounds),
+            "--calls",
+            str(options.calls),
         )
         if found is None:
             raise SystemExit(error)
         timed = dict(zip(good, found["models"], strict=True))
-    print("| export | MB | max \\|Δp\\| | same label | accuracy, points (95 %) | one face, ms | batch 32 against `onnx` fp32 |")
+    print(
+        "| export | MB | max \\|Δp\\| | same label | accuracy, points (95 %) | one face, ms | batch 32 against `onnx` fp32 |"
+    )
     print("|---|---|---|---|---|---|---|")
     for key, export in made.items():
         print(row(key, export, timed.get(key)))
     first = next(iter(good.values()))
     how = found["conditions"]
-    print(f"\nParity on {first['parity']['pictures']}. One thread, {how['rounds']} rounds of {how['calls']} calls in turn: median and range.")
+    print(
+        f"\nParity on {first['parity']['pictures']}. One thread, {how['rounds']} rounds of {how['calls']} calls in turn: median and range."
+    )
     print(f"{how['cpu']}, load {how['load']:.1f}.")
     if ("onnx", "int8") in timed and timed["onnx", "int8"]["error"] is None:
         size, speed = good["onnx", "int8"]["n_bytes"], timed["onnx", "int8"]["batches"][1]["speed"]
-        print(f"int8: {size / 1e6:.2f} MB, bar at most {MAX_INT8_BYTES / 1e6:.0f}; {speed:.2f} times as fast as fp32, bar at least {MIN_INT8_SPEED}")
+        print(
+            f"int8: {size / 1e6:.2f} MB, bar at most {MAX_INT8_BYTES / 1e6:.0f}; {speed:.2f} times as fast as fp32, bar at least {MIN_INT8_SPEED}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A folder of 3,589 pictures, whole process: `deepfer predict` on the export against `yolo classify predict` on the same weights.
+"""A folder of 3,589 pictures, whole process: `deepfer predict` on the export against `yolo classify predict` on the
+same weights.
 
 Both sides alternate; the ratio is taken per round, then the median.
 
@@ -34,7 +35,14 @@ def paint(folder: Path, n: int) -> None:
 def wall_seconds(command: list[str], folder: Path) -> float:
     """Wall clock of one child process, offline, in `folder`."""
     start = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, cwd=folder, env={**os.environ, "YOLO_OFFLINE": "1"})
+    subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "YOLO_OFFLINE": "1"},
+    )
     return time.perf_counter() - start
 
 
@@ -54,7 +62,11 @@ def main() -> None:
             pictures.mkdir()
             paint(pictures, options.n)
         n = sum(1 for path in pictures.rglob("*") if path.is_file())
-        subprocess.run([str(PROGRAMS / "deepfer"), "export", str(checkpoint), "--out", str(work / "model.onnx")], check=True, capture_output=True)
+        subprocess.run(
+            [str(PROGRAMS / "deepfer"), "export", str(checkpoint), "--out", str(work / "model.onnx")],
+            check=True,
+            capture_output=True,
+        )
         ours = [str(PROGRAMS / "deepfer"), "predict", str(pictures), "-m", "model.onnx", "--json"]
         theirs = [
             str(PROGRAMS / "yolo"),
@@ -71,7 +83,9 @@ def main() -> None:
     ratios = sorted(b / a for a, b in pairs)
     left, right = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"{n} pictures, whole process: deepfer predict {left:.2f} s, yolo classify predict {right:.2f} s")
-    print(f"{statistics.median(ratios):.2f} times faster (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}")
+    print(
+        f"{statistics.median(ratios):.2f} times faster (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/gate_mutants.py
 
-Each mutant is one replacement in the source, run in a forked process against the tests of its file. Exits 1 where one survives.
+Each mutant is one replacement in the source, run in a forked process against the tests of its file. Exits 1 where one
+survives.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ MUTANTS = [
     ("rules", 'if "inconclusive" in verdicts', 'if "inconclusive" not in verdicts', RULES),
     ("rules", "if config.superiority:", "if not config.superiority:", RULES),
     ("rules", "if config.class_drop:", "if not config.class_drop:", RULES),
-    ("paired", "max(upper_bound(wins + losses, n), MIN_DISCORDANCE)", "min(upper_bound(wins + losses, n), MIN_DISCORDANCE)", PAIRED),
+    (
+        "paired",
+        "max(upper_bound(wins + losses, n), MIN_DISCORDANCE)",
+        "min(upper_bound(wins + losses, n), MIN_DISCORDANCE)",
+        PAIRED,
+    ),
     ("paired", "d = (wins - losses) / n", "d = (losses - wins) / n", PAIRED),
     ("paired", "min(float(bootstrap[0])", "max(float(bootstrap[0])", PAIRED),
     ("paired", "max(float(bootstrap[1])", "min(float(bootstrap[1])", PAIRED),

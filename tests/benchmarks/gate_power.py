@@ -2,9 +2,10 @@
 
     python tests/benchmarks/gate_power.py [--runs 1000] [--n 3589]
 
-Prints, for several discordances (the share of pictures on which one model alone is right), how often equal models pass the superiority rule
-(may be 5 % at most), how often a true drop of twice the margin is promoted (5 % at most) and exits 3 (80 % at least), and how often an
-equal model passes non-inferiority. Uses the product's own resampling, intervals and rules.
+Prints, for several discordances (the share of pictures on which one model alone is right), how often equal models pass
+the superiority rule (may be 5 % at most), how often a true drop of twice the margin is promoted (5 % at most) and exits
+3 (80 % at least), and how often an equal model passes non-inferiority. Uses the product's own resampling, intervals and
+rules.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import argparse
 import numpy as np
 
 from deepfer_yolo.config import GateConfig
+from deepfer_yolo.evaluate.gate.rules import non_inferiority, superiority
+from deepfer_yolo.evaluate.intervals import clopper_pearson, percentiles, replicate_sums
 from deepfer_yolo.evaluate.paired import decision_interval
-from deepfer_yolo.evaluate.rules import non_inferiority, superiority
-from deepfer_yolo.evaluate.statistics import clopper_pearson, percentiles, replicate_sums
 
 SHARES = np.array([467, 56, 496, 895, 607, 653, 415]) / 3589
 """Class shares of FER2013's PublicTest."""
@@ -27,7 +28,9 @@ def verdicts(rng: np.random.Generator, n: int, d: float, discordance: float, rep
     targets = np.sort(rng.choice(7, n, p=SHARES))
     won, lost = (discordance + d) / 2, (discordance - d) / 2
     outcome = rng.choice([1.0, -1.0, 0.0], n, p=[won, lost, 1 - won - lost])
-    sums = replicate_sums(np.stack([outcome, np.ones(n)], 1), targets, replicates=replicates, seed=int(rng.integers(2**31)))
+    sums = replicate_sums(
+        np.stack([outcome, np.ones(n)], 1), targets, replicates=replicates, seed=int(rng.integers(2**31))
+    )
     low, high = percentiles(sums[:, 0] / sums[:, 1])
     pair = decision_interval(int((outcome > 0).sum()), int((outcome < 0).sum()), n, (float(low), float(high)))
     return non_inferiority(pair, GateConfig().margin).verdict, superiority(pair).verdict
@@ -47,7 +50,9 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=400)
     words = parser.parse_args()
     margin = GateConfig().margin
-    print(f"n = {words.n}, {words.runs} runs a cell, margin {margin:.0%}, {words.replicates} replicates, seed 1; rates with exact 95 % intervals")
+    print(
+        f"n = {words.n}, {words.runs} runs a cell, margin {margin:.0%}, {words.replicates} replicates, seed 1; rates with exact 95 % intervals"
+    )
     for discordance in (0.05, 0.10, 0.15, 0.20):
         rng = np.random.default_rng(1)
         equal = [verdicts(rng, words.n, 0.0, discordance, words.replicates) for _ in range(words.runs)]
@@ -56,7 +61,10 @@ def main() -> None:
         print(f"  equal models: superiority promotes     {rate(sum(s == 'pass' for _, s in equal), words.runs)}")
         print(f"  equal models: non-inferiority passes   {rate(sum(v == 'pass' for v, _ in equal), words.runs)}")
         print(f"  drop of twice the margin: not promoted {rate(sum(v != 'pass' for v, _ in drop), words.runs)}")
-        print(f"  drop of twice the margin: exit 3       {rate(sum(v == 'fail' for v, _ in drop), words.runs)}", flush=True)
+        print(
+            f"  drop of twice the margin: exit 3       {rate(sum(v == 'fail' for v, _ in drop), words.runs)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

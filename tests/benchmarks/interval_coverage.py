@@ -2,8 +2,9 @@
 
     python tests/benchmarks/interval_coverage.py [--runs 1000] [--n 3589]
 
-A model is simulated by its logits: each class has its own mean confusion, as measured models of FER2013 have. The truth is taken on
-four million pictures; each test set keeps the class counts of FER2013's PublicTest, scaled to n, which is what "stratified" stands for.
+A model is simulated by its logits: each class has its own mean confusion, as measured models of FER2013 have. The truth
+is taken on four million pictures; each test set keeps the class counts of FER2013's PublicTest, scaled to n, which is
+what "stratified" stands for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import argparse
 
 import numpy as np
 
+from deepfer_yolo.evaluate.intervals import clopper_pearson, headline, intervals, rows_of
 from deepfer_yolo.evaluate.metrics import COVERAGES, coverage_key, selective_accuracy
-from deepfer_yolo.evaluate.statistics import clopper_pearson, headline, intervals, rows_of
 
 COUNTS = np.array([467, 56, 496, 895, 607, 653, 415])
 STRENGTH = np.array([1.9, 1.7, 1.5, 3.6, 2.2, 1.7, 3.0])
@@ -51,10 +52,14 @@ def main() -> None:
             low, high = found[name]
             hits[name] += low <= truth[name] <= high
             width[name] += (high - low) / words.runs
-    print(f"n = {counts.sum()} ({', '.join(map(str, counts))}), {words.runs} test sets, {words.replicates} replicates, seed 1")
+    print(
+        f"n = {counts.sum()} ({', '.join(map(str, counts))}), {words.runs} test sets, {words.replicates} replicates, seed 1"
+    )
     for name in names:
         low, high = clopper_pearson(hits[name], words.runs)
-        print(f"{name:18} truth {truth[name]:.4f}  mean width {width[name]:.4f}  covered {hits[name] / words.runs:6.1%} ({low:.1%} to {high:.1%})")
+        print(
+            f"{name:18} truth {truth[name]:.4f}  mean width {width[name]:.4f}  covered {hits[name] / words.runs:6.1%} ({low:.1%} to {high:.1%})"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """One face at a time: `Classifier` against a bare session and against YOLO, from the same 48×48 array, in one process.
 
-Each side is measured at one and at two threads, of the session and of torch, and its thread count of the lower median counts; `Classifier` is
-held against a bare session of the same count. The parties alternate; the ratio is taken per round, then the median. Two threads need two
-idle cores.
+Each side is measured at one and at two threads, of the session and of torch, and its thread count of the lower median
+counts; `Classifier` is held against a bare session of the same count. The parties alternate; the ratio is taken per
+round, then the median. Two threads need two idle cores.
 
 .venv/bin/python tests/benchmarks/latency.py runs/train/NAME/weights/best.pt [--rounds 9] [--calls 40]
 """
@@ -41,7 +41,11 @@ def median_ms(call: Callable[[], object], calls: int) -> float:
 
 def parties(checkpoint: Path, work: Path) -> dict[str, Callable[[], object]]:
     """What is measured, by name; each call turns one 48×48 picture, or one input, into probabilities."""
-    subprocess.run([str(PROGRAMS / "deepfer"), "export", str(checkpoint), "--out", str(work / "ours.onnx")], check=True, capture_output=True)
+    subprocess.run(
+        [str(PROGRAMS / "deepfer"), "export", str(checkpoint), "--out", str(work / "ours.onnx")],
+        check=True,
+        capture_output=True,
+    )
     importlib.import_module("deepfer_yolo.yolo")  # sets Ultralytics' environment before its first import
     import numpy as np
     import onnxruntime as ort
@@ -91,7 +95,10 @@ def parties(checkpoint: Path, work: Path) -> dict[str, Callable[[], object]]:
 
 def best(rounds: list[dict[str, float]], side: str) -> str:
     """The party of `side` with the lowest median over the rounds."""
-    return min((who for who in rounds[0] if who.startswith(f"{side}, ")), key=lambda who: statistics.median(one[who] for one in rounds))
+    return min(
+        (who for who in rounds[0] if who.startswith(f"{side}, ")),
+        key=lambda who: statistics.median(one[who] for one in rounds),
+    )
 
 
 def show_start(checkpoint: Path, model: Path, work: Path, rounds: int) -> None:
@@ -106,7 +113,14 @@ def show_start(checkpoint: Path, model: Path, work: Path, rounds: int) -> None:
 
     def seconds(command: list[str]) -> float:
         began = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, cwd=work, env={**os.environ, "YOLO_OFFLINE": "1"})
+        subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            cwd=work,
+            env={**os.environ, "YOLO_OFFLINE": "1"},
+        )
         return time.perf_counter() - began
 
     seconds(ours), seconds(theirs)  # the first calls fill the caches

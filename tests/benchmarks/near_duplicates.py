@@ -1,8 +1,10 @@
-"""How many planted near copies the audit finds, and how many unrelated faces it takes for copies, on real FER2013 faces.
+"""How many planted near copies the audit finds, and how many unrelated faces it takes for copies, on real FER2013
+faces.
 
     python tests/benchmarks/near_duplicates.py ../shared/datasets/fer2013_dev.csv.gz [N]
 
-Unrelated faces are mirror images of PublicTest faces: a mirrored picture has no copy in Training unless someone put a mirrored one there.
+Unrelated faces are mirror images of PublicTest faces: a mirrored picture has no copy in Training unless someone put a
+mirrored one there.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def resized(face, box):
 
 def padded(face):
     wide = np.pad(face, 2, "edge")
-    return np.asarray(PillowImage.fromarray(wide).resize((48, 48), PillowImage.Resampling.BILINEAR, box=(0.56, 0.56, 51.44, 51.44)))
+    return np.asarray(
+        PillowImage.fromarray(wide).resize((48, 48), PillowImage.Resampling.BILINEAR, box=(0.56, 0.56, 51.44, 51.44))
+    )
 
 
 CHANGES = {
@@ -58,12 +62,16 @@ def main(source: str, n: int) -> None:
     for name, change in CHANGES.items():
         pairs = near_pairs(np.concatenate([originals, np.stack([thumbnail(change(face)) for face in faces])]))
         print(f"  {name:28} {100 * float((pairs[:, 1] - pairs[:, 0] == n).sum()) / n:5.1f} %")
-    mirrored = np.stack([thumbnail(np.ascontiguousarray(item.pixels[:, ::-1])) for item in items if item.split == "val"])
+    mirrored = np.stack(
+        [thumbnail(np.ascontiguousarray(item.pixels[:, ::-1])) for item in items if item.split == "val"]
+    )
     start = time.process_time()
     pairs = near_pairs(np.concatenate([train, mirrored]))
     across = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
     false = len(np.unique(across[:, 1]))
-    print(f"taken for copies, of {len(mirrored):,} unrelated faces against {len(train):,}: {false} ({100 * false / len(mirrored):.2f} %)")
+    print(
+        f"taken for copies, of {len(mirrored):,} unrelated faces against {len(train):,}: {false} ({100 * false / len(mirrored):.2f} %)"
+    )
     print(f"search among {len(train) + len(mirrored):,} pictures: {time.process_time() - start:.1f} s of CPU time")
 
 

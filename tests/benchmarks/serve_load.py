@@ -1,9 +1,11 @@
-"""32 clients post one face each, again and again: `deepfer serve` against a plain FastAPI handler that calls `YOLO("x.onnx").predict`.
+"""32 clients post one face each, again and again: `deepfer serve` against a plain FastAPI handler that calls
+`YOLO("x.onnx").predict`.
 
-Both servers run the same weights, each in a process of its own; they are asked in turn, the ratio is taken per round, then the median.
-Then `--total` requests go to `deepfer serve`, and its memory is looked at.
+Both servers run the same weights, each in a process of its own; they are asked in turn, the ratio is taken per round,
+then the median. Then `--total` requests go to `deepfer serve`, and its memory is looked at.
 
-.venv/bin/python tests/benchmarks/serve_load.py runs/train/NAME/weights/best.pt [--rounds 5] [--seconds 6] [--clients 32] [--total 10000]
+.venv/bin/python tests/benchmarks/serve_load.py runs/train/NAME/weights/best.pt [--rounds 5] [--seconds 6] [--clients
+32] [--total 10000]
 """
 
 from __future__ import annotations
@@ -56,9 +58,13 @@ def face_requests(n: int, port: int) -> list[bytes]:
     for face in paint_faces(9, n)[0]:
         content = io.BytesIO()
         Image.fromarray(face).save(content, "PNG")
-        body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        body = (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        )
         body += content.getvalue() + b"\r\n--x--\r\n"
-        head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = (
+            f"POST /v1/predict HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        )
         requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return requests
 
@@ -106,11 +112,13 @@ def wait_until_ready(port: int, path: str, process: subprocess.Popen[bytes]) -> 
 def export_both(checkpoint: Path, work: Path) -> tuple[Path, Path, int]:
     """Our export, Ultralytics' own export of the same weights, and the input's side."""
     from deepfer_yolo import yolo
-    from deepfer_yolo.runtime.backends import read_onnx_card
+    from deepfer_yolo.runtime.backends.onnx import read_onnx_card
 
     copy = Path(shutil.copy(checkpoint, work / "plain.pt"))
     subprocess.run(
-        [sys.executable, "-m", "deepfer_yolo", "export", str(checkpoint), "--out", str(work / "ours.onnx")], check=True, capture_output=True
+        [sys.executable, "-m", "deepfer_yolo", "export", str(checkpoint), "--out", str(work / "ours.onnx")],
+        check=True,
+        capture_output=True,
     )
     size = read_onnx_card(work / "ours.onnx").input.size
     from ultralytics import YOLO
@@ -165,13 +173,17 @@ def main() -> None:
             ],
             "plain": [sys.executable, str(work / "plain.py"), str(plain), str(size), str(ports["plain"])],
         }
-        processes = {side: subprocess.Popen(command, cwd=work, env=environment, stderr=subprocess.DEVNULL) for side, command in commands.items()}
+        processes = {
+            side: subprocess.Popen(command, cwd=work, env=environment, stderr=subprocess.DEVNULL)
+            for side, command in commands.items()
+        }
         try:
             for side, port in ports.items():
                 wait_until_ready(port, "/docs", processes[side])
                 asyncio.run(load(port, options.clients, 2.0))
             rounds = [
-                {side: asyncio.run(load(port, options.clients, options.seconds)) for side, port in ports.items()} for _ in range(options.rounds)
+                {side: asyncio.run(load(port, options.clients, options.seconds)) for side, port in ports.items()}
+                for _ in range(options.rounds)
             ]
             before = memory_mb(ports["ours"])
             asyncio.run(load(ports["ours"], options.clients, 600, options.total))
@@ -191,7 +203,9 @@ def main() -> None:
     }
     growth = after - before
     if options.as_json:
-        print(json.dumps({"ratios": ratios, **sides, "memory_mb": [before, after], "clients": options.clients}, indent=1))
+        print(
+            json.dumps({"ratios": ratios, **sides, "memory_mb": [before, after], "clients": options.clients}, indent=1)
+        )
         return
     for side, title in (("ours", "deepfer serve"), ("plain", "plain FastAPI + YOLO.predict")):
         row = sides[side]
@@ -200,7 +214,9 @@ def main() -> None:
     print(
         f"{statistics.median(ratios):.2f} times the throughput (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}"
     )
-    print(f"memory after {options.total:,} more requests: {before:.0f} -> {after:.0f} MB ({growth:+.1f}); bar: at most +{MAX_GROWTH_MB:g} MB")
+    print(
+        f"memory after {options.total:,} more requests: {before:.0f} -> {after:.0f} MB ({growth:+.1f}); bar: at most +{MAX_GROWTH_MB:g} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,13 @@ BAR = 0.15
 def cpu_seconds(command: list[str]) -> float:
     """User and system seconds of one child process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env={**os.environ, "YOLO_OFFLINE": "1"})
+    subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        env={**os.environ, "YOLO_OFFLINE": "1"},
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -34,8 +40,12 @@ def main() -> None:
     cpu_seconds(ours), cpu_seconds(theirs)  # the first calls fill the caches
     pairs = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(rounds)]
     ratios = sorted(a / b for a, b in pairs)
-    print(f"deepfer --help {statistics.median(a for a, _ in pairs):.3f} s CPU, yolo help {statistics.median(b for _, b in pairs):.3f} s CPU")
-    print(f"ratio {statistics.median(ratios):.3f} (min {ratios[0]:.3f}, max {ratios[-1]:.3f}, n = {rounds}); bar: at most {BAR}")
+    print(
+        f"deepfer --help {statistics.median(a for a, _ in pairs):.3f} s CPU, yolo help {statistics.median(b for _, b in pairs):.3f} s CPU"
+    )
+    print(
+        f"ratio {statistics.median(ratios):.3f} (min {ratios[0]:.3f}, max {ratios[-1]:.3f}, n = {rounds}); bar: at most {BAR}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How fast `deepfer stream` writes an annotated video, against the loops that a user would write and against a bare two-thread loop.
+"""How fast `deepfer stream` writes an annotated video, against the loops that a user would write and against a bare
+two-thread loop.
 
     python tests/benchmarks/stream_speed.py picture.jpg best.pt best.onnx --face-model face_detection_yunet_2023mar.onnx
 
-The clip is made from one picture: 1280×720 H.264, a slow pan, three faces. All sides read the same file, find, label and draw the same
-faces and write a video; they run in turn, and ratios are taken within each round. Imports and loading are outside the clock, and each side
-warms up on a few frames first.
+The clip is made from one picture: 1280×720 H.264, a slow pan, three faces. All sides read the same file, find, label
+and draw the same faces and write a video; they run in turn, and ratios are taken within each round. Imports and loading
+are outside the clock, and each side warms up on a few frames first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def make_clip(picture: Path, face_model: Path, path: Path, n: int) -> int:
 
     from deepfer_yolo.faces.align import _slice
     from deepfer_yolo.faces.detect import YuNetDetector
-    from deepfer_yolo.stream.pixels import to_frame
+    from deepfer_yolo.stream.sources import to_frame
 
     image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
     image = cv2.resize(image, (1280, 720))
@@ -49,13 +50,17 @@ def make_clip(picture: Path, face_model: Path, path: Path, n: int) -> int:
         for index in range(n):
             shift = np.float32([[1, 0, 12 * np.sin(index / 20)], [0, 1, 8 * np.cos(index / 25)]])
             frame = cv2.warpAffine(image, shift, (1280, 720), borderMode=cv2.BORDER_REPLICATE)
-            frame = np.clip(frame.astype(np.int16) + random.randint(-3, 4, frame.shape, np.int16), 0, 255).astype(np.uint8)
+            frame = np.clip(frame.astype(np.int16) + random.randint(-3, 4, frame.shape, np.int16), 0, 255).astype(
+                np.uint8
+            )
             container.mux(stream.encode(to_frame(frame)))
         container.mux(stream.encode(None))
     return len(detector.detect(image))
 
 
-def user_loop(clip: Path, out: Path, model: Any, find: Callable[[Any], Iterator[tuple[int, int, int, int]]], limit: int | None) -> int:
+def user_loop(
+    clip: Path, out: Path, model: Any, find: Callable[[Any], Iterator[tuple[int, int, int, int]]], limit: int | None
+) -> int:
     """OpenCV reader, one `YOLO.predict` a face, OpenCV writer."""
     import cv2
 
@@ -109,7 +114,7 @@ def bare_loop(clip: Path, out: Path, classifier: Any, face_model: Path, limit: i
 
     from deepfer_yolo.faces.align import crop_face
     from deepfer_yolo.faces.detect import YuNetDetector
-    from deepfer_yolo.stream.pixels import to_frame, to_rgb
+    from deepfer_yolo.stream.sources import to_frame, to_rgb
 
     detector, card = YuNetDetector(face_model, size=320, min_score=0.6), classifier.card
     frames: queue.Queue[Any] = queue.Queue(4)
@@ -136,7 +141,15 @@ def bare_loop(clip: Path, out: Path, classifier: Any, face_model: Path, limit: i
             for face, row in zip(faces, probs if faces else (), strict=True):
                 x1, y1, x2, y2 = (int(v) for v in face.box)
                 cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), 2)
-                cv2.putText(image, f"{card.labels[int(row.argmax())]} {row.max():.2f}", (x1, y1 - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 255, 0), 2)
+                cv2.putText(
+                    image,
+                    f"{card.labels[int(row.argmax())]} {row.max():.2f}",
+                    (x1, y1 - 8),
+                    cv2.FONT_HERSHEY_SIMPLEX,
+                    0.7,
+                    (0, 255, 0),
+                    2,
+                )
             frame = to_frame(image)
             frame.pts, frame.time_base = n, Fraction(1, 30)
             container.mux(stream.encode(frame))
@@ -174,7 +187,9 @@ def main() -> None:
     haar, yunet = haar_finder(), yunet_finder(options.face_model)
     with tempfile.TemporaryDirectory() as folder:
         clip, out = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
-        print(f"clip: {options.frames} frames of 1280×720, {make_clip(options.picture, options.face_model, clip, options.frames)} faces")
+        print(
+            f"clip: {options.frames} frames of 1280×720, {make_clip(options.picture, options.face_model, clip, options.frames)} faces"
+        )
         n, few = options.frames, max(20, options.frames // 8)
         sides: dict[str, Callable[[int | None], int]] = {
             "deepfer stream": lambda limit: ours(clip, out, classifier, options.face_model, limit),
@@ -194,7 +209,9 @@ def main() -> None:
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(rates["deepfer stream"], values, strict=True)]
         spread = f"{min(ratios):.2f}..{max(ratios):.2f}"
-        print(f"{name:18s} {statistics.median(values):7.1f} fps   deepfer stream is {statistics.median(ratios):5.2f} × ({spread}, n={len(values)})")
+        print(
+            f"{name:18s} {statistics.median(values):7.1f} fps   deepfer stream is {statistics.median(ratios):5.2f} × ({spread}, n={len(values)})"
+        )
 
 
 if __name__ == "__main__":

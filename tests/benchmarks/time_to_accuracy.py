@@ -1,9 +1,12 @@
-"""Seconds until a validation top-1 is reached, start-up included: `deepfer train`, then stock `yolo classify train`, given four times as long.
+"""Seconds until a validation top-1 is reached, start-up included: `deepfer train`, then stock `yolo classify train`,
+given four times as long.
 
-Both start from the same checkpoint, on the same pictures, side, batch and processors, one after the other; stock keeps its defaults. A time counts
-when the epoch stands in results.csv. The data set is linked into a temporary folder first, since the stock loader writes beside the pictures.
+Both start from the same checkpoint, on the same pictures, side, batch and processors, one after the other; stock keeps
+its defaults. A time counts when the epoch stands in results.csv. The data set is linked into a temporary folder first,
+since the stock loader writes beside the pictures.
 
-.venv/bin/python tests/benchmarks/time_to_accuracy.py DATASET START.pt [--target 0.6339] [--epochs 7] [--threads 2] [--factor 4]
+.venv/bin/python tests/benchmarks/time_to_accuracy.py DATASET START.pt [--target 0.6339] [--epochs 7] [--threads 2]
+[--factor 4]
 
 START.pt is a pretrained yolo26n-cls checkpoint, such as the ImageNet weights that Ultralytics publishes.
 """
@@ -49,8 +52,12 @@ def link(data: Path, into: Path) -> Path:
     return into
 
 
-def race(name: str, command: list[str], folder: Path, target: float, limit_s: float | None) -> tuple[float | None, float, list[tuple[float, float]]]:
-    """Run until `target` or the limit; seconds to the target or None, seconds spent, and (seconds, top-1) of each epoch."""
+def race(
+    name: str, command: list[str], folder: Path, target: float, limit_s: float | None
+) -> tuple[float | None, float, list[tuple[float, float]]]:
+    """Run until `target` or the limit; seconds to the target or None, seconds spent, and (seconds, top-1) of each
+    epoch.
+    """
     began, epochs = time.monotonic(), list[tuple[float, float]]()
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
@@ -87,7 +94,10 @@ def main() -> None:
     binaries = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(dir=arguments.data.resolve().parent) as name:
         folder = Path(name)
-        begin, data = start(arguments.start, arguments.data, folder / "start.pt"), link(arguments.data.resolve(), folder / "data")
+        begin, data = (
+            start(arguments.start, arguments.data, folder / "start.pt"),
+            link(arguments.data.resolve(), folder / "data"),
+        )
         ours = [
             sys.executable, "-m", "deepfer_yolo", "train", str(data), "--config", "fer2013-n", "--model", str(begin),
             "--epochs", str(arguments.epochs), "--threads", str(arguments.threads), "--name", "deepfer",
@@ -98,11 +108,19 @@ def main() -> None:
         ]  # fmt: skip
         reached, spent, _ = race("deepfer", ours, folder, arguments.target, None)
         if reached is None:
-            raise SystemExit(f"deepfer train did not reach {arguments.target:.2%} in {arguments.epochs} epochs ({spent:.0f} s)")
+            raise SystemExit(
+                f"deepfer train did not reach {arguments.target:.2%} in {arguments.epochs} epochs ({spent:.0f} s)"
+            )
         later, given, epochs = race("stock", stock, folder, arguments.target, arguments.factor * reached)
     best = max((top1 for _, top1 in epochs), default=0.0)
-    verdict = f"reached it after {later:.0f} s, {later / reached:.2f} x as long" if later else f"had not after {given:.0f} s: best {best:.2%}"
-    print(f"{arguments.target:.2%} top-1: deepfer after {reached:.0f} s, {arguments.threads} threads; stock {verdict} (n = 1)")
+    verdict = (
+        f"reached it after {later:.0f} s, {later / reached:.2f} x as long"
+        if later
+        else f"had not after {given:.0f} s: best {best:.2%}"
+    )
+    print(
+        f"{arguments.target:.2%} top-1: deepfer after {reached:.0f} s, {arguments.threads} threads; stock {verdict} (n = 1)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Training-step images a second of `deepfer train` against stock `yolo classify train`: both in one process, alternating, ratio per round.
+"""Training-step images a second of `deepfer train` against stock `yolo classify train`: both in one process,
+alternating, ratio per round.
 
-Same network, pictures, side and batch; data, forward, backward, optimiser and EMA are in it, validation and saving are not.
-The stock side runs with the one thread that Ultralytics itself sets on a machine of two cores, unless told otherwise.
+Same network, pictures, side and batch; data, forward, backward, optimiser and EMA are in it, validation and saving are
+not. The stock side runs with the one thread that Ultralytics itself sets on a machine of two cores, unless told
+otherwise.
 
-.venv/bin/python tests/benchmarks/train_speed.py [--data FOLDER] [--rounds 5] [--steps 6] [--threads 2] [--stock-threads 1] [--precision fp32]
+.venv/bin/python tests/benchmarks/train_speed.py [--data FOLDER] [--rounds 5] [--steps 6] [--threads 2] [--stock-threads
+1] [--precision fp32]
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ def ours(data: Path, folder: Path, arguments: argparse.Namespace) -> Any:
     from deepfer_yolo.train.start import starting_model
     from deepfer_yolo.train.trainer import FaceTrainer, Job
 
-    config = TrainConfig(data=str(data), model=arguments.model, imgsz=arguments.imgsz, batch=arguments.batch, threads=arguments.threads)
+    config = TrainConfig(
+        data=str(data), model=arguments.model, imgsz=arguments.imgsz, batch=arguments.batch, threads=arguments.threads
+    )
     dataset = open_for_training(config)
     train, val, spec = read_splits(dataset, config)
     model = starting_model(config, dataset.labels, lambda _: None)
@@ -86,7 +91,11 @@ def speed(trainer: Any, source: Iterator[Any], steps: int, threads: int) -> floa
 def main() -> None:
     """Print both speeds, the median ratio and its spread."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="a data set folder; painted faces without one (the stock loader writes a cache into it)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="a data set folder; painted faces without one (the stock loader writes a cache into it)",
+    )
     parser.add_argument("--model", default="yolo26n-cls")
     parser.add_argument("--imgsz", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
@@ -113,7 +122,9 @@ def main() -> None:
                     found[side].append(rate)
     ratios = sorted(a / b for a, b in zip(found["deepfer"], found["stock"], strict=True))
     for side, rates in found.items():
-        print(f"{side}: {statistics.median(rates):.0f} img/s (min {min(rates):.0f}, max {max(rates):.0f}), {sides[side][1]} threads")
+        print(
+            f"{side}: {statistics.median(rates):.0f} img/s (min {min(rates):.0f}, max {max(rates):.0f}), {sides[side][1]} threads"
+        )
     print(
         f"{arguments.model} {arguments.imgsz} px, batch {arguments.batch}, {arguments.precision}: ratio {statistics.median(ratios):.2f} "
         f"(min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {len(ratios)} rounds of {arguments.steps} steps); bar: at least {BAR[arguments.precision]}"

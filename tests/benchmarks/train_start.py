@@ -1,4 +1,5 @@
-"""How long `deepfer train` takes from its start to its first step, and the most memory that it holds: a process of its own each round.
+"""How long `deepfer train` takes from its start to its first step, and the most memory that it holds: a process of its
+own each round.
 
 Wall time depends on what else the machine does, so the seconds of the processor stand beside it.
 
@@ -73,7 +74,9 @@ def main() -> None:
     words = [str(arguments.data.resolve()), "--model", arguments.model, *arguments.words]
     rounds = [measure(arguments, words) for _ in range(arguments.rounds)]
     wall, cpu, peak = (sorted(values) for values in zip(*rounds, strict=True))
-    print(f"first step after {statistics.median(wall):.1f} s (min {wall[0]:.1f}, max {wall[-1]:.1f}, n = {len(wall)}); bar: at most {BAR_S:.0f} s")
+    print(
+        f"first step after {statistics.median(wall):.1f} s (min {wall[0]:.1f}, max {wall[-1]:.1f}, n = {len(wall)}); bar: at most {BAR_S:.0f} s"
+    )
     print(f"of the processor {statistics.median(cpu):.1f} s (min {cpu[0]:.1f}, max {cpu[-1]:.1f})")
     print(f"peak memory {max(peak):.2f} GB over {arguments.steps} steps and a validation; bar: at most {BAR_GB} GB")
 

@@ -19,7 +19,9 @@ from deepfer_yolo.records import Image
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium here; Debian: apt-get install -y chromium"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright here; pip install playwright"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("playwright") is None, reason="no playwright here; pip install playwright"
+    ),
 ]
 FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync "
@@ -33,7 +35,9 @@ IS_DRAWN = """() => {
 
 
 def pictures(n: int) -> list[Image]:
-    """A painted person, whom the Haar detector finds in each, in a larger picture: happy, then surprised, `n` pictures each."""
+    """A painted person, whom the Haar detector finds in each, in a larger picture: happy, then surprised, `n` pictures
+    each.
+    """
     from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.faces.detect import open_detector
 
@@ -106,9 +110,16 @@ def page(browser: Any, server: Any) -> Iterator[Any]:
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: None if request.url.startswith((server.url, "blob:", "data:")) else complaints.append(request.url))
+    opened.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((server.url, "blob:", "data:")) else complaints.append(request.url)
+        ),
+    )
     opened.goto(server.url)
     opened.wait_for_selector("html[data-ready=yes]")
     yield opened
@@ -242,7 +253,10 @@ def test_a_link_with_the_token_lets_a_browser_in_whatever_site_it_stands_on(
     page.set_default_timeout(PATIENCE_MS)
     page.goto(served.url + "v1/model")
     assert "a token is needed" in page.content()
-    page.route("http://elsewhere.example/", lambda route: route.fulfill(body=f'<a href="{served.url}?token=0123456789abcdef%2B/%3D">in</a>'))
+    page.route(
+        "http://elsewhere.example/",
+        lambda route: route.fulfill(body=f'<a href="{served.url}?token=0123456789abcdef%2B/%3D">in</a>'),
+    )
     page.goto("http://elsewhere.example/")
     page.click("a")
     page.wait_for_selector("html[data-ready=yes]")

@@ -32,12 +32,24 @@ def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (ParityError("they differ"), 3, ["error: they differ"]),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, ["error: the disk is full: /data/x"]),
         (OSError(errno.EROFS, "Read-only file system", "/data/x"), 1, ["error: the file system is read-only: /data/x"]),
-        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, ["error: ", 'hint: pip install "deepfer-yolo[train]"']),
-        (ImportError("libGL.so.1: cannot open shared object file"), 1, ["error: a system library is missing: libGL.so.1"]),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            1,
+            ["error: ", 'hint: pip install "deepfer-yolo[train]"'],
+        ),
+        (
+            ImportError("libGL.so.1: cannot open shared object file"),
+            1,
+            ["error: a system library is missing: libGL.so.1"],
+        ),
     ],
 )
 def test_errors_become_lines_and_a_code(
-    error: BaseException, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_main(monkeypatch, error) == code
     shown = capsys.readouterr().err
@@ -66,10 +78,17 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         program.main()
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2), (["doctor", "--nonsense"], 2)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2), (["doctor", "--nonsense"], 2)],
+)
 def test_the_program_as_a_process(arguments: list[str], code: int) -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "deepfer_yolo", *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"}
+        [sys.executable, "-m", "deepfer_yolo", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
     )
     assert answer.returncode == code
     assert max((len(line) for line in (answer.stdout + answer.stderr).splitlines()), default=0) <= 80

@@ -12,7 +12,12 @@ from pathlib import Path
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "80"}
     return subprocess.run(
-        [sys.executable, "-m", "deepfer_yolo", *map(str, args)], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-m", "deepfer_yolo", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
     )
 
 

@@ -15,7 +15,18 @@ runner = CliRunner()
 def test_figures_and_a_reason(linear_model: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(linear_model.read_bytes()[:500])
-    arguments = ["benchmark", str(linear_model), str(broken), "--batch", "1,4", "--rounds", "2", "--calls", "3", "--json"]
+    arguments = [
+        "benchmark",
+        str(linear_model),
+        str(broken),
+        "--batch",
+        "1,4",
+        "--rounds",
+        "2",
+        "--calls",
+        "3",
+        "--json",
+    ]
     found = runner.invoke(app, [*arguments, "--png", str(tmp_path / "rates.png")])
     assert found.exit_code == 1, found.output
     good, bad = json.loads(found.stdout)["models"]

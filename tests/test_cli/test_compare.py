@@ -13,11 +13,20 @@ Deepfer = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callable[..., Path], write_sheet_reader: Callable[..., Path]) -> Path:
+def ring(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_answer_sheets: Callable[..., Path],
+    write_sheet_reader: Callable[..., Path],
+) -> Path:
     """Models that are right on 60, 80 and 40 of 100 pictures."""
     folder = tmp_path_factory.mktemp("ring")
     truth = [i % 7 for i in range(100)]
-    write_answer_sheets(folder / "sheets", truth, [[t if i < right else (t + 1) % 7 for i, t in enumerate(truth)] for right in (60, 80, 40)], "val")
+    write_answer_sheets(
+        folder / "sheets",
+        truth,
+        [[t if i < right else (t + 1) % 7 for i, t in enumerate(truth)] for right in (60, 80, 40)],
+        "val",
+    )
     for k, name in enumerate("abc"):
         write_sheet_reader(folder / f"{name}.onnx", k)
     return folder
@@ -29,7 +38,11 @@ def test_any_number_of_models_side_by_side(deepfer: Deepfer, ring: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [entry["top1"] for entry in result["models"]] == [0.6, 0.8, 0.4]
-    assert [entry.get("against_first", {}).get("d") for entry in result["models"]] == [None, pytest.approx(0.2), pytest.approx(-0.2)]
+    assert [entry.get("against_first", {}).get("d") for entry in result["models"]] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(-0.2),
+    ]
     assert all(entry["latency"]["ratio"] > 0 for entry in result["models"])
     assert json.loads((tmp_path / "runs/compare/x/metrics.json").read_text()) == result
 

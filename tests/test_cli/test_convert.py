@@ -15,7 +15,14 @@ DEEPFER = [sys.executable, "-m", "deepfer_yolo"]
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DEEPFER, *map(str, args)], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "COLUMNS": "80"})
+    return subprocess.run(
+        [*DEEPFER, *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "80"},
+    )
 
 
 def test_counts_on_stdout(painted_csv: Path, tmp_path: Path) -> None:
@@ -50,16 +57,24 @@ def test_warnings_for_absent_labels_and_splits(tmp_path: Path) -> None:
     assert "warning: no val split" in result.stderr
 
 
-@pytest.mark.parametrize(("options", "message"), [("size=64k", "the disk is full"), ("size=9m,ro", "the file system is read-only")])
+@pytest.mark.parametrize(
+    ("options", "message"), [("size=64k", "the disk is full"), ("size=9m,ro", "the file system is read-only")]
+)
 def test_a_full_and_a_read_only_disk(options: str, message: str, painted_csv: Path, tmp_path: Path) -> None:
     """On a real small file system, mounted where only this test sees it."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode
+    ):
         pytest.skip("this system lets no test mount a file system")
     command = 'mount -t tmpfs -o "$1" none "$2" && "$3" -m deepfer_yolo convert "$4" "$2/out"; code=$?; ls -A "$2"; exit $code'
     result = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", command, "sh", options, mount, sys.executable, painted_csv], capture_output=True, text=True, check=False
+        ["unshare", "-rm", "sh", "-c", command, "sh", options, mount, sys.executable, painted_csv],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "mount:" in result.stderr:
         pytest.skip("this system lets no test mount a file system")

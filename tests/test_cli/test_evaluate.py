@@ -16,26 +16,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.data.manifest import fingerprint
+from deepfer_yolo.data.dataset import fingerprint, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 
 Deepfer = Callable[..., Any]
 
 
 def shell(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "deepfer_yolo", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "deepfer_yolo", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 @pytest.fixture(scope="module")
-def evaluated(painted_dataset: Path, linear_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def evaluated(
+    painted_dataset: Path, linear_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], str]:
     folder = tmp_path_factory.mktemp("evaluated")
     done = shell("evaluate", painted_dataset, "-m", linear_model, "--name", "a", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "evaluate" / "a", json.loads(done.stdout), done.stderr
 
 
-def test_json_and_files_agree_with_the_model(evaluated: tuple[Path, dict[str, Any], str], painted_dataset: Path, linear_model: Path) -> None:
+def test_json_and_files_agree_with_the_model(
+    evaluated: tuple[Path, dict[str, Any], str], painted_dataset: Path, linear_model: Path
+) -> None:
     run, result, stderr = evaluated
     from deepfer_yolo.runtime.classifier import Classifier
 
@@ -48,7 +58,13 @@ def test_json_and_files_agree_with_the_model(evaluated: tuple[Path, dict[str, An
     assert 0.2 < result["top1"] < 1, "chance is 0.14"
     assert result["n"] == 56
     assert json.loads((run / "metrics.json").read_text()) == result
-    assert {path.name for path in run.iterdir()} == {"config.yaml", "env.json", "metrics.json", "predictions.csv", "report.html"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "env.json",
+        "metrics.json",
+        "predictions.csv",
+        "report.html",
+    }
     assert "runs/evaluate/a/report.html" in stderr.replace("\n", "")
 
 
@@ -72,7 +88,11 @@ def test_table_fits_80_columns(deepfer: Deepfer, painted_dataset: Path, linear_m
 
 
 def test_second_run_of_a_name_is_refused(
-    deepfer: Deepfer, monkeypatch: pytest.MonkeyPatch, evaluated: tuple[Path, dict[str, Any], str], painted_dataset: Path, linear_model: Path
+    deepfer: Deepfer,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluated: tuple[Path, dict[str, Any], str],
+    painted_dataset: Path,
+    linear_model: Path,
 ) -> None:
     monkeypatch.chdir(evaluated[0].parents[2])
     before = (evaluated[0] / "metrics.json").read_bytes()
@@ -88,7 +108,10 @@ def test_model_without_a_card(deepfer: Deepfer, painted_dataset: Path, tmp_path:
 
     info = helper.make_tensor_value_info("image", TensorProto.UINT8, [1])
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["image"], ["probs"])], "g", [info], [helper.make_tensor_value_info("probs", TensorProto.UINT8, [1])]
+        [helper.make_node("Identity", ["image"], ["probs"])],
+        "g",
+        [info],
+        [helper.make_tensor_value_info("probs", TensorProto.UINT8, [1])],
     )
     onnx.save(helper.make_model(graph), str(tmp_path / "bare.onnx"))
     done = deepfer("evaluate", painted_dataset, "-m", tmp_path / "bare.onnx")
@@ -98,9 +121,13 @@ def test_model_without_a_card(deepfer: Deepfer, painted_dataset: Path, tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
-def test_other_labels_are_refused_by_name(deepfer: Deepfer, painted_dataset: Path, write_linear_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_other_labels_are_refused_by_name(
+    deepfer: Deepfer, painted_dataset: Path, write_linear_model: Callable[..., Path], tmp_path: Path
+) -> None:
     labels = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
-    model = write_linear_model(tmp_path / "ck.onnx", np.zeros((7, 8 * 8 * 3), np.float32), np.zeros(7, np.float32), labels)
+    model = write_linear_model(
+        tmp_path / "ck.onnx", np.zeros((7, 8 * 8 * 3), np.float32), np.zeros(7, np.float32), labels
+    )
     done = deepfer("evaluate", painted_dataset, "-m", model)
     assert done.returncode == 1
     assert "the model alone knows contempt; the data set alone knows neutral" in done.stderr
@@ -120,7 +147,11 @@ def test_empty_split(deepfer: Deepfer, painted_dataset: Path, linear_model: Path
 
 
 @pytest.fixture(scope="module")
-def sheets(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callable[..., Path], write_sheet_reader: Callable[..., Path]) -> Path:
+def sheets(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_answer_sheets: Callable[..., Path],
+    write_sheet_reader: Callable[..., Path],
+) -> Path:
     """140 pictures of seven subjects: model a is right on 100, b labels by votes."""
     folder = tmp_path_factory.mktemp("sheets")
     truth = [i % 7 for i in range(140)]
@@ -132,7 +163,19 @@ def sheets(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callab
 
 
 def test_groups_votes_and_intervals_by_subject(deepfer: Deepfer, sheets: Path) -> None:
-    done = deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--by", "subject", "--by", "label", "--json")
+    done = deepfer(
+        "evaluate",
+        sheets / "data",
+        "-m",
+        sheets / "a.onnx",
+        "--split",
+        "test",
+        "--by",
+        "subject",
+        "--by",
+        "label",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["top1"] == pytest.approx(100 / 140)
@@ -148,7 +191,9 @@ def test_groups_votes_and_intervals_by_subject(deepfer: Deepfer, sheets: Path) -
 
 
 def test_predictions_csv_is_what_the_model_said(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
-    assert deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--name", "p").returncode == 0
+    assert (
+        deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--name", "p").returncode == 0
+    )
     with (tmp_path / "runs/evaluate/p/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 140
@@ -162,16 +207,25 @@ def test_same_bytes_on_a_second_run_but_for_the_header(deepfer: Deepfer, sheets:
     words = ("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--save-plots", "--name")
     assert deepfer(*words, "one").returncode == deepfer(*words, "two").returncode == 0
     one, two = (tmp_path / "runs" / "evaluate" / name for name in ("one", "two"))
-    for name in ("metrics.json", "predictions.csv", "config.yaml", "plots/confusion_matrix.png", "plots/reliability.png", "plots/coverage.png"):
+    for name in (
+        "metrics.json",
+        "predictions.csv",
+        "config.yaml",
+        "plots/confusion_matrix.png",
+        "plots/reliability.png",
+        "plots/coverage.png",
+    ):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     bodies = [(run / "report.html").read_text().split("</header>")[1] for run in (one, two)]
     assert bodies[0] == bodies[1]
 
 
-def test_clean_leaves_copies_of_training_pictures_out(deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_path: Path) -> None:
+def test_clean_leaves_copies_of_training_pictures_out(
+    deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_path: Path
+) -> None:
     from shutil import copytree
 
-    from deepfer_yolo.data.manifest import read_manifest, write_manifest
+    from deepfer_yolo.data.dataset import read_manifest, write_manifest
 
     data = copytree(painted_dataset, tmp_path / "leaky")
     rows = read_manifest(data)
@@ -190,9 +244,12 @@ def test_clean_leaves_copies_of_training_pictures_out(deepfer: Deepfer, painted_
 
 
 def test_votes_and_clean_stand_side_by_side() -> None:
-    from deepfer_yolo.evaluate.document import HEADLINE, LOSSES, summary_table
+    from deepfer_yolo.evaluate.report import HEADLINE, LOSSES, summary_table
 
-    part = dict.fromkeys((*HEADLINE, *LOSSES, "ece", "ece_noise_floor"), 0.5) | {"n": 9, "selective_accuracy": {"90%": 0.6}}
+    part = dict.fromkeys((*HEADLINE, *LOSSES, "ece", "ece_noise_floor"), 0.5) | {
+        "n": 9,
+        "selective_accuracy": {"90%": 0.6},
+    }
     votes = {"majority_top1": 0.7, "majority_interval": [0.6, 0.8], "label_majority_top1": 0.65, "n_clear": 8, "n": 9}
     votes |= {"vote_share": 0.4, "label_vote_share": 0.3}
     rows = {row[0].strip(): row[1:] for row in summary_table(part | {"votes": votes, "clean": part})[1]}
@@ -201,7 +258,11 @@ def test_votes_and_clean_stand_side_by_side() -> None:
 
 
 def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
-    wrong = [path.relative_to(sheets / "data").as_posix() for path in sorted((sheets / "data").glob("test/*/*.png")) if int(path.stem) >= 120]
+    wrong = [
+        path.relative_to(sheets / "data").as_posix()
+        for path in sorted((sheets / "data").glob("test/*/*.png"))
+        if int(path.stem) >= 120
+    ]
     (tmp_path / "list.csv").write_text("picture\n" + "\n".join(wrong) + "\n")
     words = ("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test", "--json", "--exclude")
     done = deepfer(*words, tmp_path / "list.csv")
@@ -216,8 +277,12 @@ def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, 
     assert "not in this data set" in other.stderr
 
 
-def test_labels_intersect_scores_what_both_know(deepfer: Deepfer, sheets: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path) -> None:
-    model = write_sheet_reader(tmp_path / "ck.onnx", 0, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise"))
+def test_labels_intersect_scores_what_both_know(
+    deepfer: Deepfer, sheets: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = write_sheet_reader(
+        tmp_path / "ck.onnx", 0, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+    )
     done = deepfer("evaluate", sheets / "data", "-m", model, "--split", "test", "--labels", "intersect", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -241,14 +306,25 @@ def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_is_not_measured_on_what_it_has_learned(deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path) -> None:
-    """The same pictures split anew: refused by evaluate, gate, compare and card; the split that it was trained on is not."""
+def test_a_model_is_not_measured_on_what_it_has_learned(
+    deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path
+) -> None:
+    """The same pictures split anew: refused by evaluate, gate, compare and card; the split that it was trained on is
+    not.
+    """
     grey = ("--labels", ",".join(EMOTIONS), "--colour", "grey")
-    assert deepfer("card", linear_model, *grey, "--out", "m.onnx", "--overwrite", "--trained-on", painted_dataset).returncode == 0
+    assert (
+        deepfer(
+            "card", linear_model, *grey, "--out", "m.onnx", "--overwrite", "--trained-on", painted_dataset
+        ).returncode
+        == 0
+    )
     assert deepfer("convert", painted_csv, "anew", "--split", "train=0.6,val=0.2,test=0.2").returncode == 0
     done = deepfer("evaluate", painted_dataset, "-m", "m.onnx", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["learned_before"] == {"m.onnx": {"val": {"n": 56, "learned": 0, "leaked": 0, "example": ""}}}
+    assert json.loads(done.stdout)["learned_before"] == {
+        "m.onnx": {"val": {"n": 56, "learned": 0, "leaked": 0, "example": ""}}
+    }
     for words in (
         ("evaluate", "anew", "-m", "m.onnx"),
         ("gate", "anew", "-m", linear_model, "--champion", "m.onnx"),
@@ -268,11 +344,13 @@ def test_a_model_is_not_measured_on_what_it_has_learned(deepfer: Deepfer, painte
     assert "have no copy in the data&#39;s own train" in Path("runs/evaluate/allowed/report.html").read_text()
 
 
-def test_ctrl_c_leaves_no_half_run(deepfer: Deepfer, sheets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_no_half_run(
+    deepfer: Deepfer, sheets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: Any) -> None:
         assert (tmp_path / "runs").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deepfer_yolo.evaluate.document.write_report", interrupted)
+    monkeypatch.setattr("deepfer_yolo.evaluate.report.write_report", interrupted)
     assert deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test").returncode == 130
     assert not (tmp_path / "runs").exists()

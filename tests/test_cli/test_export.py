@@ -20,7 +20,9 @@ def test_card_export_verify(checkpoint: Path, painted_dataset: Path, tmp_path: P
     refused = runner.invoke(app, ["export", str(model)])
     assert isinstance(refused.exception, ModelError)
 
-    carded = runner.invoke(app, ["card", str(model), "--colour", "grey", "--native-px", "48", "--dataset", str(painted_dataset)])
+    carded = runner.invoke(
+        app, ["card", str(model), "--colour", "grey", "--native-px", "48", "--dataset", str(painted_dataset)]
+    )
     assert carded.exit_code == 0, carded.output
     assert "on " in carded.stdout
     assert "56 pictures: top-1" in carded.stdout

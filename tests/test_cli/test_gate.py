@@ -23,7 +23,11 @@ def answers(right: float) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callable[..., Path], write_sheet_reader: Callable[..., Path]) -> Path:
+def ring(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_answer_sheets: Callable[..., Path],
+    write_sheet_reader: Callable[..., Path],
+) -> Path:
     """A data set and four models on it: 60 % right, the same again, 80 % right, 40 % right."""
     folder = tmp_path_factory.mktemp("ring")
     write_answer_sheets(folder / "sheets", [i % 7 for i in range(N)], [answers(0.6), answers(0.8), answers(0.4)])
@@ -33,14 +37,35 @@ def ring(tmp_path_factory: pytest.TempPathFactory, write_answer_sheets: Callable
 
 
 def run(deepfer: Deepfer, ring: Path, challenger: str, *words: object) -> tuple[int, dict[str, Any]]:
-    done = deepfer("gate", ring / "sheets", "-m", ring / f"{challenger}.onnx", "--champion", ring / "champion.onnx", "--name", "g", "--json", *words)
+    done = deepfer(
+        "gate",
+        ring / "sheets",
+        "-m",
+        ring / f"{challenger}.onnx",
+        "--champion",
+        ring / "champion.onnx",
+        "--name",
+        "g",
+        "--json",
+        *words,
+    )
     assert done.returncode in {0, 3, 5}, done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("challenger", "code", "verdict", "d"), [("better", 0, "pass", 0.2), ("worse", 3, "fail", -0.2), ("twin", 0, "pass", 0.0)])
+@pytest.mark.parametrize(
+    ("challenger", "code", "verdict", "d"),
+    [("better", 0, "pass", 0.2), ("worse", 3, "fail", -0.2), ("twin", 0, "pass", 0.0)],
+)
 def test_verdicts(
-    deepfer: Deepfer, ring: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, challenger: str, code: int, verdict: str, d: float
+    deepfer: Deepfer,
+    ring: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    challenger: str,
+    code: int,
+    verdict: str,
+    d: float,
 ) -> None:
     step = tmp_path / "step.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
@@ -59,9 +84,13 @@ def test_verdicts(
     assert "cannot be told from none" in text
 
 
-def test_a_twin_on_a_tiny_test_set_is_inconclusive(deepfer: Deepfer, ring: Path, tmp_path: Path, write_answer_sheets: Callable[..., Path]) -> None:
+def test_a_twin_on_a_tiny_test_set_is_inconclusive(
+    deepfer: Deepfer, ring: Path, tmp_path: Path, write_answer_sheets: Callable[..., Path]
+) -> None:
     write_answer_sheets(tmp_path / "tiny", [i % 7 for i in range(28)], [answers(0.6)[:28]])
-    done = deepfer("gate", tmp_path / "tiny", "-m", ring / "twin.onnx", "--champion", ring / "champion.onnx", "--name", "g")
+    done = deepfer(
+        "gate", tmp_path / "tiny", "-m", ring / "twin.onnx", "--champion", ring / "champion.onnx", "--name", "g"
+    )
     assert done.returncode == 5, done.stderr
     assert "INCONCLUSIVE" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -78,7 +107,9 @@ def test_promotion_from_the_first_champion_on(deepfer: Deepfer, ring: Path, tmp_
     titles = tmp_path / "titles"
     words = ("gate", ring / "sheets", "--promote", titles, "-m")
     (tmp_path / "small.yaml").write_text("max_size_mb: 0.001\n")
-    assert deepfer(*words, ring / "champion.onnx", "--config", "small.yaml").returncode == 3, "a budget holds for the first champion too"
+    assert deepfer(*words, ring / "champion.onnx", "--config", "small.yaml").returncode == 3, (
+        "a budget holds for the first champion too"
+    )
     assert not (titles / "champion").exists()
     (titles / "history.jsonl").unlink()
     first = deepfer(*words, ring / "champion.onnx")
@@ -92,15 +123,27 @@ def test_promotion_from_the_first_champion_on(deepfer: Deepfer, ring: Path, tmp_
     assert held.read_bytes() == (ring / "better.onnx").read_bytes()
     assert json.loads(better.stdout)["decided_before"] == 2
     history = [json.loads(line) for line in (titles / "history.jsonl").read_text().splitlines()]
-    assert [(entry["verdict"], entry["promoted"]) for entry in history] == [("pass", True), ("fail", False), ("pass", True)]
+    assert [(entry["verdict"], entry["promoted"]) for entry in history] == [
+        ("pass", True),
+        ("fail", False),
+        ("pass", True),
+    ]
 
 
 def test_rules_of_a_config_file(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text("floors: {top1: 0.9, recall: {happy: 0.5}}\nclass_drop: true\nmax_size_ratio: 1.1\n")
+    (tmp_path / "rules.yaml").write_text(
+        "floors: {top1: 0.9, recall: {happy: 0.5}}\nclass_drop: true\nmax_size_ratio: 1.1\n"
+    )
     code, result = run(deepfer, ring, "better", "--config", "rules.yaml")
     assert code == 3
     verdicts = {rule["rule"]: rule["verdict"] for rule in result["rules"]}
-    assert verdicts == {"floor top1": "fail", "floor recall happy": "pass", "non-inferiority": "pass", "class drop": "pass", "size ratio": "pass"}
+    assert verdicts == {
+        "floor top1": "fail",
+        "floor recall happy": "pass",
+        "non-inferiority": "pass",
+        "class drop": "pass",
+        "size ratio": "pass",
+    }
 
 
 def test_protected_pictures(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
@@ -122,8 +165,12 @@ def test_models_with_another_label_order_are_aligned_by_name(
     assert (pair["wins"], pair["losses"]) == (0, 0)
 
 
-def test_models_with_other_labels(deepfer: Deepfer, ring: Path, tmp_path: Path, write_sheet_reader: Callable[..., Path]) -> None:
-    other = write_sheet_reader(tmp_path / "other.onnx", 1, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise"))
+def test_models_with_other_labels(
+    deepfer: Deepfer, ring: Path, tmp_path: Path, write_sheet_reader: Callable[..., Path]
+) -> None:
+    other = write_sheet_reader(
+        tmp_path / "other.onnx", 1, ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+    )
     words = ("gate", ring / "sheets", "-m", other, "--champion", ring / "champion.onnx", "--json")
     refused = deepfer(*words)
     assert refused.returncode == 1
@@ -136,9 +183,13 @@ def test_models_with_other_labels(deepfer: Deepfer, ring: Path, tmp_path: Path, 
     assert result["pair"]["d"] == pytest.approx(0.2, abs=0.02)
 
 
-def test_a_model_that_answers_nan(deepfer: Deepfer, ring: Path, tmp_path: Path, write_linear_model: Callable[..., Path]) -> None:
+def test_a_model_that_answers_nan(
+    deepfer: Deepfer, ring: Path, tmp_path: Path, write_linear_model: Callable[..., Path]
+) -> None:
     broken = write_linear_model(tmp_path / "nan.onnx", np.full((7, 192), np.nan, np.float32), np.zeros(7, np.float32))
-    done = deepfer("gate", ring / "sheets", "-m", broken, "--champion", ring / "champion.onnx", "--promote", tmp_path / "t")
+    done = deepfer(
+        "gate", ring / "sheets", "-m", broken, "--champion", ring / "champion.onnx", "--promote", tmp_path / "t"
+    )
     assert done.returncode == 1
     assert f"{broken} answers with NaN or infinite probabilities: its weights are broken" in done.stderr
     assert not (tmp_path / "t").exists()

@@ -23,11 +23,25 @@ def test_a_model_and_itself(linear_model: Path, painted_dataset: Path) -> None:
 
 @pytest.mark.parametrize(("shift", "precision", "code"), [(0.001, None, 3), (0.001, "fp16", 0), (0.5, "fp16", 3)])
 def test_a_moved_bias_is_found(
-    shift: float, precision: str | None, code: int, linear_model: Path, write_linear_model, fitted_weights, tmp_path: Path
+    shift: float,
+    precision: str | None,
+    code: int,
+    linear_model: Path,
+    write_linear_model,
+    fitted_weights,
+    tmp_path: Path,
 ) -> None:  # type: ignore[no-untyped-def]
     weights, bias = fitted_weights
     other = write_linear_model(tmp_path / "other.onnx", weights, bias + np.array([shift, 0, 0, 0, 0, 0, 0], np.float32))
-    arguments = ["parity", str(linear_model), str(other), "--pictures", "70", "--json", *(["--precision", precision] if precision else [])]
+    arguments = [
+        "parity",
+        str(linear_model),
+        str(other),
+        "--pictures",
+        "70",
+        "--json",
+        *(["--precision", precision] if precision else []),
+    ]
     found = runner.invoke(app, arguments)
     assert found.exit_code == code
     shown = json.loads(found.stdout)

@@ -53,7 +53,12 @@ def test_csv_and_table_agree(pictures: Path, linear_model: Path) -> None:
 
 def test_a_broken_picture_costs_only_its_row(pictures: Path, linear_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    sources = [str(pictures / "0.png"), str(tmp_path / "broken.png"), str(tmp_path / "missing.png"), str(pictures / "1.png")]
+    sources = [
+        str(pictures / "0.png"),
+        str(tmp_path / "broken.png"),
+        str(tmp_path / "missing.png"),
+        str(pictures / "1.png"),
+    ]
     found = runner.invoke(app, ["predict", *sources, "-m", str(linear_model), "--json"])
     assert isinstance(found.exception, SystemExit), found.exception
     assert found.exit_code == 1

@@ -43,12 +43,18 @@ def paint(folder: Path, counts: dict[str, int], seed: int = 5) -> None:
 def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     known = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | env
-    return subprocess.run(["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=500, env=known)
+    return subprocess.run(
+        ["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=500, env=known
+    )
 
 
-def test_a_retraining_job_from_data_to_a_verified_model(tmp_path: Path, write_linear_model: Callable[..., Path]) -> None:
+def test_a_retraining_job_from_data_to_a_verified_model(
+    tmp_path: Path, write_linear_model: Callable[..., Path]
+) -> None:
     paint(tmp_path / "faces", {"train": 96, "val": 24, "test": 130})
-    paint(tmp_path / "few", {"train": 2, "val": 2, "test": 6}, seed=6)  # other pictures: the model has learned those of seed 5
+    paint(
+        tmp_path / "few", {"train": 2, "val": 2, "test": 6}, seed=6
+    )  # other pictures: the model has learned those of seed 5
     write_linear_model(tmp_path / "old.onnx", np.zeros((2, 192), np.float32), np.array([1, 0], np.float32), LABELS)
     (tmp_path / "net-cls.yaml").write_text(NETWORK)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -68,8 +74,12 @@ def test_a_retraining_job_from_data_to_a_verified_model(tmp_path: Path, write_li
     # A worse one is refused, an identical one is not inferior, a tiny test set cannot tell.
     gate = "deepfer convert few small >&2; deepfer gate {} -m {} {}; echo $?"
     worse = shell("deepfer gate data -m old.onnx --champion dist/model.onnx; echo $?", tmp_path).stdout.splitlines()[-1]
-    same = shell("deepfer gate data -m dist/model.onnx --champion dist/model.onnx; echo $?", tmp_path).stdout.splitlines()[-1]
-    tiny = shell(gate.format("small", "dist/model.onnx", "--champion dist/model.onnx"), tmp_path).stdout.splitlines()[-1]
+    same = shell(
+        "deepfer gate data -m dist/model.onnx --champion dist/model.onnx; echo $?", tmp_path
+    ).stdout.splitlines()[-1]
+    tiny = shell(gate.format("small", "dist/model.onnx", "--champion dist/model.onnx"), tmp_path).stdout.splitlines()[
+        -1
+    ]
     assert (worse, same, tiny) == ("3", "0", "5")
     assert (tmp_path / "champions/champion/model.pt").read_bytes() == champion
     history = [json.loads(line) for line in (tmp_path / "champions/history.jsonl").read_text().splitlines()]

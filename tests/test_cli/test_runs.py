@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deepfer_yolo.config import EvaluateConfig
-from deepfer_yolo.evaluate.runs import create_run, write_metrics
+from deepfer_yolo.runs import create_run, write_metrics
 
 Deepfer = Callable[..., Any]
 
@@ -19,7 +19,14 @@ Deepfer = Callable[..., Any]
 def runs(tmp_path: Path) -> Path:
     for command, name, seed, top1 in (("evaluate", "a", 0, 0.5), ("evaluate", "b", 7, 0.75), ("train", "a", 0, 0.6)):
         run = create_run(command, name, EvaluateConfig(seed=seed), tmp_path / "runs")
-        metrics = {"n": 100, "top1": top1, "macro_f1": top1 - 0.1, "ece": 0.05, "dataset": {"name": "faces"}, "per_class": {"sad": {"recall": top1}}}
+        metrics = {
+            "n": 100,
+            "top1": top1,
+            "macro_f1": top1 - 0.1,
+            "ece": 0.05,
+            "dataset": {"name": "faces"},
+            "per_class": {"sad": {"recall": top1}},
+        }
         write_metrics(run, metrics | ({"clean": {"top1": 0.7}} if name == "b" else {}))
     return tmp_path / "runs"
 
@@ -69,7 +76,11 @@ def test_damaged_and_missing_runs_do_not_stop_the_list(deepfer: Deepfer, runs: P
     done = deepfer("runs", "list", "--json")
     assert done.returncode == 0
     problems = {run["name"]: run["problems"] for run in json.loads(done.stdout)}
-    assert problems == {"evaluate/a": ["config.yaml is missing"], "evaluate/b": ["metrics.json cannot be read"], "train/a": []}
+    assert problems == {
+        "evaluate/a": ["config.yaml is missing"],
+        "evaluate/b": ["metrics.json cannot be read"],
+        "train/a": [],
+    }
     empty = deepfer("runs", "list", "--root", tmp_path / "nowhere")
     assert empty.returncode == 0
     assert "no runs in" in empty.stderr

@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 
 
-def test_other_machines_are_let_in_only_with_a_token(deepfer: Callable[..., Any], linear_model: Path, monkeypatch: Any) -> None:
+def test_other_machines_are_let_in_only_with_a_token(
+    deepfer: Callable[..., Any], linear_model: Path, monkeypatch: Any
+) -> None:
     monkeypatch.delenv("DEEPFER_TOKEN", raising=False)
     refused = deepfer("serve", "-m", linear_model, "--host", "0.0.0.0")
     assert refused.returncode == 1
@@ -32,13 +34,20 @@ def test_a_taken_port_and_a_foreign_address_are_clear_errors(deepfer: Callable[.
     assert (foreign.returncode, "203.0.113.1" in foreign.stderr) == (1, True)
 
 
-def test_a_missing_model_source_or_detector_is_a_clear_error(deepfer: Callable[..., Any], linear_model: Path, tmp_path: Path) -> None:
+def test_a_missing_model_source_or_detector_is_a_clear_error(
+    deepfer: Callable[..., Any], linear_model: Path, tmp_path: Path
+) -> None:
     assert "no such model file" in deepfer("serve", "-m", tmp_path / "none.onnx").stderr
     assert "no such source" in deepfer("serve", "-m", linear_model, "--source", "nowhere.mp4").stderr
-    assert "no such face detector file" in deepfer("serve", "-m", linear_model, "--port", 0, "--face-model", tmp_path / "none.onnx").stderr
+    assert (
+        "no such face detector file"
+        in deepfer("serve", "-m", linear_model, "--port", 0, "--face-model", tmp_path / "none.onnx").stderr
+    )
 
 
-def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(start_server: Callable[..., Any], linear_model: Path) -> None:
+def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(
+    start_server: Callable[..., Any], linear_model: Path
+) -> None:
     served = start_server(linear_model, workers=1)
     answers: list[int] = []
     content = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
@@ -50,7 +59,9 @@ def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(start_serve
 
     def post() -> None:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        answers.append(httpx.post(f"{served.url}v1/predict", content=dribble(), headers=headers, timeout=30).status_code)
+        answers.append(
+            httpx.post(f"{served.url}v1/predict", content=dribble(), headers=headers, timeout=30).status_code
+        )
 
     thread = threading.Thread(target=post)
     thread.start()
@@ -62,7 +73,9 @@ def test_a_signal_lets_the_request_under_way_finish_and_exits_with_0(start_serve
     assert "Traceback" not in served.log.read_text()
 
 
-def test_a_token_that_no_header_carries_and_a_name_with_a_port_are_clear_errors(deepfer: Callable[..., Any], linear_model: Path) -> None:
+def test_a_token_that_no_header_carries_and_a_name_with_a_port_are_clear_errors(
+    deepfer: Callable[..., Any], linear_model: Path
+) -> None:
     for words, said in (
         (("--token", "ümlaut-0123456789"), "characters that a header cannot carry"),
         (("--token", "0123456789 abcdef"), "characters that a header cannot carry"),
@@ -74,7 +87,9 @@ def test_a_token_that_no_header_carries_and_a_name_with_a_port_are_clear_errors(
         assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
 
 
-def test_a_stop_that_is_asked_for_twice_and_outlasts_its_time_is_still_clean(start_server: Callable[..., Any], linear_model: Path) -> None:
+def test_a_stop_that_is_asked_for_twice_and_outlasts_its_time_is_still_clean(
+    start_server: Callable[..., Any], linear_model: Path
+) -> None:
     served = start_server(linear_model, workers=1, stop_timeout=1)
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as upload:
         head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"

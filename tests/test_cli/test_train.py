@@ -54,7 +54,9 @@ def test_json_on_stdout_and_progress_on_stderr(painted_dataset: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_run_that_can_be_resumed(signum: int, code: int, painted_dataset: Path, tmp_path: Path) -> None:
+def test_a_signal_leaves_a_run_that_can_be_resumed(
+    signum: int, code: int, painted_dataset: Path, tmp_path: Path
+) -> None:
     process = start(tmp_path, painted_dataset, *RECIPE, "--epochs", 400, "--name", "r")
     wait_for_epochs(tmp_path, 2, process)
     process.send_signal(signum)
@@ -101,7 +103,9 @@ def kill_and_resume(painted_dataset: Path, tmp_path: Path, delay_s: float, unbro
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.11])
-def test_a_killed_run_is_resumable(delay_s: float, painted_dataset: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+def test_a_killed_run_is_resumable(
+    delay_s: float, painted_dataset: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
     kill_and_resume(painted_dataset, tmp_path, delay_s, unbroken)
 
 
@@ -120,10 +124,15 @@ def test_a_run_killed_at_any_moment_is_resumable(
         (("DATA", "--model", "yolo11n-cls", "--device", "0"), "error: --device 0: this machine has"),
         (("DATA", "--model", "yolo11n-cls", "--config", "typo.yaml"), "unknown key 'epoch' (did you mean 'epochs'?)"),
         (("DATA", "--imgsz", "50"), "imgsz: input should be a multiple of 32, not 50"),
-        (("--resume", "runs", "--epochs", "3"), "error: --resume continues a run with its own recipe and takes no --epochs"),
+        (
+            ("--resume", "runs", "--epochs", "3"),
+            "error: --resume continues a run with its own recipe and takes no --epochs",
+        ),
     ],
 )
-def test_mistakes_are_two_lines_and_exit_1(words: tuple[str, ...], message: str, painted_dataset: Path, tmp_path: Path) -> None:
+def test_mistakes_are_two_lines_and_exit_1(
+    words: tuple[str, ...], message: str, painted_dataset: Path, tmp_path: Path
+) -> None:
     if "--device" in words and torch.cuda.is_available():
         pytest.skip("this machine has a GPU 0")
     (tmp_path / "typo.yaml").write_text("epoch: 3\n")
@@ -136,7 +145,9 @@ def test_mistakes_are_two_lines_and_exit_1(words: tuple[str, ...], message: str,
 
 
 def test_folds_print_mean_and_spread(painted_dataset: Path, tmp_path: Path) -> None:
-    code, out, err = run(tmp_path, painted_dataset, *RECIPE, "--epochs", 1, "--folds", 3, "--group-by", "none", "--name", "cv")
+    code, out, err = run(
+        tmp_path, painted_dataset, *RECIPE, "--epochs", 1, "--folds", 3, "--group-by", "none", "--name", "cv"
+    )
     assert code == 0, err
     lines = out.splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == ["fold 1", "fold 2", "fold 3"]
@@ -151,5 +162,7 @@ def test_help_is_light() -> None:
         "import sys; sys.argv = ['deepfer', 'train', '--help']; import deepfer_yolo.__main__ as program\n"
         "try: program.main()\nexcept SystemExit: print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
+    )
     assert done.stdout.rstrip().endswith("False")

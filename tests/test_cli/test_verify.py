@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from deepfer_yolo.cli.app import app
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.graph import put_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
 
 
 def test_other_answers_exit_3(exported: Path, tmp_path: Path) -> None:

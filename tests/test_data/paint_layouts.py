@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from deepfer_yolo.emotions import AFFECTNET_CODES, CKPLUS_CODES, EMOTIONS, EXPW_CODES, FERPLUS_COLUMNS, JAFFE_CODES, KDEF_CODES, RAFDB_CODES
+from deepfer_yolo.emotions import (
+    AFFECTNET_CODES,
+    CKPLUS_CODES,
+    EMOTIONS,
+    EXPW_CODES,
+    FERPLUS_COLUMNS,
+    JAFFE_CODES,
+    KDEF_CODES,
+    RAFDB_CODES,
+)
 from deepfer_yolo.painted import paint_faces
 
 FACES, LABELS = paint_faces(11, 70)
@@ -50,7 +59,10 @@ def ferplus(root: Path) -> None:
         lines = []
         for index in range(start, start + 20):
             save(root / folder / f"fer{index:07d}.png", FACES[index])
-            votes = [8 if column == NAMES[index] else 1 if column in ("contempt", "unknown") else 0 for column in FERPLUS_COLUMNS]
+            votes = [
+                8 if column == NAMES[index] else 1 if column in ("contempt", "unknown") else 0
+                for column in FERPLUS_COLUMNS
+            ]
             lines.append(f'fer{index:07d}.png,"(0, 0, 48, 48)",{",".join(map(str, votes))}\n')
         lines.append('fer9999999.png,"(0, 0, 48, 48)",3,2,0,0,0,0,0,0,5,0\n')
         save(root / folder / "fer9999999.png", FACES[0])
@@ -70,13 +82,18 @@ def rafdb(root: Path) -> None:
 def rafdb_copy(root: Path) -> None:
     for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
         split = "train" if index < 50 else "test"
-        save(root / "DATASET" / split / str(code_of(RAFDB_CODES, name)) / f"{split}_{index:05d}_aligned.jpg", np.dstack([face] * 3))
+        save(
+            root / "DATASET" / split / str(code_of(RAFDB_CODES, name)) / f"{split}_{index:05d}_aligned.jpg",
+            np.dstack([face] * 3),
+        )
     (root / "train_labels.csv").write_text("image,label\n")
 
 
 def affectnet_csv(root: Path) -> None:
     for split, start, stop in (("training", 0, 50), ("validation", 50, 70)):
-        lines = ["subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"]
+        lines = [
+            "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
+        ]
         for index in range(start, stop):
             path = f"{index % 7}/{index:08x}.png"
             save(root / "Manually_Annotated_Images" / path, framed(FACES[index]))
@@ -100,11 +117,16 @@ def ckplus(root: Path) -> None:
         subject, sequence = f"S{index // 3:03d}", f"{index % 3 + 1:03d}"
         label = EMOTIONS[index % 7] if EMOTIONS[index % 7] != "neutral" else "contempt"
         for frame in range(5):
-            save(root / "cohn-kanade-images" / subject / sequence / f"{subject}_{sequence}_{frame + 1:08d}.png", FACES[index] + np.uint8(frame))
+            save(
+                root / "cohn-kanade-images" / subject / sequence / f"{subject}_{sequence}_{frame + 1:08d}.png",
+                FACES[index] + np.uint8(frame),
+            )
         note = root / "Emotion" / subject / sequence / f"{subject}_{sequence}_00000005_emotion.txt"
         note.parent.mkdir(parents=True)
         note.write_text(f"   {code_of(CKPLUS_CODES, label):.7e}\n")
-    save(root / "cohn-kanade-images" / "S099" / "001" / "S099_001_00000001.png", FACES[60])  # a sequence without a label
+    save(
+        root / "cohn-kanade-images" / "S099" / "001" / "S099_001_00000001.png", FACES[60]
+    )  # a sequence without a label
 
 
 def ckplus_copy(root: Path) -> None:
@@ -123,7 +145,10 @@ def kdef(root: Path) -> None:
     codes = {label: code for code, label in KDEF_CODES.items()}
     for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
         person = f"{'AB'[index % 2]}{'FM'[index // 7 % 2]}{index // 7:02d}"
-        save(root / person / f"{person}{codes[name]}{('S', 'HL', 'HR', 'FL', 'FR')[index % 5]}.JPG", np.dstack([face] * 3))
+        save(
+            root / person / f"{person}{codes[name]}{('S', 'HL', 'HR', 'FL', 'FR')[index % 5]}.JPG",
+            np.dstack([face] * 3),
+        )
     save(root / "AF31" / "AF31V.JPG", FACES[0])
 
 
@@ -148,7 +173,12 @@ def table_jsonl(root: Path) -> None:
     with (root / "labels.jsonl").open("w") as file:
         for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
             save(root / "faces" / f"{index}.png", framed(face))
-            row = {"image": f"faces/{index}.png", "emotion": name, "split": "train" if index < 50 else "val", "box": [30, 20, 78, 68]}
+            row = {
+                "image": f"faces/{index}.png",
+                "emotion": name,
+                "split": "train" if index < 50 else "val",
+                "box": [30, 20, 78, 68],
+            }
             file.write(json.dumps(row) + "\n")
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import AuditConfig
-from deepfer_yolo.data.audit import Audit, Finding, audit
+from deepfer_yolo.data.audit.audit import Audit, Finding, audit
 
 CONFIG = AuditConfig(min_per_class=1, near_correlation=0.98)  # painted people are more alike than real ones
 
@@ -102,4 +102,6 @@ def test_a_class_tree_and_a_csv_can_be_audited_too(painted_csv: Path, painted_da
         shutil.copytree(painted_dataset / split, tmp_path / "tree" / split)
     broken = next((tmp_path / "tree" / "val" / "sad").iterdir())
     broken.write_text("no picture")
-    assert by_kind(audit(tmp_path / "tree", CONFIG))["unreadable"].groups == ((broken.relative_to(tmp_path / "tree").as_posix(),),)
+    assert by_kind(audit(tmp_path / "tree", CONFIG))["unreadable"].groups == (
+        (broken.relative_to(tmp_path / "tree").as_posix(),),
+    )

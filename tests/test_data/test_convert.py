@@ -16,9 +16,8 @@ from PIL import Image as PillowImage
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import absent_labels, convert
-from deepfer_yolo.data.dataset import load_images, open_dataset
-from deepfer_yolo.data.manifest import read_manifest
-from deepfer_yolo.data.names import unique_name
+from deepfer_yolo.data.dataset import load_images, open_dataset, read_manifest
+from deepfer_yolo.data.untrusted import unique_name
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
 from deepfer_yolo.painted import paint_faces
@@ -46,7 +45,9 @@ def test_csv_pixels_labels_and_splits_are_exact(painted_csv: Path, painted_datas
     dataset = open_dataset(painted_dataset)
     source = read_csv(painted_csv)
     assert len(dataset.all_rows) == len(source) == 224
-    for row, image, (code, pixels, usage) in zip(dataset.all_rows, load_images(dataset, dataset.all_rows), source, strict=True):
+    for row, image, (code, pixels, usage) in zip(
+        dataset.all_rows, load_images(dataset, dataset.all_rows), source, strict=True
+    ):
         assert row.label == FER2013_CODES[int(code)]
         assert row.split == {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}[usage]
         assert image[:, :, 0].tobytes() == image[:, :, 2].tobytes() == bytes(map(int, pixels.split()))
@@ -59,14 +60,20 @@ def test_dataset_json_says_everything(painted_dataset: Path) -> None:
     content = json.loads((painted_dataset / "dataset.json").read_text())
     assert content["name"] == "FER2013"
     assert "redistributed" in content["licence"]
-    assert {split: sum(counts.values()) for split, counts in content["counts"].items()} == {"train": 140, "val": 56, "test": 28}
+    assert {split: sum(counts.values()) for split, counts in content["counts"].items()} == {
+        "train": 140,
+        "val": 56,
+        "test": 28,
+    }
     assert content["options"]["layout"] == "fer2013-csv"
     lines = sorted(f"{r.sha256} {r.split} {r.label}\n" for r in read_manifest(painted_dataset))
     assert content["fingerprint"] == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["gz", "zip", "bom", "crlf", "quoted", "icml"])
-def test_every_form_of_the_csv_gives_the_same_data_set(kind: str, painted_csv: Path, painted_dataset: Path, tmp_path: Path) -> None:
+def test_every_form_of_the_csv_gives_the_same_data_set(
+    kind: str, painted_csv: Path, painted_dataset: Path, tmp_path: Path
+) -> None:
     text = painted_csv.read_bytes()
     source = tmp_path / "form.csv"
     if kind == "gz":
@@ -124,7 +131,9 @@ def test_bad_rows_are_reported_together_with_their_lines(tmp_path: Path) -> None
         13: (f",{PIXELS},Training", "emotion is ''"),
     }
     source = tmp_path / "bad.csv"
-    source.write_text("\n".join(["emotion,pixels,Usage", f"3,{PIXELS},Training", *(line for line, _ in bad.values())]) + "\n")
+    source.write_text(
+        "\n".join(["emotion,pixels,Usage", f"3,{PIXELS},Training", *(line for line, _ in bad.values())]) + "\n"
+    )
     with pytest.raises(DatasetError) as caught:
         convert(source, tmp_path / "out", CONFIG)
     for line, (_, what) in bad.items():
@@ -198,7 +207,10 @@ def test_label_and_split_spellings(tmp_path: Path) -> None:
 def test_an_unknown_label_lists_what_was_seen(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree")
     (tree / "train" / "happy").rename(tree / "train" / "bored")
-    with pytest.raises(DatasetError, match=r"label 'bored': not a known emotion \(4 pictures\).*seen besides: angry, disgust, fear, happy"):
+    with pytest.raises(
+        DatasetError,
+        match=r"label 'bored': not a known emotion \(4 pictures\).*seen besides: angry, disgust, fear, happy",
+    ):
         convert(tree, tmp_path / "out", CONFIG)
 
 
@@ -290,9 +302,14 @@ def test_absent_labels_are_named() -> None:
 
 def test_file_names_never_collide_and_never_escape() -> None:
     taken: set[str] = set()
-    names = [unique_name(wish, taken) for wish in ("a", "A", "a", "../x", "con", "nul.tar", "x\ny", "\udcff", "é" * 90, "", "..")]
+    names = [
+        unique_name(wish, taken)
+        for wish in ("a", "A", "a", "../x", "con", "nul.tar", "x\ny", "\udcff", "é" * 90, "", "..")
+    ]
     assert len({name.casefold() for name in names}) == len(names)
-    assert all("/" not in name and "\n" not in name and name.isprintable() and len(name.encode()) <= 90 for name in names)
+    assert all(
+        "/" not in name and "\n" not in name and name.isprintable() and len(name.encode()) <= 90 for name in names
+    )
     assert names[:3] == ["a", "A-2", "a-3"]
 
 

@@ -27,7 +27,9 @@ def jpeg(face: Grey) -> Grey:
 
 
 def crop(face: Grey) -> Grey:
-    return np.asarray(PillowImage.fromarray(face).resize((48, 48), PillowImage.Resampling.BILINEAR, box=(1.44, 1.44, 46.56, 46.56)))
+    return np.asarray(
+        PillowImage.fromarray(face).resize((48, 48), PillowImage.Resampling.BILINEAR, box=(1.44, 1.44, 46.56, 46.56))
+    )
 
 
 PLANTED = {
@@ -54,7 +56,9 @@ def test_unrelated_faces_are_not_copies() -> None:
 
 def test_the_frames_of_a_video_pair_with_one_frame_and_one_of_each_split() -> None:
     face, random = paint_faces(3, 1)[0][0], np.random.default_rng(0)
-    frames = [np.clip(face.astype(int) + random.integers(-3, 4, face.shape), 0, 255).astype(np.uint8) for _ in range(600)]
+    frames = [
+        np.clip(face.astype(int) + random.integers(-3, 4, face.shape), 0, 255).astype(np.uint8) for _ in range(600)
+    ]
     others = [thumbnail(face) for face in paint_faces(4, 50)[0]]
     thumbs = np.stack([*map(thumbnail, frames), *others])
     splits = np.array([0] * 400 + [1] * 200 + [0] * 50)
@@ -76,7 +80,9 @@ def test_the_multi_index_finds_every_pair(seed: int, radius: int) -> None:
     random = np.random.default_rng(seed)
     hashes = random.integers(0, 2**63, 60, dtype=np.uint64)
     for index in range(1, 60, 2):  # a neighbour at every distance up to 23
-        hashes[index] = hashes[index - 1] ^ np.uint64(sum(1 << int(bit) for bit in random.choice(64, index % 24, replace=False)))
+        hashes[index] = hashes[index - 1] ^ np.uint64(
+            sum(1 << int(bit) for bit in random.choice(64, index % 24, replace=False))
+        )
     distance = np.bitwise_count(hashes[:, None] ^ hashes[None])
     expected = [(i, j) for i in range(60) for j in range(i + 1, 60) if distance[i, j] <= radius]
     assert [tuple(pair) for pair in pairs_within(hashes, radius).tolist()] == expected
@@ -98,4 +104,6 @@ def test_copies_in_train(painted_dataset: Path, tmp_path: Path) -> None:
     source = next((tmp_path / "set" / "train" / "happy").iterdir())
     near = sorted((tmp_path / "set" / "val" / "fear").iterdir())[0]
     PillowImage.fromarray(jpeg(np.asarray(PillowImage.open(source)))).save(near)
-    assert copies_in_train(open_dataset(tmp_path / "set"), "val") == before | {near.relative_to(tmp_path / "set").as_posix()}
+    assert copies_in_train(open_dataset(tmp_path / "set"), "val") == before | {
+        near.relative_to(tmp_path / "set").as_posix()
+    }

@@ -15,8 +15,7 @@ from PIL import Image as PillowImage
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
-from deepfer_yolo.data.dataset import load_images, open_dataset
-from deepfer_yolo.data.manifest import SPLITS
+from deepfer_yolo.data.dataset import SPLITS, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 
 picture = st.tuples(st.integers(1, 40), st.integers(1, 40), st.booleans(), st.integers(0, 2**32 - 1))

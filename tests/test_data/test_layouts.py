@@ -57,7 +57,11 @@ def converted(painter: str, tmp_path: Path, config: ConvertConfig = NO_GROUPS) -
     source = tmp_path / "source"
     source.mkdir()
     getattr(paint, painter)(source)
-    convert(source, tmp_path / "out", config if KNOWN[painter][1] is None else config.model_copy(update={"group_by": "auto"}))
+    convert(
+        source,
+        tmp_path / "out",
+        config if KNOWN[painter][1] is None else config.model_copy(update={"group_by": "auto"}),
+    )
     return open_dataset(tmp_path / "out")
 
 
@@ -90,7 +94,11 @@ def test_boxes_are_cut_to_the_face(painter: str, tmp_path: Path) -> None:
         assert any(np.array_equal(image[:, :, 0], face) for face in paint.FACES), row
     wide = convert(tmp_path / "source", tmp_path / "wide", ConvertConfig(margin=0.25))
     assert wide["options"]["margin"] == 0.25
-    assert next(load_images(open_dataset(tmp_path / "wide"), open_dataset(tmp_path / "wide").all_rows[:1])).shape == (72, 72, 3)
+    assert next(load_images(open_dataset(tmp_path / "wide"), open_dataset(tmp_path / "wide").all_rows[:1])).shape == (
+        72,
+        72,
+        3,
+    )
 
 
 def test_expw_boxes_are_top_left_right_bottom(tmp_path: Path) -> None:
@@ -117,13 +125,25 @@ def test_rows_of_the_random_copy_go_back_to_the_official_split(tmp_path: Path) -
         assert row.split == ("train" if index < 28709 else "val" if index < 32298 else "test")
     as_is = convert(tmp_path / "source", tmp_path / "as-is", ConvertConfig(split="as-is"))
     assert {split: sum(counts.values()) for split, counts in as_is["counts"].items()} == {"train": 56, "val": 14}
-    boundaries = {"0": "train", "28708": "train", "28709": "val", "32297": "val", "32298": "test", "35886": "test", "35887": None, "007": None}
+    boundaries = {
+        "0": "train",
+        "28708": "train",
+        "28709": "val",
+        "32297": "val",
+        "32298": "test",
+        "35886": "test",
+        "35887": None,
+        "007": None,
+    }
     assert {stem: split_of(stem) for stem in boundaries} == boundaries
 
 
 def test_a_small_numbered_tree_is_not_taken_for_fer2013(tmp_path: Path) -> None:
     for index in range(14):
-        paint.save(tmp_path / "tree" / ("train" if index % 2 else "val") / paint.EMOTIONS[index // 2] / f"{index}.jpg", paint.FACES[index])
+        paint.save(
+            tmp_path / "tree" / ("train" if index % 2 else "val") / paint.EMOTIONS[index // 2] / f"{index}.jpg",
+            paint.FACES[index],
+        )
     assert find_layout(tmp_path / "tree", "auto").name == "class-tree"
 
 
@@ -141,7 +161,9 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         source.mkdir()
         getattr(paint, painter)(source)
     assert convert(tmp_path / "affectnet_csv", tmp_path / "a", ConvertConfig())["left_out"] == {"no-face": 2}
-    assert convert(tmp_path / "kdef", tmp_path / "k", ConvertConfig())["left_out"] == {"no expression code in the name": 1}
+    assert convert(tmp_path / "kdef", tmp_path / "k", ConvertConfig())["left_out"] == {
+        "no expression code in the name": 1
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from PIL import Image
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
 from deepfer_yolo.data.leaks import BLANK, Hashes, LeakGuard, Overlap, picture_hash
-from deepfer_yolo.data.manifest import read_manifest, write_manifest
 from deepfer_yolo.errors import LeakError
 from deepfer_yolo.files import sha256_of
 
@@ -29,7 +28,9 @@ def official(painted_dataset: Path) -> Dataset:
 def resplit(official: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The same pictures as colour BMP and TIFF under other names, split anew at random: what circulates on the web."""
     folder = tmp_path_factory.mktemp("copies")
-    for number, (row, image) in enumerate(zip(official.all_rows, load_images(official, official.all_rows), strict=True)):
+    for number, (row, image) in enumerate(
+        zip(official.all_rows, load_images(official, official.all_rows), strict=True)
+    ):
         path = folder / row.label / f"face_{977 * number % 1000}.{('bmp', 'tif')[number % 2]}"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(path)
@@ -53,7 +54,10 @@ def test_the_hash_is_of_the_upright_pixels_and_blank_pictures_have_none() -> Non
 
 
 def test_a_new_split_of_the_same_pictures_is_found_out(official: Dataset, resplit: Dataset, learned: Hashes) -> None:
-    where = {picture_hash(image): row.split for row, image in zip(official.all_rows, load_images(official, official.all_rows), strict=True)}
+    where = {
+        picture_hash(image): row.split
+        for row, image in zip(official.all_rows, load_images(official, official.all_rows), strict=True)
+    }
     rows = resplit.rows("val")
     expected = sum(where[picture_hash(image)] == "train" for image in load_images(resplit, rows))
     assert 15 < expected < len(rows)
@@ -76,9 +80,13 @@ def test_the_split_it_was_trained_on_has_no_leak(official: Dataset, learned: Has
 
 
 @pytest.mark.parametrize(
-    "encode", [shutil.copy, lambda a, b: Image.open(a).convert("RGB").save(b, compress_level=9)], ids=["same file", "re-encoded"]
+    "encode",
+    [shutil.copy, lambda a, b: Image.open(a).convert("RGB").save(b, compress_level=9)],
+    ids=["same file", "re-encoded"],
 )
-def test_a_copy_inside_the_data_set_is_a_note(encode: Callable[[Path, Path], object], official: Dataset, learned: Hashes, tmp_path: Path) -> None:
+def test_a_copy_inside_the_data_set_is_a_note(
+    encode: Callable[[Path, Path], object], official: Dataset, learned: Hashes, tmp_path: Path
+) -> None:
     root = tmp_path / "data"
     shutil.copytree(official.root, root)
     rows = read_manifest(root)

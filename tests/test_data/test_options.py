@@ -11,12 +11,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import AuditConfig, ConvertConfig
-from deepfer_yolo.data.audit import audit
+from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.convert import convert
-from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.dataset import fingerprint, open_dataset, read_quarantine, write_quarantine
 from deepfer_yolo.data.ferplus import is_unknown, majority, parse_votes, plurality, votes_text
-from deepfer_yolo.data.manifest import fingerprint
-from deepfer_yolo.data.quarantine import read_quarantine, write_quarantine
 from deepfer_yolo.data.splits import assign_splits, parse_shares
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES, FERPLUS_COLUMNS
 from deepfer_yolo.errors import ConfigError, DatasetError
@@ -61,7 +59,10 @@ def test_subjects_stay_together() -> None:
     subjects = random.integers(0, 40, 800)
     labels = [EMOTIONS[index] for index in random.integers(0, 7, 800)]
     splits = assign_splits(labels, subjects, parse_shares(SHARES), 1)
-    assert all(len({split for split, subject in zip(splits, subjects, strict=True) if subject == who}) == 1 for who in range(40))
+    assert all(
+        len({split for split, subject in zip(splits, subjects, strict=True) if subject == who}) == 1
+        for who in range(40)
+    )
     shares = Counter(splits)
     assert abs(shares["train"] / 800 - 0.8) < 0.04
     for split in ("train", "val", "test"):
@@ -93,7 +94,16 @@ def test_a_copy_under_two_subjects_keeps_both_in_one_split(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["train=0.8", "train=0.8,val=0.3", "train=x,val=0.5", "train=0.5,dev=0.5", "train=0.5,train=0.5", "half", "train=1.5,val=-0.5"]
+    "text",
+    [
+        "train=0.8",
+        "train=0.8,val=0.3",
+        "train=x,val=0.5",
+        "train=0.5,dev=0.5",
+        "train=0.5,train=0.5",
+        "half",
+        "train=1.5,val=-0.5",
+    ],
 )
 def test_bad_shares(text: str) -> None:
     with pytest.raises(ConfigError, match="--split"):
@@ -109,7 +119,11 @@ def test_too_few_groups_and_unknown_subjects(unsplit: Path, tmp_path: Path) -> N
 
 
 def test_map_and_drop(painted_csv: Path, tmp_path: Path) -> None:
-    content = convert(painted_csv, tmp_path / "out", ConvertConfig(map={"happy": "positive", "surprise": "positive"}, drop=("disgust",)))
+    content = convert(
+        painted_csv,
+        tmp_path / "out",
+        ConvertConfig(map={"happy": "positive", "surprise": "positive"}, drop=("disgust",)),
+    )
     assert content["labels"] == ["angry", "fear", "neutral", "positive", "sad"]
     assert content["counts"]["train"]["positive"] == 40
     assert content["left_out"] == {"disgust": 32}
@@ -154,9 +168,15 @@ def test_ferplus_labels(painted_csv: Path, ferplus: Path, tmp_path: Path) -> Non
     assert rows["1"].label == "happy"
     assert rows["1"].votes == "happy:3 unknown:7"
     assert len(rows) == 224
-    content = convert(painted_csv, tmp_path / "known", ConvertConfig(labels="original", ferplus=ferplus, drop_unknown=True))
+    content = convert(
+        painted_csv, tmp_path / "known", ConvertConfig(labels="original", ferplus=ferplus, drop_unknown=True)
+    )
     assert content["left_out"] == {"FER+ unknown or not a face": 2}
-    finding = next(f for f in audit(tmp_path / "votes", AuditConfig(near_correlation=0.98)).findings if f.kind == "vote-disagreement")
+    finding = next(
+        f
+        for f in audit(tmp_path / "votes", AuditConfig(near_correlation=0.98)).findings
+        if f.kind == "vote-disagreement"
+    )
     assert finding.groups[0] == (rows["1"].path,)
     assert finding.notes[0] == "unknown, 7 votes"
 
@@ -180,7 +200,9 @@ def test_vote_rules() -> None:
     none = dict.fromkeys(FERPLUS_COLUMNS, 0)
     assert majority(none | {"happy": 6, "sad": 4}) == "happy"
     assert majority(none | {"happy": 5, "sad": 5}) is None
-    assert majority(none | {"happy": 4, "sad": 3, "fear": 1, "angry": 1, "neutral": 1}) == "happy"  # single votes are noise
+    assert (
+        majority(none | {"happy": 4, "sad": 3, "fear": 1, "angry": 1, "neutral": 1}) == "happy"
+    )  # single votes are noise
     assert majority(none | {"unknown": 9, "sad": 1}) is None
     assert plurality(none | {"sad": 4, "fear": 4, "unknown": 2}, "sad") == "sad"
     assert plurality(none | {"sad": 4, "fear": 4}, "happy") == "fear"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deepfer_yolo.config import AuditConfig, ConvertConfig
-from deepfer_yolo.data.audit import audit
+from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.convert import convert
 
 TRAINING = {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171, "neutral": 4965}

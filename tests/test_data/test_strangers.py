@@ -1,4 +1,6 @@
-"""Hostile input, second part: lists and annotations of strangers, sources that overlap the destination, archives under audit."""
+"""Hostile input, second part: lists and annotations of strangers, sources that overlap the destination, archives under
+audit.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,12 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import AuditConfig, ConvertConfig, FaceConfig
-from deepfer_yolo.data.audit import audit
-from deepfer_yolo.data.audit_page import write_page
+from deepfer_yolo.data.audit.audit import audit
+from deepfer_yolo.data.audit.model_checks import MAX_FACE_PX, FaceVisit
+from deepfer_yolo.data.audit.report import write_page
 from deepfer_yolo.data.convert import convert
+from deepfer_yolo.data.dataset import read_quarantine, write_quarantine
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.data.quarantine import read_quarantine, write_quarantine
-from deepfer_yolo.data.visits import MAX_FACE_PX, FaceVisit
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.detect import open_detector
@@ -162,9 +164,15 @@ def test_what_stands_beside_the_class_folders_is_counted(tree: Path, tmp_path: P
     shutil.copy(next((tree / "val" / "sad").iterdir()), tree / "val" / "loose.png")
     (tree / "train" / "sad" / "notes.txt").write_text("seen")
     left_out = convert(tree, tmp_path / "out", CONFIG)["left_out"]
-    expected = {"folder beside the splits (extra)": 1, "pictures outside the class folders": 1, "files that are no pictures by their name": 1}
+    expected = {
+        "folder beside the splits (extra)": 1,
+        "pictures outside the class folders": 1,
+        "files that are no pictures by their name": 1,
+    }
     assert left_out == expected
-    finding = next(finding for finding in audit(tree, AuditConfig(near_correlation=0.98)).findings if finding.kind == "left-out")
+    finding = next(
+        finding for finding in audit(tree, AuditConfig(near_correlation=0.98)).findings if finding.kind == "left-out"
+    )
     assert finding.count == 3
     (tree / "val" / "joy").symlink_to("gone")
     with pytest.raises(DatasetError, match="val/joy: a link that leads nowhere"):
@@ -172,7 +180,9 @@ def test_what_stands_beside_the_class_folders_is_counted(tree: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["zip", "gztar"])
-def test_an_archive_is_audited_like_its_folder(kind: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_is_audited_like_its_folder(
+    kind: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(next((tree / "train" / "sad").iterdir()), tree / "val" / "sad" / "copy.png")
     (tree / "val" / "sad" / "broken.png").write_text("no picture")
     archive = Path(shutil.make_archive(str(tmp_path / "set"), kind, tree))
@@ -181,7 +191,12 @@ def test_an_archive_is_audited_like_its_folder(kind: str, tree: Path, tmp_path: 
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     config = AuditConfig(near_correlation=0.98)
     pages: list[Path] = []
-    result = audit(archive, config, against=archive, then=lambda seen: pages.append(write_page(seen, "command", tmp_path / "page.html")))
+    result = audit(
+        archive,
+        config,
+        against=archive,
+        then=lambda seen: pages.append(write_page(seen, "command", tmp_path / "page.html")),
+    )
     plain = audit(tree, config, against=tree)
     assert result.to_json()["findings"][:-4] == plain.to_json()["findings"][:-4]
     assert result.name == archive.name
@@ -195,7 +210,9 @@ def test_an_archive_is_audited_like_its_folder(kind: str, tree: Path, tmp_path: 
 
 def test_a_name_with_a_colon_is_not_taken_apart(tree: Path) -> None:
     (tree / "val" / "sad" / "a: b.png").symlink_to("gone")
-    finding = next(finding for finding in audit(tree, AuditConfig(near_correlation=0.98)).findings if finding.kind == "unreadable")
+    finding = next(
+        finding for finding in audit(tree, AuditConfig(near_correlation=0.98)).findings if finding.kind == "unreadable"
+    )
     assert finding.groups == ((str(tree / "val" / "sad" / "a: b.png"),),)
     assert finding.notes == ("a link that leads nowhere",)
 
@@ -209,7 +226,12 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
         with pytest.raises(DatasetError) as caught:
             command()
         assert caught.value.message.startswith(f"the layout of {archive} ")
-    sentences = {"expw": "has no label.lst", "rafdb": "has no EmoLabel", "deepfer": "is not a data set folder", "table": "holds no csv"}
+    sentences = {
+        "expw": "has no label.lst",
+        "rafdb": "has no EmoLabel",
+        "deepfer": "is not a data set folder",
+        "table": "holds no csv",
+    }
     for layout, said in sentences.items():
         with pytest.raises(DatasetError, match=f"^{re.escape(str(archive))} {said}"):
             convert(archive, tmp_path / "out", ConvertConfig(layout=layout))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepfer_yolo.errors import EXTRA_OF_MODULE, MissingDependencyError
-from deepfer_yolo.evaluate.imports import importing
+from deepfer_yolo.evaluate.evaluation import importing
 
 
 def test_modules_are_there_after_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,9 @@ def test_modules_are_there_after_the_block(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_missing_extra_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRA_OF_MODULE, "not_installed_here", "eval")
-    with pytest.raises(MissingDependencyError, match="not_installed_here") as raised, importing("not_installed_here.metrics"):
+    with (
+        pytest.raises(MissingDependencyError, match="not_installed_here") as raised,
+        importing("not_installed_here.metrics"),
+    ):
         pytest.fail("the work began")
     assert raised.value.hint == 'pip install "deepfer-yolo[eval]"'

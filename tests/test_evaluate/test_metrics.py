@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.errors import DatasetError, ModelError
-from deepfer_yolo.evaluate.calibration import ece, noise_floor, reliability
-from deepfer_yolo.evaluate.metrics import evaluate, selective_accuracy, top_k
+from deepfer_yolo.evaluate.metrics import ece, evaluate, noise_floor, reliability, selective_accuracy, top_k
 
 LABELS = ("a", "b", "c")
 # Six pictures, worked out by hand: a a a b b c, predicted a a b b c b.
@@ -42,7 +41,9 @@ def test_brier_and_top_k_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(3)
     probs, targets = rng.dirichlet(np.full(7, 0.5), 400), rng.integers(0, 7, 400)
     result = evaluate(probs, targets, tuple("abcdefg"))
-    assert result["brier"] == pytest.approx(brier_score_loss(targets, probs, scale_by_half=False, labels=list(range(7))))
+    assert result["brier"] == pytest.approx(
+        brier_score_loss(targets, probs, scale_by_half=False, labels=list(range(7)))
+    )
     for k in (1, 2, 5):
         assert result[f"top{k}"] == pytest.approx(top_k_accuracy_score(targets, probs, k=k, labels=list(range(7))))
     assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(targets, probs.argmax(1)))

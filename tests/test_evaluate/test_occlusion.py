@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.evaluate.occlusion import GRID, occlusion_map, overlay
+from deepfer_yolo.evaluate.robustness import GRID, occlusion_map, overlay
 from deepfer_yolo.runtime.classifier import Classifier
 
 

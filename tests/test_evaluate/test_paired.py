@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepfer_yolo.data.manifest import Row
+from deepfer_yolo.data.dataset import Row
 from deepfer_yolo.evaluate.paired import compare_pair, decision_interval, holm, mcnemar, upper_bound
-from deepfer_yolo.evaluate.score import Scores
+from deepfer_yolo.evaluate.predictions import Scores
 
 LABELS = ("a", "b")
 
 
 def scores(guesses: list[int], targets: list[int], subjects: list[str] | None = None) -> Scores:
-    rows = tuple(Row(f"{i}.png", "test", LABELS[t], subject=(subjects or [""] * len(targets))[i]) for i, t in enumerate(targets))
-    return Scores(rows, LABELS, np.array(targets), np.where(np.array(guesses)[:, None] == [0, 1], 0.9, 0.1).astype(np.float32))
+    rows = tuple(
+        Row(f"{i}.png", "test", LABELS[t], subject=(subjects or [""] * len(targets))[i]) for i, t in enumerate(targets)
+    )
+    return Scores(
+        rows, LABELS, np.array(targets), np.where(np.array(guesses)[:, None] == [0, 1], 0.9, 0.1).astype(np.float32)
+    )
 
 
 def test_mcnemar_is_the_binomial_test() -> None:
@@ -77,7 +81,9 @@ def test_pairing_narrows_the_interval() -> None:
     targets = rng.integers(0, 2, 600).tolist()
     champion = [t if rng.random() < 0.7 else 1 - t for t in targets]
     challenger = [t if i < 6 else g for i, (t, g) in enumerate(zip(targets, champion, strict=True))]
-    low, high = compare_pair(scores(challenger, targets), scores(champion, targets), replicates=500)["differences"]["balanced_accuracy"]["interval"]
+    low, high = compare_pair(scores(challenger, targets), scores(champion, targets), replicates=500)["differences"][
+        "balanced_accuracy"
+    ]["interval"]
     assert high - low < 0.02, "unpaired it would be about 0.10"
 
 

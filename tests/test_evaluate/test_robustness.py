@@ -9,8 +9,8 @@ import pytest
 
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.evaluate import robustness
+from deepfer_yolo.evaluate.predictions import score_dataset
 from deepfer_yolo.evaluate.robustness import SWEEP, blur, brightness, crop_jitter, jpeg, low_resolution, noise, sweep
-from deepfer_yolo.evaluate.score import score_dataset
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -53,8 +53,12 @@ def test_exact_effects(face: np.ndarray) -> None:
     assert np.array_equal(crop_jitter(face, 0.0, rng()), face)
 
 
-def test_the_sweep_draws_every_class_in_proportion_and_repeats(painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "SWEEP", {name: (*SWEEP[name][:2], SWEEP[name][2][:1]) for name in ("crop jitter", "noise")})
+def test_the_sweep_draws_every_class_in_proportion_and_repeats(
+    painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        robustness, "SWEEP", {name: (*SWEEP[name][:2], SWEEP[name][2][:1]) for name in ("crop jitter", "noise")}
+    )
     classifier, dataset = Classifier(linear_model), open_dataset(painted_dataset)
     scores = score_dataset(classifier, dataset, "val")
     seen: list[tuple[int, int]] = []

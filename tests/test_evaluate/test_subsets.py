@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepfer_yolo.data.manifest import Row
+from deepfer_yolo.data.dataset import Row
 from deepfer_yolo.errors import ConfigError, DatasetError
-from deepfer_yolo.evaluate.score import Scores
-from deepfer_yolo.evaluate.statistics import clopper_pearson
+from deepfer_yolo.evaluate.intervals import clopper_pearson
+from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.subsets import by_column, vote_scores, without
 
 LABELS = ("happy", "sad")
@@ -16,8 +16,12 @@ LABELS = ("happy", "sad")
 
 def scores(votes: list[str]) -> Scores:
     # Labels happy happy sad sad, answers happy sad sad happy.
-    rows = tuple(Row(f"{i}.png", "test", LABELS[i // 2], subject="one" if i < 3 else "two", votes=v) for i, v in enumerate(votes))
-    return Scores(rows, LABELS, np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]], np.float32))
+    rows = tuple(
+        Row(f"{i}.png", "test", LABELS[i // 2], subject="one" if i < 3 else "two", votes=v) for i, v in enumerate(votes)
+    )
+    return Scores(
+        rows, LABELS, np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]], np.float32)
+    )
 
 
 def test_groups() -> None:
@@ -41,12 +45,16 @@ def test_votes_worked_example() -> None:
     assert found is not None
     assert (found["n"], found["n_clear"]) == (3, 2)
     assert found["majority_top1"] == pytest.approx(1 / 2)
-    assert found["majority_interval"] == pytest.approx([0.012579, 0.987421], abs=1e-6)  # exact for 1 of 2: 1 - sqrt(0.975) and its mirror image
+    assert found["majority_interval"] == pytest.approx(
+        [0.012579, 0.987421], abs=1e-6
+    )  # exact for 1 of 2: 1 - sqrt(0.975) and its mirror image
     assert found["vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
     assert found["label_majority_top1"] == pytest.approx(1 / 2)
     assert found["label_vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
     logs = np.log([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    assert found["cross_entropy"] == pytest.approx(-(np.array([[0.1, 0.9], [0.5, 0.5], [0.25, 0.75]]) * logs).sum(1).mean(), rel=1e-6)
+    assert found["cross_entropy"] == pytest.approx(
+        -(np.array([[0.1, 0.9], [0.5, 0.5], [0.25, 0.75]]) * logs).sum(1).mean(), rel=1e-6
+    )
     assert vote_scores(scores([""] * 4)) is None
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.evaluate.score import score_dataset
-from deepfer_yolo.evaluate.views import N_VIEWS, mirror, views
+from deepfer_yolo.evaluate.predictions import N_VIEWS, mirror, score_dataset, views
 from deepfer_yolo.runtime.classifier import Classifier
 
 IMAGE = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
@@ -43,9 +42,13 @@ def test_probabilities_are_averaged_over_the_views(tta: str, painted_dataset: Pa
     assert np.allclose(scores.probs[7], classifier.predict_images(views(image, tta)).mean(0), atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_mirror_symmetric_scores_do_not_change(write_linear_model: Callable[..., Path], painted_dataset: Path, tmp_path: Path) -> None:
+def test_mirror_symmetric_scores_do_not_change(
+    write_linear_model: Callable[..., Path], painted_dataset: Path, tmp_path: Path
+) -> None:
     weights = np.random.default_rng(0).normal(size=(7, 8, 8, 3)).astype(np.float32)
-    model = write_linear_model(tmp_path / "even.onnx", (weights + weights[:, :, ::-1]).reshape(7, -1), np.zeros(7, np.float32))
+    model = write_linear_model(
+        tmp_path / "even.onnx", (weights + weights[:, :, ::-1]).reshape(7, -1), np.zeros(7, np.float32)
+    )
     plain = score_dataset(Classifier(model), open_dataset(painted_dataset), "test")
     flipped = score_dataset(Classifier(model), open_dataset(painted_dataset), "test", tta="flip")
     assert np.abs(plain.probs - flipped.probs).max() < 0.02

@@ -33,7 +33,9 @@ def bare_checkpoint(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def foreign(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Graphs with float planes in, as others export them: one that ends in a softmax, one in logits, one with its batch fixed inside."""
+    """Graphs with float planes in, as others export them: one that ends in a softmax, one in logits, one with its batch
+    fixed inside.
+    """
     network = load_checkpoint(checkpoint)
     folder = tmp_path_factory.mktemp("foreign")
 
@@ -69,7 +71,13 @@ def test_a_stock_checkpoint_says_its_labels_and_size(bare_checkpoint: Path) -> N
     path, card = card_checkpoint(bare_checkpoint, Facts(colour="grey", native_px=48, name="mine"))
     assert path == bare_checkpoint.with_suffix(".json")
     assert card == read_sidecar(bare_checkpoint)
-    assert (card.name, card.labels, card.input.size, card.input.colour, card.input.native_px) == ("mine", EMOTIONS, 32, "grey", 48)
+    assert (card.name, card.labels, card.input.size, card.input.colour, card.input.native_px) == (
+        "mine",
+        EMOTIONS,
+        32,
+        "grey",
+        48,
+    )
     assert card.file_sha256 == sha256_of(bare_checkpoint)
     assert check_golden(TorchClassifier(bare_checkpoint)).passed
     with pytest.raises(ModelError, match="the file exists"):
@@ -107,7 +115,9 @@ def test_mean_and_std_go_into_the_graph(foreign: dict[str, Path], checkpoint: Pa
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     card_onnx(foreign["probs"], tmp_path / "wrapped.onnx", Facts(labels=EMOTIONS, mean=mean, std=std))
     crops = paint_golden(4, 5, 32)
-    planes = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    planes = (
+        torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)
+    ) / torch.tensor(std).view(1, 3, 1, 1)
     with torch.inference_mode():
         expected = load_checkpoint(checkpoint)(planes)[0].numpy()
     np.testing.assert_allclose(Classifier(tmp_path / "wrapped.onnx").predict(crops), expected, atol=1e-4)
@@ -149,7 +159,9 @@ def test_our_own_form_needs_no_wrapping(linear_model: Path, tmp_path: Path) -> N
     card = card_onnx(tmp_path / "bare.onnx", tmp_path / "out.onnx", Facts(labels=EMOTIONS, colour="grey"))
     assert card.input.size == 24
     crops = paint_golden(4, 5, 24)
-    np.testing.assert_array_equal(Classifier(tmp_path / "out.onnx").predict(crops), Classifier(linear_model).predict(crops))
+    np.testing.assert_array_equal(
+        Classifier(tmp_path / "out.onnx").predict(crops), Classifier(linear_model).predict(crops)
+    )
     with pytest.raises(ModelError, match="has a card already"):
         card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", Facts(labels=EMOTIONS))
 

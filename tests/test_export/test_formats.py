@@ -12,21 +12,20 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from deepfer_yolo.cli.opening import open_classifier
+from deepfer_yolo.cli.options import open_classifier
 from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError, ModelError
-from deepfer_yolo.export import quantize
-from deepfer_yolo.export.job import default_name, export_model
-from deepfer_yolo.export.parity import LINES, Line
-from deepfer_yolo.export.pictures import load_pictures
+from deepfer_yolo.export import int8
+from deepfer_yolo.export.export import default_name, export_model
+from deepfer_yolo.export.parity import LINES, Line, load_pictures
 from deepfer_yolo.export.triton import write_triton
 from deepfer_yolo.painted import paint_golden
-from deepfer_yolo.runtime import contact
+from deepfer_yolo.runtime import child_process
+from deepfer_yolo.runtime.child_process import first_contact
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.contact import first_contact
 from deepfer_yolo.runtime.golden import check_golden
-from deepfer_yolo.runtime.modelfile import attach, check_pin, digest, locate
+from deepfer_yolo.runtime.model_file import attach, check_pin, digest, locate
 from deepfer_yolo.yolo import TorchClassifier
 
 LOOSE = Line(None, 0.3)
@@ -50,7 +49,9 @@ def needs(*modules: str) -> pytest.MarkDecorator:
         pytest.param("litert", "fp32", ".tflite", 1e-4, marks=needs("litert_torch", "ai_edge_litert")),
     ],
 )
-def test_a_format_answers_like_the_checkpoint(fmt: str, precision: str, suffix: str, tolerance: float, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_format_answers_like_the_checkpoint(
+    fmt: str, precision: str, suffix: str, tolerance: float, checkpoint: Path, tmp_path: Path
+) -> None:
     config = ExportConfig(format=fmt, precision=precision, pictures=70)  # type: ignore[arg-type]
     found = export_model(checkpoint, config, out=tmp_path / ("model.onnx" if fmt == "onnx" else "model"))
     assert found.parity.passed
@@ -80,7 +81,9 @@ def test_int8_takes_the_first_rung_that_passes(
     checkpoint: Path, exported: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LINES, "int8", LOOSE)
-    found = export_model(checkpoint, ExportConfig(precision="int8", calibration=64), out=tmp_path / "int8.onnx", data=painted_dataset)
+    found = export_model(
+        checkpoint, ExportConfig(precision="int8", calibration=64), out=tmp_path / "int8.onnx", data=painted_dataset
+    )
     assert [attempt.precision for attempt in found.attempts] == ["int8"]
     assert found.attempts[0].name.startswith("int8, min-max, 64 training pictures")
     assert found.card.metrics["parity"]["recipe"] == found.attempts[0].name
@@ -98,9 +101,13 @@ def test_int8_takes_the_first_rung_that_passes(
     assert check_golden(Classifier(found.path)).passed
 
 
-def test_int8_that_never_passes_ends_in_fp16(checkpoint: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_that_never_passes_ends_in_fp16(
+    checkpoint: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(LINES, "int8", Line(None, 1.1))
-    monkeypatch.setattr(quantize, "LADDER", (quantize.LADDER[1], quantize.Rung("least squares, 2 blocks in floating point", n_float=2)))
+    monkeypatch.setattr(
+        int8, "LADDER", (int8.LADDER[1], int8.Rung("least squares, 2 blocks in floating point", n_float=2))
+    )
     seen: list[str] = []
     found = export_model(
         checkpoint,
@@ -111,7 +118,8 @@ def test_int8_that_never_passes_ends_in_fp16(checkpoint: Path, painted_dataset: 
     )
     assert seen == ["int8", "int8", "fp16"]
     assert found.card.precision == "fp16"
-    # Two blocks calculate in floating point, and the file stays as small: their weights are stored in 8 bits all the same.
+    # Two blocks calculate in floating point, and the file stays as small: their weights are stored in 8 bits all the
+    # same.
     first, second = found.attempts[:2]
     assert second.n_bytes < 1.02 * first.n_bytes
     assert second.parity.mean_diff < first.parity.mean_diff
@@ -121,11 +129,13 @@ def test_calibration_never_sees_an_evaluated_picture(painted_dataset: Path, chec
     card = TorchClassifier(checkpoint).card
     rows = open_dataset(painted_dataset).rows("train")
     stolen = frozenset(row.sha256 for row in rows[:20])
-    crops, n_left_out = quantize.calibration_pictures(painted_dataset, card.input, 1000, stolen)
+    crops, n_left_out = int8.calibration_pictures(painted_dataset, card.input, 1000, stolen)
     assert (len(crops), n_left_out) == (len(rows) - 20, 20)
     with pytest.raises(DatasetError, match="too few to calibrate"):
-        quantize.calibration_pictures(painted_dataset, card.input, 100, frozenset(row.sha256 for row in rows))
-    assert set(load_pictures(painted_dataset, "val", card.labels, 5).hashes) == {row.sha256 for row in open_dataset(painted_dataset).rows("val")}
+        int8.calibration_pictures(painted_dataset, card.input, 100, frozenset(row.sha256 for row in rows))
+    assert set(load_pictures(painted_dataset, "val", card.labels, 5).hashes) == {
+        row.sha256 for row in open_dataset(painted_dataset).rows("val")
+    }
 
 
 def test_what_cannot_be_made_is_said_first(checkpoint: Path) -> None:
@@ -134,11 +144,15 @@ def test_what_cannot_be_made_is_said_first(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="torchscript cannot be exported in int8"):
         export_model(checkpoint, ExportConfig(format="torchscript", precision="int8"))
     assert default_name(Path("a/best.pt"), ExportConfig(precision="int8")) == Path("a/best-int8.onnx")
-    assert default_name(Path("a/best.pt"), ExportConfig(format="openvino", precision="fp16")) == Path("a/best-openvino-fp16")
+    assert default_name(Path("a/best.pt"), ExportConfig(format="openvino", precision="fp16")) == Path(
+        "a/best-openvino-fp16"
+    )
 
 
 @needs("openvino")
-def test_openvino_runs_the_onnx_file_too_and_leaves_no_trace_at_home(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_runs_the_onnx_file_too_and_leaves_no_trace_at_home(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crops = paint_golden(12, 5, 32)
     classifier = Classifier(exported, provider="openvino")
     assert classifier.provider == "openvino"
@@ -157,30 +171,46 @@ def test_the_card_is_inside_the_ir_as_well(checkpoint: Path, tmp_path: Path) -> 
     assert "apparent facial expressions" in text
 
 
-def test_a_crash_of_native_code_becomes_a_report(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): os.abort()\n")
+def test_a_crash_of_native_code_becomes_a_report(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): os.abort()\n"
+    )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
     with pytest.raises(ModelError, match=r"crashed \(SIGABRT\)"):
         first_contact(exported, "cpu")
 
 
-def test_a_format_meets_its_library_in_a_child_once(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_meets_its_library_in_a_child_once(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     met: list[tuple[Path, str]] = []
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(contact, "first_contact", lambda path, provider: met.append((path, provider)))
+    monkeypatch.setattr(child_process, "first_contact", lambda path, provider: met.append((path, provider)))
     twin, other = tmp_path / "twin.onnx", tmp_path / "other.onnx"
     twin.write_bytes(exported.read_bytes())
     other.write_bytes(exported.read_bytes() + b"\0")
-    for path, provider in ((exported, "openvino"), (twin, "openvino"), (exported, "openvino"), (exported, "cuda"), (other, "openvino")):
-        contact.ensure_contact(path, provider)
+    for path, provider in (
+        (exported, "openvino"),
+        (twin, "openvino"),
+        (exported, "openvino"),
+        (exported, "cuda"),
+        (other, "openvino"),
+    ):
+        child_process.ensure_contact(path, provider)
     assert met == [(exported, "openvino"), (exported, "cuda"), (other, "openvino")]
     monkeypatch.setenv("DEEPFER_CACHE", str(exported / "no folder"))
-    contact.ensure_contact(exported, "openvino")
+    child_process.ensure_contact(exported, "openvino")
     assert len(met) == 4
 
 
-def test_a_crash_while_opening_never_reaches_us(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): os.abort()\n")
+def test_a_crash_while_opening_never_reaches_us(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): os.abort()\n"
+    )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
     for _ in range(2):  # a crash leaves no note that would let the second attempt through
@@ -190,7 +220,9 @@ def test_a_crash_while_opening_never_reaches_us(exported: Path, monkeypatch: pyt
 
 
 def test_a_child_that_hangs_is_ended(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys, time\nif 'deepfer_yolo.runtime.contact' in ' '.join(sys.orig_argv): time.sleep(60)\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): time.sleep(60)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ModelError, match="no answer within 1 s"):
         first_contact(exported, "cpu", timeout_s=1)
@@ -220,7 +252,9 @@ def test_triton_gets_what_it_looks_for(exported: Path, tmp_path: Path) -> None:
     assert 'name: "probs" data_type: TYPE_FP32 dims: [ 7 ]' in config
     assert (folder / "labels.txt").read_text().split() == list(card.labels)
     assert (folder / "1" / "model.onnx").read_bytes() == exported.read_bytes()
-    assert "max_batch_size: 0" in (write_triton(exported, card, tmp_path / "fixed", batch=4) / "config.pbtxt").read_text()
+    assert (
+        "max_batch_size: 0" in (write_triton(exported, card, tmp_path / "fixed", batch=4) / "config.pbtxt").read_text()
+    )
     with pytest.raises(DeepferError, match="not empty"):
         write_triton(exported, card, tmp_path, batch=None)
 

@@ -35,7 +35,13 @@ def no_side_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **named: object) -> None:
         raise AssertionError(f"a side effect was tried: {arguments}")
 
-    for owner, name in ((subprocess, "Popen"), (subprocess, "run"), (subprocess, "check_output"), (socket, "create_connection"), (os, "system")):
+    for owner, name in (
+        (subprocess, "Popen"),
+        (subprocess, "run"),
+        (subprocess, "check_output"),
+        (socket, "create_connection"),
+        (os, "system"),
+    ):
         monkeypatch.setattr(owner, name, refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -69,7 +75,9 @@ def test_an_unknown_module_is_not_installed(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip", b"\x80\x02}q\x00.", b"\x1f\x8b" + bytes(64)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip", b"\x80\x02}q\x00.", b"\x1f\x8b" + bytes(64)]
+)
 def test_other_files_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(content)

@@ -9,30 +9,32 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.config import ExportConfig
-from deepfer_yolo.export import openvino_int8
-from deepfer_yolo.export.formats import Request
-from deepfer_yolo.export.observe import answers
+from deepfer_yolo.export.candidates import Request
+from deepfer_yolo.export.rounding import answers
+from deepfer_yolo.export.writers import openvino
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.graph import read_graph
+from deepfer_yolo.runtime.onnx_graph import read_graph
 
 MISSING = [name for name in ("openvino", "nncf") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 
-def test_every_rung_answers_nearly_like_fp32(exported: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepfer_yolo.runtime.openvino import import_openvino
+def test_every_rung_answers_nearly_like_fp32(
+    exported: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepfer_yolo.runtime.backends.openvino import import_openvino
 
     # So strict a line that the search begins, and so few layers that it ends without having met it.
-    monkeypatch.setattr(openvino_int8, "MAX_DROP", -1.0)
-    monkeypatch.setattr(openvino_int8, "MAX_RESTORED", 2)
+    monkeypatch.setattr(openvino, "MAX_DROP", -1.0)
+    monkeypatch.setattr(openvino, "MAX_RESTORED", 2)
     graph = read_graph(exported)
     config = ExportConfig(format="openvino", precision="int8", calibration=48)
     request = Request(exported, Classifier(exported).card, config, painted_dataset, frozenset(), tmp_path)
     crops = paint_golden(3, 24, 32)
     expected = answers(graph, crops)
     off = {}
-    for name, make in openvino_int8.ladder(graph, request):
+    for name, make in openvino.ladder(graph, request):
         model = make()
         assert any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()), name
         compiled = import_openvino().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

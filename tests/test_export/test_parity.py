@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.data.manifest import Row
+from deepfer_yolo.data.dataset import Row, open_dataset
 from deepfer_yolo.errors import DatasetError, ParityError
-from deepfer_yolo.export.parity import Parity, compare, judge, require
-from deepfer_yolo.export.pictures import Pictures, load_pictures, paint_pictures, stratify
+from deepfer_yolo.export.parity import (
+    Parity,
+    Pictures,
+    compare,
+    judge,
+    load_pictures,
+    paint_pictures,
+    require,
+    stratify,
+)
 from deepfer_yolo.records import Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -20,7 +27,12 @@ LABELS = ("a", "b")
 
 def pictures(n: int, truth: list[int] | None = None) -> Pictures:
     blank = np.zeros((8, 8, 3), np.uint8)
-    return Pictures((blank,) * n, tuple(f"{i}.png" for i in range(n)), None if truth is None else np.array(truth), f"{n} test pictures")
+    return Pictures(
+        (blank,) * n,
+        tuple(f"{i}.png" for i in range(n)),
+        None if truth is None else np.array(truth),
+        f"{n} test pictures",
+    )
 
 
 def rows(*first: float) -> Probs:
@@ -118,7 +130,9 @@ def test_a_model_equals_itself(linear_model: Path) -> None:
     assert found.decisions is None
 
 
-def test_other_labels_cannot_be_compared(linear_model: Path, write_linear_model, fitted_weights, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_other_labels_cannot_be_compared(
+    linear_model: Path, write_linear_model, fitted_weights, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     other = write_linear_model(tmp_path / "other.onnx", *fitted_weights, labels=tuple("abcdefg"))
     with pytest.raises(ParityError, match="labels differ"):
         compare(Classifier(linear_model), Classifier(other), paint_pictures(4))
@@ -140,4 +154,6 @@ def test_each_label_keeps_its_share() -> None:
     found = stratify([Row(f"{i}.png", "val", "rare" if i < 10 else "common") for i in range(1000)], 100, seed=0)
     assert sum(row.label == "rare" for row in found) == 1
     assert sum(row.label == "common" for row in found) == 99
-    assert [row.path for row in found] == [row.path for row in sorted(found, key=lambda row: int(row.path.split(".")[0]))]
+    assert [row.path for row in found] == [
+        row.path for row in sorted(found, key=lambda row: int(row.path.split(".")[0]))
+    ]

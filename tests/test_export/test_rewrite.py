@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deepfer_yolo.export import half
+from deepfer_yolo.export import fp16
 from deepfer_yolo.export import onnx as export_onnx
-from deepfer_yolo.export.observe import answers
 from deepfer_yolo.export.onnx import build_graph
 from deepfer_yolo.export.rewrite import lighten, shorten
+from deepfer_yolo.export.rounding import answers
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.yolo import load_checkpoint
 
@@ -79,7 +79,7 @@ def stored(model: onnx.ModelProto) -> Counter[int]:
 def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto) -> None:
     light = lighten(copy(plain))
     expected = answers(light, CROPS)
-    rungs: dict[str, Callable[[], onnx.ModelProto]] = dict(half.ladder(light))
+    rungs: dict[str, Callable[[], onnx.ModelProto]] = dict(fp16.ladder(light))
     assert len(rungs) == 3
     means = []
     for name, make in rungs.items():
@@ -87,7 +87,11 @@ def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto) -> None:
         onnx.checker.check_model(model)
         found = stored(model)
         assert found[TensorProto.FLOAT16] > 0.8 * sum(found.values()), name
-        casts = {node.output[0] for node in model.graph.node if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16}
+        casts = {
+            node.output[0]
+            for node in model.graph.node
+            if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16
+        }
         assert not [node.name for node in model.graph.node if node.op_type == "Cast" and node.input[0] in casts], name
         diff = np.abs(answers(model, CROPS) - expected)
         assert 0 < diff.max() < 5e-3, name

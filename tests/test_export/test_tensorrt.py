@@ -1,4 +1,6 @@
-"""TensorRT without a GPU: what is compared before an engine is opened, and the build against both generations of the library's interface."""
+"""TensorRT without a GPU: what is compared before an engine is opened, and the build against both generations of the
+library's interface.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,7 @@ from typing import Any
 import pytest
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.engine_build import build
-from deepfer_yolo.runtime.tensorrt import check_environment
+from deepfer_yolo.runtime.backends.tensorrt import build, check_environment
 
 HERE = {"tensorrt": "10.9.0", "compute_capability": "8.7", "system": "linux-aarch64"}
 
@@ -37,7 +38,10 @@ def test_an_engine_of_this_machine_is_accepted() -> None:
 
 
 class FakeTensorRt:
-    """The part of TensorRT's interface that building uses; what is called is written down. Generation 11 has no weak typing."""
+    """The part of TensorRT's interface that building uses; what is called is written down.
+
+    Generation 11 has no weak typing.
+    """
 
     def __init__(self, major: int, *, readable: bool = True, buildable: bool = True) -> None:
         self.calls: list[Any] = []
@@ -81,7 +85,9 @@ class FakeTensorRt:
 
             def create_network(self, flags: int) -> Any:
                 calls.append(("network", flags))
-                return SimpleNamespace(num_inputs=1, get_input=lambda i: SimpleNamespace(name="image", shape=(-1, 64, 64, 3)))
+                return SimpleNamespace(
+                    num_inputs=1, get_input=lambda i: SimpleNamespace(name="image", shape=(-1, 64, 64, 3))
+                )
 
             def create_builder_config(self) -> Config:
                 return Config()
@@ -137,7 +143,13 @@ def test_the_real_bindings_have_what_is_called() -> None:
 
     assert hasattr(trt.Runtime, "deserialize_cuda_engine")
     assert hasattr(trt.Runtime, "engine_host_code_allowed")
-    for name in ("create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_shape", "get_tensor_profile_shape"):
+    for name in (
+        "create_execution_context",
+        "num_io_tensors",
+        "get_tensor_name",
+        "get_tensor_shape",
+        "get_tensor_profile_shape",
+    ):
         assert hasattr(trt.ICudaEngine, name)
     for name in ("set_input_shape", "set_tensor_address", "execute_async_v3"):
         assert hasattr(trt.IExecutionContext, name)

@@ -79,7 +79,9 @@ def test_the_file_is_found_by_flag_variable_and_store(tmp_path: Path, monkeypatc
     monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
     assert find_face_model() is None
     assert open_detector(FaceConfig(), "image").name == "haar"
-    pulled, named, flagged = (tmp_path / name for name in ("models/face_detection_yunet_2023mar.onnx", "named.onnx", "flagged.onnx"))
+    pulled, named, flagged = (
+        tmp_path / name for name in ("models/face_detection_yunet_2023mar.onnx", "named.onnx", "flagged.onnx")
+    )
     for path in (pulled, named, flagged):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
@@ -104,7 +106,9 @@ def test_missing_files_and_unknown_names_are_errors(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", ["yunet", "haar"])
-def test_a_video_shows_the_faces_of_an_image_and_weaker_ones_to_carry_tracks(yunet: Path, picture: Image, kind: str) -> None:
+def test_a_video_shows_the_faces_of_an_image_and_weaker_ones_to_carry_tracks(
+    yunet: Path, picture: Image, kind: str
+) -> None:
     config = resolve(FaceConfig, None, {"detector": kind, "face_model": yunet, "detect_size": 320, "min_score": 0.7})
     sure, all_found = open_detector(config, "image").detect(picture), open_detector(config, "video").detect(picture)
     assert [face.score for face in sure] == [face.score for face in all_found if face.score >= 0.7]

@@ -59,9 +59,11 @@ def flips(labels: list[str]) -> int:
     return sum(a != b for a, b in itertools.pairwise(labels))
 
 
-def noisy_minute(rule: SmoothingRule, fps: int, seed: int) -> tuple[list[str], list[str], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Raw and steady labels of a minute in which the truth changes five times, and for each frame: is the steady label right, is it
-    uncertain, and is the last change further back than the time constant and the hold together twice over.
+def noisy_minute(
+    rule: SmoothingRule, fps: int, seed: int
+) -> tuple[list[str], list[str], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Raw and steady labels of a minute in which the truth changes five times, and for each frame: is the steady label
+    right, is it uncertain, and is the last change further back than the time constant and the hold together twice over.
     """
     random = np.random.RandomState(seed)
     smoother = Smoother(1, EMOTIONS, rule)
@@ -80,7 +82,9 @@ def noisy_minute(rule: SmoothingRule, fps: int, seed: int) -> tuple[list[str], l
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_noisy_minute_at_the_default_rule(seed: int) -> None:
-    """The frames' mean confidence in the truth, 0.45, lies just above the least one, 0.4, so some of the time nothing can be said."""
+    """The frames' mean confidence in the truth, 0.45, lies just above the least one, 0.4, so some of the time nothing
+    can be said.
+    """
     raw, steady, right, uncertain, settled = noisy_minute(RULE, 30, seed)
     assert flips(raw) > 800
     assert flips(steady) <= flips(raw) / 50
@@ -113,7 +117,9 @@ def test_a_held_label_does_not_flicker_around_the_least_confidence() -> None:
 
 def test_a_flash_shorter_than_the_hold_changes_nothing() -> None:
     smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.05, hold_s=0.5))
-    events = [smoother.add(probs_of("sad" if 1.0 <= step / 25 < 1.3 else "happy"), 1.0, step / 25)[1] for step in range(75)]
+    events = [
+        smoother.add(probs_of("sad" if 1.0 <= step / 25 < 1.3 else "happy"), 1.0, step / 25)[1] for step in range(75)
+    ]
     assert events == [None] * 75
     assert smoother.label == "happy"
 
@@ -141,7 +147,11 @@ def test_an_event_tells_the_confidence_in_its_own_label() -> None:
 def test_frames_of_little_weight_say_little() -> None:
     smoother = Smoother(1, EMOTIONS, RULE)
     for step in range(25):
-        smoothed, _ = smoother.add(probs_of("sad"), 0.05, step / 25) if step % 2 else smoother.add(probs_of("happy"), 1.0, step / 25)
+        smoothed, _ = (
+            smoother.add(probs_of("sad"), 0.05, step / 25)
+            if step % 2
+            else smoother.add(probs_of("happy"), 1.0, step / 25)
+        )
     assert smoothed.label == "happy"
     assert smoothed.probs[EMOTIONS.index("sad")] < 0.15
 
@@ -184,7 +194,9 @@ def test_a_face_that_goes_dark_keeps_its_label_for_a_while() -> None:
     smoother = Smoother(1, EMOTIONS, rule)
     said = {}
     for step in range(100):
-        smoother.add(probs_of("happy", 0.9) if step < 25 else probs_of("angry", 0.9), 0.8 if step < 25 else 0.0, step / 25)
+        smoother.add(
+            probs_of("happy", 0.9) if step < 25 else probs_of("angry", 0.9), 0.8 if step < 25 else 0.0, step / 25
+        )
         said[step / 25] = smoother.label
     assert said[0.0] == said[2.0] == "happy"
     assert said[3.0] == UNCERTAIN

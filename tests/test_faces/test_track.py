@@ -97,7 +97,10 @@ def test_ids_are_never_used_again() -> None:
     assert seen == list(range(1, 21))
 
 
-@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(1, 200), st.floats(0, 1)), max_size=8), st.floats(0, 3))
+@given(
+    st.lists(st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(1, 200), st.floats(0, 1)), max_size=8),
+    st.floats(0, 3),
+)
 def test_any_detections_give_each_face_one_id(rows: list[tuple[float, float, float, float]], step_s: float) -> None:
     tracker = Tracker(min_score=0.6)
     for n in range(3):

@@ -24,7 +24,11 @@ class Outline(HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.fetched += [value for key, value in attrs if key in {"src", "href", "xlink:href"} and value and not value.startswith(("data:", "#"))]
+        self.fetched += [
+            value
+            for key, value in attrs
+            if key in {"src", "href", "xlink:href"} and value and not value.startswith(("data:", "#"))
+        ]
         if tag not in {"meta", "img", "br", "path", "use", "rect"}:
             self.open.append(tag)
 
@@ -60,7 +64,9 @@ def test_everything_is_escaped_and_nothing_is_fetched() -> None:
 def test_pictures_survive_bit_for_bit() -> None:
     encoded = re.findall(r"data:image/png;base64,([^\"]+)", sample().html())
     assert len(encoded) == 1
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[0])))), np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[0])))), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    )
 
 
 def test_same_content_same_bytes(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def test_predict_is_the_bare_session(exported: Path) -> None:
     assert classifier.provider == "cpu"
 
 
-@pytest.mark.parametrize("crops", [np.zeros((2, 32, 32, 3), np.float32), np.zeros((32, 32, 3), np.uint8), np.zeros((1, 3, 32, 32), np.uint8)])
+@pytest.mark.parametrize(
+    "crops", [np.zeros((2, 32, 32, 3), np.float32), np.zeros((32, 32, 3), np.uint8), np.zeros((1, 3, 32, 32), np.uint8)]
+)
 def test_other_arrays_are_refused(crops: np.ndarray, exported: Path) -> None:
     with pytest.raises(ValueError, match=r"crops must be uint8 \(n, 32, 32, 3\)"):
         Classifier(exported).predict(crops)

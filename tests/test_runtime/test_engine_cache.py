@@ -1,4 +1,6 @@
-"""Engines built at the first run, without a GPU: a stand-in builds a text file, another answers for it; lock, cache and proof are real."""
+"""Engines built at the first run, without a GPU: a stand-in builds a text file, another answers for it; lock, cache and
+proof are real.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,14 @@ import pytest
 from deepfer_yolo.errors import MissingDependencyError
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import read_sidecar
-from deepfer_yolo.runtime.engine_cache import engine_of
+from deepfer_yolo.runtime.classifier import opened_file
 
 RUN = """
 import sys, time
 from pathlib import Path
-from deepfer_yolo.runtime import contact, engine_cache, tensorrt
-from deepfer_yolo.runtime.backends import OnnxBackend
+from deepfer_yolo.runtime import child_process, classifier, engine_cache
+from deepfer_yolo.runtime.backends import tensorrt
+from deepfer_yolo.runtime.backends.onnx import OnnxBackend
 source, log, wrong = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "wrong"
 engine_cache.require_driver = lambda: None
 engine_cache.import_tensorrt = lambda full: None
@@ -36,10 +39,10 @@ class Answers(OnnxBackend):
         return super().run(crops)[:, ::-1].copy() if wrong else super().run(crops)
 tensorrt.require_driver = lambda: None
 tensorrt.TensorRtBackend = lambda path, threads: Answers(source)
-contact.ensure_contact = lambda path, provider: None
+child_process.ensure_contact = lambda path, provider: None
 try:
-    print(engine_cache.engine_of(source))
-except engine_cache.ModelError as error:
+    print(classifier.opened_file(source, "tensorrt"))
+except classifier.ModelError as error:
     print("refused:", error.message)
 """
 
@@ -65,12 +68,19 @@ def test_two_first_runs_build_once(exported: Path, tmp_path: Path, home: dict[st
     assert Path(third.stdout.strip()) == first
     assert log.read_text() == "built\n"
     assert time.monotonic() - began < 60
-    assert sorted(path.name for path in (tmp_path / "cache" / "tensorrt").iterdir()) == [first.parent.name, f"{first.parent.name}.lock"]
+    assert sorted(path.name for path in (tmp_path / "cache" / "tensorrt").iterdir()) == [
+        first.parent.name,
+        f"{first.parent.name}.lock",
+    ]
 
 
 def test_an_engine_that_answers_otherwise_is_not_kept(exported: Path, tmp_path: Path, home: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(exported), str(tmp_path / "log"), "wrong"], env=home, capture_output=True, text=True, check=True
+        [sys.executable, "-c", RUN, str(exported), str(tmp_path / "log"), "wrong"],
+        env=home,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "answers otherwise than the card says" in done.stdout
     assert not list((tmp_path / "cache").rglob("*.engine"))
@@ -80,4 +90,4 @@ def test_without_a_gpu_one_error_says_so(exported: Path) -> None:
     if Path("/dev/nvidia0").exists():
         pytest.skip("there is a GPU")
     with pytest.raises(MissingDependencyError, match="TensorRT needs an NVIDIA GPU"):
-        engine_of(exported)
+        opened_file(exported, "tensorrt")

@@ -12,7 +12,7 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
-from deepfer_yolo.runtime.graph import put_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
 
 
 def with_weights(source: Path, target: Path, factor: float) -> Path:
@@ -65,7 +65,9 @@ def test_a_card_without_golden_answers_is_refused(linear_model: Path) -> None:
         check_golden(Classifier(linear_model))
 
 
-@pytest.mark.parametrize(("margin", "shift", "passed"), [(0.4, 0.04, True), (0.4, 0.06, False), (0.07, 0.04, False), (0.03, 0.04, True)])
+@pytest.mark.parametrize(
+    ("margin", "shift", "passed"), [(0.4, 0.04, True), (0.4, 0.06, False), (0.07, 0.04, False), (0.03, 0.04, True)]
+)
 def test_int8_allows_small_differences_but_no_other_label(
     margin: float, shift: float, passed: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +77,9 @@ def test_int8_allows_small_differences_but_no_other_label(
     probs = np.full((golden.n, len(classifier.labels)), 0.01, np.float32)
     rest = 1 - 0.01 * (len(classifier.labels) - 2)
     probs[:, 0], probs[:, 1] = (rest + margin) / 2, (rest - margin) / 2
-    card = classifier.card.model_copy(update={"precision": "int8", "golden": golden.model_copy(update={"probs": probs.tolist()})})
+    card = classifier.card.model_copy(
+        update={"precision": "int8", "golden": golden.model_copy(update={"probs": probs.tolist()})}
+    )
     moved = probs + np.array([-shift, shift, *[0.0] * (len(classifier.labels) - 2)], np.float32)
     monkeypatch.setattr(Classifier, "card", property(lambda self: card))
     monkeypatch.setattr(Classifier, "predict", lambda self, crops: moved)

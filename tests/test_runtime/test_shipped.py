@@ -1,4 +1,6 @@
-"""The model files that come with the package: they prove themselves here, say where they come from, and are what every command uses."""
+"""The model files that come with the package: they prove themselves here, say where they come from, and are what every
+command uses.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.golden import check_golden
-from deepfer_yolo.runtime.modelfile import SHIPPED, by_name, locate
+from deepfer_yolo.runtime.model_file import SHIPPED, by_name, locate
 
 NAMES = ["deepfer-n", "deepfer-cnn"]
 MAX_BYTES = 7_000_000
@@ -56,7 +58,9 @@ def test_the_checkpoint_is_stock_and_answers_like_the_exported_file(name: str) -
     assert np.abs(exported - trained).max() < 1e-4
 
 
-def test_a_name_means_a_shipped_file_unless_one_of_that_name_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_means_a_shipped_file_unless_one_of_that_name_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert by_name(Path("deepfer-n"), ".pt") == by_name(Path("deepfer-n.pt"), ".pt") == SHIPPED / "deepfer-n.pt"
     for other in ("elsewhere/deepfer-n", "deepfer-m", "deepfer-n.engine"):
@@ -72,9 +76,13 @@ def test_predict_needs_no_model_option(tmp_path: Path) -> None:
     Image.fromarray(face).save(tmp_path / "face.png")
     found = CliRunner().invoke(app, ["predict", str(tmp_path / "face.png"), "--json"])
     assert found.exit_code == 0
-    assert list(json.loads(found.stdout)["probs"].values()) == pytest.approx(Classifier("deepfer-n").predict_images([face])[0].tolist(), abs=1e-5)
+    assert list(json.loads(found.stdout)["probs"].values()) == pytest.approx(
+        Classifier("deepfer-n").predict_images([face])[0].tolist(), abs=1e-5
+    )
 
 
 def test_models_lists_them(tmp_path: Path) -> None:
     rows = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
-    assert {f"{name}{suffix}" for name in NAMES for suffix in (".onnx", ".pt")} <= {row["name"] for row in rows if row["kind"] == "shipped"}
+    assert {f"{name}{suffix}" for name in NAMES for suffix in (".onnx", ".pt")} <= {
+        row["name"] for row in rows if row["kind"] == "shipped"
+    }

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, **environment: str) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -34,7 +36,18 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     (wheel,) = folder.glob("*.whl")
     # A compiler that fails shows that every dependency came as a wheel.
-    run(programs / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", wheel, CC="/bin/false", CXX="/bin/false")
+    run(
+        programs / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--only-binary",
+        ":all:",
+        wheel,
+        CC="/bin/false",
+        CXX="/bin/false",
+    )
     return programs
 
 
@@ -42,7 +55,9 @@ def test_the_edge_install_does_the_whole_job(clean: Path, exported: Path, tmp_pa
     for i, face in enumerate(paint_faces(3, 4)[0]):
         Image.fromarray(face).save(tmp_path / f"{i}.png")
     assert run(clean / "deepfer", "verify", exported).startswith("verified: ")
-    rows = [json.loads(line) for line in run(clean / "deepfer", "predict", tmp_path, "-m", exported, "--json").splitlines()]
+    rows = [
+        json.loads(line) for line in run(clean / "deepfer", "predict", tmp_path, "-m", exported, "--json").splitlines()
+    ]
     assert len(rows) == 4
     assert all(abs(sum(row["probs"].values()) - 1) < 1e-4 for row in rows)
     code = "import importlib.util as u; print([m for m in ('torch', 'torchvision', 'ultralytics', 'scipy') if u.find_spec(m)])"
@@ -50,5 +65,7 @@ def test_the_edge_install_does_the_whole_job(clean: Path, exported: Path, tmp_pa
 
 
 def test_the_edge_install_streams(clean: Path, exported: Path, shared_dir: Path) -> None:
-    lines = run(clean / "deepfer", "stream", shared_dir / "media" / "clip_stage.mp4", "-m", exported, "--sink", "jsonl=-").splitlines()
+    lines = run(
+        clean / "deepfer", "stream", shared_dir / "media" / "clip_stage.mp4", "-m", exported, "--sink", "jsonl=-"
+    ).splitlines()
     assert {json.loads(line)["kind"] for line in lines} == {"state", "face", "event"}

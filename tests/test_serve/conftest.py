@@ -50,7 +50,9 @@ def faces() -> list[Image]:
 
 @pytest.fixture(scope="session")
 def scene() -> list[Image]:
-    """Pictures of 320×240 in which one painted face, the only one that the Haar detector finds, goes from happy to surprised."""
+    """Pictures of 320×240 in which one painted face, the only one that the Haar detector finds, goes from happy to
+    surprised.
+    """
     from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.faces.detect import open_detector
 

@@ -69,8 +69,14 @@ def status_of(connection: socket.socket) -> int:
     return int(head.split()[1]) if head else 0
 
 
-@pytest.mark.parametrize(("more", "refusals"), [("", (413, 0)), ("Origin: http://evil.example\r\n", (403, 0))], ids=["too large", "not let in"])
-def test_an_endless_chunked_upload_is_cut_off(alive: Any, connect: Connect, more: str, refusals: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("more", "refusals"),
+    [("", (413, 0)), ("Origin: http://evil.example\r\n", (403, 0))],
+    ids=["too large", "not let in"],
+)
+def test_an_endless_chunked_upload_is_cut_off(
+    alive: Any, connect: Connect, more: str, refusals: tuple[int, int]
+) -> None:
     connection = connect()
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     connection.sendall(
@@ -113,14 +119,28 @@ def test_ten_thousand_form_fields_are_refused(alive: Any, web: httpx.Client) -> 
         ("application/json", b"{}", 415),
         ("multipart/form-data", b"", 415),
         ("multipart/form-data; boundary=x", b"garbage", 400),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc', 400),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc',
+            400,
+        ),
         ("multipart/form-data; boundary=x", b"--x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n\r\n--x--\r\n", 400),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n', 422),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\nabc\r\n--x--\r\n', 422),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n',
+            422,
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\nabc\r\n--x--\r\n',
+            422,
+        ),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 422),
     ],
 )
-def test_forms_that_are_none_are_refused(alive: Any, web: httpx.Client, content_type: str, body: bytes, status: int) -> None:
+def test_forms_that_are_none_are_refused(
+    alive: Any, web: httpx.Client, content_type: str, body: bytes, status: int
+) -> None:
     answer = web.post("/v1/predict", content=body, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
@@ -199,7 +219,10 @@ def test_who_does_not_read_the_answer_is_cut_off_and_a_quiet_camera_is_not(alive
     assert camera.recv(100) == b"\x8a\x00"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "", "localhost@evil.example", "192.168.1.9"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "", "localhost@evil.example", "192.168.1.9"],
+)
 def test_a_wrong_host_is_refused(alive: Any, web: httpx.Client, host: str) -> None:
     answer = web.get("/v1/model", headers={"Host": host})
     assert answer.status_code == 421
@@ -216,7 +239,15 @@ def test_requests_of_other_sites_are_refused(alive: Any, web: httpx.Client, conn
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/..%2fapp.py", "/static/../app.py", "/..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/config.py", "//etc/passwd", "/static/", "/%00"],
+    [
+        "/static/..%2fapp.py",
+        "/static/../app.py",
+        "/..%2f..%2fetc/passwd",
+        "/static/%2e%2e/%2e%2e/config.py",
+        "//etc/passwd",
+        "/static/",
+        "/%00",
+    ],
 )
 def test_paths_lead_nowhere(alive: Any, connect: Connect, path: str) -> None:
     connection = connect()
@@ -235,7 +266,9 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("content", NO_PICTURES.values(), ids=NO_PICTURES)
 def test_what_is_no_picture_is_refused(alive: Any, web: httpx.Client, content: bytes) -> None:
-    answer = web.post("/v1/predict", files={"files": ("<script>alert(1)</script>.png", content)}, params={"faces": "true"})
+    answer = web.post(
+        "/v1/predict", files={"files": ("<script>alert(1)</script>.png", content)}, params={"faces": "true"}
+    )
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -248,11 +281,19 @@ def png_of_zeros(width: int, height: int) -> bytes:
 
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", packed)
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(alive: Any, web: httpx.Client) -> None:
-    for side, said in ((2400, "2400×2400 pixels are more than the limit of 4,000,000"), (16_000, "the picture has more than 4,000,000 pixels")):
+    for side, said in (
+        (2400, "2400×2400 pixels are more than the limit of 4,000,000"),
+        (16_000, "the picture has more than 4,000,000 pixels"),
+    ):
         bomb = png_of_zeros(side, side)
         assert len(bomb) < 100_000
         answer = web.post("/v1/predict", files={"files": ("bomb.png", bomb)})
@@ -268,12 +309,19 @@ def test_a_large_picture_within_the_limits_is_answered(alive: Any, web: httpx.Cl
 def peak_worker_mb(server: Any) -> float:
     """The largest resident memory that any decode worker of the server ever had."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    peaks = [line for pid in children for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peaks = [
+        line
+        for pid in children
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     assert peaks
     return max(int(line.split()[1]) for line in peaks) / 1000
 
 
-def test_a_video_that_is_too_long_is_refused(alive: Any, web: httpx.Client, scene: list[Image], write_video: Callable[..., bytes]) -> None:
+def test_a_video_that_is_too_long_is_refused(
+    alive: Any, web: httpx.Client, scene: list[Image], write_video: Callable[..., bytes]
+) -> None:
     answer = web.post("/v1/video", files={"files": ("long.mp4", write_video(scene * 2, fps=4))}, timeout=60)
     assert (answer.status_code, answer.json()["detail"]) == (413, "the video is longer than 2 s")
 
@@ -350,7 +398,10 @@ def test_a_picture_that_takes_a_worker_down_costs_one_request(
     for pid in children:
         os.kill(int(pid), signal.SIGSTOP)
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(web.post, "/v1/predict", files={"files": ("a.png", png(faces[0]))}, timeout=30) for _ in range(2)]
+        waiting = [
+            pool.submit(web.post, "/v1/predict", files={"files": ("a.png", png(faces[0]))}, timeout=30)
+            for _ in range(2)
+        ]
         time.sleep(0.5)
         os.kill(int(children[0]), signal.SIGKILL)
         os.kill(int(children[1]), signal.SIGCONT)
@@ -359,7 +410,9 @@ def test_a_picture_that_takes_a_worker_down_costs_one_request(
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "BMP", "WEBP", "PPM"])
-def test_cut_and_scrambled_pictures_of_every_kind_are_refused_or_read(web: httpx.Client, faces: list[Image], kind: str) -> None:
+def test_cut_and_scrambled_pictures_of_every_kind_are_refused_or_read(
+    web: httpx.Client, faces: list[Image], kind: str
+) -> None:
     import random
 
     from PIL import Image as PillowImage

@@ -17,12 +17,11 @@ import pytest
 from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.serve import wire
+from deepfer_yolo.serve import decode_pool
 from deepfer_yolo.serve.batching import Batcher
-from deepfer_yolo.serve.guard import allowed_hosts, host_name, is_loopback
-from deepfer_yolo.serve.limits import Budget, Rate, Slots
 from deepfer_yolo.serve.metrics import Metrics
-from deepfer_yolo.serve.problems import Problem
+from deepfer_yolo.serve.middleware import Budget, Rate, Slots, allowed_hosts, host_name, is_loopback
+from deepfer_yolo.serve.schemas import Problem
 from deepfer_yolo.serve.services import setup_of
 
 
@@ -86,7 +85,9 @@ def test_a_failing_inference_fails_its_requests_and_no_others(linear_model: Path
         batcher = Batcher(Failing(linear_model), Metrics(), max_batch=1, max_wait_ms=0)
         await batcher.start()
         dark, bright = np.zeros((1, 24, 24, 3), np.uint8), np.ones((1, 24, 24, 3), np.uint8)
-        answers = await asyncio.gather(batcher.predict(dark), batcher.predict(bright), batcher.predict(dark), return_exceptions=True)
+        answers = await asyncio.gather(
+            batcher.predict(dark), batcher.predict(bright), batcher.predict(dark), return_exceptions=True
+        )
         await batcher.close()
         return answers
 
@@ -130,33 +131,43 @@ def test_slots_and_bytes_come_back() -> None:
 
 @pytest.mark.parametrize(
     ("host", "name"),
-    [("localhost:8000", "localhost"), ("[::1]:8000", "::1"), ("LOCALHOST", "localhost"), ("a@b", ""), ("a/b", ""), ("", ""), ("x\\y", "")],
+    [
+        ("localhost:8000", "localhost"),
+        ("[::1]:8000", "::1"),
+        ("LOCALHOST", "localhost"),
+        ("a@b", ""),
+        ("a/b", ""),
+        ("", ""),
+        ("x\\y", ""),
+    ],
 )
 def test_the_name_in_a_host_header(host: str, name: str) -> None:
     assert host_name(host) == name
 
 
 def test_which_hosts_are_this_machine() -> None:
-    assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "example.org")] == [True] * 4 + [False] * 3
+    assert [
+        is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "example.org")
+    ] == [True] * 4 + [False] * 3
     assert "box.local" in allowed_hosts("0.0.0.0", ["Box.Local"])
 
 
 def test_messages_survive_the_wire() -> None:
-    message = wire.Message({"a": [1, "ä"]}, (b"", b"xyz"))
-    file: Any = io.BytesIO(wire.pack(message))
-    assert wire.read(file) == message
-    assert wire.read(file) is None
+    message = decode_pool.Message({"a": [1, "ä"]}, (b"", b"xyz"))
+    file: Any = io.BytesIO(decode_pool.pack(message))
+    assert decode_pool.read(file) == message
+    assert decode_pool.read(file) is None
 
-    async def receive(content: bytes) -> wire.Message:
+    async def receive(content: bytes) -> decode_pool.Message:
         reader = asyncio.StreamReader()
         reader.feed_data(content)
         reader.feed_eof()
-        return await wire.receive(reader)
+        return await decode_pool.receive(reader)
 
-    assert asyncio.run(receive(wire.pack(message))) == message
+    assert asyncio.run(receive(decode_pool.pack(message))) == message
     head = json.dumps({"sizes": [-1]}).encode()
     with pytest.raises(ValueError, match="blobs"):
-        asyncio.run(receive(wire.LENGTH.pack(len(head)) + head))
+        asyncio.run(receive(decode_pool.LENGTH.pack(len(head)) + head))
 
 
 def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
@@ -170,7 +181,9 @@ def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
     assert setup_of(classifier, config, "haar")["faces"]["face_model"] is None
 
 
-def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Callable[..., Any], linear_model: Path) -> None:
+def test_a_token_opens_the_server_and_a_cookie_stands_for_it(
+    start_server: Callable[..., Any], linear_model: Path
+) -> None:
     served = start_server(linear_model, token="0123456789abcdef", rate=3, burst=12, workers=1)
     with httpx.Client(base_url=served.url, timeout=30) as client:
         assert client.get("/healthz").status_code == 200
@@ -191,7 +204,9 @@ def test_a_token_opens_the_server_and_a_cookie_stands_for_it(start_server: Calla
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_camera_is_answered_picture_by_picture_with_one_track(server: Any, scene: list[Image], png: Callable[[Image], bytes]) -> None:
+def test_a_camera_is_answered_picture_by_picture_with_one_track(
+    server: Any, scene: list[Image], png: Callable[[Image], bytes]
+) -> None:
     from websockets.sync.client import connect
 
     with connect(f"ws://127.0.0.1:{server.port}/v1/camera") as camera:
@@ -226,7 +241,14 @@ def test_only_so_many_cameras_at_once(server: Any) -> None:
     from websockets.sync.client import connect
 
     url = f"ws://127.0.0.1:{server.port}/v1/camera"
-    with connect(url), connect(url), connect(url), connect(url), connect(url) as fifth, pytest.raises(ConnectionClosedError, match="4 cameras"):
+    with (
+        connect(url),
+        connect(url),
+        connect(url),
+        connect(url),
+        connect(url) as fifth,
+        pytest.raises(ConnectionClosedError, match="4 cameras"),
+    ):
         fifth.recv(30)
 
 
@@ -251,7 +273,11 @@ def test_live_sources_of_the_command_line_are_watched(start_server: Callable[...
 def test_the_limits_in_the_deployment_notes_are_the_defaults() -> None:
     text = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
-    said = {key.strip(" `"): float(value) for keys, values in rows for key, value in zip(keys.split(","), values.split(","), strict=True)}
+    said = {
+        key.strip(" `"): float(value)
+        for keys, values in rows
+        for key, value in zip(keys.split(","), values.split(","), strict=True)
+    }
     defaults = ServeConfig().model_dump()
     assert said == {key: defaults[key] for key in said}
     assert len(said) >= 19

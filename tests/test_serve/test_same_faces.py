@@ -1,4 +1,6 @@
-"""One image has the same faces wherever it comes in: `predict --faces`, `stream`, and the images, videos, cameras and sources of `serve`."""
+"""One image has the same faces wherever it comes in: `predict --faces`, `stream`, and the images, videos, cameras and
+sources of `serve`.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +69,17 @@ def are_same(one: Boxes, other: Boxes) -> bool:
 def ask_the_server(url: str, png: bytes, clip: bytes) -> dict[str, Boxes]:
     from websockets.sync.client import connect
 
-    with httpx.Client(base_url=url, timeout=60) as client, connect(f"{url.rstrip('/').replace('http', 'ws', 1)}/v1/camera") as camera:
+    with (
+        httpx.Client(base_url=url, timeout=60) as client,
+        connect(f"{url.rstrip('/').replace('http', 'ws', 1)}/v1/camera") as camera,
+    ):
         deadline = time.monotonic() + 25
         while not (live := client.get("/v1/sources").json()["sources"][0]["faces"]):
             assert time.monotonic() < deadline, "the source shows no face"
             time.sleep(0.1)
-        picture = client.post("/v1/predict", params={"faces": "true"}, files={"files": ("a.png", png)}).json()["pictures"][0]
+        picture = client.post("/v1/predict", params={"faces": "true"}, files={"files": ("a.png", png)}).json()[
+            "pictures"
+        ][0]
         video = client.post("/v1/video", files={"files": ("a.mkv", clip)}).json()
         camera.send(png)
         seen = json.loads(camera.recv(30))
@@ -97,7 +104,13 @@ def find_everywhere(
         done = deepfer("predict", png, "-m", linear_model, "--faces", "--json", "--config", "predict.yaml")
         found["predict"] = boxes_of([json.loads(line) for line in done.stdout.splitlines()])
         run_stream([str(clip)], Classifier(linear_model), [f"jsonl={records}"], StreamConfig(**detector))  # type: ignore[arg-type]
-        found["stream"] = boxes_of([row for row in map(json.loads, records.read_text().splitlines()) if row["kind"] == "face" and row["frame"] == 0])
+        found["stream"] = boxes_of(
+            [
+                row
+                for row in map(json.loads, records.read_text().splitlines())
+                if row["kind"] == "face" and row["frame"] == 0
+            ]
+        )
         return found
 
     return find

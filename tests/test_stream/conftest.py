@@ -24,9 +24,9 @@ from deepfer_yolo.records import Crops, Face, Frame, Prediction, Probs, Track
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.buffers import Policy
-from deepfer_yolo.stream.feeds import FeedRules
 from deepfer_yolo.stream.pipeline import Pipeline, RunRules
-from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.reader import FeedRules
+from deepfer_yolo.stream.records import Output, Result
 from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.sources import ReadOptions
@@ -37,7 +37,12 @@ class CollectSink:
     """Remembers every output; `delay_s` makes it slow."""
 
     def __init__(
-        self, wants: Literal["records", "pictures"] = "pictures", *, delay_s: float = 0.0, name: str = "collect", depth: int = 100_000
+        self,
+        wants: Literal["records", "pictures"] = "pictures",
+        *,
+        delay_s: float = 0.0,
+        name: str = "collect",
+        depth: int = 100_000,
     ) -> None:
         self.name, self.wants, self.depth, self.is_remote = name, wants, depth, False
         self.delay_s = delay_s
@@ -96,7 +101,9 @@ class Run:
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, f"not in {timeout_s} s; states {self.sink.states()}, {self.pipeline.summary().sources}"
+            assert time.monotonic() < deadline, (
+                f"not in {timeout_s} s; states {self.sink.states()}, {self.pipeline.summary().sources}"
+            )
             time.sleep(0.01)
 
     def finish(self, timeout_s: float = 20.0) -> Summary:
@@ -152,7 +159,9 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
         sink = CollectSink()
         used = SlowModel(model, slow_s) if slow_s else model
         rules = RunRules(feed, scene or SceneRules(0.7), max_seconds, fail_fast)
-        run = Run(Pipeline(addresses, used, [WholeDetector() for _ in addresses], [SinkWorker(sink), *workers], rules), sink)
+        run = Run(
+            Pipeline(addresses, used, [WholeDetector() for _ in addresses], [SinkWorker(sink), *workers], rules), sink
+        )
         runs.append(run)
         return run
 
@@ -165,23 +174,32 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes an H.264 clip of `times` (seconds), each picture a ramp of a brightness of its own; never black."""
+    """A function that writes an H.264 clip of `times` (seconds), each picture a ramp of a brightness of its own; never
+    black.
+    """
 
     def make(
-        name: str = "clip.mp4", times: Sequence[float] = tuple(i / 25 for i in range(25)), size: tuple[int, int] = (96, 64), **options: Any
+        name: str = "clip.mp4",
+        times: Sequence[float] = tuple(i / 25 for i in range(25)),
+        size: tuple[int, int] = (96, 64),
+        **options: Any,
     ) -> Path:
         import av
 
         path = tmp_path / name
         with av.open(str(path), "w", options=options.pop("container", {})) as container:
-            stream = container.add_stream(options.pop("codec", "libx264"), rate=25, options={"preset": "ultrafast", "g": "5"})
+            stream = container.add_stream(
+                options.pop("codec", "libx264"), rate=25, options={"preset": "ultrafast", "g": "5"}
+            )
             stream.width, stream.height = size
             stream.pix_fmt = options.pop("pix_fmt", "yuv420p")
             stream.codec_context.time_base = Fraction(1, 12800)
             assert not options, options
             for index, time_s in enumerate(times):
                 shades = 40 + (index * 7) % 200 + np.linspace(-40, 15, size[0])
-                grey = np.ascontiguousarray(np.broadcast_to(shades.astype(np.uint8)[None, :, None], (size[1], size[0], 3)))
+                grey = np.ascontiguousarray(
+                    np.broadcast_to(shades.astype(np.uint8)[None, :, None], (size[1], size[0], 3))
+                )
                 frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=stream.pix_fmt)
                 frame.pts, frame.time_base = round(time_s * 12800), Fraction(1, 12800)
                 container.mux(stream.encode(frame))
@@ -196,7 +214,13 @@ def result_of() -> Callable[..., Result]:
     """A function that makes a picture of noise with one face at (100, 60)-(160, 130), labelled with 70 % confidence."""
 
     def make(
-        index: int, *, size: tuple[int, int] = (360, 270), label: str = "happy", epoch: int = 0, time_s: float | None = None, source: str = "cam"
+        index: int,
+        *,
+        size: tuple[int, int] = (360, 270),
+        label: str = "happy",
+        epoch: int = 0,
+        time_s: float | None = None,
+        source: str = "cam",
     ) -> Result:
         image = np.random.RandomState(index).randint(0, 255, (size[1], size[0], 3)).astype(np.uint8)
         probs = np.full(7, 0.05, np.float32)
@@ -224,7 +248,10 @@ class Publisher:
 
     def __init__(self, arguments: list[str]) -> None:
         self.process = subprocess.Popen(
-            ["ffmpeg", "-nostdin", "-loglevel", "error", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            ["ffmpeg", "-nostdin", "-loglevel", "error", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
 
     def kill(self) -> None:
@@ -261,14 +288,26 @@ def publish() -> Iterator[Callable[..., Publisher]]:
 
 @pytest.fixture
 def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
-    """A function that plays a moving test picture by RTSP to a consumer that listens on `port`; it keeps trying until that does."""
+    """A function that plays a moving test picture by RTSP to a consumer that listens on `port`; it keeps trying until
+    that does.
+    """
 
     def start(port: int, *, size: str = "160x120", rate: int = 25, codec: str = "libx264") -> Publisher:
         deadline = time.monotonic() + 8
         while True:
             source = ["-re", "-f", "lavfi", "-i", f"testsrc=size={size}:rate={rate}"]
-            coding = ["-c:v", codec, *(["-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"] if codec == "libx264" else [])]
-            publisher = publish(*source, *coding, "-g", "5", "-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://127.0.0.1:{port}/live")
+            coding = [
+                "-c:v",
+                codec,
+                *(
+                    ["-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]
+                    if codec == "libx264"
+                    else []
+                ),
+            ]
+            publisher = publish(
+                *source, *coding, "-g", "5", "-f", "rtsp", "-rtsp_transport", "tcp", f"rtsp://127.0.0.1:{port}/live"
+            )
             time.sleep(0.4)
             if publisher.process.poll() is None:
                 return publisher

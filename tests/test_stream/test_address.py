@@ -21,7 +21,9 @@ def test_a_password_of_any_form_is_hidden(password: str) -> None:
     assert shown.endswith("10.0.0.9:554/live")
     assert password not in shown.replace("10.0.0.9:554/live", "")
     assert "user" not in shown
-    assert password not in scrub(f"[Errno 5] no: {url!s} ({password})", url).replace("[Errno 5] no: ", "").replace("10.0.0.9:554/live", "")
+    assert password not in scrub(f"[Errno 5] no: {url!s} ({password})", url).replace("[Errno 5] no: ", "").replace(
+        "10.0.0.9:554/live", ""
+    )
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="&#=@"), min_size=3))
@@ -43,7 +45,10 @@ def test_the_address_does_not_show_its_target() -> None:
 def test_kinds(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.MKV", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert [address.name for address in parse_source(str(tmp_path))] == [str(tmp_path / "a.MKV"), str(tmp_path / "b.mp4")]
+    assert [address.name for address in parse_source(str(tmp_path))] == [
+        str(tmp_path / "a.MKV"),
+        str(tmp_path / "b.mp4"),
+    ]
     assert [parse_source(text)[0].kind for text in ("0", "/dev/video2", "testsrc=size=64x48", "http://host/x")] == [
         *("camera", "camera", "pattern", "network")
     ]
@@ -74,7 +79,17 @@ def test_no_two_names_share_a_slug() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "rtsp://", "http:///x", "http://[::1/x", "http://host:99999/x", "rtsp://bob:secret@host:abc/x", "rtsp://bob:secret/x@host"]
+    "text",
+    [
+        "",
+        " ",
+        "rtsp://",
+        "http:///x",
+        "http://[::1/x",
+        "http://host:99999/x",
+        "rtsp://bob:secret@host:abc/x",
+        "rtsp://bob:secret/x@host",
+    ],
 )
 def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"x")
@@ -84,6 +99,8 @@ def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkey
     assert "secret" not in f"{caught.value.message} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("text", ["udp://:1234", "http://[::1]:80/x", "rtsp://bob:p@w:d@host:554/x", "http://host/a@b", "srt://host:9"])
+@pytest.mark.parametrize(
+    "text", ["udp://:1234", "http://[::1]:80/x", "rtsp://bob:p@w:d@host:554/x", "http://host/a@b", "srt://host:9"]
+)
 def test_unusual_urls_are_taken(text: str) -> None:
     assert parse_source(text)[0].kind == "network"

@@ -28,8 +28,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folders_patterns_and_files(folder: Path) -> None:
     names = [path.name for path in find_pictures([str(folder)])]
-    assert names == ["0.png", "2.png", "4.png", "6.png", "8.png", "broken.jpg", "1.png", "3.png", "5.png", "7.png", "9.png"]
-    assert [p.name for p in find_pictures([str(folder / "inner" / "[37].png"), str(folder / "0.png")])] == ["3.png", "7.png", "0.png"]
+    assert names == [
+        "0.png",
+        "2.png",
+        "4.png",
+        "6.png",
+        "8.png",
+        "broken.jpg",
+        "1.png",
+        "3.png",
+        "5.png",
+        "7.png",
+        "9.png",
+    ]
+    assert [p.name for p in find_pictures([str(folder / "inner" / "[37].png"), str(folder / "0.png")])] == [
+        "3.png",
+        "7.png",
+        "0.png",
+    ]
     assert len(find_pictures([str(folder / "**" / "*.png")])) == 10
     # A file that was named is never dropped: its error belongs into its row.
     assert find_pictures([str(folder / "missing.png")]) == [folder / "missing.png"]

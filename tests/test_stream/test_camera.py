@@ -45,7 +45,9 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> type[Capture]:
     return Capture
 
 
-def test_a_camera_is_read_as_rgb_stamped_by_arrival_and_opened_again(capture: type[Capture], run_of: Callable[..., Any]) -> None:
+def test_a_camera_is_read_as_rgb_stamped_by_arrival_and_opened_again(
+    capture: type[Capture], run_of: Callable[..., Any]
+) -> None:
     run = run_of(["3"], policy="lossless", retries=2).start()
     run.wait_for(lambda: run.sink.states().count("live") == 2)
     run.wait_for(lambda: len(run.sink.results) >= 6)
@@ -61,7 +63,9 @@ def test_a_camera_is_read_as_rgb_stamped_by_arrival_and_opened_again(capture: ty
     assert summary.sources[0].reconnects >= 2
 
 
-def test_a_camera_that_is_not_there_says_where_to_look(capture: type[Capture], run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_is_not_there_says_where_to_look(
+    capture: type[Capture], run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(capture, "isOpened", lambda _: False)
     (source,) = run_of(["/dev/video9"], retries=0).start().finish().sources
     assert capture.opened == ["/dev/video9"]

@@ -25,7 +25,9 @@ CAMERA = "testsrc=size=160x120:rate=30"
 def assert_law(run: Any) -> None:
     """captured = processed + dropped + in flight, now and at the end."""
     for source in run.pipeline.summary().sources:
-        assert source.captured == source.processed + source.overwritten + source.stale + source.corrupt + source.in_flight
+        assert (
+            source.captured == source.processed + source.overwritten + source.stale + source.corrupt + source.in_flight
+        )
 
 
 def test_a_file_is_processed_whole_and_in_order(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
@@ -88,8 +90,15 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(5)
-        sources = [CAMERA, "testsrc2=size=160x120:rate=30", f"rtsp://127.0.0.1:{free_port()}/x", f"http://127.0.0.1:{hole.getsockname()[1]}/x"]
-        run = run_of(sources, slow_s=slow_s, workers=[blocked], max_seconds=4.5, retries=0, read=ReadOptions(2.0, 2.0)).start()
+        sources = [
+            CAMERA,
+            "testsrc2=size=160x120:rate=30",
+            f"rtsp://127.0.0.1:{free_port()}/x",
+            f"http://127.0.0.1:{hole.getsockname()[1]}/x",
+        ]
+        run = run_of(
+            sources, slow_s=slow_s, workers=[blocked], max_seconds=4.5, retries=0, read=ReadOptions(2.0, 2.0)
+        ).start()
         summary = run.finish()
     gate.set()
     assert_law(run)
@@ -106,13 +115,17 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
     assert "sink" in run.sink.states("blocked")
 
 
-def test_some_failed_sources_give_exit_code_4(run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path) -> None:
+def test_some_failed_sources_give_exit_code_4(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     summary = run_of([str(make_clip()), str(tmp_path / "broken.mp4")]).start().finish()
     assert summary.exit_code == 4
 
 
-@pytest.mark.parametrize("text", ["testsrc=size=0x0", "testsrc=nonsense=1", "color=c=nocolour", "testsrc=size=64x48:rate=1/0"])
+@pytest.mark.parametrize(
+    "text", ["testsrc=size=0x0", "testsrc=nonsense=1", "color=c=nocolour", "testsrc=size=64x48:rate=1/0"]
+)
 def test_parameters_that_cannot_be_are_a_failure_at_once(text: str, run_of: Callable[..., Any]) -> None:
     run = run_of([text]).start()
     summary = run.finish(3)
@@ -122,7 +135,9 @@ def test_parameters_that_cannot_be_are_a_failure_at_once(text: str, run_of: Call
     assert text in str(source.error)
 
 
-def test_options_that_the_network_reader_does_not_take_are_a_failure_at_once(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+def test_options_that_the_network_reader_does_not_take_are_a_failure_at_once(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     read = ReadOptions(2.0, 2.0, ffmpeg={"rtsp_flags": "nonsense"})
     run = run_of([f"rtsp://127.0.0.1:{free_port()}/x"], read=read).start()
     assert run.finish(3).sources[0].reason == "invalid"
@@ -158,7 +173,9 @@ def test_stop_returns_within_a_second_while_connecting(run_of: Callable[..., Any
     assert summary.sources[0].captured == 0
 
 
-def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(5)
@@ -171,7 +188,9 @@ def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(run_of: Callable[
     assert [sink.error for sink in summary.sinks][1:] == ["it did not finish"] * 2
 
 
-def test_a_dead_live_source_is_given_up_after_its_attempts(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+def test_a_dead_live_source_is_given_up_after_its_attempts(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     run = run_of([f"http://127.0.0.1:{free_port()}/x"], retries=2).start()
     summary = run.finish(10)
     assert run.sink.states() == ["connecting", "lost", "connecting", "lost", "connecting", "failed"]
@@ -179,7 +198,9 @@ def test_a_dead_live_source_is_given_up_after_its_attempts(run_of: Callable[...,
     assert summary.sources[0].reconnects == 2
 
 
-def test_an_exception_of_the_model_ends_the_run_and_is_raised(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+def test_an_exception_of_the_model_ends_the_run_and_is_raised(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path]
+) -> None:
     run = run_of([str(make_clip())])
     run.pipeline._model.predict = None  # type: ignore[method-assign,assignment]
     run.start()
@@ -187,7 +208,9 @@ def test_an_exception_of_the_model_ends_the_run_and_is_raised(run_of: Callable[.
         run.finish(10)
 
 
-def test_a_jump_of_the_clock_begins_a_new_epoch(run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_jump_of_the_clock_begins_a_new_epoch(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
     times = [*(i / 25 for i in range(20)), *(60 + i / 25 for i in range(20))]
     run = run_of([str(make_clip(times=times))]).start()
     run.finish()
@@ -216,7 +239,9 @@ def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: 
     assert all(len(result.tracks) == 1 for result in run.sink.results)
 
 
-def test_events_cover_the_tracks_and_carry_their_epoch(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+def test_events_cover_the_tracks_and_carry_their_epoch(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path]
+) -> None:
     rule = SmoothingRule(time_constant_s=0.1, margin=0.0, hold_s=0.0, min_confidence=0.0)
     run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], scene=SceneRules(0.7, smoothing=rule)).start()
     run.finish()

@@ -14,7 +14,7 @@ from PIL import Image
 from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.faces.detect import WholeDetector, open_detector
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.stream.portraits import predict_faces
+from deepfer_yolo.stream.batch import predict_faces
 
 
 def test_pictures_without_faces_and_broken_ones_have_their_rows(tmp_path: Path, model: Classifier) -> None:
@@ -33,7 +33,19 @@ def test_the_command_finds_faces_without_torch(shared_dir: Path, model_file: Pat
         pytest.skip("no example picture")
     code = "import sys; from deepfer_yolo.cli.app import app; app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
     face_model = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
-    command = [sys.executable, "-c", code, "predict", str(picture), "-m", str(model_file), "--faces", "--face-model", str(face_model), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "predict",
+        str(picture),
+        "-m",
+        str(model_file),
+        "--faces",
+        "--face-model",
+        str(face_model),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 2

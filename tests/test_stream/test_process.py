@@ -1,4 +1,6 @@
-"""The command as a process of its own, and real ffmpeg publishers that are killed and paused for as long as cameras are."""
+"""The command as a process of its own, and real ffmpeg publishers that are killed and paused for as long as cameras
+are.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def test_a_camera_killed_at_frame_30_is_back_after_3_s_in_another_size(
     port = free_port()
     listen = ("--input-option", "rtsp_flags=listen", "--input-option", "listen_timeout=8")
     video = tmp_path / "out.mp4"
-    run = command(f"rtsp://127.0.0.1:{port}/live", *listen, "--sink", "jsonl=-", "--sink", f"video={video}", "--read-timeout", "2")
+    run = command(
+        f"rtsp://127.0.0.1:{port}/live", *listen, "--sink", "jsonl=-", "--sink", f"video={video}", "--read-timeout", "2"
+    )
     run.wait_for(lambda: "connecting" in run.states(), 60)
     first = publish_rtsp(port)
     run.wait_for(lambda: len(run.of("face")) >= 30)
@@ -102,15 +106,22 @@ def test_a_camera_killed_at_frame_30_is_back_after_3_s_in_another_size(
     assert source["in_flight"] == 0
     assert source["captured"] == source["processed"] + source["overwritten"] + source["stale"] + source["corrupt"]
     assert source["processed"] == len(run.of("face"))
-    assert {(face["epoch"], tuple(face["box"][2:])) for face in run.of("face")} == {(0, (160.0, 120.0)), (1, (320.0, 240.0))}
+    assert {(face["epoch"], tuple(face["box"][2:])) for face in run.of("face")} == {
+        (0, (160.0, 120.0)),
+        (1, (320.0, 240.0)),
+    }
     assert run.states()[0:2] == ["connecting", "live"]
-    assert [state["state"] for state in run.of("state") if state["source"].startswith("rtsp")][-1] == "ended", run.of("state")
+    assert [state["state"] for state in run.of("state") if state["source"].startswith("rtsp")][-1] == "ended", run.of(
+        "state"
+    )
     names = {path.name for path in tmp_path.iterdir()}
     assert {"out.mp4", "out-2.mp4"} <= names, "a new size begins a new file"
 
 
 @pytest.mark.slow
-def test_a_camera_that_hangs_for_10_s_is_told_and_then_fresh(command: Callable[..., Command], publish_rtsp: Any, free_port: Any) -> None:
+def test_a_camera_that_hangs_for_10_s_is_told_and_then_fresh(
+    command: Callable[..., Command], publish_rtsp: Any, free_port: Any
+) -> None:
     port = free_port()
     listen = ("--input-option", "rtsp_flags=listen", "--input-option", "listen_timeout=8")
     run = command(f"rtsp://127.0.0.1:{port}/live", *listen, "--sink", "jsonl=-", "--read-timeout", "30", "--stall", "2")
@@ -135,7 +146,19 @@ def test_an_mjpeg_camera_that_ends_comes_back(command: Callable[..., Command], p
     port = free_port()
 
     def camera(size: str) -> Any:
-        source = ("-re", "-f", "lavfi", "-i", f"testsrc=size={size}:rate=15", "-c:v", "mjpeg", "-f", "mpjpeg", "-listen", "1")
+        source = (
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            f"testsrc=size={size}:rate=15",
+            "-c:v",
+            "mjpeg",
+            "-f",
+            "mpjpeg",
+            "-listen",
+            "1",
+        )
         return publish(*source, f"http://127.0.0.1:{port}/cam")
 
     first = camera("160x120")

@@ -8,7 +8,7 @@ import pytest
 from deepfer_yolo.records import Face, Frame, Image
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.results import Result
+from deepfer_yolo.stream.records import Result
 from deepfer_yolo.stream.scene import Scene, SceneRules
 
 

@@ -26,13 +26,13 @@ from deepfer_yolo.faces.detect import WholeDetector
 from deepfer_yolo.faces.smooth import SmoothingRule
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.results import Output, Result, State, state_record
+from deepfer_yolo.stream.metrics import MetricsServer
+from deepfer_yolo.stream.records import Output, Result, State, state_record
 from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.session import run_stream
+from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.lines import JsonlSink, Rotation
-from deepfer_yolo.stream.sinks.metrics import MetricsServer
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.pictures import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
@@ -46,7 +46,9 @@ def video_times(path: Path) -> list[float]:
         return [frame.time for frame in container.decode(video=0)]
 
 
-def test_the_video_keeps_variable_time_stamps(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_the_video_keeps_variable_time_stamps(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     times = (0.0, 0.04, 0.1, 0.5, 0.52, 1.7, 1.74)
     out = tmp_path / "out.mp4"
     run_stream([str(make_clip(times=times))], model, [f"video={out}"], StreamConfig(detector="whole"))
@@ -54,7 +56,9 @@ def test_the_video_keeps_variable_time_stamps(make_clip: Callable[..., Path], mo
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.m4v", "v.mov"])
-def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(name: str, tmp_path: Path, result_of: Callable[..., Result]) -> None:
+def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
+    name: str, tmp_path: Path, result_of: Callable[..., Result]
+) -> None:
     """No table of all pictures is kept in memory; every two seconds, and only then, there is a key picture to seek to."""
     import av
 
@@ -71,7 +75,11 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(name: str, 
     assert times[120] - 3 < video_times(left)[-1] < times[120]
     assert video_times(tmp_path / name) == pytest.approx(times, abs=2e-3)
     with av.open(str(tmp_path / name)) as container:
-        keys = [float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.is_keyframe and packet.pts is not None]
+        keys = [
+            float(packet.pts * packet.time_base)
+            for packet in container.demux(video=0)
+            if packet.is_keyframe and packet.pts is not None
+        ]
         assert container.duration / 1e6 == pytest.approx(times[-1], abs=0.2)
         container.seek(round(15e6))
         assert 12.4 < next(container.decode(video=0)).time <= 15
@@ -79,7 +87,9 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(name: str, 
     assert np.diff(keys).max() < 2.6
 
 
-def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(tmp_path: Path, result_of: Callable[..., Result]) -> None:
+def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(
+    tmp_path: Path, result_of: Callable[..., Result]
+) -> None:
     sink = VideoSink(str(tmp_path / "v.mp4"), Look())
     sink.open(["cam"])
     for index in range(5):
@@ -151,7 +161,12 @@ def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["log.1.jsonl", "log.2.jsonl", "log.jsonl"]
     assert all(path.stat().st_size <= 100 and path.read_text().startswith("head\n") for path in tmp_path.iterdir())
-    kept = [line for name in ("log.2.jsonl", "log.1.jsonl", "log.jsonl") for line in (tmp_path / name).read_text().splitlines() if line != "head"]
+    kept = [
+        line
+        for name in ("log.2.jsonl", "log.1.jsonl", "log.jsonl")
+        for line in (tmp_path / name).read_text().splitlines()
+        if line != "head"
+    ]
     assert kept[-1] == "line 039 of the log"
     assert kept == [f"line {index:03d} of the log" for index in range(40 - len(kept), 40)]
 
@@ -166,7 +181,9 @@ def test_snapshots_come_with_new_labels_only(tmp_path: Path, result_of: Callable
     assert load_image(tmp_path / names[0]).shape == (270, 360, 3)
 
 
-def test_a_failing_sink_is_told_and_the_stream_goes_on(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+def test_a_failing_sink_is_told_and_the_stream_goes_on(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
+) -> None:
     class Failing(collect):  # type: ignore[misc]
         def write(self, output: Any) -> None:
             raise OSError(28, "No space left on device")
@@ -176,10 +193,14 @@ def test_a_failing_sink_is_told_and_the_stream_goes_on(run_of: Callable[..., Any
     assert len(run.sink.results) == 25
     assert summary.exit_code == 1
     assert "No space left" in str(next(sink.error for sink in summary.sinks if sink.sink == "failing"))
-    assert [r["reason"] for r in run.sink.records if r["source"] == "failing"] == ["OSError: [Errno 28] No space left on device"]
+    assert [r["reason"] for r in run.sink.records if r["source"] == "failing"] == [
+        "OSError: [Errno 28] No space left on device"
+    ]
 
 
-def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
+) -> None:
     gate = threading.Event()
 
     class Blocked(collect):  # type: ignore[misc]
@@ -187,7 +208,9 @@ def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(run_of: Callable[
             gate.wait(20)
 
     started = time.monotonic()
-    run = run_of([str(make_clip())], workers=[SinkWorker(Blocked("pictures", name="blocked", depth=2), patience_s=0.5)]).start()
+    run = run_of(
+        [str(make_clip())], workers=[SinkWorker(Blocked("pictures", name="blocked", depth=2), patience_s=0.5)]
+    ).start()
     summary = run.finish()
     gate.set()
     assert time.monotonic() - started < 5
@@ -195,7 +218,9 @@ def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(run_of: Callable[
     assert summary.exit_code == 1
 
 
-def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
+) -> None:
     slow = collect(delay_s=0.02, name="slow", depth=2)
     run = run_of([str(make_clip())], workers=[SinkWorker(slow)]).start()
     summary = run.finish()
@@ -203,7 +228,9 @@ def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(run_of: Callable[...
     assert [sink.dropped for sink in summary.sinks] == [0, 0]
 
 
-def test_the_webhook_signs_retries_and_gives_events_and_states_alone(serve_http: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
+    serve_http: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DEEPFER_WEBHOOK_SECRET", "k3y")
     bodies: list[dict[str, Any]] = []
     failures = [503, 503]
@@ -211,7 +238,9 @@ def test_the_webhook_signs_retries_and_gives_events_and_states_alone(serve_http:
     def handle(request: Any) -> None:
         body = request.rfile.read(int(request.headers["Content-Length"]))
         stamp, signature = (part.split("=")[1] for part in request.headers["X-Deepfer-Signature"].split(","))
-        assert hmac.compare_digest(signature, hmac.new(b"k3y", stamp.encode() + b"." + body, hashlib.sha256).hexdigest())
+        assert hmac.compare_digest(
+            signature, hmac.new(b"k3y", stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+        )
         assert request.headers["Authorization"].startswith("Basic ")
         code = failures.pop() if failures else 200
         bodies.extend([json.loads(body)] if code == 200 else [])
@@ -228,7 +257,9 @@ def test_the_webhook_signs_retries_and_gives_events_and_states_alone(serve_http:
     assert bodies == [{"records": [state]}]
 
 
-def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(serve_http: Callable[..., str], free_port: Any, monkeypatch: Any) -> None:
+def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(
+    serve_http: Callable[..., str], free_port: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("deepfer_yolo.stream.sinks.network.FIRST_WAIT_S", 0.01)
     state = Output((state_record(State("cam", 0, 1.0, "pts", "live", None, "why")),))
     refusing = WebhookSink(serve_http(lambda request: request.send_error(400)))
@@ -290,7 +321,14 @@ def test_mqtt_publishes_to_a_broker() -> None:
     sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces")
     assert "topsecret" not in sink.name
     sink.open(["rtsp://host/live"])
-    sink.write(Output((state_record(State("rtsp://host/live", 0, 1.0, "pts", "live", None, "why")), {"kind": "face", "source": "rtsp://host/live"})))
+    sink.write(
+        Output(
+            (
+                state_record(State("rtsp://host/live", 0, 1.0, "pts", "live", None, "why")),
+                {"kind": "face", "source": "rtsp://host/live"},
+            )
+        )
+    )
     deadline = time.monotonic() + 5
     while len(messages) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -324,14 +362,18 @@ def test_prometheus_tells_counters_and_health(run_of: Callable[..., Any]) -> Non
         text = urllib.request.urlopen(base + "/metrics").read().decode()
     finally:
         server.close()
-    values = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")}
+    values = {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")
+    }
     name = 'source="testsrc=size=64x48:rate=20"'
     assert values[f"deepfer_processed_total{{{name}}}"] >= 5
     assert values[f"deepfer_live{{{name}}}"] == 1
     assert values[f"deepfer_age_seconds{{{name}}}"] < 1
 
 
-def test_records_sinks_are_given_no_pictures(run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any) -> None:
+def test_records_sinks_are_given_no_pictures(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
+) -> None:
     records = collect("records", name="records")
     run_of([str(make_clip())], workers=[SinkWorker(records)]).start().finish()
     assert records.results == []

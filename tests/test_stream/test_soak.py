@@ -19,7 +19,9 @@ N = 20_000
 
 
 @pytest.mark.slow
-def test_20000_pictures_leave_no_trace_in_memory(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_20000_pictures_leave_no_trace_in_memory(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     """Resident memory grows by less than 1 MB per 10,000 pictures, once a quarter of the run has warmed everything up.
 
     0.05 to 0.5 MB were measured over 20,000 pictures, 0.07 MB over 60,000.
@@ -36,7 +38,12 @@ def test_20000_pictures_leave_no_trace_in_memory(make_clip: Callable[..., Path],
         samples.append((done, resident, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
 
     config = StreamConfig(detector="whole", max_bytes=500_000, keep=2)
-    sinks = [f"jsonl={tmp_path / 'o.jsonl'}", f"csv={tmp_path / 'o.csv'}", f"video={tmp_path / 'v.mp4'}", f"snapshots={tmp_path / 'snap'}"]
+    sinks = [
+        f"jsonl={tmp_path / 'o.jsonl'}",
+        f"csv={tmp_path / 'o.csv'}",
+        f"video={tmp_path / 'v.mp4'}",
+        f"snapshots={tmp_path / 'snap'}",
+    ]
     summary = run_stream([str(clip)], model, sinks, config, on_tick=sample)
     assert summary.sources[0].processed == N
     warm = np.array([row for row in samples if row[0] > N // 4 and row[0] < N - 100], float)

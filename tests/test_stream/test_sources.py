@@ -18,7 +18,7 @@ import pytest
 
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.stream.address import parse_source
-from deepfer_yolo.stream.faults import SourceReadError
+from deepfer_yolo.stream.source_errors import SourceReadError
 from deepfer_yolo.stream.sources import ReadOptions, open_reader
 
 
@@ -91,7 +91,9 @@ def test_rtsp_refusals(status: str, reason: str, rtsp_refusal: Callable[[str], i
     assert reason_of(f"rtsp://user:secret@127.0.0.1:{rtsp_refusal(status)}/x") == reason
 
 
-@pytest.mark.parametrize(("code", "reason"), [(401, "unauthorised"), (403, "unauthorised"), (404, "not-found"), (500, "network")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(401, "unauthorised"), (403, "unauthorised"), (404, "not-found"), (500, "network")]
+)
 def test_http_refusals(code: int, reason: str, serve_http: Callable[..., str]) -> None:
     assert reason_of(serve_http(lambda request: request.send_error(code)) + "/x.mp4") == reason
 
@@ -113,7 +115,11 @@ def test_audio_only_and_empty_and_text_and_truncated_files(tmp_path: Path, make_
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert reason_of(str(audio)) == "no-video"
-    for name, content in (("empty.mp4", b""), ("text.mp4", b"not a video\n" * 50), ("cut.mp4", make_clip().read_bytes()[:900])):
+    for name, content in (
+        ("empty.mp4", b""),
+        ("text.mp4", b"not a video\n" * 50),
+        ("cut.mp4", make_clip().read_bytes()[:900]),
+    ):
         (tmp_path / name).write_bytes(content)
         assert reason_of(str(tmp_path / name)) == "unreadable", name
 
@@ -128,7 +134,9 @@ def test_a_file_without_pictures_fails_as_unreadable(run_of: Callable[..., Any],
     assert summary.sources[0].reason in ("unreadable", "no-video")
 
 
-def test_a_file_cut_short_gives_what_it_has_and_says_so(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
+def test_a_file_cut_short_gives_what_it_has_and_says_so(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path]
+) -> None:
     path = make_clip(times=[i / 25 for i in range(75)], container={"movflags": "faststart"})
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2])
@@ -185,7 +193,10 @@ def test_odd_sizes_and_rotated_files_come_out_whole_and_upright(tmp_path: Path, 
         stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", str(plain), "-metadata:s:v:0", "rotate=90", "-c", "copy", str(rotated)], check=True)
+    subprocess.run(
+        ["ffmpeg", "-loglevel", "error", "-i", str(plain), "-metadata:s:v:0", "rotate=90", "-c", "copy", str(rotated)],
+        check=True,
+    )
     (address,) = parse_source(str(rotated))
     image = next(open_reader(address, ReadOptions()).grabs()).image
     assert image is not None
@@ -197,7 +208,9 @@ def test_odd_sizes_and_rotated_files_come_out_whole_and_upright(tmp_path: Path, 
     assert np.abs(image[::-1].astype(int) - wanted).mean() > 20
 
 
-def test_mjpeg_counts_broken_parts_and_stamps_by_arrival(run_of: Callable[..., Any], serve_http: Callable[..., str], make_jpeg: Any) -> None:
+def test_mjpeg_counts_broken_parts_and_stamps_by_arrival(
+    run_of: Callable[..., Any], serve_http: Callable[..., str], make_jpeg: Any
+) -> None:
     def play(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
@@ -205,7 +218,9 @@ def test_mjpeg_counts_broken_parts_and_stamps_by_arrival(run_of: Callable[..., A
         for index in range(12):
             body = make_jpeg(20 * index)
             body = body[: len(body) // 3] if index in (4, 7) else body
-            request.wfile.write(b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"\r\n")
+            request.wfile.write(
+                b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"\r\n"
+            )
             request.wfile.flush()
             time.sleep(0.03)
 
@@ -242,11 +257,13 @@ def test_an_http_camera_that_dies_within_a_chunk_is_lost_and_tried_again(
     assert source.reconnects == 1
 
 
-def test_a_reader_that_raises_anything_is_a_lost_source(run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_raises_anything_is_a_lost_source(
+    run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a library's mistake")
 
-    monkeypatch.setattr("deepfer_yolo.stream.feeds.open_reader", broken)
+    monkeypatch.setattr("deepfer_yolo.stream.reader.open_reader", broken)
     run = run_of(["testsrc=size=64x48"], retries=0).start()
     summary = run.finish()
     assert run.sink.states() == ["connecting", "failed"]

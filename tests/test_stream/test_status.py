@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from deepfer_yolo.stream.live import LiveStatus
-from deepfer_yolo.stream.tables import live_table, summary_table
+from deepfer_yolo.stream.display import LiveStatus, live_table, summary_table
 
 CAMERA = "testsrc=size=96x64:rate=30"
 
@@ -26,7 +25,9 @@ def printed(table: RenderableType) -> str:
     return str(text)
 
 
-def test_the_table_shows_rate_age_queue_drops_and_stages(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
+def test_the_table_shows_rate_age_queue_drops_and_stages(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     run = run_of([CAMERA, f"rtsp://127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0).start()
     run.wait_for(lambda: len(run.sink.results) >= 10)
     run.wait_for(lambda: "failed" in run.sink.states())
@@ -36,12 +37,18 @@ def test_the_table_shows_rate_age_queue_drops_and_stages(run_of: Callable[..., A
     assert f"{summary.wall_s:.0f} s   9.5 pictures/s   {summary.faces} faces" in shown
     assert re.search(rf"live +{source.processed} +{source.dropped} +1 +{ages[CAMERA]:.0f}", shown)
     assert "failed (refused)" in shown
-    assert re.search(rf"classify +{summary.stages['classify']['p50_ms']:.1f} +{summary.stages['classify']['p99_ms']:.1f}", shown)
+    assert re.search(
+        rf"classify +{summary.stages['classify']['p50_ms']:.1f} +{summary.stages['classify']['p99_ms']:.1f}", shown
+    )
     run.stop()
 
 
-def test_the_end_tells_the_counters_and_why_a_source_failed(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
-    run = run_of([CAMERA, f"rtsp://ann:secret@127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0, max_seconds=1.5).start()
+def test_the_end_tells_the_counters_and_why_a_source_failed(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    run = run_of(
+        [CAMERA, f"rtsp://ann:secret@127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0, max_seconds=1.5
+    ).start()
     summary = run.finish()
     shown = " ".join(printed(summary_table(summary)).split())
     source = summary.sources[0]
@@ -54,7 +61,7 @@ def test_the_end_tells_the_counters_and_why_a_source_failed(run_of: Callable[...
 def test_elsewhere_there_is_a_line_and_a_record_a_second(
     run_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deepfer_yolo.stream.live.EVERY_S", 0.2)
+    monkeypatch.setattr("deepfer_yolo.stream.display.EVERY_S", 0.2)
     stats = tmp_path / "new" / "stats.json"
     with LiveStatus(is_table=False, stats=stats) as status:
         assert not stats.exists(), "a run that is refused leaves no file"
@@ -63,7 +70,9 @@ def test_elsewhere_there_is_a_line_and_a_record_a_second(
         status.close(run.start().finish())
     lines = capsys.readouterr().err.splitlines()
     assert 3 <= len(lines) <= 8
-    assert re.fullmatch(r" +\d\.\d s  1/1 live +\d+\.\d fps  age \d+ ms  dropped \d+  faces \d+  detect .* ms", lines[-1])
+    assert re.fullmatch(
+        r" +\d\.\d s  1/1 live +\d+\.\d fps  age \d+ ms  dropped \d+  faces \d+  detect .* ms", lines[-1]
+    )
     records = [json.loads(line) for line in stats.read_text().splitlines()]
     assert len(records) == len(lines) + 1
     assert records[-2]["queue"] in ({CAMERA: 0}, {CAMERA: 1})
@@ -73,7 +82,7 @@ def test_elsewhere_there_is_a_line_and_a_record_a_second(
 def test_a_terminal_gets_a_table_that_changes(
     run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deepfer_yolo.stream.live.EVERY_S", 0.2)
+    monkeypatch.setattr("deepfer_yolo.stream.display.EVERY_S", 0.2)
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     with LiveStatus(is_table=True) as status:
         run = run_of([CAMERA], max_seconds=1.0)

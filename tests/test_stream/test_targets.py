@@ -14,7 +14,7 @@ from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.draw import Look
 from deepfer_yolo.stream.session import run_stream
-from deepfer_yolo.stream.sinks.pictures import SnapshotSink
+from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 
 WHOLE = StreamConfig(detector="whole")
@@ -27,10 +27,12 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("a source was opened")
 
-    monkeypatch.setattr("deepfer_yolo.stream.feeds.open_reader", never)
+    monkeypatch.setattr("deepfer_yolo.stream.reader.open_reader", never)
 
 
-def test_an_existing_file_is_kept_without_overwrite(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_without_overwrite(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     old = tmp_path / "o.jsonl"
     old.write_text("precious\n")
     with pytest.raises(DeepferError, match=r"o\.jsonl"):
@@ -46,12 +48,16 @@ def test_no_video_is_replaced_unasked_where_names_come_from_sources(tmp_path: Pa
         VideoSink(str(tmp_path / "v.mp4"), Look()).open(["cam", "door"])
     VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(["cam", "door"])
     with pytest.raises(DeepferError, match="source"):
-        VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open([str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")])
+        VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(
+            [str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")]
+        )
 
 
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("name", ["o.1.jsonl", "o.3.jsonl"])
-def test_a_file_that_rotation_would_replace_is_refused(name: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_a_file_that_rotation_would_replace_is_refused(
+    name: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text("precious\n")
     with pytest.raises(DeepferError, match=name):
         run_stream([str(make_clip())], model, [f"jsonl={tmp_path / 'o.jsonl'}"], WHOLE)
@@ -61,10 +67,19 @@ def test_a_file_that_rotation_would_replace_is_refused(name: str, make_clip: Cal
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize(
     "sinks",
-    [("jsonl=o.x", "csv=o.x"), ("jsonl=o.jsonl", "jsonl=o.2.jsonl"), ("jsonl=o.2.jsonl", "jsonl=o.jsonl"), ("video=v.mp4", "video=./v.mp4")],
+    [
+        ("jsonl=o.x", "csv=o.x"),
+        ("jsonl=o.jsonl", "jsonl=o.2.jsonl"),
+        ("jsonl=o.2.jsonl", "jsonl=o.jsonl"),
+        ("video=v.mp4", "video=./v.mp4"),
+    ],
 )
 def test_two_outputs_may_not_share_a_file(
-    sinks: tuple[str, str], make_clip: Callable[..., Path], model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sinks: tuple[str, str],
+    make_clip: Callable[..., Path],
+    model: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeepferError, match="same file"):
@@ -74,7 +89,9 @@ def test_two_outputs_may_not_share_a_file(
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "video", "snapshots"])
 @pytest.mark.parametrize("folder", ["file/below", "file", "n" * 300])
-def test_what_cannot_be_written_is_refused(kind: str, folder: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused(
+    kind: str, folder: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("precious")
     target = tmp_path / folder if kind == "snapshots" else tmp_path / folder / "v.mp4"
     with pytest.raises((DeepferError, OSError), match=r"written|too long"):
@@ -84,16 +101,21 @@ def test_what_cannot_be_written_is_refused(kind: str, folder: str, make_clip: Ca
 
 
 def test_snapshots_of_equal_names_are_both_kept(tmp_path: Path, result_of: Callable[..., Any]) -> None:
-    from deepfer_yolo.stream.results import Output
+    from deepfer_yolo.stream.records import Output
 
     for overwrite in (False, False, True):
         sink = SnapshotSink(str(tmp_path), Look(), overwrite=overwrite)
         sink.open(["cam"])
         sink.write(Output((), result_of(7)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cam-0-000007-1-happy-2.jpg", "cam-0-000007-1-happy.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cam-0-000007-1-happy-2.jpg",
+        "cam-0-000007-1-happy.jpg",
+    ]
 
 
-def test_sources_of_equal_names_get_files_of_their_own(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
+def test_sources_of_equal_names_get_files_of_their_own(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
     clips = []
     for folder, n in (("a", 5), ("b", 9)):
         (tmp_path / folder).mkdir()
@@ -112,7 +134,7 @@ def test_sources_of_equal_names_get_files_of_their_own(make_clip: Callable[..., 
 
 def test_the_files_of_one_source_leave_those_of_another_alone(tmp_path: Path, result_of: Callable[..., Any]) -> None:
     """The second file of `cam` would be called as the first of `cam-2`."""
-    from deepfer_yolo.stream.results import Output
+    from deepfer_yolo.stream.records import Output
 
     sink = VideoSink(str(tmp_path / "v.mp4"), Look())
     sink.open(["cam", "cam-2"])

@@ -20,7 +20,11 @@ SHOWN = StreamConfig(detector="whole", show=True)
 
 @pytest.mark.parametrize("display", [None, ":97"])
 def test_without_a_screen_no_source_is_opened(
-    display: str | None, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    display: str | None,
+    make_clip: Callable[..., Path],
+    model: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second display is named and not there: Qt would end this process with SIGABRT."""
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -40,7 +44,12 @@ class Screen:
         self.threads: set[threading.Thread] = set()
         self.n_closed = 0
         self.key = -1
-        for name, method in (("imshow", self.show), ("waitKey", self.wait), ("destroyAllWindows", self.close), ("getWindowProperty", self.visible)):
+        for name, method in (
+            ("imshow", self.show),
+            ("waitKey", self.wait),
+            ("destroyAllWindows", self.close),
+            ("getWindowProperty", self.visible),
+        ):
             monkeypatch.setattr(f"cv2.{name}", method)
         monkeypatch.setattr("deepfer_yolo.stream.sinks.registry.refuse_without_screen", lambda: None)
 
@@ -60,7 +69,9 @@ class Screen:
         return 1.0
 
 
-def test_windows_belong_to_the_thread_that_runs_the_stream(model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_belong_to_the_thread_that_runs_the_stream(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = Screen(monkeypatch)
     config = SHOWN.model_copy(update={"max_seconds": 1.5})
     sources = ["testsrc=size=320x240:rate=20", "color=c=red:size=320x240:rate=20"]
@@ -73,7 +84,9 @@ def test_windows_belong_to_the_thread_that_runs_the_stream(model: Classifier, tm
     assert np.asarray(red)[120, 160].tolist() == pytest.approx([0, 0, 254], abs=4), "OpenCV shows BGR"
 
 
-def test_a_key_ends_the_showing_and_nothing_else(model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_ends_the_showing_and_nothing_else(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = Screen(monkeypatch)
     screen.key = ord("q")
     config = SHOWN.model_copy(update={"max_frames": 30})

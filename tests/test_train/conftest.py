@@ -29,7 +29,16 @@ def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_config(tiny_yaml: Path, painted_dataset: Path) -> TrainConfig:
     """A recipe for it on the painted data set: 140 pictures, four batches an epoch."""
-    return TrainConfig(data=str(painted_dataset), model=str(tiny_yaml), epochs=3, imgsz=32, batch=35, threads=1, lr0=0.05, ema_epochs=0.5)
+    return TrainConfig(
+        data=str(painted_dataset),
+        model=str(tiny_yaml),
+        epochs=3,
+        imgsz=32,
+        batch=35,
+        threads=1,
+        lr0=0.05,
+        ema_epochs=0.5,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""A training process on the CPU: `FaceTrainer` with gloo where GPUs have NCCL, which leaves what it drew and what it became as JSON."""
+"""A training process on the CPU: `FaceTrainer` with gloo where GPUs have NCCL, which leaves what it drew and what it
+became as JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ import torch
 from torch import distributed, nn
 
 from deepfer_yolo.train.loader import TrainLoader
+from deepfer_yolo.train.rank_worker import main
 from deepfer_yolo.train.trainer import FaceTrainer
-from deepfer_yolo.train.worker import main
 
 FOLDER = Path(sys.argv[1])
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -23,7 +25,9 @@ drawn: list[int] = []
 
 
 class GlooTrainer(FaceTrainer):
-    """Ultralytics spreads over GPUs only; what differs on the CPU is here, the loop, the DDP wrapper and all of ours are the real ones."""
+    """Ultralytics spreads over GPUs only; what differs on the CPU is here, the loop, the DDP wrapper and all of ours
+    are the real ones.
+    """
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
@@ -45,7 +49,12 @@ class GlooTrainer(FaceTrainer):
     def leave(self) -> None:
         """What this process drew and the parameters that it has; buffers are each process's own in DDP."""
         weights = b"".join(value.detach().numpy().tobytes() for value in self.network.parameters())
-        left = {"drawn": drawn, "batches": len(self.train_loader), "weights": hashlib.sha256(weights).hexdigest(), "ddp": type(self.model).__name__}
+        left = {
+            "drawn": drawn,
+            "batches": len(self.train_loader),
+            "weights": hashlib.sha256(weights).hexdigest(),
+            "ddp": type(self.model).__name__,
+        }
         left["val"] = [self.test_loader.first, self.test_loader.end]
         (FOLDER / f"rank{RANK}-{self.epoch}.json").write_text(json.dumps(left))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from deepfer_yolo.train.checkpoint import drop_states, newest_state, save_state
+from deepfer_yolo.train.start import drop_states, newest_state, save_state
 
 
 def state(epoch: int, batch: int = 0) -> dict[str, object]:

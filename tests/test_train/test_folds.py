@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.manifest import read_manifest, write_manifest
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
 from deepfer_yolo.train import crossval, run
 from deepfer_yolo.train.crossval import CrossValidated, lines_of, summary
-from deepfer_yolo.train.folds import deal, groups_of
 from deepfer_yolo.train.plan import plan
-from deepfer_yolo.train.splits import open_for_training
+from deepfer_yolo.train.splits import deal, groups_of, open_for_training
 from deepfer_yolo.yolo import TorchClassifier
 
 
@@ -29,7 +27,9 @@ def quiet(_: str) -> None:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,9 @@ def test_every_picture_is_tested_once_and_nobody_is_on_two_sides(recipe: TrainCo
         assert len(dataset.rows("train")) + len(dataset.rows("val")) + len(dataset.rows("test")) == 224
         assert all(dataset.counts("train").values())
         tested += [row.path for row in dataset.rows("test")]
-        assert {row.path for row in dataset.rows("val")} == {row.path for row in fold(recipe, number % 3 + 1).rows("test")}
+        assert {row.path for row in dataset.rows("val")} == {
+            row.path for row in fold(recipe, number % 3 + 1).rows("test")
+        }
     assert sorted(tested) == sorted(row.path for row in open_dataset(Path(str(recipe.data))).all_rows)
 
 
@@ -94,9 +96,15 @@ def test_copies_stay_together_where_there_are_no_subjects(laboratory: Path, tmp_
 
 def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidated, laboratory: Path) -> None:
     metrics = json.loads((validated.folder / "metrics.json").read_text())
-    tests = [json.loads((validated.folder / f"fold-{number}" / "metrics.json").read_text())["test"] for number in range(1, 4)]
+    tests = [
+        json.loads((validated.folder / f"fold-{number}" / "metrics.json").read_text())["test"] for number in range(1, 4)
+    ]
     top1 = [test["top1"] for test in tests]
-    assert metrics["over_folds"]["top1"] == {"mean": pytest.approx(np.mean(top1)), "sd": pytest.approx(np.std(top1, ddof=1)), "folds": top1}
+    assert metrics["over_folds"]["top1"] == {
+        "mean": pytest.approx(np.mean(top1)),
+        "sd": pytest.approx(np.std(top1, ddof=1)),
+        "folds": top1,
+    }
     assert metrics["n"] == sum(test["n"] for test in tests) == 224
     assert metrics["top1"] == pytest.approx(sum(test["top1"] * test["n"] for test in tests) / 224)
     assert "3 folds by subject" in lines_of(metrics)[-2]
@@ -106,7 +114,9 @@ def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidated, labor
     dataset = open_dataset(laboratory)
     rows = [row for row in dataset.all_rows if row.path in mine]
     classifier = TorchClassifier(validated.folder / "fold-2" / "weights" / "best.pt")
-    right = classifier.predict_images(list(load_images(dataset, rows))).argmax(1) == [dataset.labels.index(row.label) for row in rows]
+    right = classifier.predict_images(list(load_images(dataset, rows))).argmax(1) == [
+        dataset.labels.index(row.label) for row in rows
+    ]
     assert (len(rows), float(right.mean())) == (tests[1]["n"], pytest.approx(tests[1]["top1"]))
 
 
@@ -141,7 +151,9 @@ def test_a_stopped_cross_validation_goes_on_where_it_was_and_ends_alike(
         crossval.resume(stopped.folder, show=quiet)
 
 
-def test_data_that_have_changed_are_refused(recipe: TrainConfig, validated: CrossValidated, laboratory: Path, tmp_path: Path) -> None:
+def test_data_that_have_changed_are_refused(
+    recipe: TrainConfig, validated: CrossValidated, laboratory: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(laboratory, data)
     folder = tmp_path / "cv"
@@ -155,9 +167,13 @@ def test_data_that_have_changed_are_refused(recipe: TrainConfig, validated: Cros
         crossval.resume(folder, show=quiet)
 
 
-def test_a_start_that_has_learned_the_pictures_is_refused_in_every_fold(recipe: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+def test_a_start_that_has_learned_the_pictures_is_refused_in_every_fold(
+    recipe: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
     with pytest.raises(LeakError, match="has learned"):
-        crossval.train(recipe.model_copy(update={"model": str(finished_run / "weights" / "best.pt")}), show=quiet, root=tmp_path)
+        crossval.train(
+            recipe.model_copy(update={"model": str(finished_run / "weights" / "best.pt")}), show=quiet, root=tmp_path
+        )
     assert not list((tmp_path / "train").iterdir())
 
 
@@ -169,7 +185,9 @@ def test_a_start_that_has_learned_the_pictures_is_refused_in_every_fold(recipe: 
         ({"fold": 1, "folds": None}, "no fold 1 of 0"),
     ],
 )
-def test_folds_that_cannot_be_are_clear_errors_and_leave_nothing(change: dict[str, int], words: str, recipe: TrainConfig, tmp_path: Path) -> None:
+def test_folds_that_cannot_be_are_clear_errors_and_leave_nothing(
+    change: dict[str, int], words: str, recipe: TrainConfig, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=words):
         crossval.train(recipe.model_copy(update=change), root=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -187,7 +205,12 @@ def test_a_dry_run_counts_all_folds(recipe: TrainConfig) -> None:
 
 
 def test_pooled_figures_by_hand() -> None:
-    found = summary([{"top1": 1.0, "macro_f1": 1.0, "confusion": [[2, 0], [0, 1]]}, {"top1": 0.5, "macro_f1": 1 / 3, "confusion": [[1, 0], [1, 0]]}])
+    found = summary(
+        [
+            {"top1": 1.0, "macro_f1": 1.0, "confusion": [[2, 0], [0, 1]]},
+            {"top1": 0.5, "macro_f1": 1 / 3, "confusion": [[1, 0], [1, 0]]},
+        ]
+    )
     assert (found["n"], found["top1"]) == (5, 0.8)
     assert found["macro_f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)
     assert found["over_folds"]["top1"]["sd"] == pytest.approx(0.5 / 2**0.5)

@@ -16,7 +16,7 @@ from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import LeakError, ModelError
 from deepfer_yolo.export.cards import Facts, card_checkpoint
-from deepfer_yolo.export.job import export_model
+from deepfer_yolo.export.export import export_model
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.train.run import Outcome, Stopped, resume, train
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
@@ -64,7 +64,9 @@ def test_the_export_and_the_sidecar_formats_carry_them_too(finished_run: Path, l
     assert np.array_equal(found, learned)
 
 
-def test_a_card_says_what_a_stock_checkpoint_has_learned(checkpoint: Path, painted_dataset: Path, learned: Hashes, tmp_path: Path) -> None:
+def test_a_card_says_what_a_stock_checkpoint_has_learned(
+    checkpoint: Path, painted_dataset: Path, learned: Hashes, tmp_path: Path
+) -> None:
     path = Path(shutil.copy(checkpoint, tmp_path / "stock.pt"))
     card_checkpoint(path, Facts(colour="grey"))
     assert TorchClassifier(path).card.learned is None
@@ -114,9 +116,13 @@ def test_with_allow_leak_it_goes_on_and_the_record_says_so(
     assert np.array_equal(found, np.union1d(own, learned))
 
 
-def test_going_on_with_the_split_it_was_trained_on_is_fine(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+def test_going_on_with_the_split_it_was_trained_on_is_fine(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
-    outcome = train(short(tiny_config, model=str(finished_run / "weights" / "best.pt")), show=lines.append, root=tmp_path)
+    outcome = train(
+        short(tiny_config, model=str(finished_run / "weights" / "best.pt")), show=lines.append, root=tmp_path
+    )
     assert isinstance(outcome, Outcome)
     assert outcome.metrics["learned_before"]["the start best.pt"]["val"]["learned"] == 0
     assert not [line for line in lines if "leak" in line]

@@ -14,7 +14,7 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.train import device, splits
-from deepfer_yolo.train.faces import read_train, read_val
+from deepfer_yolo.train.decoded_split import read_train, read_val
 from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader
 
 
@@ -118,14 +118,20 @@ def test_votes_become_the_targets() -> None:
 
 def test_resolution_grows_during_the_run() -> None:
     kept, _ = read_train(faces(4, 32), [0, 1, 2, 3], [""] * 4, 64)
-    loader = TrainLoader(kept, TrainConfig(imgsz=64, start_imgsz=32, start_share=0.5, epochs=10), 7, torch.device("cpu"))
+    loader = TrainLoader(
+        kept, TrainConfig(imgsz=64, start_imgsz=32, start_share=0.5, epochs=10), 7, torch.device("cpu")
+    )
     assert [loader.size_at(epoch) for epoch in (0, 4, 5, 9)] == [32, 32, 64, 64]
     batch = next(iter(loader))
     assert batch["img"].shape == (4, 3, 32, 32)
     assert batch["img"].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("images", [faces(9, 48), faces(9, 100, colour=True), [*faces(5, 100), *faces(4, 48)]], ids=["small", "large", "mixed"])
+@pytest.mark.parametrize(
+    "images",
+    [faces(9, 48), faces(9, 100, colour=True), [*faces(5, 100), *faces(4, 48)]],
+    ids=["small", "large", "mixed"],
+)
 def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> None:
     labels, paths = [0, 1, 2] * 3, list("abcdefghi")
     asked: list[int] = []
@@ -142,8 +148,14 @@ def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> N
     assert kept.hashes is not None
     assert on_files.hashes is not None
     assert (on_files.hashes == kept.hashes).all()
-    pairs = zip(TrainLoader(kept, config, 3, torch.device("cpu")), TrainLoader(on_files, config, 3, torch.device("cpu")), strict=True)
-    assert all(torch.equal(left["img"], right["img"]) and torch.equal(left["target"], right["target"]) for left, right in pairs)
+    pairs = zip(
+        TrainLoader(kept, config, 3, torch.device("cpu")),
+        TrainLoader(on_files, config, 3, torch.device("cpu")),
+        strict=True,
+    )
+    assert all(
+        torch.equal(left["img"], right["img"]) and torch.equal(left["target"], right["target"]) for left, right in pairs
+    )
     assert sorted(asked) == list(range(9))
     held = ValLoader(read_val(images, labels, paths, spec), 4, torch.device("cpu"))
     again = ValLoader(read_val(images, labels, paths, spec, read), 4, torch.device("cpu"))

@@ -43,11 +43,26 @@ def test_a_logger_gets_the_figures_of_every_epoch_and_changes_nothing(
     if find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     (tmp_path / "recipe.yaml").write_text(to_yaml(tiny_config))
-    # Ultralytics' loggers are silent under pytest: a program of its own. Unreachable proxies stand for the absent network.
+    # Ultralytics' loggers are silent under pytest: a program of its own. Unreachable proxies stand for the absent
+    # network.
     away = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "MLFLOW"))}
-    command = [sys.executable, "-m", "deepfer_yolo", "train", str(tiny_config.data), "--config", "recipe.yaml", "--logger", name, "--name", "r"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ | away, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "deepfer_yolo",
+        "train",
+        str(tiny_config.data),
+        "--config",
+        "recipe.yaml",
+        "--logger",
+        name,
+        "--name",
+        "r",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ | away, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr.lower()
     run = tmp_path / "runs" / "train" / "r"

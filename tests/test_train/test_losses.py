@@ -29,11 +29,13 @@ def test_soft_targets_are_weighted_by_their_share() -> None:
 
 def test_focal_loss_without_focus_is_cross_entropy_and_with_it_forgives_what_is_sure() -> None:
     plain = make_loss(TrainConfig(), EQUAL)
-    assert float(make_loss(TrainConfig(loss="focal", focal_gamma=0), EQUAL)(LOGITS, TARGETS)) == pytest.approx(float(plain(LOGITS, TARGETS)))
-    one = torch.tensor([[0.0, 0.0]])
-    assert float(make_loss(TrainConfig(loss="focal", focal_gamma=2), torch.tensor([1, 1]))(one, torch.tensor([[1.0, 0.0]]))) == pytest.approx(
-        0.25 * math.log(2)
+    assert float(make_loss(TrainConfig(loss="focal", focal_gamma=0), EQUAL)(LOGITS, TARGETS)) == pytest.approx(
+        float(plain(LOGITS, TARGETS))
     )
+    one = torch.tensor([[0.0, 0.0]])
+    assert float(
+        make_loss(TrainConfig(loss="focal", focal_gamma=2), torch.tensor([1, 1]))(one, torch.tensor([[1.0, 0.0]]))
+    ) == pytest.approx(0.25 * math.log(2))
 
 
 def test_logit_adjustment_at_equal_logits_asks_for_the_prior() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepfer_yolo.train.measure import calibrate, fit_temperature, score, softmax
-from deepfer_yolo.train.validator import macro_f1
+from deepfer_yolo.train.measure import calibrate, fit_temperature, macro_f1, score, softmax
 
 
 def overconfident(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deepfer_yolo.config import TrainConfig, configs_dir
-from deepfer_yolo.data.manifest import fingerprint, read_manifest, write_manifest
+from deepfer_yolo.data.dataset import fingerprint, read_manifest, write_manifest
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.train.plan import plan
@@ -27,13 +27,17 @@ def run(config: TrainConfig, root: Path, **changes: object) -> dict[str, object]
     return outcome.metrics
 
 
-def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
     best = finished_run / "weights" / "best.pt"
     before = best.read_bytes()
     alone, taught = tmp_path / "alone", tmp_path / "taught"
     run(tiny_config, alone)
     run(tiny_config, taught, teacher=(str(best),), teacher_share=1.0)
-    losses = [(root / "train" / "r" / "results.csv").read_text().splitlines()[1].split(",")[2] for root in (alone, taught)]
+    losses = [
+        (root / "train" / "r" / "results.csv").read_text().splitlines()[1].split(",")[2] for root in (alone, taught)
+    ]
     assert losses[0] != losses[1]
     assert best.read_bytes() == before
 
@@ -44,7 +48,9 @@ def test_a_teacher_of_other_labels_is_refused(tiny_config: TrainConfig, finished
         open_teachers(config, ("a", "b"))
 
 
-def test_the_quarantine_thins_train_and_never_val(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+def test_the_quarantine_thins_train_and_never_val(
+    tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path
+) -> None:
     rows = read_manifest(painted_dataset)
     listed = [next(row.path for row in rows if row.split == split) for split in ("train", "val")]
     path = tmp_path / "quarantine.csv"
@@ -59,7 +65,9 @@ def test_the_quarantine_thins_train_and_never_val(tiny_config: TrainConfig, pain
         open_for_training(tiny_config.model_copy(update={"exclude": str(path)}))
 
 
-def test_votes_become_shares_and_their_absence_is_an_error(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+def test_votes_become_shares_and_their_absence_is_an_error(
+    tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     with pytest.raises(DatasetError, match="has no votes"):
@@ -78,7 +86,9 @@ def test_votes_become_shares_and_their_absence_is_an_error(tiny_config: TrainCon
     assert torch.allclose(faces.soft.sum(1), torch.ones(140))
 
 
-def test_evidence_reads_votes_in_the_data_sets_own_words(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+def test_evidence_reads_votes_in_the_data_sets_own_words(
+    tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     config = tiny_config.model_copy(update={"vote_evidence": 0.5})
@@ -86,7 +96,8 @@ def test_evidence_reads_votes_in_the_data_sets_own_words(tiny_config: TrainConfi
         read_splits(open_for_training(config), config)
     voted = tmp_path / "voted"
     shutil.copytree(painted_dataset, voted)
-    # Whoever voted "sad" here saw what the data set calls angry; the first picture's own label is an outlier among those votes.
+    # Whoever voted "sad" here saw what the data set calls angry; the first picture's own label is an outlier among
+    # those votes.
     rows = read_manifest(voted)
     train_rows = [index for index, row in enumerate(rows) if row.split == "train"]
     outlier = next(index for index in train_rows if rows[index].label == "happy")
@@ -119,12 +130,15 @@ def test_our_model_yamls_are_built_by_bare_name_and_stay_small(path: Path) -> No
         assert model.eval()(torch.zeros(1, 3, size, size))[0].shape == (1, 7)
 
 
-def test_a_dry_run_tells_and_writes_nothing(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_tells_and_writes_nothing(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     found = plan(tiny_config.model_copy(update={"start_imgsz": 32}))
     json.dumps(found)
     assert (found["train"], found["val"]) == (140, 56)
-    # 16 filters of 3x3x3 over 16x16 positions, 32 of 3x3x16 over 8x8, 64 of 3x3x32 over 4x4, 1280 of 64 over 4x4, 7 of 1280: two each
+    # 16 filters of 3x3x3 over 16x16 positions, 32 of 3x3x16 over 8x8, 64 of 3x3x32 over 4x4, 1280 of 64 over 4x4, 7 of
+    # 1280: two each
     wanted = 2 * (16 * 27 * 256 + 32 * 144 * 64 + 64 * 288 * 16 + 1280 * 64 * 16 + 7 * 1280)
     assert found["gflops"] * 1e9 == pytest.approx(wanted)
     assert found["estimated_s"] > 0

@@ -1,4 +1,7 @@
-"""Several processes train as one: nothing lost, nothing twice, the same weights everywhere. On the CPU by gloo; GPUs are not needed."""
+"""Several processes train as one: nothing lost, nothing twice, the same weights everywhere.
+
+On the CPU by gloo; GPUs are not needed.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import torch
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, LeakError, MissingDependencyError, ModelError, TrainingError
-from deepfer_yolo.evaluate.runs import create_run
+from deepfer_yolo.runs import create_run
+from deepfer_yolo.train.decoded_split import Faces
 from deepfer_yolo.train.device import check_device
-from deepfer_yolo.train.faces import Faces
 from deepfer_yolo.train.loader import EpochSampler, ValLoader
 from deepfer_yolo.train.ranks import STOP, check_ranks, launch, read_failure, write_failure
 from deepfer_yolo.train.run import absolute, resume
@@ -39,11 +42,15 @@ def test_two_processes_train_as_one(tiny_config: TrainConfig, tmp_path: Path) ->
     # Val: one stretch each, gathered in the order of the files, nothing twice.
     assert [part["val"] for part in left] == [[0, 28], [28, 56]]
     dataset = open_dataset(Path(str(tiny_config.data)))
-    assert json.loads((folder / "val-0.json").read_text()) == [dataset.labels.index(row.label) for row in dataset.rows("val")]
+    assert json.loads((folder / "val-0.json").read_text()) == [
+        dataset.labels.index(row.label) for row in dataset.rows("val")
+    ]
     metrics = json.loads((folder / "metrics.json").read_text())
     header, row = (line.split(",") for line in (folder / "results.csv").read_text().splitlines())
     assert metrics["val"]["n"] == 56
-    assert metrics["val"]["top1"] == pytest.approx(float(row[header.index("metrics/accuracy_top1")]), abs=0.02)  # float16 may turn one of 56
+    assert metrics["val"]["top1"] == pytest.approx(
+        float(row[header.index("metrics/accuracy_top1")]), abs=0.02
+    )  # float16 may turn one of 56
     found = trained_hashes(load_checkpoint(folder / "weights" / "best.pt"))
     assert found is not None
     assert len(found) == 140
@@ -58,7 +65,9 @@ def test_two_processes_are_stopped_together_and_go_on(tiny_config: TrainConfig, 
     assert list((folder / "weights").glob("state-*.pt"))
     assert not (folder / STOP).exists()
     launch(folder, 2, 1, lambda: False, GLOO)
-    assert [row.split(",")[0] for row in (folder / "results.csv").read_text().splitlines()[1:]] == [str(number) for number in range(1, 21)]
+    assert [row.split(",")[0] for row in (folder / "results.csv").read_text().splitlines()[1:]] == [
+        str(number) for number in range(1, 21)
+    ]
     for epoch in (0, 19):
         assert len({json.loads((folder / f"rank{rank}-{epoch}.json").read_text())["weights"] for rank in (0, 1)}) == 1
     with pytest.raises(TrainingError, match="has finished"):
@@ -101,12 +110,17 @@ def test_shards_are_complete_and_equal_in_steps(world: int) -> None:
         ({"device": "0,1", "batch": 36, "time": 1.0}, "time:"),
     ],
 )
-def test_recipes_that_cannot_be_dealt_are_refused(change: dict[str, object], words: str, tiny_config: TrainConfig) -> None:
+def test_recipes_that_cannot_be_dealt_are_refused(
+    change: dict[str, object], words: str, tiny_config: TrainConfig
+) -> None:
     with pytest.raises(ConfigError, match=words):
         check_ranks(tiny_config.model_copy(update=change))
 
 
-@pytest.mark.parametrize(("device", "error"), [("0,0", ConfigError), ("0,", ConfigError), ("0,x", ConfigError), ("97,98", MissingDependencyError)])
+@pytest.mark.parametrize(
+    ("device", "error"),
+    [("0,0", ConfigError), ("0,", ConfigError), ("0,x", ConfigError), ("97,98", MissingDependencyError)],
+)
 def test_devices_that_are_not_there(device: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         check_device(device)

@@ -1,4 +1,6 @@
-"""A run from data to measured checkpoint: what it writes, what it refuses, and that it can be stopped and continued exactly."""
+"""A run from data to measured checkpoint: what it writes, what it refuses, and that it can be stopped and continued
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,7 @@ import torch
 import yaml
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.data.dataset import load_images, open_dataset
-from deepfer_yolo.data.manifest import fingerprint
+from deepfer_yolo.data.dataset import fingerprint, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.train.run import Outcome, Stopped, absolute, lock, resume, train
@@ -57,7 +58,9 @@ def test_a_run_folder_holds_all_that_was_promised(finished_run: Path, tiny_confi
     assert {"train/loss", "val/loss", "metrics/accuracy_top1", "metrics/macro_f1"} <= set(rows[0])
 
 
-def test_a_checkpoint_can_be_passed_on_without_the_paths_of_the_machine(finished_run: Path, tiny_config: TrainConfig) -> None:
+def test_a_checkpoint_can_be_passed_on_without_the_paths_of_the_machine(
+    finished_run: Path, tiny_config: TrainConfig
+) -> None:
     import zipfile
 
     for name in ("best.pt", "last.pt"):
@@ -77,7 +80,9 @@ def test_best_is_the_epoch_with_the_best_top1_and_metrics_are_its_own(finished_r
     assert metrics["val"]["top1"] == pytest.approx(max(top1), abs=0.02)  # float16 may turn one picture of 56
 
 
-def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_metrics(finished_run: Path, painted_dataset: Path) -> None:
+def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_metrics(
+    finished_run: Path, painted_dataset: Path
+) -> None:
     classifier = TorchClassifier(finished_run / "weights" / "best.pt")
     dataset = open_dataset(painted_dataset)
     card = classifier.card
@@ -96,7 +101,9 @@ def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_
     for name, (low, high) in said["intervals"].items():
         assert low <= said[name] <= high
     assert np.ptp(said["intervals"]["nll"]) > 0
-    assert card.temperature == pytest.approx(json.loads((finished_run / "metrics.json").read_text())["calibration"]["temperature"])
+    assert card.temperature == pytest.approx(
+        json.loads((finished_run / "metrics.json").read_text())["calibration"]["temperature"]
+    )
 
 
 def test_plain_ultralytics_loads_best_pt_without_this_package(finished_run: Path, tmp_path: Path) -> None:
@@ -107,7 +114,9 @@ def test_plain_ultralytics_loads_best_pt_without_this_package(finished_run: Path
         "probs = model.predict(np.zeros((48, 48, 3), np.uint8), imgsz=32, verbose=False, save=False)[0].probs\n"
         "print(model.task, len(probs.data), ','.join(model.names.values()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+    )
     assert done.stdout.split() == ["classify", "7", ",".join(EMOTIONS)], done.stderr
 
 
@@ -164,10 +173,15 @@ def test_a_run_killed_before_it_was_measured_is_measured_and_trained_no_further(
     for name in ("best.pt", "last.pt"):
         assert weights_hash(outcome.folder / "weights" / name) == weights_hash(finished_run / "weights" / name)
     before, after = (json.loads((folder / "metrics.json").read_text()) for folder in (finished_run, outcome.folder))
-    assert {key: after[key] for key in ("val", "best_epoch", "epochs")} == {key: before[key] for key in ("val", "best_epoch", "epochs")}
+    assert {key: after[key] for key in ("val", "best_epoch", "epochs")} == {
+        key: before[key] for key in ("val", "best_epoch", "epochs")
+    }
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate 2 GiB", "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA out of memory. Tried to allocate 2 GiB", "[enforce fail] DefaultCPUAllocator: can't allocate memory"],
+)
 def test_out_of_memory_is_an_error_and_never_silently_a_smaller_batch(
     message: str, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -189,8 +203,10 @@ def test_out_of_memory_is_an_error_and_never_silently_a_smaller_batch(
     assert isinstance(resume(tmp_path / "train" / "r", show=quiet), Outcome)
 
 
-def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import deepfer_yolo.train.checkpoint as checkpoint_module
+def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import deepfer_yolo.train.start as checkpoint_module
 
     written = 0
     original = checkpoint_module.write_atomic
@@ -230,7 +246,9 @@ def test_resume_passes_over_a_broken_state(tiny_config: TrainConfig, tmp_path: P
     assert "epoch 3, batch 1" in lines[0]
 
 
-def test_a_run_without_the_listed_images_resumes_with_the_fingerprint_of_the_rest(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_without_the_listed_images_resumes_with_the_fingerprint_of_the_rest(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
     asked = 0
 
     def stop() -> bool:
@@ -242,7 +260,13 @@ def test_a_run_without_the_listed_images_resumes_with_the_fingerprint_of_the_res
     listed = [row.path for row in rows if row.split == "train"][:2]
     quarantine = tmp_path / "quarantine.csv"
     quarantine.write_text(f"picture\n{listed[0]}\n")
-    stopped = train(tiny_config.model_copy(update={"exclude": str(quarantine)}), name="r", show=quiet, should_stop=stop, root=tmp_path)
+    stopped = train(
+        tiny_config.model_copy(update={"exclude": str(quarantine)}),
+        name="r",
+        show=quiet,
+        should_stop=stop,
+        root=tmp_path,
+    )
     quarantine.write_text(f"picture\n{listed[0]}\n{listed[1]}\n")
     with pytest.raises(TrainingError, match="has changed since the run began"):
         resume(stopped.folder, show=quiet)
@@ -262,7 +286,9 @@ def test_two_processes_cannot_share_a_run_folder(tiny_config: TrainConfig, finis
         resume(folder, show=quiet)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_with_the_last_good_checkpoint_intact(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run_with_the_last_good_checkpoint_intact(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
     calls = 0
 
     def poison() -> bool:
@@ -293,7 +319,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_the_last_good_checkpoint
     assert all(bool(value.isfinite().all()) for value in last.state_dict().values())
 
 
-def test_no_val_split_is_refused_before_anything_is_written(tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path) -> None:
+def test_no_val_split_is_refused_before_anything_is_written(
+    tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path
+) -> None:
     data = without_split(painted_dataset, tmp_path / "data", "val")
     with pytest.raises(TrainingError, match="no val split"):
         train(tiny_config.model_copy(update={"data": str(data)}), root=tmp_path)
@@ -328,7 +356,9 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
     (tmp_path / "here").mkdir()
     shutil.copytree(finished_run / "weights", tmp_path / "here" / "w")
     monkeypatch.chdir(tmp_path / "here")
-    config = tiny_config.model_copy(update={"model": "w/best.pt", "teacher": ("w/best.pt",), "epochs": 1, "allow_leak": True})
+    config = tiny_config.model_copy(
+        update={"model": "w/best.pt", "teacher": ("w/best.pt",), "epochs": 1, "allow_leak": True}
+    )
     stopped = train(config, name="r", show=quiet, should_stop=lambda: True, root=Path("runs"))
     assert isinstance(stopped, Stopped)
     monkeypatch.chdir(tmp_path)
@@ -336,7 +366,9 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
     assert absolute(config.model_copy(update={"model": "deepfer-n", "teacher": ("deepfer-n",)})).model == "deepfer-n"
 
 
-def test_pictures_stay_in_their_files_where_the_recipe_asks_for_it(tiny_config: TrainConfig, finished_run: Path, tmp_path: Path) -> None:
+def test_pictures_stay_in_their_files_where_the_recipe_asks_for_it(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
     outcome = train(tiny_config.model_copy(update={"cache": "files"}), name="r", show=lines.append, root=tmp_path)
     assert isinstance(outcome, Outcome)

@@ -14,9 +14,8 @@ import torch
 from deepfer_yolo.config import TrainConfig, resolve
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.train.run import Outcome, Stopped, resume, train
-from deepfer_yolo.train.schedule import Plateau, decay_by_layer
 from deepfer_yolo.train.start import starting_model
-from deepfer_yolo.train.trainer import FaceTrainer
+from deepfer_yolo.train.trainer import FaceTrainer, Plateau, decay_by_layer
 from deepfer_yolo.yolo import load_checkpoint
 
 
@@ -54,11 +53,15 @@ def test_a_plateau_lowers_the_rate_after_so_many_epochs_and_no_further_than_its_
 def test_each_layer_learns_at_a_share_of_the_rate_above_it(tiny_config: TrainConfig) -> None:
     model = starting_model(tiny_config, tuple("abcdefg"), quiet)
     by_kind = [[p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim == 1]]
-    optimizer = torch.optim.SGD([{"params": by_kind[0], "weight_decay": 0.1}, {"params": by_kind[1]}], lr=1.0, momentum=0.9)
+    optimizer = torch.optim.SGD(
+        [{"params": by_kind[0], "weight_decay": 0.1}, {"params": by_kind[1]}], lr=1.0, momentum=0.9
+    )
     decay_by_layer(optimizer, model, 0.5)
     rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert {name: rate_of[id(p)] for name, p in model.named_parameters() if name.endswith(("conv.weight", "linear.bias"))} == {
+    assert {
+        name: rate_of[id(p)] for name, p in model.named_parameters() if name.endswith(("conv.weight", "linear.bias"))
+    } == {
         "model.0.conv.weight": 0.125,
         "model.1.conv.weight": 0.25,
         "model.2.conv.weight": 0.5,
@@ -69,8 +72,17 @@ def test_each_layer_learns_at_a_share_of_the_rate_above_it(tiny_config: TrainCon
     assert len(rate_of) == len(list(model.parameters()))
 
 
-def test_a_stopped_run_with_plateau_and_rates_by_layer_continues_to_the_very_same(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    change = {"epochs": 4, "schedule": "plateau", "plateau_epochs": 1, "plateau_factor": 0.5, "lr_decay": 0.5, "warmup_epochs": 0}
+def test_a_stopped_run_with_plateau_and_rates_by_layer_continues_to_the_very_same(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    change = {
+        "epochs": 4,
+        "schedule": "plateau",
+        "plateau_epochs": 1,
+        "plateau_factor": 0.5,
+        "lr_decay": 0.5,
+        "warmup_epochs": 0,
+    }
     config = tiny_config.model_copy(update=change)
     whole = train(config, name="whole", show=quiet, root=tmp_path)
     stopped = train(config, name="stopped", show=quiet, should_stop=stop_after(10), root=tmp_path)
@@ -87,7 +99,9 @@ def test_a_stopped_run_with_plateau_and_rates_by_layer_continues_to_the_very_sam
         share, best = (share, fitness) if fitness > best else (share * 0.5, best)
     assert rates == column(outcome.folder, "lr/pg0")
     assert rates[-1] < rates[0], "this recipe never met a plateau: the test shows nothing"
-    last = [key for key in (whole.folder / "results.csv").read_text().splitlines()[0].split(",") if key.startswith("lr/")][-1]
+    last = [
+        key for key in (whole.folder / "results.csv").read_text().splitlines()[0].split(",") if key.startswith("lr/")
+    ][-1]
     assert column(whole.folder, last)[0] < 0.05 * 0.5**2
 
 
@@ -122,7 +136,9 @@ def slow_clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_the_schedule_ends_with_the_time_and_an_interruption_does_not_lengthen_it(
     tiny_config: TrainConfig, tmp_path: Path, slow_clock: SimpleNamespace
 ) -> None:  # fmt: skip
-    config = tiny_config.model_copy(update={"time": 24 / 3600, "warmup_epochs": 0})  # four batches an epoch: six epochs, not three
+    config = tiny_config.model_copy(
+        update={"time": 24 / 3600, "warmup_epochs": 0}
+    )  # four batches an epoch: six epochs, not three
     stopped = train(config, name="stopped", show=quiet, should_stop=stop_after(10), root=tmp_path)
     slow_clock.s += 10_000
     outcome = resume(stopped.folder, show=quiet)
@@ -134,7 +150,9 @@ def test_the_schedule_ends_with_the_time_and_an_interruption_does_not_lengthen_i
     assert column(outcome.folder, "lr/pg0") == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_time_that_ends_within_an_epoch_ends_the_run_there(tiny_config: TrainConfig, tmp_path: Path, slow_clock: SimpleNamespace) -> None:
+def test_a_time_that_ends_within_an_epoch_ends_the_run_there(
+    tiny_config: TrainConfig, tmp_path: Path, slow_clock: SimpleNamespace
+) -> None:
     outcome = train(tiny_config.model_copy(update={"time": 5 / 3600}), name="r", show=quiet, root=tmp_path)
     assert isinstance(outcome, Outcome)
     assert column(outcome.folder, "time") == [4, 6]

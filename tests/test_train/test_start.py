@@ -10,7 +10,7 @@ import torch
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ModelError, TrainingError
-from deepfer_yolo.runtime.modelfile import SHIPPED
+from deepfer_yolo.runtime.model_file import SHIPPED
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.yolo import load_checkpoint
 
@@ -44,7 +44,9 @@ def test_the_same_labels_in_another_order_do_not_keep_the_head(finished_run: Pat
 
 
 def test_other_classes_get_a_new_head(finished_run: Path) -> None:
-    model = starting_model(TrainConfig(model=str(finished_run / "weights" / "best.pt")), ("a", "b", "c"), lambda _: None)
+    model = starting_model(
+        TrainConfig(model=str(finished_run / "weights" / "best.pt")), ("a", "b", "c"), lambda _: None
+    )
     assert model.model[-1].linear.out_features == 3
 
 

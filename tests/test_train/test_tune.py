@@ -1,4 +1,6 @@
-"""The search for a recipe: what it writes, that it prunes, fails and goes on after an interruption as if there had been none."""
+"""The search for a recipe: what it writes, that it prunes, fails and goes on after an interruption as if there had been
+none.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,7 @@ import yaml
 from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig, resolve
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
 from deepfer_yolo.train import run
-from deepfer_yolo.train.study import Study, check_space
-from deepfer_yolo.train.tune import BEST, resume, tune
+from deepfer_yolo.train.tune import BEST, Study, check_space, resume, tune
 
 SPACE: dict[str, Range | Choices] = {"lr0": Range(low=0.01, high=0.2, log=True), "mixup": Choices(choices=(0.0, 0.2))}
 
@@ -32,7 +33,9 @@ def test_a_search_writes_its_trials_and_a_recipe_that_train_takes_and_goes_on_ex
     values = [row["value"] for row in whole.trials]
     assert values == sorted(values, reverse=True)
     assert whole.best == whole.folder / BEST
-    assert resolve(TrainConfig, str(whole.best), {"data": recipe.data}) == recipe.model_copy(update=whole.trials[0]["params"])
+    assert resolve(TrainConfig, str(whole.best), {"data": recipe.data}) == recipe.model_copy(
+        update=whole.trials[0]["params"]
+    )
     assert json.loads((whole.folder / "metrics.json").read_text())["trials"] == whole.trials
 
     asked = 0
@@ -70,7 +73,13 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
 
     monkeypatch.setattr(run, "train", train)
     lines: list[str] = []
-    found = tune(TuneConfig(trials=4, startup=1, prune_after=0, space=SPACE), tiny_config, name="r", show=lines.append, root=tmp_path)
+    found = tune(
+        TuneConfig(trials=4, startup=1, prune_after=0, space=SPACE),
+        tiny_config,
+        name="r",
+        show=lines.append,
+        root=tmp_path,
+    )
     assert [(row["trial"], row["state"], row["value"], row["epochs"]) for row in found.trials[:2]] == [
         (2, "complete", 0.8, 3),
         (0, "complete", 0.7, 3),
@@ -128,6 +137,12 @@ def test_a_range_must_have_an_extent(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_input_ends_the_search(tiny_config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such checkpoint"):
-        tune(TuneConfig(space=SPACE), tiny_config.model_copy(update={"pretrained": "absent.pt"}), name="r", show=quiet, root=tmp_path)
+        tune(
+            TuneConfig(space=SPACE),
+            tiny_config.model_copy(update={"pretrained": "absent.pt"}),
+            name="r",
+            show=quiet,
+            root=tmp_path,
+        )
     with pytest.raises(TrainingError, match="is not a search"):
         resume(tmp_path)

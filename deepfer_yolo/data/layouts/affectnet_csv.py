@@ -1,10 +1,12 @@
 """AffectNet with its lists.
 
-    training.csv  validation.csv     subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal
+    training.csv  validation.csv
+    subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal
     Manually_Annotated_Images/689/737db2483489148d783ef278f43f486c0a97e140fc4b6b61b84363ca.jpg
 
-The lists may also stand in a folder of their own, Manually_Annotated_file_lists. Boxes are pixels. Codes: 0 neutral 1 happy 2 sad 3 surprise
-4 fear 5 disgust 6 angry 7 contempt; 8 none, 9 uncertain and 10 no-face are left out and counted. training is train, validation is val.
+The lists may also stand in a folder of their own, Manually_Annotated_file_lists. Boxes are pixels. Codes: 0 neutral 1
+happy 2 sad 3 surprise 4 fear 5 disgust 6 angry 7 contempt; 8 none, 9 uncertain and 10 no-face are left out and counted.
+training is train, validation is val.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import read_table, table_columns
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, read_table, table_columns
 from deepfer_yolo.emotions import AFFECTNET_CODES, AFFECTNET_NO_EXPRESSION
 from deepfer_yolo.errors import SENTENCE, DatasetError
 
 PATH = "subDirectory_filePath"
 LISTS = {"training.csv": "train", "validation.csv": "val"}
 LIST_FOLDERS = (".", "Manually_Annotated_file_lists")
-PICTURES = ("Manually_Annotated/Manually_Annotated_Images", "Manually_Annotated_Images", "Manually_Annotated", "images", ".")
+PICTURES = (
+    "Manually_Annotated/Manually_Annotated_Images",
+    "Manually_Annotated_Images",
+    "Manually_Annotated",
+    "images",
+    ".",
+)
 BOX = ("face_x", "face_y", "face_width", "face_height")
 
 
@@ -34,7 +41,9 @@ def read(reading: Reading) -> Iterator[Item]:
     root = reading.source
     lists = _lists(root)
     if not lists:
-        raise DatasetError("has neither training.csv nor validation.csv", "name the folder that holds them", path=root, form=SENTENCE)
+        raise DatasetError(
+            "has neither training.csv nor validation.csv", "name the folder that holds them", path=root, form=SENTENCE
+        )
     folder = next((root / name for name in PICTURES if (root / name).is_dir()), root)
     for position, (file, split) in enumerate(lists):
         for column in (PATH, "expression"):
@@ -48,7 +57,12 @@ def read(reading: Reading) -> Iterator[Item]:
 
 
 def _lists(root: Path) -> list[tuple[Path, str]]:
-    return [(root / folder / name, split) for folder in LIST_FOLDERS for name, split in LISTS.items() if (root / folder / name).is_file()]
+    return [
+        (root / folder / name, split)
+        for folder in LIST_FOLDERS
+        for name, split in LISTS.items()
+        if (root / folder / name).is_file()
+    ]
 
 
 def _item(row: dict[str, str], split: str, folder: Path, place: str, reading: Reading) -> Item | None:

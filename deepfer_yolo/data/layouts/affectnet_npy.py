@@ -2,8 +2,8 @@
 
     train_set/images/0.jpg    train_set/annotations/0_exp.npy    val_set/images/…    val_set/annotations/…
 
-``_exp.npy`` holds one number (or a string of one): 0 neutral 1 happy 2 sad 3 surprise 4 fear 5 disgust 6 angry 7 contempt.
-Pictures are face crops already.
+``_exp.npy`` holds one number (or a string of one): 0 neutral 1 happy 2 sad 3 surprise 4 fear 5 disgust 6 angry 7
+contempt. Pictures are face crops already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from deepfer_yolo.data.layouts.affectnet_csv import LICENCE, ORIGIN
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.walk import walk_files
+from deepfer_yolo.data.untrusted import walk_files
 from deepfer_yolo.emotions import AFFECTNET_CODES, AFFECTNET_NO_EXPRESSION
 
 FOLDERS = {"train_set": "train", "val_set": "val"}
@@ -35,7 +35,11 @@ def read(reading: Reading) -> Iterator[Item]:
     """The annotated pictures; `source_id` is split folder and number."""
     for folder, split in FOLDERS.items():
         annotations = reading.source / folder / "annotations"
-        files = [path for path in walk_files(annotations, reading.problems) if path.name.endswith(ENDING)] if annotations.is_dir() else []
+        files = (
+            [path for path in walk_files(annotations, reading.problems) if path.name.endswith(ENDING)]
+            if annotations.is_dir()
+            else []
+        )
         for done, file in enumerate(files):
             reading.fraction = done / len(files)
             name = file.name.removesuffix(ENDING)
@@ -57,7 +61,11 @@ def _code(file: Path) -> int:
     content = io.BytesIO(file.read_bytes())
     try:
         # By hand: np.load takes whatever memory a header asks for, and unpacks archives.
-        header = np.lib.format.read_array_header_2_0 if np.lib.format.read_magic(content) > (1, 0) else np.lib.format.read_array_header_1_0
+        header = (
+            np.lib.format.read_array_header_2_0
+            if np.lib.format.read_magic(content) > (1, 0)
+            else np.lib.format.read_array_header_1_0
+        )
         shape, _, dtype = header(content)
         if dtype.hasobject or math.prod(shape) != 1:
             return -1

@@ -1,9 +1,11 @@
 """CK+: posed sequences, subjects kept, no official split.
 
-    cohn-kanade-images/S005/001/S005_001_00000011.png    Emotion/S005/001/S005_001_00000011_emotion.txt   ("   3.0000000e+00")
+    cohn-kanade-images/S005/001/S005_001_00000011.png    Emotion/S005/001/S005_001_00000011_emotion.txt   ("
+    3.0000000e+00")
 
-Of each sequence with an emotion file the last three frames bear its label and the first is neutral. Codes: 0 neutral 1 angry 2 contempt 3 disgust
-4 fear 5 happy 6 sad 7 surprise. The copy called CK+48 has the peak frames alone, in class folders, and no neutral: ``anger/S010_004_00000017.png``.
+Of each sequence with an emotion file the last three frames bear its label and the first is neutral. Codes: 0 neutral 1
+angry 2 contempt 3 disgust 4 fear 5 happy 6 sad 7 surprise. The copy called CK+48 has the peak frames alone, in class
+folders, and no neutral: ``anger/S010_004_00000017.png``.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import first_pictures, pictures
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_pictures, pictures
 from deepfer_yolo.emotions import CKPLUS_CODES
 
 IMAGES, EMOTION = "cohn-kanade-images", "Emotion"
@@ -78,4 +79,11 @@ def _code(note: Path) -> int:
         return -1
 
 
-LAYOUT = Layout("ckplus", "CK+", "Extended Cohn-Kanade (Lucey et al., CVPR Workshops 2010)", "research only, on request", matches, read)
+LAYOUT = Layout(
+    "ckplus",
+    "CK+",
+    "Extended Cohn-Kanade (Lucey et al., CVPR Workshops 2010)",
+    "research only, on request",
+    matches,
+    read,
+)

@@ -3,8 +3,8 @@
     train/happy/a.jpg        happy/a.jpg
     val/sad/b.png            sad/b.png
 
-Split folders may be spelt train, training, val, valid, validation, test, testing, or as FER2013's parts; class folders in any spelling
-that `emotions.py` knows. What stands beside them is left out and counted.
+Split folders may be spelt train, training, val, valid, validation, test, testing, or as FER2013's parts; class folders
+in any spelling that `emotions.py` knows. What stands beside them is left out and counted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from pathlib import Path
 
 from deepfer_yolo.data.images import SUFFIXES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.problems import printable
-from deepfer_yolo.data.walk import walk_files
+from deepfer_yolo.data.untrusted import printable, walk_files
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import SENTENCE, DatasetError
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 SPLIT_NAMES |= {"publictest": "val", "privatetest": "test"}
 
 
@@ -37,7 +44,9 @@ def read(reading: Reading) -> Iterator[Item]:
     folders = _class_folders(root)
     _report_strays(root, folders, reading)
     if not folders:
-        raise DatasetError("holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture", path=root, form=SENTENCE)
+        raise DatasetError(
+            "holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture", path=root, form=SENTENCE
+        )
     for position, (split, folder) in enumerate(folders):
         everything = list(walk_files(folder, reading.problems))
         files = [path for path in everything if path.suffix.lower() in SUFFIXES]

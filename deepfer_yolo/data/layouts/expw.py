@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.lines import bounded_lines
+from deepfer_yolo.data.untrusted import bounded_lines
 from deepfer_yolo.emotions import EXPW_CODES
 from deepfer_yolo.errors import SENTENCE, DatasetError
 

@@ -3,8 +3,9 @@
     emotion,pixels,Usage
     0,70 80 82 … 2304 numbers …,Training
 
-Also ``icml_face_data.csv`` (columns in another order, blanks before their names) and ``train.csv`` (no Usage: split anew). The row index,
-counted from 0 after the header, is the picture's `source_id`: FER+ and the folder copies refer to it.
+Also ``icml_face_data.csv`` (columns in another order, blanks before their names) and ``train.csv`` (no Usage: split
+anew). The row index, counted from 0 after the header, is the picture's `source_id`: FER+ and the folder copies refer to
+it.
 """
 
 from __future__ import annotations
@@ -21,23 +22,29 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.data.ferplus import USAGES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.lines import MAX_LINE, csv_rows
+from deepfer_yolo.data.untrusted import MAX_LINE, csv_rows
 from deepfer_yolo.emotions import FER2013_CODES
 from deepfer_yolo.errors import SENTENCE, DatasetError
 
 SIDE = 48
 KNOWN_NAMES = ("fer2013.csv", "icml_face_data.csv")
-USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
 def locate(source: Path) -> Path:
     """`source`, or the csv in it where it is a folder that holds fer2013.csv or icml_face_data.csv."""
-    return next((source / name for name in KNOWN_NAMES if (source / name).is_file()), source) if source.is_dir() else source
+    return (
+        next((source / name for name in KNOWN_NAMES if (source / name).is_file()), source)
+        if source.is_dir()
+        else source
+    )
 
 
 def matches(source: Path) -> bool:
-    """True for a csv (plain, gz or zipped) whose first line names the columns `pixels` or `emotion`, or a folder with a known one."""
+    """True for a csv (plain, gz or zipped) whose first line names the columns `pixels` or `emotion`, or a folder with a
+    known one.
+    """
     source = locate(source)
     if not source.is_file() or not source.name.lower().endswith((".csv", ".csv.gz", ".zip")):
         return False
@@ -56,11 +63,15 @@ def read(reading: Reading) -> Iterator[Item]:
     with _readable(source), open_csv(source) as (text, raw):
         columns = _columns(text.readline(MAX_LINE))
         if not columns:
-            raise DatasetError("is empty", "a FER2013 csv begins with the line emotion,pixels,Usage", path=source, form=SENTENCE)
+            raise DatasetError(
+                "is empty", "a FER2013 csv begins with the line emotion,pixels,Usage", path=source, form=SENTENCE
+            )
         hint = "the columns are emotion,pixels,Usage"
         missing = [column for column in ("emotion", "pixels") if column not in columns]
         if missing:
-            raise DatasetError(f"no column '{missing[0]}'; it has {', '.join(columns)[:200]}", hint, path=source, line=1)
+            raise DatasetError(
+                f"no column '{missing[0]}'; it has {', '.join(columns)[:200]}", hint, path=source, line=1
+            )
         misspelt = [column for column in columns if column.lower() == "usage" and column != "Usage"]
         if misspelt:
             raise DatasetError(f"no column 'Usage', but '{misspelt[0]}'", hint, path=source, line=1)
@@ -104,7 +115,14 @@ def _item(row: dict[str, str], index: int, place: str) -> Item:
     if usage is not None and usage.strip() not in USAGES:
         raise ValueError(f"Usage is '{usage.strip()[:40]}', not one of {', '.join(USAGES)}")
     label, pixels = FER2013_CODES[int(code)], parse_pixels(row["pixels"])
-    return Item(label, USAGES[usage.strip()] if usage is not None else "", f"{index:05d}", place, pixels=pixels, source_id=str(index))
+    return Item(
+        label,
+        USAGES[usage.strip()] if usage is not None else "",
+        f"{index:05d}",
+        place,
+        pixels=pixels,
+        source_id=str(index),
+    )
 
 
 @contextmanager
@@ -130,7 +148,9 @@ def _readable(source: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"the compressed file is broken ({error})", "fetch it again and compare its checksum", path=source) from None
+        raise DatasetError(
+            f"the compressed file is broken ({error})", "fetch it again and compare its checksum", path=source
+        ) from None
 
 
 def _text(raw: IO[bytes]) -> IO[str]:
@@ -144,7 +164,9 @@ def _member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     chosen = known or found
     if len(chosen) != 1:
         names = ", ".join(info.filename for info in chosen) or "none"
-        raise DatasetError(f"must hold one csv; it holds {names[:200]}", "unpack it and name the csv", path=source, form=SENTENCE)
+        raise DatasetError(
+            f"must hold one csv; it holds {names[:200]}", "unpack it and name the csv", path=source, form=SENTENCE
+        )
     if chosen[0].flag_bits & 1:
         raise DatasetError("is encrypted", "unpack it first", path=source, form=SENTENCE)
     return chosen[0]

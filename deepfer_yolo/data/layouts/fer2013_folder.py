@@ -3,8 +3,9 @@
     train/angry/Training_3908.jpg    test/angry/PublicTest_1054527.jpg     named by the official part
     train/angry/0.jpg                validation/angry/10052.jpg            named by the row of the csv
 
-The second copy (28,821 train, 7,066 validation) is split at random: 79 % of the official test rows stand in its train folder. The rows say where
-they belong: the first 28,709 are Training, the next 3,589 PublicTest, the last 3,589 PrivateTest. `--split as-is` keeps the folders' split.
+The second copy (28,821 train, 7,066 validation) is split at random: 79 % of the official test rows stand in its train
+folder. The rows say where they belong: the first 28,709 are Training, the next 3,589 PublicTest, the last 3,589
+PrivateTest. `--split as-is` keeps the folders' split.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from deepfer_yolo.data.ferplus import USAGES
 from deepfer_yolo.data.layouts import class_tree
 from deepfer_yolo.data.layouts.fer2013_csv import LAYOUT as CSV_LAYOUT
-from deepfer_yolo.data.layouts.fer2013_csv import USAGES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import first_pictures, pictures
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_pictures, pictures
 
 PREFIXED = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
 ROW = re.compile(r"0|[1-9]\d{0,4}")
@@ -26,7 +26,9 @@ N_TRAIN, N_VAL, N_ALL = 28709, 32298, 35887
 
 
 def matches(source: Path) -> bool:
-    """True for a class tree whose first pictures bear an official prefix, or whose pictures are all named by unique rows up to the last part."""
+    """True for a class tree whose first pictures bear an official prefix, or whose pictures are all named by unique
+    rows up to the last part.
+    """
     if not source.is_dir() or not class_tree.matches(source):
         return False
     first = first_pictures(source)
@@ -59,7 +61,15 @@ def read(reading: Reading) -> Iterator[Item]:
         if split is None:
             reading.problems.add(item.place, f"'{stem}' is neither a row of FER2013 nor a name like Training_3908")
             continue
-        yield Item(item.label, item.split if as_is else split, stem, item.place, file=item.file, source_id=stem, key=item.source_id)
+        yield Item(
+            item.label,
+            item.split if as_is else split,
+            stem,
+            item.place,
+            file=item.file,
+            source_id=stem,
+            key=item.source_id,
+        )
 
 
 LAYOUT = Layout("fer2013-folder", CSV_LAYOUT.title, CSV_LAYOUT.source, CSV_LAYOUT.licence, matches, read)

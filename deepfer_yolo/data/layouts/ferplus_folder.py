@@ -2,8 +2,9 @@
 
     FER2013Train/label.csv    FER2013Train/fer0000000.png    FER2013Valid/…    FER2013Test/…
 
-Lines without a header: ``fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0``, ten votes in FER+'s order. The label is that of `--labels`:
-ferplus-majority drops what has no majority, anything else keeps the emotion with the most votes; votes are kept but for ferplus-majority.
+Lines without a header: ``fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0``, ten votes in FER+'s order. The label is
+that of `--labels`: ferplus-majority drops what has no majority, anything else keeps the emotion with the most votes;
+votes are kept but for ferplus-majority.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from deepfer_yolo.data.ferplus import is_unknown, majority, plurality, votes_text
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.lines import csv_rows
+from deepfer_yolo.data.untrusted import csv_rows
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "val", "FER2013Test": "test"}
@@ -27,7 +28,9 @@ def matches(source: Path) -> bool:
 
 def read(reading: Reading) -> Iterator[Item]:
     """The pictures that the label files name; `source_id` is the path inside the folder."""
-    present = [(folder, split) for folder, split in FOLDERS.items() if (reading.source / folder / "label.csv").is_file()]
+    present = [
+        (folder, split) for folder, split in FOLDERS.items() if (reading.source / folder / "label.csv").is_file()
+    ]
     for position, (folder, split) in enumerate(present):
         file = reading.source / folder / "label.csv"
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
@@ -54,7 +57,15 @@ def _item(values: list[str], split: str, file: Path, place: str, reading: Readin
         reading.left_out["no FER+ majority" if label is None else "FER+ unknown or not a face"] += 1
         return None
     text = "" if wants_majority else votes_text(votes)
-    return Item(label, split, Path(name).stem, place, file=file.parent / name, source_id=f"{file.parent.name}/{name}", votes=text)
+    return Item(
+        label,
+        split,
+        Path(name).stem,
+        place,
+        file=file.parent / name,
+        source_id=f"{file.parent.name}/{name}",
+        votes=text,
+    )
 
 
 LAYOUT = Layout(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from deepfer_yolo.data.dataset import DATASET, MANIFEST, read_dataset_json, read_manifest
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.manifest import DATASET, MANIFEST, read_dataset_json, read_manifest
 
 
 def matches(source: Path) -> bool:
@@ -21,7 +21,9 @@ def read(reading: Reading) -> Iterator[Item]:
     """The manifest's rows in order. A row whose path leaves the folder, or whose file is not there, is a problem."""
     root = reading.source
     content = read_dataset_json(root)
-    reading.title, reading.origin, reading.licence = (str(content.get(key, "")) for key in ("name", "source", "licence"))
+    reading.title, reading.origin, reading.licence = (
+        str(content.get(key, "")) for key in ("name", "source", "licence")
+    )
     reading.labels = frozenset(map(str, content.get("labels", ())))
     rows = read_manifest(root)
     for done, row in enumerate(rows):

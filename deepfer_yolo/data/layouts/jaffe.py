@@ -2,7 +2,8 @@
 
     KA.AN1.39.tiff     subject KA, angry, first of them, picture 39
 
-Codes: AN angry DI disgust FE fear HA happy NE neutral SA sad SU surprise. 256×256 grey; with ten people, split by subject.
+Codes: AN angry DI disgust FE fear HA happy NE neutral SA sad SU surprise. 256×256 grey; with ten people, split by
+subject.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import first_pictures, pictures
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_pictures, pictures
 from deepfer_yolo.emotions import JAFFE_CODES
 
 NAME = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+")
@@ -38,5 +38,10 @@ def read(reading: Reading) -> Iterator[Item]:
 
 
 LAYOUT = Layout(
-    "jaffe", "JAFFE", "Japanese Female Facial Expression (Lyons et al., 1998), https://zenodo.org/records/3451524", "research only", matches, read
+    "jaffe",
+    "JAFFE",
+    "Japanese Female Facial Expression (Lyons et al., 1998), https://zenodo.org/records/3451524",
+    "research only",
+    matches,
+    read,
 )

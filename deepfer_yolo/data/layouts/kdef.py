@@ -2,8 +2,9 @@
 
     AF01ANS.JPG     session A, female 01, angry, straight
 
-Codes: AF fear AN angry DI disgust HA happy NE neutral SA sad SU surprise; angles S straight, HL HR half profile, FL FR full profile. All are read:
-`--exclude` leaves out those not wanted. A few pictures of the original have names without a code; they are left out and counted.
+Codes: AF fear AN angry DI disgust HA happy NE neutral SA sad SU surprise; angles S straight, HL HR half profile, FL FR
+full profile. All are read: `--exclude` leaves out those not wanted. A few pictures of the original have names without a
+code; they are left out and counted.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import first_pictures, pictures
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_pictures, pictures
 from deepfer_yolo.emotions import KDEF_CODES
 
 NAME = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)(S|HL|HR|FL|FR)")
@@ -41,5 +41,10 @@ def read(reading: Reading) -> Iterator[Item]:
 
 
 LAYOUT = Layout(
-    "kdef", "KDEF", "Karolinska Directed Emotional Faces (Lundqvist et al., 1998), https://kdef.se", "research only, on request", matches, read
+    "kdef",
+    "KDEF",
+    "Karolinska Directed Emotional Faces (Lundqvist et al., 1998), https://kdef.se",
+    "research only, on request",
+    matches,
+    read,
 )

@@ -3,8 +3,9 @@
     EmoLabel/list_patition_label.txt     lines "train_00001.jpg 5" (the file's name is spelt so)
     Image/aligned/train_00001_aligned.jpg
 
-A common copy keeps the codes as folders: ``DATASET/train/5/train_00001_aligned.jpg``. Codes: 1 surprise 2 fear 3 disgust 4 happy 5 sad 6 angry
-7 neutral. The official split is train and test; RAF-DB has no val: `--split` makes one of everything, or train on train and compare on test.
+A common copy keeps the codes as folders: ``DATASET/train/5/train_00001_aligned.jpg``. Codes: 1 surprise 2 fear 3
+disgust 4 happy 5 sad 6 angry 7 neutral. The official split is train and test; RAF-DB has no val: `--split` makes one of
+everything, or train on train and compare on test.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import pictures
-from deepfer_yolo.data.lines import bounded_lines
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, pictures
+from deepfer_yolo.data.untrusted import bounded_lines
 from deepfer_yolo.emotions import RAFDB_CODES
 from deepfer_yolo.errors import SENTENCE, DatasetError
 
@@ -36,7 +36,9 @@ def read(reading: Reading) -> Iterator[Item]:
     elif copy is not None:
         yield from _read_copy(reading, copy)
     else:
-        raise DatasetError(f"has no {LIST} and no DATASET/train/1 to 7", "unpack basic.zip first", path=reading.source, form=SENTENCE)
+        raise DatasetError(
+            f"has no {LIST} and no DATASET/train/1 to 7", "unpack basic.zip first", path=reading.source, form=SENTENCE
+        )
 
 
 def _read_list(reading: Reading, root: Path) -> Iterator[Item]:
@@ -75,9 +77,16 @@ def _root(source: Path) -> Path | None:
 
 
 def _copy(source: Path) -> Path | None:
-    return next((root for root in (source, source / "DATASET") if all((root / "train" / code).is_dir() for code in CODES)), None)
+    return next(
+        (root for root in (source, source / "DATASET") if all((root / "train" / code).is_dir() for code in CODES)), None
+    )
 
 
 LAYOUT = Layout(
-    "rafdb", "RAF-DB", "Real-world Affective Faces Database (Li, Deng, CVPR 2017), http://www.whdeld.cn/", "research only, on request", matches, read
+    "rafdb",
+    "RAF-DB",
+    "Real-world Affective Faces Database (Li, Deng, CVPR 2017), http://www.whdeld.cn/",
+    "research only, on request",
+    matches,
+    read,
 )

@@ -4,7 +4,8 @@
     faces/a.jpg,happy,train,anna,10 20 90 100
     {"path": "faces/a.jpg", "label": "happy", "split": "train", "subject": "anna", "box": [10, 20, 90, 100]}
 
-Paths are relative to the file's folder. A box is x1 y1 x2 y2 in pixels. The columns may also be called image, file, filename; emotion, expression.
+Paths are relative to the file's folder. A box is x1 y1 x2 y2 in pixels. The columns may also be called image, file,
+filename; emotion, expression.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.layouts.scan import read_table, table_columns
-from deepfer_yolo.data.lines import MAX_LINE, bounded_lines
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, read_table, table_columns
+from deepfer_yolo.data.untrusted import MAX_LINE, bounded_lines
 from deepfer_yolo.errors import SENTENCE, DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
@@ -47,7 +47,10 @@ def read(reading: Reading) -> Iterator[Item]:
 
 
 def _item(row: dict[str, Any], folder: Path, place: str) -> Item:
-    path, label = (str(next((row[name] for name in names if row.get(name) not in (None, "")), "")) for names in (PATH_NAMES, LABEL_NAMES))
+    path, label = (
+        str(next((row[name] for name in names if row.get(name) not in (None, "")), ""))
+        for names in (PATH_NAMES, LABEL_NAMES)
+    )
     if not path or not label:
         raise ValueError("no path or no label")
     inside = PurePosixPath(path.replace("\\", "/"))
@@ -58,7 +61,14 @@ def _item(row: dict[str, Any], folder: Path, place: str) -> Item:
         raise ValueError(f"split is '{split[:40]}', not train, val or test")
     subject = str(row.get("subject") or "")
     return Item(
-        label, SPLIT_NAMES.get(split, ""), inside.stem, place, file=folder / inside, source_id=path, subject=subject, box=_box(row.get("box"))
+        label,
+        SPLIT_NAMES.get(split, ""),
+        inside.stem,
+        place,
+        file=folder / inside,
+        source_id=path,
+        subject=subject,
+        box=_box(row.get("box")),
     )
 
 

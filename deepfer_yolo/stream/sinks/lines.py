@@ -9,17 +9,30 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from deepfer_yolo.stream.results import Output
+from deepfer_yolo.stream.records import Output
 from deepfer_yolo.stream.sinks.targets import numbered
 
 CSV_FIELDS = (
     *("kind", "source", "epoch", "time_s", "clock", "frame", "age_ms", "track", "x1", "y1", "x2", "y2", "score"),
-    *("label", "confidence", "raw_label", "raw_confidence", "start_s", "end_s", "mean_confidence", "state", "was", "reason"),
+    *(
+        "label",
+        "confidence",
+        "raw_label",
+        "raw_confidence",
+        "start_s",
+        "end_s",
+        "mean_confidence",
+        "state",
+        "was",
+        "reason",
+    ),
 )
 
 
 class Rotation:
-    """A text file that is renamed to `<stem>.1<suffix>` (then .2, …, up to `keep`) once it holds `max_bytes`; a line is never split."""
+    """A text file that is renamed to `<stem>.1<suffix>` (then .2, …, up to `keep`) once it holds `max_bytes`; a line is
+    never split.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int, keep: int, header: str = "") -> None:
         self._path = path
@@ -97,7 +110,9 @@ class JsonlSink:
 
 
 class CsvSink:
-    """One record a row, all kinds in one table; what a kind does not have stays empty, and probabilities get a column a label."""
+    """One record a row, all kinds in one table; what a kind does not have stays empty, and probabilities get a column a
+    label.
+    """
 
     wants: Literal["records", "pictures"] = "records"
     depth = 4096

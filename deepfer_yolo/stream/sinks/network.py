@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
 from deepfer_yolo.stream.address import redact, refuse_placeless, slug, slugs
-from deepfer_yolo.stream.results import Output
+from deepfer_yolo.stream.records import Output
 
 SECRET_VARIABLE = "DEEPFER_WEBHOOK_SECRET"  # noqa: S105 (a variable's name)
 SIGNATURE_HEADER = "X-Deepfer-Signature"
@@ -30,8 +30,8 @@ TIMEOUT_S = 5.0
 class WebhookSink:
     """POSTs events and states as JSON, one request an output, with retries; a bounded spool keeps the newest.
 
-    With the environment variable DEEPFER_WEBHOOK_SECRET each request is signed: `X-Deepfer-Signature: t=<unix>,v1=<hex>`, the HMAC-SHA256 of
-    `<unix>.<body>`. Redirects are not followed.
+    With the environment variable DEEPFER_WEBHOOK_SECRET each request is signed: `X-Deepfer-Signature:
+    t=<unix>,v1=<hex>`, the HMAC-SHA256 of `<unix>.<body>`. Redirects are not followed.
     """
 
     wants: Literal["records", "pictures"] = "records"
@@ -59,7 +59,10 @@ class WebhookSink:
         """Nothing to open: each request stands alone."""
 
     def write(self, output: Output) -> None:
-        """Send what waits, then these records; what cannot be sent now stays in the spool. Raises DeepferError for a refusal."""
+        """Send what waits, then these records; what cannot be sent now stays in the spool.
+
+        Raises DeepferError for a refusal.
+        """
         records = [record for record in output.records if record["kind"] in WEBHOOK_KINDS]
         if records:
             self._spool.append(json.dumps({"records": records}, ensure_ascii=False).encode())
@@ -87,7 +90,9 @@ class WebhookSink:
         headers = dict(self._headers)
         if self._secret:
             stamp = str(int(time.time()))
-            headers[SIGNATURE_HEADER] = f"t={stamp},v1={hmac.new(self._secret, stamp.encode() + b'.' + body, hashlib.sha256).hexdigest()}"
+            headers[SIGNATURE_HEADER] = (
+                f"t={stamp},v1={hmac.new(self._secret, stamp.encode() + b'.' + body, hashlib.sha256).hexdigest()}"
+            )
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 (the scheme was checked)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S):
@@ -107,7 +112,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class MqttSink:
-    """Publishes each record as JSON to `<prefix>/<source>/<kind>`; the URL is `mqtt[s]://[user:password@]host[:port]/prefix`."""
+    """Publishes each record as JSON to `<prefix>/<source>/<kind>`; the URL is
+    `mqtt[s]://[user:password@]host[:port]/prefix`.
+    """
 
     wants: Literal["records", "pictures"] = "records"
     depth = SPOOL
@@ -134,7 +141,10 @@ class MqttSink:
             self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
 
     def open(self, sources: list[str]) -> None:
-        """Connect; lost connections are taken up again by the client. Raises DeepferError where the broker cannot be reached."""
+        """Connect; lost connections are taken up again by the client.
+
+        Raises DeepferError where the broker cannot be reached.
+        """
         self._slugs = slugs(sources)
         try:
             self._client.connect(self._host, self._port, keepalive=30)
@@ -147,7 +157,9 @@ class MqttSink:
         for record in output.records:
             place = self._slugs.get(record["source"]) or slug(record["source"])
             topic = f"{self._prefix}/{place}/{record['kind']}"
-            self._client.publish(topic, json.dumps(record, ensure_ascii=False), qos=0 if record["kind"] == "face" else 1)
+            self._client.publish(
+                topic, json.dumps(record, ensure_ascii=False), qos=0 if record["kind"] == "face" else 1
+            )
 
     def close(self) -> None:
         """Send what waits, for two seconds at most, and disconnect."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.stream.address import redact
 from deepfer_yolo.stream.draw import Look
+from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.pictures import SnapshotSink
 from deepfer_yolo.stream.sinks.targets import FILE_KINDS, files_of, refuse_existing_file, refuse_unwritable
 from deepfer_yolo.stream.sinks.video import SUFFIXES, VideoSink
 from deepfer_yolo.stream.sinks.window import WindowSink, refuse_without_screen
@@ -34,15 +34,23 @@ def split_sink(text: str) -> tuple[str, str]:
     """Kind and target of `KIND=TARGET`. Raises ConfigError where the kind is unknown or the target is missing."""
     kind, mark, target = text.partition("=")
     if kind not in KINDS or not mark or not target:
-        raise ConfigError(f"--sink takes KIND=TARGET, not '{redact(text)}'", f"kinds: {', '.join(KINDS)}; for example --sink jsonl=out.jsonl")
+        raise ConfigError(
+            f"--sink takes KIND=TARGET, not '{redact(text)}'",
+            f"kinds: {', '.join(KINDS)}; for example --sink jsonl=out.jsonl",
+        )
     return kind, target
 
 
 def open_sink(text: str, rules: SinkRules) -> Sink:
-    """The sink behind `KIND=TARGET`. Raises ConfigError for an unknown kind, DeepferError for a file that is there already."""
+    """The sink behind `KIND=TARGET`.
+
+    Raises ConfigError for an unknown kind, DeepferError for a file that is there already.
+    """
     kind, target = split_sink(text)
     if target == "-" and kind != "jsonl":
-        raise ConfigError(f"--sink {kind}=- : only jsonl can go to standard output", f"name a target: --sink {kind}=NAME")
+        raise ConfigError(
+            f"--sink {kind}=- : only jsonl can go to standard output", f"name a target: --sink {kind}=NAME"
+        )
     if kind == "video" and Path(target).suffix.lower() not in SUFFIXES:
         raise ConfigError(f"H.264 video cannot be written to '{target}'", f"the name must end in {', '.join(SUFFIXES)}")
     for path in files_of(kind, target, rules.keep):

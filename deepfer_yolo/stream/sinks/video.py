@@ -10,9 +10,9 @@ from typing import Any, Literal
 from deepfer_yolo.files import atomic_path
 from deepfer_yolo.stream.address import slugs
 from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.pixels import to_frame
-from deepfer_yolo.stream.results import Output, Result
+from deepfer_yolo.stream.records import Output, Result
 from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_source
+from deepfer_yolo.stream.sources import to_frame
 
 TICKS = 90_000
 """Time stamps a second in the file, MPEG's usual clock."""
@@ -20,7 +20,9 @@ MAX_GAP_S = 10.0
 KEY_S = 2.0
 """Seconds of video between key pictures, and so of a fragment: what a kill may cost, and how exact a seek is."""
 FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
-"""An ordinary MP4 keeps a table of all pictures in memory until its end (0.8 MB per 10,000) and is unreadable before it is written."""
+"""An ordinary MP4 keeps a table of all pictures in memory until its end (0.8 MB per 10,000) and is unreadable before it
+is written.
+"""
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov")
 SUFFIXES = (*MP4_SUFFIXES, ".mkv", ".ts")
 """Files that hold H.264 with any time stamps."""
@@ -45,7 +47,10 @@ class VideoSink:
         self._taken: set[Path] = set()
 
     def open(self, sources: list[str]) -> None:
-        """Settle whether file names need the source in them. Raises DeepferError where such a file is there already, or is a source."""
+        """Settle whether file names need the source in them.
+
+        Raises DeepferError where such a file is there already, or is a source.
+        """
         self._several = len(sources) > 1
         self._slugs = slugs(sources)
         for path in (self._path_of(source, 1) for source in sources):
@@ -63,7 +68,9 @@ class VideoSink:
             recording.close()
             recording = None
         if recording is None:
-            recording = self._recordings[result.frame.source] = Recording(self._next_path(result.frame.source), image.shape[:2])
+            recording = self._recordings[result.frame.source] = Recording(
+                self._next_path(result.frame.source), image.shape[:2]
+            )
         recording.write(image, result)
 
     def close(self) -> None:
@@ -98,8 +105,11 @@ class Recording:
         part = self._stack.enter_context(atomic_path(path))
         options = FRAGMENTED if path.suffix.lower() in MP4_SUFFIXES else {}
         self._container: Any = self._stack.enter_context(av.open(str(part), "w", options=options))
-        # ultrafast keeps up with 150 pictures of 720p a second on one core; without B-frames every picture may have any time.
-        self._stream = self._container.add_stream("libx264", rate=Fraction(30), options={"preset": "ultrafast", "crf": "23"})
+        # ultrafast keeps up with 150 pictures of 720p a second on one core; without B-frames every picture may have any
+        # time.
+        self._stream = self._container.add_stream(
+            "libx264", rate=Fraction(30), options={"preset": "ultrafast", "crf": "23"}
+        )
         self._stream.width, self._stream.height = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, TICKS)

@@ -1,4 +1,7 @@
-"""`--show`: a window a source. Sinks run in threads of their own, but windows belong to the main one; so the sink only draws."""
+"""`--show`: a window a source.
+
+Sinks run in threads of their own, but windows belong to the main one; so the sink only draws.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Literal
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.results import Output
+from deepfer_yolo.stream.records import Output
 
 REFRESH_S = 0.03
 PROBE = "import cv2; cv2.namedWindow('deepfer'); cv2.waitKey(1)"
@@ -76,11 +79,16 @@ class WindowSink:
 
 
 def refuse_without_screen() -> None:
-    """Raise DeepferError where no window can be opened. A child process tries, since Qt ends the process that finds no screen."""
+    """Raise DeepferError where no window can be opened.
+
+    A child process tries, since Qt ends the process that finds no screen.
+    """
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DeepferError("there is no screen for --show: neither DISPLAY nor WAYLAND_DISPLAY is set", HINT)
     try:
-        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False
+        )
         if done.returncode == 0:
             return
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]

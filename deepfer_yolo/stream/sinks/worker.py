@@ -1,4 +1,6 @@
-"""A sink behind its own thread and bounded queue: a blocked, failing or full sink never stalls the stream, and is reported."""
+"""A sink behind its own thread and bounded queue: a blocked, failing or full sink never stalls the stream, and is
+reported.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.stream.results import Output, State
+from deepfer_yolo.stream.records import Output, State
 from deepfer_yolo.stream.status import SinkSummary
 
 PATIENCE_S = 10.0
@@ -20,7 +22,8 @@ BLOCKED_CLOSE_S = 0.5
 
 
 class Sink(Protocol):
-    """Somewhere results go. All methods are called in the sink's own thread; an exception ends the sink, not the stream.
+    """Somewhere results go. All methods are called in the sink's own thread; an exception ends the sink, not the
+    stream.
 
     A run that is stopped does not wait for an `is_remote` sink whose other side keeps silent.
     """
@@ -80,7 +83,10 @@ class SinkWorker:
         self._thread.start()
 
     def put(self, output: Output, *, may_wait: bool) -> None:
-        """Hand over an output. A full queue drops it, but in a lossless run only after waiting for a sink without progress."""
+        """Hand over an output.
+
+        A full queue drops it, but in a lossless run only after waiting for a sink without progress.
+        """
         if self.has_failed:
             self._dropped += 1
             return
@@ -96,7 +102,9 @@ class SinkWorker:
             self._report("its queue is full; what comes now is dropped")
 
     def close(self, *, in_haste: bool = False) -> None:
-        """Let the sink finish; one without progress is left behind and reported, and a remote one soon where the run was stopped."""
+        """Let the sink finish; one without progress is left behind and reported, and a remote one soon where the run
+        was stopped.
+        """
         deadline = time.monotonic() + CLOSE_S
         self._offer(None, may_wait=not self._is_blocked)
         written, moved_at = self._written, time.monotonic()

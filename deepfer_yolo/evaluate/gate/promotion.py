@@ -1,0 +1,157 @@
+"""The champion's folder: who holds the title, and every decision that was made about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
+from deepfer_yolo.files import staged_tree, sync_folder, write_atomic
+from deepfer_yolo.runtime.card import sidecar_path
+from deepfer_yolo.runtime.model_file import FORMATS, STEM, digest, parts
+
+CHAMPION, RELEASES, HISTORY, LOCK = "champion", "releases", "history.jsonl", ".lock"
+LOCK_WAIT_S = 30.0
+
+
+def champion_of(folder: Path) -> Path | None:
+    """The model file that holds the title in a promotion folder; None where there is none yet."""
+    found = [path for suffix in FORMATS if (path := folder / CHAMPION / f"{STEM}{suffix}").is_file()]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{folder / CHAMPION} holds several models: {', '.join(path.name for path in found)}", "keep one"
+        )
+    return found[0] if found else None
+
+
+def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
+    """The champion's file from `--champion` (a file, or a promotion folder) and `--promote`; None for a folder without
+    a champion yet.
+
+    Raises ConfigError where there is nothing to compare with, or where the two name different models.
+    """
+    if champion is None and promote is None:
+        raise ConfigError(
+            "there is no champion to compare with",
+            "name one with --champion MODEL, or a folder of champions with --promote DIR",
+        )
+    named = champion
+    if champion is not None and champion.is_dir():
+        named = champion_of(champion.parent if champion.name == CHAMPION else champion)
+        if named is None:
+            raise ConfigError(
+                f"{champion} holds no champion", "name a model file, or use --promote DIR alone for the first one"
+            )
+    held = champion_of(promote) if promote is not None else None
+    if named is None or held is None:
+        return named or held
+    if named.is_file() and digest(named) != digest(held):
+        raise ConfigError(
+            f"--champion {champion} is not the model that holds the title in {promote}", "leave --champion out"
+        )
+    return held
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The decisions of a promotion folder, oldest first. Raises ConfigError with the line that cannot be read."""
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise ConfigError(f"{path}, line {number}: not a JSON object", "remove the broken line") from None
+    return entries
+
+
+def times_decided(folder: Path, fingerprint: str, split: str) -> int:
+    """How many decisions in `folder` rested on this split of this data set: each one makes the next a little less
+    independent.
+    """
+    return sum(
+        entry.get("fingerprint") == fingerprint and entry.get("split") == split for entry in read_history(folder)
+    )
+
+
+def record(
+    folder: Path, decision: Mapping[str, Any], challenger: Path, compared_with: str | None, *, promote: bool
+) -> Path | None:
+    """Append `decision` to the history and, with `promote`, hand the title to `challenger`; returns the new champion's
+    path.
+
+    `compared_with` is the SHA-256 of the champion that the decision compared with, None for none. Raises ConfigError
+    where another job has changed the champion since: the decision would be about a model that no longer holds the
+    title.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        current = champion_of(folder)
+        held = digest(current) if current is not None else None
+        if promote and held != compared_with:
+            raise ConfigError(
+                f"the champion in {folder} changed while this gate ran",
+                "run the gate again: it will compare with the new one",
+            )
+        entries = read_history(folder)
+        entry = {"number": len(entries) + 1, **decision, "promoted": promote}
+        release = _release(folder, challenger, entry) if promote else None
+        # The history comes before the title: a job killed in between leaves the old champion, and a line that says what
+        # was meant.
+        lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in (*entries, entry)]
+        write_atomic(folder / HISTORY, "".join(lines))
+        return _crown(folder, release, challenger.suffix) if release is not None else None
+
+
+def _release(folder: Path, challenger: Path, entry: Mapping[str, Any]) -> Path:
+    """Copy the challenger, its card and the decision into a release of its own; returns its path relative to `folder`."""
+    release = Path(RELEASES) / f"{entry['number']:04d}-{digest(challenger)[:12]}"
+    with staged_tree(folder / release, overwrite=True) as staging:
+        for part in parts(challenger):
+            shutil.copyfile(part, staging / f"{STEM}{part.suffix}")
+        if sidecar_path(challenger).is_file():
+            shutil.copyfile(sidecar_path(challenger), staging / f"{STEM}.json")
+        (staging / "decision").write_text(json.dumps(entry, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return release
+
+
+def _crown(folder: Path, release: Path, suffix: str) -> Path:
+    """Turn the `champion` link to `release` in one rename."""
+    link, part = folder / CHAMPION, folder / f".{CHAMPION}.part"
+    if link.exists() and not link.is_symlink():
+        raise ConfigError(f"{link} is not a link that --promote made", "move it away, or name another folder")
+    part.unlink(missing_ok=True)
+    part.symlink_to(release, target_is_directory=True)
+    part.replace(link)
+    sync_folder(folder)
+    return link / f"{STEM}{suffix}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees even when the process is killed; waits LOCK_WAIT_S at most."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "--promote needs a POSIX system: there are no file locks here", "promote on the CI machine"
+        ) from None
+    with (folder / LOCK).open("w") as file:
+        end = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DeepferError(
+                        f"another promotion holds {folder / LOCK}", "wait for it to end, then run the gate again"
+                    ) from None
+                time.sleep(0.05)
+        yield

@@ -1,0 +1,157 @@
+"""A classifier over one split of a data set: its probabilities, the labels, and which picture each row is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.records import Image, Probs
+from deepfer_yolo.runtime.classifier import Classifier
+
+Tta = Literal["none", "flip", "ten"]
+
+N_VIEWS = {"none": 1, "flip": 2, "ten": 10}
+TEN_SHARE = 0.92
+"""Side of each of the five crops of `ten`, as a share of the picture's: 44 of 48 pixels, the customary ten-crop of
+FER2013 entries.
+"""
+
+
+def views(image: Image, tta: Tta) -> list[Image]:
+    """The views of a picture: itself; itself and its mirror image; or four corners and the centre, each mirrored too."""
+    if tta == "none":
+        return [image]
+    if tta == "flip":
+        return [image, mirror(image)]
+    height, width = image.shape[:2]
+    h, w = max(1, round(TEN_SHARE * height)), max(1, round(TEN_SHARE * width))
+    corners = ((0, 0), (0, width - w), (height - h, 0), (height - h, width - w), ((height - h) // 2, (width - w) // 2))
+    crops = [image[top : top + h, left : left + w] for top, left in corners]
+    return [view for crop in crops for view in (crop, mirror(crop))]
+
+
+def mirror(image: Image) -> Image:
+    """The picture with left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+LabelRule = Literal["same", "intersect"]
+OnProgress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a model says about a split.
+
+    `targets` (n,) index `labels`, which are the columns of `probs` (n, C); rows as in the manifest.
+    """
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    targets: NDArray[np.int64]
+    probs: Probs
+
+    @property
+    def paths(self) -> list[str]:
+        """The pictures' paths, relative to the data set."""
+        return [row.path for row in self.rows]
+
+
+def score_dataset(
+    classifier: Classifier,
+    dataset: Dataset,
+    split: str,
+    batch: int = 64,
+    on_progress: OnProgress | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    workers: int = 2,
+    tta: Tta = "none",
+) -> Scores:
+    """Run `classifier` over the pictures of `split`, in the manifest's order; labels are matched by name, never by
+    place.
+
+    `labels` (see `common_labels`) keeps the pictures and the columns of these labels only, in this order, and scales
+    each row back to 1. With `tta` the probabilities are averaged over the views of each picture. Raises DatasetError
+    for an empty split, other labels or missing files, ModelError for values that are no probabilities.
+    """
+    labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
+    rows = tuple(row for row in dataset.rows(split) if row.label in labels)
+    if not rows:
+        raise DatasetError(
+            f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}",
+            "name another --split",
+        )
+    check_files(dataset, rows)
+    targets = np.array([labels.index(row.label) for row in rows], np.int64)
+    probs = np.empty((len(rows), len(classifier.labels)), np.float32)
+    done = 0
+    for images in in_batches(load_images(dataset, rows, workers), batch):
+        seen = classifier.predict_images([view for image in images for view in views(image, tta)])
+        probs[done : done + len(images)] = seen.reshape(len(images), N_VIEWS[tta], -1).mean(1)
+        done += len(images)
+        if on_progress is not None:
+            on_progress(done, len(rows))
+    every = {label: i for i, label in enumerate(classifier.labels)}
+    check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
+    return Scores(rows, labels, targets, columns(probs, [every[label] for label in labels]))
+
+
+def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: LabelRule = "same") -> tuple[str, ...]:
+    """The labels to score on: those of every model and of the data set, in the first model's order.
+
+    Raises DatasetError that names the difference where the sets differ and `rule` is "same", or fewer than two are
+    left.
+    """
+    for model in models:
+        only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]
+        if rule == "same" and (only_model or only_dataset):
+            parts = [
+                f"{who} alone knows {', '.join(names)}"
+                for who, names in (("the model", only_model), ("the data set", only_dataset))
+                if names
+            ]
+            raise DatasetError(
+                f"the labels differ: {'; '.join(parts)}", "add --labels intersect to score the labels that both know"
+            )
+    shared = tuple(label for label in models[0] if label in dataset and all(label in model for model in models))
+    if len(shared) < 2:
+        known = "; ".join(f"a model {', '.join(model)}" for model in models)
+        message = f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}"
+        raise DatasetError(message, "convert the data with --map OLD=NEW, so that labels bear the model's names")
+    return shared
+
+
+def columns(probs: Probs, keep: Sequence[int]) -> Probs:
+    """The columns `keep` of `probs`, each row scaled back to 1; a row that has nothing there becomes uniform."""
+    if list(keep) == list(range(probs.shape[1])):
+        return probs
+    part = probs[:, list(keep)]
+    total = part.sum(1, keepdims=True)
+    return np.where(total > 0, part / np.where(total > 0, total, 1), np.float32(1 / len(keep))).astype(np.float32)
+
+
+def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
+    """Raise one DatasetError for all the pictures that the manifest names and that are not there."""
+    missing = [row.path for row in rows if not dataset.path(row).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DatasetError(
+            f"{dataset.root}/{MANIFEST} names files that are not there: {', '.join(missing[:3])}{more}",
+            "convert the source again, or put the files back",
+        )
+
+
+def in_batches(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
+    """Lists of `size` pictures; the last may be shorter."""
+    while chunk := list(islice(images, size)):
+        yield chunk

@@ -1,0 +1,62 @@
+"""LiteRT, once TensorFlow Lite: for phones and microcontroller boards.
+
+Its batch is fixed in the file, one picture unless the export said more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.backends.protocol import in_batches
+from deepfer_yolo.runtime.model_file import checked_sidecar
+
+
+class LiteRtBackend:
+    """A `.tflite` file: uint8 (n, S, S, 3) to float32 (n, C), n fixed."""
+
+    provider = "litert"
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError.for_extra("litert", error.name or "ai_edge_litert") from None
+        self.card = checked_sidecar(path)
+        self.threads = threads
+        self._path = path
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{path}: LiteRT refuses the model: {str(error).splitlines()[0][:300]}",
+                "export it again with: deepfer export",
+            ) from None
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        found = [
+            (value["dtype"].__name__, tuple(int(side) for side in value["shape"])) for value in (*inputs, *outputs)
+        ]
+        side, n_labels = self.card.input.size, len(self.card.labels)
+        self._n = found[0][1][0] if found and found[0][1] else 0
+        if found != [("uint8", (self._n, side, side, 3)), ("float32", (self._n, n_labels))]:
+            raise ModelError(
+                f"{path}: the card says uint8 (n, {side}, {side}, 3) to float32 (n, {n_labels}), the model says {found}"
+            )
+        self._source, self._answer = inputs[0]["index"], outputs[0]["index"]
+
+    def run(self, crops: Crops) -> Probs:
+        """See `Backend.run`."""
+        return in_batches(self._run, crops, self._n)
+
+    def _run(self, crops: Crops) -> Probs:
+        try:
+            self._interpreter.set_tensor(self._source, crops)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{self._path}: LiteRT failed on {len(crops)} pictures: {str(error).splitlines()[0][:300]}"
+            ) from None
+        probs: Probs = self._interpreter.get_tensor(self._answer)
+        return probs

@@ -1,0 +1,51 @@
+"""What every backend keeps, and what the rest of the program asks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.card import Card
+
+
+class Backend(Protocol):
+    """A loaded model: `run` maps uint8 (n, S, S, 3) RGB crops to float32 (n, C) probabilities."""
+
+    card: Card
+    provider: str
+    threads: int
+
+    def run(self, crops: Crops) -> Probs:
+        """Probabilities of crops that `check_crops` has passed; n is 1 or more."""
+        ...
+
+
+class Model(Protocol):
+    """What answers for crops; `runtime.Classifier` is one."""
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+        ...
+
+    def predict(self, crops: Crops) -> Probs:
+        """Probabilities, float32 (n, C), for uint8 crops (n, S, S, 3)."""
+        ...
+
+
+def in_batches(run: Callable[[Crops], Probs], crops: Crops, n: int) -> Probs:
+    """Answers of a model whose batch is fixed at `n`: the last batch is padded with blank pictures, whose answers are
+    dropped.
+    """
+    padded = np.concatenate([crops, np.zeros((-len(crops) % n, *crops.shape[1:]), np.uint8)])
+    return np.concatenate([run(padded[start : start + n]) for start in range(0, len(padded), n)])[: len(crops)]
+
+
+def check_crops(crops: Crops, card: Card) -> None:
+    """Raise ValueError unless `crops` is uint8 (n, S, S, 3) for the card's S."""
+    size = card.input.size
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3):
+        raise ValueError(f"crops must be uint8 (n, {size}, {size}, 3), not {crops.dtype} {crops.shape}")

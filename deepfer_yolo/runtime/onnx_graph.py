@@ -1,0 +1,182 @@
+"""Reading an ONNX file that a stranger may have made: everything is checked before any run-time sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepfer_yolo.errors import ModelError
+from deepfer_yolo.runtime.card import HASHES_KEY, METADATA_KEY, Card, no_card, parse_card, unpack_hashes
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_BYTES = 512_000_000
+"""No classifier of faces is larger; read into memory once."""
+MAX_ELEMENTS = 200_000_000
+"""In one stored tensor."""
+DOMAINS = frozenset({"", "ai.onnx"})
+"""Operators outside ONNX itself need a library beside the file, which a file from a stranger must not bring."""
+INPUT, OUTPUT = "image", "probs"
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """The parsed file, free of external data and custom operators. Raises ModelError that says what was refused."""
+    import onnx
+
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ModelError(
+            f"{path} is larger than {MAX_BYTES // 1_000_000} MB ({size:,} bytes)", "no face classifier needs that much"
+        )
+    content = path.read_bytes()
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf's DecodeError has a different class in each of its implementations
+        raise ModelError(
+            f"{path} is not a readable ONNX file, or a truncated one ({error})", "export it again with: deepfer export"
+        ) from None
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it holds no graph", "export it again with: deepfer export")
+    _check_safe(model, path)
+    return model
+
+
+def _check_safe(model: onnx.ModelProto, path: Path) -> None:
+    bodies = [model.graph, *model.functions]
+    for node in _nodes(bodies):
+        if node.domain not in DOMAINS:
+            raise ModelError(
+                f"{path}: the operator {node.domain}::{node.op_type} is not part of ONNX",
+                "only files made of ONNX's own operators are opened",
+            )
+    for tensor in _tensors(bodies):
+        if tensor.external_data or tensor.data_location == 1:
+            raise ModelError(
+                f"{path}: the tensor '{tensor.name}' lies outside the file (external data)",
+                "save the model as one file",
+            )
+        elements = 1
+        for side in tensor.dims:
+            elements *= side
+        if min(tensor.dims, default=0) < 0 or elements > MAX_ELEMENTS:
+            raise ModelError(f"{path}: the tensor '{tensor.name}' claims the shape {list(tensor.dims)}")
+
+
+def _nodes(bodies: list[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.NodeProto]:
+    """Every node, those of nested graphs (If, Loop, Scan) included."""
+    stack = list(bodies)
+    while stack:
+        for node in stack.pop().node:
+            yield node
+            for attribute in node.attribute:
+                stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _tensors(bodies: list[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor: initialisers, sparse ones, constants and other attributes, nested graphs included."""
+    import onnx
+
+    stack = list(bodies)
+    while stack:
+        body = stack.pop()
+        if isinstance(body, onnx.GraphProto):
+            yield from body.initializer
+            for sparse in body.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in body.node:
+            for attribute in node.attribute:
+                yield from ([attribute.t] if attribute.HasField("t") else [])
+                yield from attribute.tensors
+                sparses = [
+                    *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+                    *attribute.sparse_tensors,
+                ]
+                for sparse in sparses:
+                    yield from (sparse.values, sparse.indices)
+                stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def graph_sha256(model: onnx.ModelProto) -> str:
+    """SHA-256 of the serialised graph alone, so that the metadata around it can change."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def card_of(model: onnx.ModelProto, path: Path) -> Card:
+    """The card in the file's metadata; raises ModelError where there is none or it cannot be read."""
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in said:
+        raise no_card(path)
+    card, hashes = parse_card(said[METADATA_KEY], str(path)), said.get(HASHES_KEY)
+    if hashes is None:
+        return card
+    try:
+        unpack_hashes(hashes)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}", "the file was damaged or changed; export it again") from None
+    return card.model_copy(update={"trained_hashes": hashes})
+
+
+def put_card(model: onnx.ModelProto, card: Card) -> Card:
+    """Write `card`, completed by the graph's SHA-256, into the metadata of `model`; returns the card as written.
+
+    Hashes of training pictures that are in the metadata already stay there where `card` has none.
+    """
+    card = card.model_copy(update={"graph_sha256": graph_sha256(model), "file_sha256": None})
+    said = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    if card.trained_hashes is not None:
+        said[HASHES_KEY] = card.trained_hashes
+    del model.metadata_props[:]
+    for key, value in [*said.items(), (METADATA_KEY, card.to_json())]:
+        model.metadata_props.add(key=key, value=value)
+    return card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
+
+
+def check_card(model: onnx.ModelProto, card: Card, path: Path) -> None:
+    """Raise ModelError with the difference where the card and the graph beside it disagree."""
+    shape_in, shape_out = io_shapes(model, path)
+    side, n_labels = card.input.size, len(card.labels)
+    if shape_in[1:] != (side, side, 3):
+        raise ModelError(
+            f"{path}: the card says the input is (n, {side}, {side}, 3), the graph says {_show(shape_in)}",
+            f"deepfer card {path}",
+        )
+    if len(shape_out) != 2 or shape_out[1] not in {n_labels, None}:
+        raise ModelError(
+            f"{path}: the card has {n_labels} labels, the graph's output is {_show(shape_out)}", f"deepfer card {path}"
+        )
+    digest = graph_sha256(model)
+    if card.graph_sha256 is not None and card.graph_sha256 != digest:
+        raise ModelError(
+            f"{path}: the graph is not the one its card describes (SHA-256 {digest[:12]}… against {card.graph_sha256[:12]}…)",
+            "the file was changed after its export; export it again",
+        )
+
+
+def io_shapes(model: onnx.ModelProto, path: Path) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    """Shapes of the one input `image` (uint8) and the one output `probs` (float32), None where dynamic; raises
+    ModelError for others.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    outputs = list(model.graph.output)
+    named = [(v.name, v.type.tensor_type.elem_type) for v in (*inputs, *outputs)]
+    if named != [(INPUT, 2), (OUTPUT, 1)]:  # TensorProto.UINT8 and FLOAT
+        listed = ", ".join(name for name, _ in named)
+        raise ModelError(
+            f"{path} is not in this program's form (uint8 '{INPUT}' in, float32 '{OUTPUT}' out): it has {listed}",
+            f"deepfer card {path} --help shows how to wrap a foreign classifier",
+        )
+    return value_shape(inputs[0]), value_shape(outputs[0])
+
+
+def value_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """The declared shape of an input or output, None for a dynamic side."""
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
+
+
+def _show(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("n" if side is None else str(side) for side in shape) + ")"

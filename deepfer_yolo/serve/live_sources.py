@@ -1,0 +1,143 @@
+"""The live sources of the command line, watched by the same engine as `deepfer stream`; the newest picture of each is
+kept, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.faces.detect import open_detector
+from deepfer_yolo.serve.video import shortened
+from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.pipeline import Pipeline, RunRules
+from deepfer_yolo.stream.reader import FeedRules
+from deepfer_yolo.stream.records import Output, Result
+from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.status import SourceSummary
+
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.classifier import Classifier
+
+PREVIEW_PX = 960
+"""The longer side of a preview at most."""
+JPEG_QUALITY = 80
+LOG = logging.getLogger("deepfer.serve")
+
+
+class NewestSink:
+    """Keeps the newest result of each source, and why it is in its state."""
+
+    name = "page"
+    wants: Literal["records", "pictures"] = "pictures"
+    depth = 4
+    is_remote = False
+
+    def __init__(self) -> None:
+        self.newest: dict[str, tuple[Result, float]] = {}
+        """By source: the result, and when it came (monotonic, seconds)."""
+        self.reasons: dict[str, str] = {}
+
+    def open(self, sources: list[str]) -> None:
+        """Nothing to get ready."""
+
+    def write(self, output: Output) -> None:
+        """Take one output."""
+        if output.result is not None:
+            self.newest[output.result.frame.source] = output.result, time.monotonic()
+        for record in output.records:
+            if record["kind"] == "state":
+                self.reasons[record["source"]] = record["reason"]
+                if record["state"] in ("lost", "failed"):
+                    LOG.warning("source %s is %s: %s", record["source"], record["state"], record["reason"])
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+
+class LiveBoard:
+    """Runs the engine over the sources in a thread of its own, and tells their state."""
+
+    def __init__(self, addresses: Sequence[Address], faces: FaceConfig) -> None:
+        self._addresses = list(addresses)
+        self._faces = faces
+        self._sink = NewestSink()
+        self._pipeline: Pipeline | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def n_sources(self) -> int:
+        """How many sources there are."""
+        return len(self._addresses)
+
+    def start(self, classifier: Classifier) -> None:
+        """Begin to watch. Recordings play at their own speed."""
+        detectors = [open_detector(self._faces, "video") for _ in self._addresses]
+        rules = RunRules(FeedRules(policy="latest"), SceneRules(self._faces.min_score))
+        self._pipeline = Pipeline(self._addresses, classifier, detectors, [SinkWorker(self._sink)], rules)
+        self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._pipeline is not None and self._thread is not None:
+            self._pipeline.stop()
+            self._thread.join(5.0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """State, age, counters and faces of each source."""
+        if self._pipeline is None:
+            return []
+        sources = zip(self._addresses, self._pipeline.summary().sources, strict=True)
+        return [self._row(index, address, source) for index, (address, source) in enumerate(sources)]
+
+    def _row(self, index: int, address: Address, source: SourceSummary) -> dict[str, Any]:
+        newest, came_s = self._sink.newest.get(source.source, (None, 0.0))
+        reason = self._sink.reasons.get(source.source)
+        return {
+            "index": index,
+            "name": _shown(address),
+            "state": source.state,
+            "reason": None if reason is None else reason.replace(address.name, _shown(address)),
+            # Of what is shown now: a source that is lost has an old picture, not a fast one.
+            "age_ms": None
+            if newest is None or newest.age_ms is None
+            else round(newest.age_ms + 1000 * (time.monotonic() - came_s), 1),
+            "captured": source.captured,
+            "processed": source.processed,
+            "dropped": source.dropped,
+            "reconnects": source.reconnects,
+            "faces": [shortened(newest, track) for track in newest.tracks]
+            if newest is not None and source.state == "live"
+            else [],
+        }
+
+    def picture(self, index: int) -> bytes | None:
+        """The newest picture of a source with its faces marked, as JPEG; None where there is none."""
+        import cv2
+
+        if not 0 <= index < len(self._addresses):
+            return None
+        found = self._sink.newest.get(self._addresses[index].name)
+        if found is None:
+            return None
+        image = paint(found[0], Look())
+        scale = min(1.0, PREVIEW_PX / max(image.shape[:2]))
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        is_written, jpeg = cv2.imencode(
+            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )
+        return jpeg.tobytes() if is_written else None
+
+
+def _shown(address: Address) -> str:
+    """A source's name for strangers: no credentials, and of a file only the last part of its path."""
+    return Path(address.name).name if address.kind == "file" else address.name

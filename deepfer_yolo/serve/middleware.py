@@ -1,0 +1,371 @@
+"""The door: every request passes here before any route sees it, and every answer gets its headers here."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import hmac
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+
+from deepfer_yolo.serve.metrics import Metrics
+from deepfer_yolo.serve.schemas import MEDIA_TYPE, Problem, too_many
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+MAX_CLIENTS = 4096
+"""Clients whose rate is remembered; the longest silent one is forgotten first."""
+
+
+class Rate:
+    """A token bucket a client: `per_s` requests a second, `burst` at once. 0 allows everything."""
+
+    def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def spend(self, client: str) -> None:
+        """Count one request. Raises Problem where the client's bucket is empty."""
+        if self._per_s == 0:
+            return
+        now = self._clock()
+        level, since = self._buckets.pop(client, (float(self._burst), now))
+        level = min(float(self._burst), level + (now - since) * self._per_s)
+        allowed = level >= 1
+        self._buckets[client] = (level - 1 if allowed else level, now)
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            raise too_many(f"more than {self._per_s:g} requests a second", math.ceil((1 - level) / self._per_s))
+
+
+class Slots:
+    """How many of something may be under way at once."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        self.limit = limit
+        self.in_use = 0
+        self._what = what
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Take one for the time of the body. Raises Problem where none is free."""
+        if self.in_use >= self.limit:
+            raise too_many(f"{self.limit} {self._what} are under way already")
+        self.in_use += 1
+        try:
+            yield
+        finally:
+            self.in_use -= 1
+
+
+class Budget:
+    """Bytes that all request bodies together may take at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.in_use = 0
+
+    def take(self, n: int) -> None:
+        """Count `n` bytes. Raises Problem where they do not fit; the caller gives back what it took with `give`."""
+        if self.in_use + n > self._limit:
+            raise too_many("the uploads under way take all the memory that they may", 2.0)
+        self.in_use += n
+
+    def give(self, n: int) -> None:
+        """Give back `n` bytes."""
+        self.in_use -= n
+
+
+def return_memory() -> None:
+    """Let the allocator give what was freed back to the system; glibc keeps what large bodies took for ever.
+
+    Elsewhere nothing happens.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return
+
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What health checks ask: no token, no rate."""
+COOKIE = "deepfer_session"
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), display-capture=()",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+NO_STORE = (b"cache-control", b"no-store")
+LARGE, RETURN_AFTER_S = 4_000_000, 1.0
+"""Bodies of so many bytes are worth asking the allocator for, once the last reference to them is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may come in, and with how much."""
+
+    hosts: frozenset[str]
+    token: str | None
+    max_body: int
+    body_timeout_s: float
+
+
+class Guard:
+    """ASGI middleware: host, origin, token, rate, concurrency, body size and time, security headers, counting."""
+
+    def __init__(self, app: ASGIApp, door: Door, rate: Rate, uploads: Slots, budget: Budget, metrics: Metrics) -> None:
+        self._app = app
+        self._door = door
+        self._rate = rate
+        self._uploads = uploads
+        self._budget = budget
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, WebSocket or lifespan."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            try:
+                self._check(scope)
+            except Problem as problem:
+                await _deny(problem, scope, send)
+                return
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *RAW_HEADERS, *_cache(message["headers"])]
+                if status >= 400 and body.is_endless:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        body = _Body(receive, self._door, self._budget, is_chunked="transfer-encoding" in Headers(scope=scope))
+        try:
+            cookie = self._check(scope)
+            _check_length(scope, self._door.max_body)
+            if cookie:
+                await _redirect(cookie, send_with_headers)
+            elif scope["method"] == "POST":
+                with self._uploads.hold():
+                    await self._app(scope, body.receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Problem as problem:
+            await refuse(problem, send_with_headers)
+        except asyncio.CancelledError:
+            # The server stops and has waited long enough; only it cancels requests.
+            if status == 0:
+                await refuse(Problem(503, "the server stops", headers={"Connection": "close"}), send_with_headers)
+        finally:
+            if body.release() > LARGE:
+                asyncio.get_running_loop().call_later(RETURN_AFTER_S, return_memory)
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.observe_request(route, status, time.perf_counter() - began)
+
+    def _check(self, scope: Scope) -> str | None:
+        """Raise Problem for who may not come in; a cookie's value where a browser brought the token in the address."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if host_name(host) not in self._door.hosts and not (self._door.token and _is_ip(host_name(host))):
+            raise Problem(421, "this server is not called that; name the host with --allow-host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise Problem(403, "requests of other sites are refused")
+        if scope["path"] in OPEN_PATHS:
+            return None
+        client = scope["client"][0] if scope.get("client") else "?"
+        self._rate.spend(client)
+        return self._check_token(scope, headers)
+
+    def _check_token(self, scope: Scope, headers: Headers) -> str | None:
+        token = self._door.token
+        if token is None:
+            return None
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and _same(given.strip(), token):
+            return None
+        if any(_same(value, session_of(token)) for value in _cookies(headers)):
+            return None
+        # A plus in a query means a space, which no token holds.
+        asked = [
+            value.replace(" ", "+")
+            for value in parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
+        ]
+        if (
+            scope["type"] == "http"
+            and scope["path"] == "/"
+            and scope["method"] == "GET"
+            and any(_same(value, token) for value in asked)
+        ):
+            return session_of(token)
+        raise Problem(
+            401,
+            "a token is needed: Authorization: Bearer …, or open /?token=… in a browser",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+class _Body:
+    """A request's body, counted while it arrives."""
+
+    def __init__(self, receive: Receive, door: Door, budget: Budget, *, is_chunked: bool) -> None:
+        self._receive = receive
+        self._is_chunked = is_chunked
+        self._door = door
+        self._budget = budget
+        self._size = 0
+        self._deadline: float | None = None
+        self._is_complete = False
+
+    async def receive(self) -> Message:
+        """The next piece. Raises Problem past the limit of size or time."""
+        if self._is_complete:
+            return await self._receive()
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + self._door.body_timeout_s
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(
+                408, f"the body took longer than {self._door.body_timeout_s:g} s", headers={"Connection": "close"}
+            ) from None
+        n = len(message.get("body", b""))
+        if self._size + n > self._door.max_body:
+            raise too_large(self._door.max_body)
+        self._budget.take(n)
+        self._size += n
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether a body without a length is still under way: it is not waited for, unlike one that says where it ends."""
+        return self._is_chunked and not self._is_complete
+
+    def release(self) -> int:
+        """Give the memory back to the budget; return how many bytes it was."""
+        self._budget.give(self._size)
+        return self._size
+
+
+def _check_length(scope: Scope, limit: int) -> None:
+    """Refuse a body that says itself that it is too large, before any of it is read."""
+    length = Headers(scope=scope).get("content-length", "0")
+    if not length.isdecimal() or int(length) > limit:
+        raise too_large(limit)
+
+
+def too_large(limit: int) -> Problem:
+    """The refusal of a body; the connection closes, since the rest of it may still be on its way."""
+    return Problem(413, f"the body is larger than {limit / 1e6:g} MB", headers={"Connection": "close"})
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, lower case, without port and brackets."""
+    return (urlsplit(f"//{host}").hostname or "") if _is_plain(host) else ""
+
+
+def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
+    """The names under which the server may be called."""
+    return frozenset({"localhost", "127.0.0.1", "::1", bound.lower(), *(name.lower() for name in extra)})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def session_of(token: str) -> str:
+    """What a browser's cookie holds instead of the token itself."""
+    return hmac.new(token.encode(), b"deepfer session", hashlib.sha256).hexdigest()
+
+
+async def refuse(problem: Problem, send: Send) -> None:
+    """Answer with a problem document."""
+    body = problem.body()
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+    start = {
+        "type": "http.response.start",
+        "status": problem.status,
+        "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _deny(problem: Problem, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket before it is one: with the problem's own status where the server can, else with 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = problem.body()
+    headers = [(b"content-type", MEDIA_TYPE.encode()), *RAW_HEADERS]
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _redirect(session: str, send: Send) -> None:
+    # Lax, not Strict: a browser that came by a link in a mail or chat would not send a strict cookie to the page it is
+    # led to. Other sites' requests are refused by their Origin.
+    cookie = f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Lax"
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _cache(headers: list[Any]) -> list[tuple[bytes, bytes]]:
+    return [] if any(name == b"cache-control" for name, _ in headers) else [NO_STORE]
+
+
+def _cookies(headers: Headers) -> list[str]:
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return [value for name, _, value in pairs if name == COOKIE]
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def _is_plain(host: str) -> bool:
+    return bool(host) and not set(host) & set("/\\?#@ \t")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

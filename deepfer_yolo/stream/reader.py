@@ -1,0 +1,227 @@
+"""One reader thread a source: connect, read, stamp, hand over; after a loss wait and connect again.
+
+One dead source stops no other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deepfer_yolo.records import Clock, Frame, Image
+from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.buffers import Buffer, Policy, Waiting
+from deepfer_yolo.stream.clock import Backoff, Stamp, Timeline
+from deepfer_yolo.stream.records import State, StateName
+from deepfer_yolo.stream.source_errors import SLOW_REASONS, SourceReadError, explain
+from deepfer_yolo.stream.sources import Grab, Reader, ReadOptions, open_reader
+
+HEALTHY_S = 10.0
+"""A connection that lasted this long forgets the failures before it."""
+FIRST_RETRIES = 4
+"""How often a live source is tried again that has never given a picture, where `retries` is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRules:
+    """What one source may do. `policy` None chooses: lossless where the end is known, else latest."""
+
+    policy: Policy | None = None
+    max_age_s: float = 0.5
+    retries: int | None = None
+    stall_s: float = 3.0
+    frozen_s: float = 10.0
+    max_frames: int | None = None
+    read: ReadOptions = field(default_factory=ReadOptions)
+
+
+class Feed:
+    """The reading side of one source."""
+
+    def __init__(
+        self, address: Address, rules: FeedRules, lock: threading.Condition, tell: Callable[[State], None]
+    ) -> None:
+        self.address = address
+        self.buffer = Buffer(rules.policy or ("latest" if address.is_live else "lossless"), rules.max_age_s, lock)
+        self.epoch = 0
+        self.reconnects = 0
+        self.state: StateName | None = None
+        self.failure: SourceReadError | None = None
+        self.is_over = False
+        self.read_ms = 0.0
+        self._rules = rules
+        self._lock = lock
+        self._tell = tell
+        self._stop = threading.Event()
+        self._state_lock = threading.Lock()
+        self._last_at = time.monotonic()
+        self._last_stamp: tuple[float, Clock] | None = None
+        self._mark, self._changed_at = 0, time.monotonic()
+        self._index = 0
+        self._shape: tuple[int, ...] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin reading."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the reader to end; it is not waited for, since opening a dead host may block until its timeout."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the reader's end."""
+        self._thread.join(timeout_s)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether any picture ever came."""
+        return self._index > 0
+
+    @property
+    def last_clock(self) -> Clock:
+        """The clock of the last picture."""
+        return self._last_stamp[1] if self._last_stamp else "pts"
+
+    def finish(self, stopped: str | None) -> None:
+        """Enter the last state: failed where the source broke for good or never gave a picture, else ended."""
+        self._stop.set()
+        if self.failure is not None and (stopped is None or not self.has_frames):
+            self.change("failed", f"{self.failure.reason}: {self.failure.message}")
+        elif stopped is not None:
+            self.change("ended", stopped)
+        else:
+            limit = self._rules.max_frames
+            self.change("ended", "picture limit" if limit is not None and self._index >= limit else "end of source")
+
+    def watch(self) -> None:
+        """Report a stall or a frozen picture; called a few times a second by the engine."""
+        if self.state not in ("live", "frozen") or not self.address.is_live:
+            return
+        now = time.monotonic()
+        if now - self._last_at > self._rules.stall_s:
+            self.change("stalled", f"no picture for {self._rules.stall_s:g} s")
+        elif self.state == "live" and now - self._changed_at > self._rules.frozen_s:
+            self.change("frozen", f"the same picture for {self._rules.frozen_s:g} s")
+
+    def change(self, state: StateName, reason: str) -> None:
+        """Enter a state and tell it; nothing where the source is in it already."""
+        with self._state_lock:
+            if state == self.state:
+                return
+            was, self.state = self.state, state
+            time_s, clock = self._now()
+        self._tell(State(self.address.name, self.epoch, time_s, clock, state, was, reason))
+
+    def _now(self) -> tuple[float, Clock]:
+        if not self.address.is_live:
+            return self._last_stamp or (0.0, "pts")
+        return time.time(), "arrival"
+
+    def _run(self) -> None:
+        try:
+            self._connect_until_over()
+        finally:
+            with self._lock:
+                self.is_over = True
+                self._lock.notify_all()
+
+    def _connect_until_over(self) -> None:
+        backoff = Backoff()
+        while not self._stop.is_set():
+            self.change("connecting", f"attempt {backoff.attempts + 1}")
+            started = time.monotonic()
+            try:
+                self._read_once(open_reader(self.address, self._rules.read))
+                return
+            except Exception as error:
+                # Whatever a library raises, a reader that is gone must never look like a source that has ended.
+                failure = explain(error, self.address, "reading")
+                if self._stop.is_set():
+                    return
+                self.failure = failure
+                if time.monotonic() - started > HEALTHY_S:
+                    backoff.reset()
+                if not self._may_retry(failure, backoff.attempts + 1):
+                    return
+                self.change("lost", f"{failure.reason}: {failure.message}")
+                self.reconnects += 1
+                self._stop.wait(backoff.next_s(is_slow=failure.reason in SLOW_REASONS))
+
+    def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
+        is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)
+        if is_hopeless or self.address.kind in ("file", "pattern"):
+            return False
+        limit = self._rules.retries if self._rules.retries is not None else (None if self.has_frames else FIRST_RETRIES)
+        return limit is None or attempts <= limit
+
+    def _read_once(self, reader: Reader) -> None:
+        """Read one connection to its end. Raises SourceReadError where it breaks, or where a live source just ends."""
+        if self._rules.policy is None and reader.is_finite:
+            self.buffer.policy = "lossless"
+        timeline = Timeline(has_pts=reader.has_pts, is_live=self.address.is_live)
+        is_first = True
+        pace = None if self.buffer.policy == "lossless" or self.address.is_live else Pace()
+        try:
+            for grab in reader.grabs():
+                if self._stop.is_set():
+                    return
+                if grab.image is None:
+                    self.buffer.count_corrupt()
+                    continue
+                stamp = timeline.stamp(grab.pts_s, grab.offset_s, time.time())
+                self._enter_epoch(grab.image, stamp, is_first=is_first)
+                is_first = False
+                if pace is not None:
+                    pace.wait(stamp.time_s, self._stop)
+                if not self._hand_over(grab, grab.image, stamp):
+                    return
+        finally:
+            reader.close()
+        if not self._stop.is_set():
+            self._check_end(reader, is_empty=is_first)
+
+    def _check_end(self, reader: Reader, *, is_empty: bool) -> None:
+        if not reader.is_finite and self.address.kind != "pattern":
+            raise SourceReadError(f"{self.address.name} ended", "eof")
+        if is_empty:
+            raise SourceReadError(f"{self.address.name} holds no picture that can be decoded", "unreadable")
+        self.failure = None
+
+    def _enter_epoch(self, image: Image, stamp: Stamp, *, is_first: bool) -> None:
+        """Start a new epoch at a reconnection, a jump of the clock or a change of size."""
+        is_resized = self._shape is not None and image.shape != self._shape
+        if self._index > 0 and (is_first or stamp.is_new_epoch or is_resized):
+            self.epoch += 1
+        self._shape = image.shape
+        self._last_stamp = (stamp.time_s, stamp.clock)
+        now = self._last_at = time.monotonic()
+        mark = zlib.crc32(image[::16, ::16].tobytes()) if self.address.is_live else self._index
+        if mark != self._mark or is_first:
+            self._mark, self._changed_at = mark, now
+        if self.state != "frozen" or self._changed_at == now:
+            self.change("live", f"{image.shape[1]}×{image.shape[0]}")
+
+    def _hand_over(self, grab: Grab, image: Image, stamp: Stamp) -> bool:
+        frame = Frame(self._index, stamp.time_s, stamp.clock, image, self.address.name)
+        self._index += 1
+        if not self.buffer.put(Waiting(frame, self.epoch, time.monotonic(), stamp.age_s), self._stop):
+            return False
+        return self._rules.max_frames is None or self._index < self._rules.max_frames
+
+
+class Pace:
+    """Plays a file at its own speed, so that a recording behaves like a camera."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+
+    def wait(self, time_s: float, stop: threading.Event) -> None:
+        """Wait until it is the turn of the picture at `time_s`."""
+        now = time.monotonic()
+        if self._start is None or time_s < self._start[0]:
+            self._start = (time_s, now)
+        stop.wait(max(0.0, time_s - self._start[0] - (now - self._start[1])))

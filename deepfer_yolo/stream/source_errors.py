@@ -1,0 +1,73 @@
+"""Why a source cannot be opened or read on, in one word that a program can act on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from deepfer_yolo.errors import SourceError
+from deepfer_yolo.stream.address import Address, scrub
+
+Reason = Literal[
+    "refused",
+    "timeout",
+    "unauthorised",
+    "not-found",
+    "no-video",
+    "codec",
+    "unreadable",
+    "truncated",
+    "forbidden",
+    "invalid",
+    "device",
+    "network",
+    "eof",
+]
+
+SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
+"""Failures that seldom heal within seconds."""
+HINTS: dict[str, str] = {
+    "refused": "check host and port, and that the publisher runs",
+    "timeout": "check that the host is up; --open-timeout and --read-timeout set the limits",
+    "unauthorised": "check user name and password in the URL; special characters must be percent-encoded",
+    "not-found": "check the path of the URL",
+    "no-video": "name a source that has a video stream",
+    "codec": "re-encode it, for example as H.264",
+    "unreadable": "check it with: ffprobe",
+    "invalid": "check the parameters of the source, and --input-option",
+    "truncated": "fetch the file again; what was there has been processed",
+    "device": "deepfer doctor lists the cameras",
+}
+
+
+class SourceReadError(SourceError):
+    """A source that cannot be opened or read on."""
+
+    def __init__(self, message: str, reason: Reason = "network") -> None:
+        super().__init__(message, HINTS.get(reason))
+        self.reason = reason
+
+
+def explain(error: BaseException, address: Address, doing: str) -> SourceReadError:
+    """The failure behind an exception of FFmpeg's; only its own words are kept, since PyAV's message holds the raw URL."""
+    import av
+
+    if isinstance(error, SourceReadError):
+        return error
+    reasons: list[tuple[tuple[type[BaseException], ...], Reason]] = [
+        ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), "unauthorised"),
+        ((av.error.HTTPNotFoundError, FileNotFoundError), "not-found"),
+        ((ConnectionRefusedError,), "refused"),
+        ((TimeoutError, av.error.ExitError), "timeout"),
+        ((av.error.DecoderNotFoundError, av.error.PatchWelcomeError), "codec"),
+        ((av.error.InvalidDataError,), "unreadable"),
+    ]
+    if doing == "opening" and (
+        address.kind == "pattern" or isinstance(error, (av.error.ArgumentError, av.error.OptionNotFoundError))
+    ):
+        reasons = [((Exception,), "invalid")]
+    reason: Reason = next(
+        (reason for kinds, reason in reasons if isinstance(error, kinds)),
+        "network" if address.kind == "network" else "unreadable",
+    )
+    words = str(getattr(error, "strerror", None) or type(error).__name__)
+    return SourceReadError(f"{doing} {address.name} failed: {scrub(words, address.target)}", reason)

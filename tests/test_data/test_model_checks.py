@@ -1,0 +1,119 @@
+"""The audit's checks with a model, a face detector and another data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deepfer_yolo.config import AuditConfig, FaceConfig
+from deepfer_yolo.data.audit.audit import audit
+from deepfer_yolo.data.audit.inspection import inspect
+from deepfer_yolo.data.audit.model_checks import ModelVisit, drift
+from deepfer_yolo.data.audit.report import write_page
+from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.faces.detect import open_detector
+from deepfer_yolo.runtime.card import Card, InputSpec
+
+CONFIG = AuditConfig(min_per_class=1, near_correlation=0.98)
+
+
+class Oracle:
+    """A classifier that knows the true label of every picture by its bytes."""
+
+    def __init__(self, truth: dict[bytes, str], labels: tuple[str, ...] = EMOTIONS) -> None:
+        self.truth, self.labels = truth, labels
+        self.card = Card(name="oracle", labels=labels, input=InputSpec(size=48, colour="rgb"))
+
+    def predict(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probs = np.full((len(crops), len(self.labels)), 0.02, np.float32)
+        for row, crop in zip(probs, crops, strict=True):
+            row[self.labels.index(self.truth[crop[:, :, 0].tobytes()])] = 0.88
+        return probs
+
+
+def test_wrong_labels_are_ranked_by_confident_learning(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    truth = {}
+    for line in lines[1:]:
+        code, pixels, _ = line.split(",")
+        truth[bytes(map(int, pixels.split()))] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")[
+            int(code)
+        ]
+    wrong = [10, 60, 110]
+    for index in wrong:
+        code, rest = lines[index + 1].split(",", 1)
+        lines[index + 1] = f"{(int(code) + 1) % 7},{rest}"
+    source = tmp_path / "wrong.csv"
+    source.write_text("\n".join(lines) + "\n")
+    result = audit(source, CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
+    finding = next(finding for finding in result.findings if finding.kind == "label-error")
+    assert {group[0] for group in finding.groups} == {str(index) for index in wrong}
+    assert "its label 0.02" in finding.notes[0]
+
+
+def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
+    seen = inspect(painted_csv)
+    visit = ModelVisit(Oracle({}, ("happy", "sad")))  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="does not know the labels angry"):
+        visit.findings(seen, CONFIG)
+
+
+def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    truth = {bytes(map(int, line.split(",")[1].split())): "happy" for line in lines[1:]}
+    (tmp_path / "two.csv").write_text(
+        "\n".join([lines[0], *(line for line in lines[1:] if line[0] in "34")][:8]) + "\n"
+    )
+    audit(tmp_path / "two.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
+    (tmp_path / "one.csv").write_text("\n".join([lines[0], *(line for line in lines[1:] if line[0] == "3")]) + "\n")
+    with pytest.raises(DatasetError, match="all pictures bear one"):
+        audit(tmp_path / "one.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
+
+
+def test_faces_are_looked_for(painted_csv: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(painted_csv.read_text().splitlines()[:15]) + "\n")
+    result = audit(few, CONFIG, detector=open_detector(FaceConfig(detector="whole"), "image"))
+    assert not any(finding.kind.startswith("face") for finding in result.findings)
+    result = audit(few, CONFIG, detector=open_detector(FaceConfig(detector="haar"), "image"))
+    finding = next(finding for finding in result.findings if finding.kind == "face-none")
+    assert 0 < finding.count <= 14
+    assert finding.message == "no face found by haar"
+
+
+def test_drift_of_light_and_classes(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    darker = [lines[0]]
+    for line in lines[1:]:
+        code, pixels, usage = line.split(",")
+        if code != "3":
+            darker.append(f"{code},{' '.join(str(int(value) // 3) for value in pixels.split())},{usage}")
+    (tmp_path / "dark.csv").write_text("\n".join(darker) + "\n")
+    seen = inspect(painted_csv)
+    assert {finding.severity for finding in drift(seen, seen, CONFIG)} == {"note"}
+    found = {finding.kind: finding for finding in drift(seen, inspect(tmp_path / "dark.csv"), CONFIG)}
+    assert found["drift-brightness"].severity == "warning"
+    assert found["drift-classes"].severity == "warning"
+    assert "most in happy: 14.3 % here, 0.0 % there" in found["drift-classes"].message
+
+
+def test_the_page_shows_the_pictures(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    (tmp_path / "copies.csv").write_text("\n".join([*lines, lines[1], lines[1]]) + "\n")
+    result = audit(tmp_path / "copies.csv", CONFIG)
+    html = write_page(result, "deepfer audit copies.csv", tmp_path / "page.html").read_text()
+    assert "duplicate: 2" in html
+    assert html.count("data:image/png") == 3
+    assert "deepfer audit copies.csv" in html
+
+
+def test_severities_and_allowances(painted_csv: Path, tmp_path: Path) -> None:
+    lines = painted_csv.read_text().splitlines()
+    (tmp_path / "copies.csv").write_text("\n".join([*lines, lines[1]]) + "\n")
+    strict = CONFIG.model_copy(update={"severity": {"duplicate": "error"}})
+    assert not audit(tmp_path / "copies.csv", strict).passed
+    assert audit(tmp_path / "copies.csv", strict.model_copy(update={"allow": {"duplicate": 0.01}})).passed
