@@ -256,17 +256,27 @@ def killed_conversions(tmp_path: Path, points: int, n: int) -> None:
     fingerprints = {convert(source, tmp_path / "ref", CONFIG)["fingerprint"]: n + 70}
     fingerprints[convert(small, target, CONFIG)["fingerprint"]] = 140
     command = [sys.executable, "-m", "deepfer_yolo", "convert", str(source), str(target), "--overwrite"]
+
+    def begin() -> subprocess.Popen[bytes]:
+        """A conversion that has begun to write."""
+        before = set(tmp_path.iterdir())
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while set(tmp_path.iterdir()) <= before and process.poll() is None:
+            time.sleep(0.001)
+        return process
+
+    process = begin()
     start = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    whole_s = time.monotonic() - start
+    assert process.wait() == 0
+    writing_s = time.monotonic() - start
     chance = random.Random(0)
     n_killed = 0
     while n_killed < points:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.3, 1.05) * whole_s)
+        process = begin()
+        time.sleep(chance.random() * writing_s)
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
-            whole_s *= 0.95  # it was faster this time, and over before the kill
+            writing_s *= 0.95  # it was faster this time, and over before the kill
             continue
         assert process.returncode == -signal.SIGKILL
         n_killed += 1
@@ -275,7 +285,7 @@ def killed_conversions(tmp_path: Path, points: int, n: int) -> None:
             assert fingerprints[dataset.fingerprint] == len(dataset.all_rows)
             assert all((target / row.path).stat().st_size for row in dataset.all_rows)
     subprocess.run(command, check=True, capture_output=True)
-    assert open_dataset(target).fingerprint in fingerprints
+    assert open_dataset(target).fingerprint == next(iter(fingerprints))
 
 
 def test_killed_at_three_moments(tmp_path: Path) -> None:
