@@ -1,4 +1,4 @@
-"""The promises of the repository as a whole: help and documents complete, files small, start-up light, presets valid."""
+"""The promises of the repository: help and documents complete, files small, start-up light, presets valid."""
 
 from __future__ import annotations
 
