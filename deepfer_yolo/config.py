@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from deepfer_yolo.presets import configs_dir as configs_dir
 from deepfer_yolo.presets import find_preset as find_preset
+from deepfer_yolo.presets import key_of as key_of
 from deepfer_yolo.presets import read_yaml as read_yaml
 from deepfer_yolo.presets import resolve as resolve
 from deepfer_yolo.presets import to_yaml as to_yaml
@@ -38,13 +39,13 @@ class FaceConfig(Config):
     """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike.
 
     A detection of `min_score` is a face: it is shown in a single image and begins a track in a video; down to
-    `carry_score` it only carries on a track. `detect_size` is the longer side, in pixels, of what the detector sees;
+    `carry_score` it only carries on a track. `detect_size_px` is the longer side, in pixels, of what the detector sees;
     None: what `faces/detect.py` has for images and videos.
     """
 
     detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
     face_model: Path | None = None
-    detect_size: int | None = Field(None, ge=32, le=4096)
+    detect_size_px: int | None = Field(None, ge=32, le=4096)
     min_score: float = Field(0.7, ge=0, le=1)
 
     @property
@@ -103,10 +104,10 @@ class AuditConfig(FaceConfig):
     min_brightness: float = Field(20.0, ge=0, le=255)
     max_brightness: float = Field(235.0, ge=0, le=255)
     min_sharpness: float = Field(3.0, ge=0)
-    min_entropy: float = Field(3.0, ge=0, le=8)
+    min_entropy_bits: float = Field(3.0, ge=0, le=8)
     min_px: int = Field(24, ge=1)
     max_aspect: float = Field(2.0, ge=1)
-    near_radius: int = Field(14, ge=0, le=24)
+    near_radius_bits: int = Field(14, ge=0, le=24)
     near_correlation: float = Field(0.9, gt=0, le=1)
     max_drift: float = Field(0.5, gt=0)
     max_class_shift: float = Field(0.1, gt=0, le=1)
@@ -215,15 +216,15 @@ class Choices(Config):
 
 
 class TuneConfig(Config):
-    """`deepfer tune`: `startup` trials are random and never pruned, `prune_after` epochs of every trial are safe;
+    """`deepfer tune`: `startup_trials` are random and never pruned, `prune_after_epochs` of every trial are safe;
     `time` in hours.
     """
 
     trials: int = Field(20, ge=1)
     time: Hours | None = None
     seed: int = Field(0, ge=0, lt=2**31)
-    startup: int = Field(5, ge=1)
-    prune_after: int = Field(2, ge=0)
+    startup_trials: int = Field(5, ge=1)
+    prune_after_epochs: int = Field(2, ge=0)
     space: dict[str, Range | Choices] = {}
 
 
@@ -366,19 +367,19 @@ class StreamConfig(FaceConfig):
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=64)
     policy: Literal["latest", "bounded", "lossless"] | None = None
-    max_age: float = Field(0.5, gt=0, le=60)
+    max_age_s: float = Field(0.5, gt=0, le=60)
     retries: int | None = Field(None, ge=0)
-    open_timeout: float = Field(10.0, gt=0, le=300)
-    read_timeout: float = Field(10.0, gt=0, le=300)
-    stall: float = Field(3.0, gt=0, le=300)
-    frozen: float = Field(10.0, gt=0, le=3600)
+    open_timeout_s: float = Field(10.0, gt=0, le=300)
+    read_timeout_s: float = Field(10.0, gt=0, le=300)
+    stall_s: float = Field(3.0, gt=0, le=300)
+    frozen_s: float = Field(10.0, gt=0, le=3600)
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     max_frames: int | None = Field(None, ge=1)
     max_seconds: float | None = Field(None, gt=0)
     fail_fast: bool = False
-    lost: float = Field(1.0, ge=0, le=60)
-    smooth: float = Field(0.6, gt=0, le=60)
-    hold: float = Field(0.25, ge=0, le=60)
+    lost_s: float = Field(1.0, ge=0, le=60)
+    smooth_s: float = Field(0.6, gt=0, le=60)
+    hold_s: float = Field(0.25, ge=0, le=60)
     margin: float = Field(0.08, ge=0, le=1)
     min_confidence: float = Field(0.4, ge=0, le=1)
     anonymise: bool = False
@@ -393,7 +394,7 @@ class StreamConfig(FaceConfig):
 class ServeConfig(FaceConfig):
     """`deepfer serve`.
 
-    Times in seconds where the name does not say; `rate` is requests a second of one client, 0 without a limit.
+    Times in seconds where the name does not say; `rate_per_s` is requests a second of one client, 0 without a limit.
     """
 
     host: str = "127.0.0.1"
@@ -408,8 +409,8 @@ class ServeConfig(FaceConfig):
     # Decoding: processes of their own, with a limit on what they may allocate beyond their libraries.
     workers: int = Field(2, ge=1, le=64)
     worker_memory_mb: int = Field(512, ge=64)
-    decode_timeout: float = Field(10.0, gt=0, le=600)
-    video_timeout: float = Field(120.0, gt=0, le=3600)
+    decode_timeout_s: float = Field(10.0, gt=0, le=600)
+    video_timeout_s: float = Field(120.0, gt=0, le=3600)
     # What one request may hold.
     max_body_mb: float = Field(64.0, gt=0, le=2000)
     max_pictures: int = Field(64, ge=1, le=10_000)
@@ -421,8 +422,8 @@ class ServeConfig(FaceConfig):
     max_memory_mb: float = Field(512.0, gt=0)
     max_cameras: int = Field(4, ge=0, le=1000)
     max_connections: int = Field(256, ge=1, le=100_000)
-    rate: float = Field(100.0, ge=0)
+    rate_per_s: float = Field(100.0, ge=0)
     burst: int = Field(200, ge=1)
-    head_timeout: float = Field(10.0, gt=0, le=600)
-    body_timeout: float = Field(60.0, gt=0, le=3600)
-    stop_timeout: float = Field(10.0, gt=0, le=600)
+    head_timeout_s: float = Field(10.0, gt=0, le=600)
+    body_timeout_s: float = Field(60.0, gt=0, le=3600)
+    stop_timeout_s: float = Field(10.0, gt=0, le=600)

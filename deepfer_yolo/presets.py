@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,14 @@ def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[st
     except ValidationError as error:
         hint = f"deepfer {_folder(section)} --help" if source is None else f"keys: {', '.join(section.model_fields)}"
         raise ConfigError(_describe(error, section, place), hint) from None
+
+
+def key_of(section: type[BaseModel], flag: str) -> str:
+    """The key that a flag sets: the one of its name, which may add the unit that the flag leaves out.
+
+    `--max-age` sets `max_age_s`.
+    """
+    return next((key for key in section.model_fields if re.fullmatch(f"{flag}(_(s|per_s|px))?", key)), flag)
 
 
 def find_preset(folder: str, source: str) -> Path:

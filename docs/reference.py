@@ -123,7 +123,8 @@ def _keys(name: str, flags: set[str]) -> list[str]:
     option = "space" if "space" in flags else "config"
     if section is None or option not in flags:
         return []
-    fields = {key: field for key, field in section.model_fields.items() if key not in flags - {"space"}}
+    flagged = {config.key_of(section, flag) for flag in flags - {"space"}}
+    fields = {key: field for key, field in section.model_fields.items() if key not in flagged}
     if not fields:
         return []
     shapes = section.model_json_schema()["properties"]

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deepfer_yolo.config import EvaluateConfig, TrainConfig, resolve, to_yaml
+from deepfer_yolo.config import (
+    AuditConfig,
+    Config,
+    EvaluateConfig,
+    PredictConfig,
+    ServeConfig,
+    StreamConfig,
+    TrainConfig,
+    TuneConfig,
+    key_of,
+    resolve,
+    to_yaml,
+)
 from deepfer_yolo.errors import ConfigError
 
 
@@ -43,3 +55,33 @@ def test_a_missing_preset_or_file_is_named() -> None:
         resolve(EvaluateConfig, "nowhere.yaml")
     with pytest.raises(ConfigError, match="no preset named 'nowhere'"):
         resolve(TrainConfig, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("section", "before", "now"),
+    [
+        (StreamConfig, "max_age", "max_age_s"),
+        (StreamConfig, "stall", "stall_s"),
+        (StreamConfig, "hold", "hold_s"),
+        (StreamConfig, "lost", "lost_s"),
+        (ServeConfig, "rate", "rate_per_s"),
+        (ServeConfig, "stop_timeout", "stop_timeout_s"),
+        (PredictConfig, "detect_size", "detect_size_px"),
+        (AuditConfig, "near_radius", "near_radius_bits"),
+        (TuneConfig, "startup", "startup_trials"),
+    ],
+)
+def test_a_key_without_its_unit_is_refused_with_the_full_name(
+    section: type[Config], before: str, now: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(f"{before}: 1\n")
+    with pytest.raises(ConfigError, match=rf"unknown key '{before}' \(did you mean '{now}'\?\)"):
+        resolve(section, str(path))
+
+
+def test_a_flag_may_leave_out_the_unit_of_its_key() -> None:
+    assert key_of(StreamConfig, "max_age") == "max_age_s"
+    assert key_of(ServeConfig, "rate") == "rate_per_s"
+    assert key_of(ServeConfig, "max_wait_ms") == "max_wait_ms"
+    assert key_of(StreamConfig, "max") == "max"

@@ -21,7 +21,7 @@ import yaml
 
 from deepfer_yolo import config as config_module
 from deepfer_yolo.cli.app import COMMANDS
-from deepfer_yolo.config import Config, configs_dir, resolve
+from deepfer_yolo.config import Config, configs_dir, key_of, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "deepfer_yolo"
@@ -245,7 +245,7 @@ def shown_defaults() -> list[tuple[str, str, object]]:
         fields = SECTIONS[name].model_fields if name in SECTIONS else {}
         for parameter in command.params:
             option = max(parameter.opts, key=len)
-            key = option.removeprefix("--").replace("-", "_")
+            key = name in SECTIONS and key_of(SECTIONS[name], option.removeprefix("--").replace("-", "_"))
             if key in fields and isinstance(parameter.show_default, str):
                 found.append((f"{name} {option}", parameter.show_default, fields[key].default))
     return found

@@ -63,7 +63,7 @@ def predict(
         "provider": provider,
         "threads": threads,
     }
-    flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size": detect_size}
+    flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size_px": detect_size}
     settings = resolve(PredictConfig, config, flags)
     paths = find_pictures(sources)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)

@@ -74,7 +74,7 @@ def serve(
 
     flags = {
         "host": host, "port": port, "token": token or None, "allow_host": allow_host or None, "detector": detector, "face_model": face_model,
-        "provider": provider, "threads": threads, "workers": workers, "max_batch": max_batch, "max_wait_ms": max_wait_ms, "rate": rate,
+        "provider": provider, "threads": threads, "workers": workers, "max_batch": max_batch, "max_wait_ms": max_wait_ms, "rate_per_s": rate,
     }  # fmt: skip
     settings = resolve(ServeConfig, config, flags)
     server.check_exposure(settings)

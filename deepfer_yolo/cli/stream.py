@@ -148,7 +148,7 @@ def stream(
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
     flags = dict(locals())
-    given = {key: flags[key] for key in FLAGS} | {
+    given = {flag: flags[flag] for flag in FLAGS} | {
         "allow_host": allow_host or None,
         "input_options": _pairs(input_option),
         "overwrite": overwrite or None,
@@ -198,13 +198,13 @@ def _run(
 
     from deepfer_yolo.cli.app import end_where_signalled
     from deepfer_yolo.cli.options import note_haar, open_classifier
-    from deepfer_yolo.config import StreamConfig, resolve
+    from deepfer_yolo.config import StreamConfig, key_of, resolve
     from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream
     from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
 
-    settings = resolve(StreamConfig, config, flags)
+    settings = resolve(StreamConfig, config, {key_of(StreamConfig, flag): value for flag, value in flags.items()})
     addresses = parse_sources(sources)
     if stats is not None:
         refuse_existing_file(stats, overwrite=settings.overwrite)

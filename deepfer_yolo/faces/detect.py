@@ -167,14 +167,14 @@ def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detecto
     min_score = config.min_score if use == "image" else config.carry_score
     path = find_face_model(config.face_model) if config.detector != "haar" else None
     if path is not None:
-        size = config.detect_size or (DETECT_SIZE if use == "image" else YUNET_VIDEO_SIZE)
+        size = config.detect_size_px or (DETECT_SIZE if use == "image" else YUNET_VIDEO_SIZE)
         return YuNetDetector(path, size=size, min_score=min_score)
     if config.detector == "yunet":
         raise ModelError(
             "the YuNet face detector file is not here",
             "deepfer models pull yunet fetches it; --detector haar needs no file",
         )
-    return HaarDetector(size=config.detect_size or DETECT_SIZE, min_score=min_score)
+    return HaarDetector(size=config.detect_size_px or DETECT_SIZE, min_score=min_score)
 
 
 def _shrink(image: Image, size: int) -> tuple[Image, float]:

@@ -68,7 +68,10 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
         await serve_camera(websocket, services)
 
     door = Door(
-        allowed_hosts(config.host, config.allow_host), config.token, int(config.max_body_mb * 1e6), config.body_timeout
+        allowed_hosts(config.host, config.allow_host),
+        config.token,
+        int(config.max_body_mb * 1e6),
+        config.body_timeout_s,
     )
     return Guard(app, door, services.rate, services.uploads, services.budget, services.metrics)
 

@@ -115,7 +115,7 @@ async def _answer_all(websocket: WebSocket, services: Services) -> None:
 
 async def _answer(content: bytes, scene: CameraScene, services: Services) -> dict[str, Any]:
     began = time.perf_counter()
-    reply = await services.pool.run(Message({"task": "look"}, (content,)), timeout_s=services.config.decode_timeout)
+    reply = await services.pool.run(Message({"task": "look"}, (content,)), timeout_s=services.config.decode_timeout_s)
     looked = time.perf_counter()
     waiting, tracked, crops = await asyncio.to_thread(scene.look, reply)
     size = services.classifier.card.input.size

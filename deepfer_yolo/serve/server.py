@@ -120,8 +120,8 @@ def run(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in NOISE)
     limits = {
-        "head_timeout_s": config.head_timeout,
-        "body_timeout_s": config.body_timeout,
+        "head_timeout_s": config.head_timeout_s,
+        "body_timeout_s": config.body_timeout_s,
         "max_connections": config.max_connections,
     }
     bounded = type("Bounded", (BoundedProtocol,), limits)
@@ -138,7 +138,7 @@ def run(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=math.ceil(config.stop_timeout),
+        timeout_graceful_shutdown=math.ceil(config.stop_timeout_s),
     )
 
     class Server(uvicorn.Server):
@@ -151,7 +151,7 @@ def run(
             # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds
             # away.
             if not self.should_exit and self.server_state.tasks:
-                print(f"stopping; what is under way has {config.stop_timeout:g} s", file=sys.stderr, flush=True)
+                print(f"stopping; what is under way has {config.stop_timeout_s:g} s", file=sys.stderr, flush=True)
             self.should_exit = True
 
     server = Server(settings)

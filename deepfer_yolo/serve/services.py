@@ -31,7 +31,7 @@ class Services:
         self.config = config
         self.live = live
         self.metrics = Metrics()
-        self.rate = Rate(config.rate, config.burst)
+        self.rate = Rate(config.rate_per_s, config.burst)
         self.uploads = Slots(config.max_uploads, "uploads")
         self.videos = Slots(max(1, config.workers - 1), "videos")
         self.cameras = Slots(config.max_cameras, "cameras")
@@ -62,7 +62,7 @@ class Services:
         self.batcher.n_coming += 1
         try:
             task = Message({"task": "crops", "faces": faces}, (content,))
-            reply = await self.pool.run(task, timeout_s=self.config.decode_timeout)
+            reply = await self.pool.run(task, timeout_s=self.config.decode_timeout_s)
         finally:
             self.batcher.n_coming -= 1
         found = reply.head["faces"]
@@ -75,7 +75,7 @@ class Services:
         """Frames and events of one video. Raises Problem where it cannot be read."""
         task = Message({"task": "video"}, (content,))
         with self.videos.hold():
-            reply = await self.pool.run(task, timeout_s=self.config.video_timeout, answer=self._answer_crops)
+            reply = await self.pool.run(task, timeout_s=self.config.video_timeout_s, answer=self._answer_crops)
         video: dict[str, Any] = reply.head["video"]
         return video
 

@@ -81,11 +81,15 @@ def refuse_bad_outputs(
 def rules_of(config: StreamConfig) -> RunRules:
     """The engine's rules in `config`."""
     read = ReadOptions(
-        config.open_timeout, config.read_timeout, config.rtsp_transport, tuple(config.allow_host), config.input_options
+        config.open_timeout_s,
+        config.read_timeout_s,
+        config.rtsp_transport,
+        tuple(config.allow_host),
+        config.input_options,
     )
     feed = FeedRules(
-        config.policy, config.max_age, config.retries, config.stall, config.frozen, config.max_frames, read
+        config.policy, config.max_age_s, config.retries, config.stall_s, config.frozen_s, config.max_frames, read
     )
-    smoothing = SmoothingRule(config.smooth, config.margin, config.hold, config.min_confidence)
-    scene = SceneRules(config.min_score, config.detect_every, config.lost, smoothing)
+    smoothing = SmoothingRule(config.smooth_s, config.margin, config.hold_s, config.min_confidence)
+    scene = SceneRules(config.min_score, config.detect_every, config.lost_s, smoothing)
     return RunRules(feed, scene, config.max_seconds, config.fail_fast, REFRESH_S if config.show else TICK_S)

@@ -45,7 +45,9 @@ class Study:
             study_name="tune",
             direction="maximize",
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=config.prune_after),
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=config.startup_trials, n_warmup_steps=config.prune_after_epochs
+            ),
         )
 
     def next(self) -> optuna.trial.Trial:
@@ -55,7 +57,7 @@ class Study:
         for left in self.study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             return optuna.trial.Trial(self.study, left._trial_id)
         seed = self.config.seed + len(self.study.trials)
-        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.config.startup)
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.config.startup_trials)
         return self.study.ask({key: _distribution(span) for key, span in self.config.space.items()})
 
     def report(self, trial: optuna.trial.Trial, epoch: int, fitness: float) -> bool:

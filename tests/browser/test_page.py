@@ -100,7 +100,7 @@ def browser(material: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server(start_server: Callable[..., Any], linear_model: Path) -> Any:
     """A server whose smoothing sees the painted faces."""
-    return start_server(linear_model, "--source", "testsrc=size=160x120", rate=0)
+    return start_server(linear_model, "--source", "testsrc=size=160x120", rate_per_s=0)
 
 
 @pytest.fixture
@@ -221,7 +221,9 @@ def test_a_video_that_the_browser_cannot_play_still_has_its_timeline(page: Any, 
 def test_the_shipped_models_card_and_the_live_sources_are_shown(browser: Any, start_server: Callable[..., Any]) -> None:
     from deepfer_yolo import Classifier
 
-    served = start_server(Path("deepfer-n"), "--source", "testsrc=size=160x120", "--source", "/dev/video97", rate=0)
+    served = start_server(
+        Path("deepfer-n"), "--source", "testsrc=size=160x120", "--source", "/dev/video97", rate_per_s=0
+    )
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(served.url)

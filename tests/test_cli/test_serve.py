@@ -90,7 +90,7 @@ def test_a_token_that_no_header_carries_and_a_name_with_a_port_are_clear_errors(
 def test_a_stop_that_is_asked_for_twice_and_outlasts_its_time_is_still_clean(
     start_server: Callable[..., Any], linear_model: Path
 ) -> None:
-    served = start_server(linear_model, workers=1, stop_timeout=1)
+    served = start_server(linear_model, workers=1, stop_timeout_s=1)
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as upload:
         head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
         upload.sendall(head.encode())

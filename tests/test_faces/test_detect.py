@@ -109,7 +109,7 @@ def test_missing_files_and_unknown_names_are_errors(tmp_path: Path, monkeypatch:
 def test_a_video_shows_the_faces_of_an_image_and_weaker_ones_to_carry_tracks(
     yunet: Path, picture: Image, kind: str
 ) -> None:
-    config = resolve(FaceConfig, None, {"detector": kind, "face_model": yunet, "detect_size": 320, "min_score": 0.7})
+    config = resolve(FaceConfig, None, {"detector": kind, "face_model": yunet, "detect_size_px": 320, "min_score": 0.7})
     sure, all_found = open_detector(config, "image").detect(picture), open_detector(config, "video").detect(picture)
     assert [face.score for face in sure] == [face.score for face in all_found if face.score >= 0.7]
     assert all_found[-1].score >= config.carry_score == 0.35

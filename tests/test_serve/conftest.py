@@ -20,7 +20,7 @@ from deepfer_yolo.records import Image
 @pytest.fixture(scope="session")
 def server(start_server: Callable[..., Any], linear_model: Path) -> Any:
     """A server without a limit on the rate."""
-    return start_server(linear_model, rate=0)
+    return start_server(linear_model, rate_per_s=0)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ HEAD_S, BODY_S, BODY_MB = 3.0, 2.5, 2
 def strict(start_server: Callable[..., Any], linear_model: Path) -> Any:
     """A server with tight limits, so that the attacks need not be large."""
     return start_server(
-        linear_model, head_timeout=HEAD_S, body_timeout=BODY_S, max_body_mb=BODY_MB, max_uploads=6, max_cameras=1, rate=0,
+        linear_model, head_timeout_s=HEAD_S, body_timeout_s=BODY_S, max_body_mb=BODY_MB, max_uploads=6, max_cameras=1, rate_per_s=0,
         max_megapixels=4, max_video_s=2, worker_memory_mb=200, max_connections=300,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ def test_memory_falls_after_large_bodies(start_server: Callable[..., Any], linea
     status = Path("/proc/self/status")
     if not status.is_file():
         pytest.skip("resident memory is read from /proc")
-    server = start_server(linear_model, max_body_mb=60, rate=0)
+    server = start_server(linear_model, max_body_mb=60, rate_per_s=0)
 
     def memory_mb(key: str) -> float:
         lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()

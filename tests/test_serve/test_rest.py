@@ -48,7 +48,7 @@ def test_the_shipped_model_answers_exactly_as_its_classifier(
 ) -> None:
     from PIL import Image as PillowImage
 
-    served = start_server(Path("deepfer-n"), rate=0, workers=1)
+    served = start_server(Path("deepfer-n"), rate_per_s=0, workers=1)
     classifier, detector = Classifier("deepfer-n"), open_detector(FaceConfig(detector="haar"), "image")
     contents = [png(face) for face in faces]
     for kind, options in (("JPEG", {"quality": 60}), ("WEBP", {}), ("TIFF", {})):

@@ -27,7 +27,7 @@ def test_a_search_writes_its_trials_and_a_recipe_that_train_takes_and_goes_on_ex
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    recipe, settings = tiny_config.model_copy(update={"epochs": 2}), TuneConfig(trials=2, startup=1, space=SPACE)
+    recipe, settings = tiny_config.model_copy(update={"epochs": 2}), TuneConfig(trials=2, startup_trials=1, space=SPACE)
     whole = tune(settings, recipe, name="whole", show=quiet)
     assert [row["state"] for row in whole.trials] == ["complete"] * 2
     values = [row["value"] for row in whole.trials]
@@ -74,7 +74,7 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
     monkeypatch.setattr(run, "train", train)
     lines: list[str] = []
     found = tune(
-        TuneConfig(trials=4, startup=1, prune_after=0, space=SPACE),
+        TuneConfig(trials=4, startup_trials=1, prune_after_epochs=0, space=SPACE),
         tiny_config,
         name="r",
         show=lines.append,
@@ -92,9 +92,9 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
 def test_draws_follow_the_trials_number_and_not_the_process(tmp_path: Path) -> None:
     def draws(folder: Path, again: bool) -> list[dict[str, Any]]:
         folder.mkdir()
-        study, found = Study(folder, TuneConfig(space=SPACE, startup=2)), []
+        study, found = Study(folder, TuneConfig(space=SPACE, startup_trials=2)), []
         for number in range(6):
-            study = Study(folder, TuneConfig(space=SPACE, startup=2)) if again else study
+            study = Study(folder, TuneConfig(space=SPACE, startup_trials=2)) if again else study
             trial = study.next()
             study.tell(trial, number / 10)
             found.append(trial.params)

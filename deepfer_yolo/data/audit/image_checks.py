@@ -63,8 +63,8 @@ def light_and_size(seen: Inspection, config: AuditConfig) -> list[Finding]:
         (
             "low-entropy",
             "note",
-            f"few grey values: entropy under {config.min_entropy:g} bits",
-            lambda look: look.entropy < config.min_entropy,
+            f"few grey values: entropy under {config.min_entropy_bits:g} bits",
+            lambda look: look.entropy < config.min_entropy_bits,
         ),
     ]
     shape_rules: list[tuple[FindingKind, Severity, str, Callable[[Look], bool]]] = [
@@ -110,7 +110,7 @@ def copies(seen: Inspection, config: AuditConfig) -> list[Finding]:
     thumbs = np.array([look.thumb for look in first], np.uint8).reshape(-1, SIDE, SIDE)
     splits = [{look.split for look in same} for same in by_hash.values()]
     kinds = np.unique(["/".join(sorted(names)) for names in splits], return_inverse=True)[1].astype(np.int64)
-    pairs = near_pairs(thumbs, config.near_radius, config.near_correlation, kinds)
+    pairs = near_pairs(thumbs, config.near_radius_bits, config.near_correlation, kinds)
     across = [len(splits[i] | splits[j]) > 1 for i, j in pairs]
     joined = _joined(first, pairs)
     whole = _with_copies(joined, by_hash)
