@@ -13,6 +13,7 @@
 
 The message says what is wrong, with the value, and where (path, line, key); the hint is the next thing to do. A
 DatasetError holds the parts of its message as fields. All of them pass from process to process with their fields.
+What comes from a URL passes `redact` on its way into a message, a log or a file.
 """
 
 from __future__ import annotations
@@ -137,3 +138,21 @@ def explain_import_error(error: ImportError) -> MissingDependencyError | None:
 EXIT_GATE_FAILED = 3
 EXIT_SOME_SOURCES_FAILED = 4
 EXIT_INCONCLUSIVE = 5
+
+
+def redact(text: str) -> str:
+    """An argument or a line that holds a URL, without its credentials and the values of its query; other text as it is.
+
+    Everything up to the last `@` is hidden: a password may itself hold `@`, `/`, `?` or `#`, and hiding too much harms
+    nobody.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    head, at, tail = rest.rpartition("@")
+    place, asked, query = tail.partition("?")
+    place = place.partition("#")[0]
+    if asked:
+        keys = [part.partition("=")[0] for part in query.partition("#")[0].split("&")]
+        place += "?" + "&".join(f"{key}=***" for key in keys)
+    return f"{scheme}://{'***@' if at and head else ''}{place}"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.errors import ConfigError, redact
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -80,8 +80,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: BaseModel) -> str:
-    """The resolved configuration as yaml, keys in the order of declaration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The resolved configuration as yaml, keys in the order of declaration; passwords in URLs are left out."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Redacting, sort_keys=False)
+
+
+class _Redacting(yaml.SafeDumper):
+    """Writes texts without the passwords of URLs in them."""
+
+
+_Redacting.add_representer(str, lambda dumper, text: dumper.represent_str(redact(text)))
 
 
 def _folder(section: type[BaseModel]) -> str:

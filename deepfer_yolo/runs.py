@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from deepfer_yolo.config import Config, to_yaml
-from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.errors import ConfigError, redact
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import plain
 
@@ -29,10 +29,6 @@ PACKAGES = (
     "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision", "ultralytics",
     "scikit-learn", "scipy", "matplotlib", "openvino", "nncf", "tensorrt", "ncnn",
 )  # fmt: skip
-_USERINFO = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
-_SECRET = re.compile(
-    r"(?i)([?&;](?:[\w-]*(?:token|secret|passw|signature|credential|auth|key)[\w-]*|sig|pwd|pass)=)[^&\s'\"]+"
-)
 
 
 def create_run(command: str, name: str | None, config: Config, root: Path = Path("runs")) -> Path:
@@ -52,7 +48,7 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
             raise ConfigError(f"there is a run of this name already: {run}", "choose another --name") from None
     else:
         run = _dated(folder)
-    write_atomic(run / CONFIG, redact(to_yaml(config)))
+    write_atomic(run / CONFIG, to_yaml(config))
     write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
     return run
 
@@ -123,17 +119,12 @@ def environment() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that runs now, as one would type it again."""
+    """The command that runs now, as one would type it again but for passwords in URLs."""
     import shlex
 
     program = Path(sys.argv[0])
     shown = "deepfer" if program.name in {"deepfer", "deepfer.exe", "__main__.py"} else program.name
-    return redact(shlex.join([shown, *sys.argv[1:]]))
-
-
-def redact(text: str) -> str:
-    """`text` without the user, password and tokens of the URLs in it."""
-    return _SECRET.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+    return shlex.join([shown, *map(redact, sys.argv[1:])])
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,8 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import (
@@ -16,6 +18,7 @@ from deepfer_yolo.errors import (
     ImageTooLargeError,
     LeakError,
     MissingDependencyError,
+    redact,
 )
 from deepfer_yolo.files import explain_os_error, os_reason
 from deepfer_yolo.stream.source_errors import SourceReadError
@@ -90,3 +93,13 @@ def png() -> bytes:
     content = io.BytesIO()
     Image.new("RGB", (4, 3)).save(content, "PNG")
     return content.getvalue()
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="&#=@"), min_size=3))
+def test_values_of_a_query_are_hidden(token: str) -> None:
+    assert redact(f"https://host/cam.mjpg?token={token}&size=2") == "https://host/cam.mjpg?token=***&size=***"
+
+
+def test_plain_urls_and_paths_stay_as_they_are() -> None:
+    assert redact("rtsp://camera.local:8554/a/b") == "rtsp://camera.local:8554/a/b"
+    assert redact("/srv/a@b.mp4") == "/srv/a@b.mp4"

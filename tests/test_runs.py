@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from deepfer_yolo import runs
 from deepfer_yolo.config import EvaluateConfig
@@ -15,9 +16,11 @@ from deepfer_yolo.errors import ConfigError
 
 def test_a_run_says_how_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/x/bin/deepfer", "evaluate", "rtsp://me:hunter2@cam/1?token=abc", "a b"])
-    run = runs.create_run("evaluate", "first", EvaluateConfig(split="test"), tmp_path / "runs")
+    config = EvaluateConfig(split="test", exclude="http://me:hunter2@host/list.csv?key=abc#x: y")
+    run = runs.create_run("evaluate", "first", config, tmp_path / "runs")
     assert run == tmp_path / "runs" / "evaluate" / "first"
     assert "split: test" in (run / "config.yaml").read_text()
+    assert yaml.safe_load((run / "config.yaml").read_text())["exclude"] == "http://***@host/list.csv?key=***"
     found = json.loads((run / "env.json").read_text())
     assert found["command"] == "deepfer evaluate 'rtsp://***@cam/1?token=***' 'a b'"
     assert found["versions"]["numpy"] == np.__version__

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from deepfer_yolo.errors import SourceError
+from deepfer_yolo.errors import SourceError, redact
 
 Kind = Literal["file", "network", "camera", "pattern"]
 
@@ -93,24 +93,6 @@ def parse_sources(texts: list[str]) -> list[Address]:
         names[address.name] = n = names.get(address.name, 0) + 1
         found.append(address if n == 1 else Address(f"{address.name} #{n}", address.kind, address.target))
     return found
-
-
-def redact(text: str) -> str:
-    """A URL without its credentials and without the values of its query; other text stays as it is.
-
-    Everything up to the last `@` is hidden: a password may itself hold `@`, `/`, `?` or `#`, and hiding too much harms
-    nobody.
-    """
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    head, at, tail = rest.rpartition("@")
-    place, asked, query = tail.partition("?")
-    place = place.partition("#")[0]
-    if asked:
-        keys = [part.partition("=")[0] for part in query.partition("#")[0].split("&")]
-        place += "?" + "&".join(f"{key}=***" for key in keys)
-    return f"{scheme}://{'***@' if at and head else ''}{place}"
 
 
 def secrets_of(url: str) -> set[str]:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from deepfer_yolo.stream.address import redact, scrub
+from deepfer_yolo.errors import redact
+from deepfer_yolo.stream.address import scrub
 from deepfer_yolo.stream.source_errors import SourceReadError
 
 MAX_REDIRECTS = 5

@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
-from deepfer_yolo.stream.address import redact, refuse_placeless, slug, slugs
+from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, redact
+from deepfer_yolo.stream.address import refuse_placeless, slug, slugs
 from deepfer_yolo.stream.records import Output
 
 SECRET_VARIABLE = "DEEPFER_WEBHOOK_SECRET"  # noqa: S105 (a variable's name)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfer_yolo.errors import ConfigError
-from deepfer_yolo.stream.address import redact
+from deepfer_yolo.errors import ConfigError, redact
 from deepfer_yolo.stream.draw import Look
 from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
