@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,7 +42,7 @@ def benchmark(
     from deepfer_yolo.cli.output import print_json, progress
     from deepfer_yolo.config import BenchmarkConfig, resolve
     from deepfer_yolo.errors import ConfigError
-    from deepfer_yolo.runtime.benchmark import Plan
+    from deepfer_yolo.runs import cpu_name
     from deepfer_yolo.runtime.benchmark import benchmark as measure
 
     try:
@@ -56,61 +58,51 @@ def benchmark(
         "timeout_s": timeout_s,
     }
     settings = resolve(BenchmarkConfig, config, flags)
-    plan = Plan(
-        settings.batch, settings.rounds, settings.calls, settings.threads, settings.provider, settings.timeout_s
-    )
     with progress() as bar:
-        task = bar.add_task("rounds", total=plan.rounds)
-        found = measure(models, plan, "deepfer_yolo.cli.options:open_classifier", lambda: bar.advance(task))
-    summaries = [one.summary(found[0]) for one in found]
+        task = bar.add_task("rounds", total=settings.rounds)
+        found = measure(models, settings, "deepfer_yolo.cli.options:open_classifier", lambda: bar.advance(task))
+    conditions = Conditions(cpu_name(), os.cpu_count(), settings.threads, settings.rounds, settings.calls, _load())
     if as_json:
-        print_json({"conditions": _conditions(plan.threads, plan.rounds, plan.calls), "models": summaries})
+        print_json({"conditions": asdict(conditions), "models": [one.to_json(found[0]) for one in found]})
     else:
-        _print(summaries, _conditions(plan.threads, plan.rounds, plan.calls))
+        _print(found, conditions)
     if png is not None:
-        _draw(found, plan.batches[-1], png)
+        _draw(found, settings.batch[-1], png)
     if any(one.error for one in found):
         raise typer.Exit(1)
 
 
-def _conditions(threads: int, rounds: int, calls: int) -> dict[str, Any]:
-    import os
-    import platform
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the figures depend on; `load` is the system's over the last minute, None where it does not say."""
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "rounds": rounds, "calls": calls, "load": load}
+    cpu: str
+    cores: int | None
+    threads: int
+    rounds: int
+    calls: int
+    load: float | None
 
 
-def _print(summaries: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
-    for one in summaries:
-        print(
-            f"{one['model']}  {one['n_bytes'] / 1e6:.2f} MB"
-            + (f"  {one['precision']} on {one['provider']}" if one["error"] is None else "")
-        )
-        if one["error"] is not None:
-            print(f"  error: {one['error']}")
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _print(found: list[Measured], conditions: Conditions) -> None:
+    for one in found:
+        how = f"  {one.precision} on {one.provider}" if one.error is None else f"\n  error: {one.error}"
+        print(f"{one.model}  {one.n_bytes / 1e6:.2f} MB{how}")
+        if one.error is not None:
             continue
-        print(
-            f"  start {one['start_s']:.2f} s, open {one['open_ms']:.0f} ms, first call {one['first_ms']:.1f} ms, peak {one['peak_mb']:.0f} MB"
-        )
-        for row in one["batches"]:
-            print(
-                f"  batch {row['batch']:>3}: p50 {row['p50_ms']:.2f}  p90 {row['p90_ms']:.2f}  p99 {row['p99_ms']:.2f} ms, "
-                f"{row['pictures_per_s']:>7.0f} pictures/s" + (f", {row['speed']:.2f} ×" if "speed" in row else "")
-            )
+        opened = f"open {one.open_ms:.0f} ms, first call {one.first_ms:.1f} ms, peak {one.peak_mb:.0f} MB"
+        print(f"  start {one.start_s:.2f} s, {opened}")
+        for row in one.batches(found[0]):
+            times = f"p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  p99 {row.p99_ms:.2f} ms"
+            speed = "" if row.speed is None else f", {row.speed:.2f} ×"
+            print(f"  batch {row.batch:>3}: {times}, {row.pictures_per_s:>7.0f} pictures/s{speed}")
     c = conditions
-    print(
-        f"{c['cpu']}, {c['cores']} cores, {c['threads']} threads a model, {c['rounds']} rounds of {c['calls']} calls, load {c['load']:.1f}"
-    )
+    turns = f"{c.threads} threads a model, {c.rounds} rounds of {c.calls} calls"
+    print(f"{c.cpu}, {c.cores} cores, {turns}" + ("" if c.load is None else f", load {c.load:.1f}"))
 
 
 def _draw(found: list[Measured], batch: int, path: Path) -> None:
@@ -119,7 +111,7 @@ def _draw(found: list[Measured], batch: int, path: Path) -> None:
     from deepfer_yolo.report.plots import bars, save_png
 
     good = [one for one in found if one.error is None]
-    rates = [batch / np.median(one.times_ms[batch], axis=1) * 1000 for one in good]
+    rates = [batch / one.medians_ms(batch) * 1000 for one in good]
     low, high = [float(rate.min()) for rate in rates], [float(rate.max()) for rate in rates]
     names = [Path(one.model).name for one in good]
     save_png(

@@ -32,8 +32,8 @@ def verify(
 
     from deepfer_yolo.cli.options import TORCH_SUFFIXES, open_classifier
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.runtime.child_process import first_contact
     from deepfer_yolo.runtime.classifier import opened_file
+    from deepfer_yolo.runtime.first_contact import first_contact
     from deepfer_yolo.runtime.golden import check_golden
     from deepfer_yolo.runtime.model_file import check_pin, digest, locate
 

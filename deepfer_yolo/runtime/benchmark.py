@@ -1,56 +1,62 @@
-"""Latency, throughput and memory of model files: each in a child process of its own, all taking turns round by round.
-
-The child: `python -m deepfer_yolo.runtime.benchmark OPENER MODEL PROVIDER THREADS`, where OPENER is `module:function`
-and opens the model. It prints one JSON line when it is ready, then one for each JSON line that it reads.
-"""
+"""Latency, throughput and memory of model files: each in a child process of its own, taking turns round by round."""
 
 from __future__ import annotations
 
-import functools
 import importlib
-import json
-import queue
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import DeepferError, ModelError
+from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.records import Json, JsonValue, plain
+from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.runtime.backends.registry import needs_contact
-from deepfer_yolo.runtime.child_process import ensure_contact
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.runtime.child_process import Child, Message, answer_parent
+from deepfer_yolo.runtime.first_contact import ensure_contact
 from deepfer_yolo.runtime.model_file import locate, n_bytes
+from deepfer_yolo.runtime.preprocess import to_input
+
+if TYPE_CHECKING:
+    from deepfer_yolo.config import BenchmarkConfig
 
 OPENER = "deepfer_yolo.runtime.classifier:Classifier"
+"""`module:function` that opens a model in the child."""
 SOURCE_PX = 48
-"""Side of the picture whose resize is timed: FER2013's."""
+"""Side of the image whose resize is timed: FER2013's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to measure. Each of `rounds` gives every model `calls` calls at every batch size."""
+class BatchFigures:
+    """Calls with `batch` images each; `speed` is how many times faster than the baseline, with its range."""
 
-    batches: tuple[int, ...] = (1, 32)
-    rounds: int = 7
-    calls: int = 20
-    threads: int = 1
-    provider: str = "cpu"
-    timeout_s: float = 120.0
+    batch: int
+    n_calls: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    pictures_per_s: float
+    speed: float | None = None
+    speed_range: tuple[float, float] | None = None
+
+    def to_json(self) -> Json:
+        """The figures; without `speed` where there is nothing to compare with."""
+        return {key: value for key, value in plain(self).items() if value is not None}
 
 
 @dataclass(slots=True)
 class Measured:
-    """One model's figures.
+    """One model's figures; `error` says why there are none.
 
-    `times_ms` maps a batch size to milliseconds a call, float64 (rounds, calls); `error` says why there are none.
+    `times_ms` maps a batch size to milliseconds a call, one float64 array (calls,) a round.
     """
 
     model: str
@@ -58,190 +64,153 @@ class Measured:
     precision: str = ""
     provider: str = ""
     n_bytes: int = 0
+    error: str | None = None
     start_s: float = 0.0
     open_ms: float = 0.0
     first_ms: float = 0.0
     resize_ms: float = 0.0
     peak_mb: float = 0.0
-    times_ms: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    error: str | None = None
+    times_ms: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
 
-    def summary(self, baseline: Measured | None = None) -> dict[str, Any]:
-        """JSON-ready figures; `speed` is how many times faster than `baseline`, the median over rounds of medians."""
-        shown = {key: getattr(self, key) for key in ("model", "name", "precision", "provider", "n_bytes", "error")}
+    def medians_ms(self, batch: int) -> NDArray[np.float64]:
+        """Milliseconds a call, the median of each round."""
+        return np.median(self.times_ms[batch], axis=1)
+
+    def batches(self, baseline: Measured) -> list[BatchFigures]:
+        """The figures of each batch size; speeds are medians over rounds of the ratio of medians to `baseline`."""
+        found = []
+        for batch, rounds in self.times_ms.items():
+            times = np.array(rounds)
+            p50, p90, p99 = (round(float(np.percentile(times, q)), 4) for q in (50, 90, 99))
+            figures = BatchFigures(batch, times.size, p50, p90, p99, round(batch / float(np.median(times)) * 1000, 1))
+            if baseline.error is None:
+                speeds = (baseline.medians_ms(batch) / self.medians_ms(batch)).tolist()
+                low, middle, high = (round(value, 3) for value in (min(speeds), median(speeds), max(speeds)))
+                figures = replace(figures, speed=middle, speed_range=(low, high))
+            found.append(figures)
+        return found
+
+    def to_json(self, baseline: Measured) -> Json:
+        """All figures, of a model that failed its error."""
+        keys = ("model", "name", "precision", "provider", "n_bytes", "error")
+        shown: dict[str, JsonValue] = {key: getattr(self, key) for key in keys}
         if self.error is not None:
             return shown
-        shown |= {
-            key: round(getattr(self, key), 4) for key in ("start_s", "open_ms", "first_ms", "resize_ms", "peak_mb")
-        }
-        shown["batches"] = [self._batch(batch, baseline) for batch in self.times_ms]
-        return shown
-
-    def _batch(self, batch: int, baseline: Measured | None) -> dict[str, Any]:
-        times = self.times_ms[batch]
-        found: dict[str, Any] = {"batch": batch, "n_calls": times.size}
-        found |= {f"p{q}_ms": round(float(np.percentile(times, q)), 4) for q in (50, 90, 99)}
-        found["pictures_per_s"] = round(batch / float(np.median(times)) * 1000, 1)
-        if baseline is not None and baseline.error is None:
-            ratios = np.median(baseline.times_ms[batch], axis=1) / np.median(times, axis=1)
-            found["speed"] = round(float(np.median(ratios)), 3)
-            found["speed_range"] = [round(float(ratios.min()), 3), round(float(ratios.max()), 3)]
-        return found
+        figures = ("start_s", "open_ms", "first_ms", "resize_ms", "peak_mb")
+        shown |= {key: round(getattr(self, key), 4) for key in figures}
+        return shown | {"batches": [batch.to_json() for batch in self.batches(baseline)]}
 
 
 def benchmark(
-    models: Sequence[Path], plan: Plan, opener: str = OPENER, tick: Callable[[], None] = lambda: None
+    models: Sequence[Path], config: BenchmarkConfig, opener: str = OPENER, tick: Callable[[], None] = lambda: None
 ) -> list[Measured]:
     """Measure `models` side by side; a model that fails, hangs or crashes keeps its place with an error.
 
     `tick` is called after each round.
     """
-    found = [Measured(str(path)) for path in models]
-    children: dict[int, Child] = {}
-    try:
-        for i, path in enumerate(models):
-            _guarded(found[i], lambda i=i, path=path: children.__setitem__(i, _start(path, plan, opener, found[i])))  # type: ignore[misc]
-        alive = [i for i in range(len(models)) if found[i].error is None]
-        for round_index in range(plan.rounds):
+    with ExitStack() as children:
+        subjects = [_Subject(path, config) for path in models]
+        for subject in subjects:
+            children.callback(subject.close)
+            subject.guarded(lambda subject=subject: subject.start(opener))  # type: ignore[misc]
+        alive = [subject for subject in subjects if subject.found.error is None]
+        for turn in range(config.rounds):
             # Who goes first changes every round, so that a slow spell does not always meet the same model.
-            for i in alive[round_index % max(1, len(alive)) :] + alive[: round_index % max(1, len(alive))]:
-                if found[i].error is None:
-                    _guarded(found[i], lambda i=i: _round(children[i], plan, found[i]))  # type: ignore[misc]
+            first = turn % max(1, len(alive))
+            for subject in alive[first:] + alive[:first]:
+                if subject.found.error is None:
+                    subject.guarded(subject.take_turn)
             tick()
-        for i in alive:
-            if found[i].error is None:
-                _guarded(found[i], lambda i=i: setattr(found[i], "peak_mb", children[i].ask({"quit": True})["peak_mb"]))  # type: ignore[misc]
-    finally:
-        for child in children.values():
-            child.close()
-    return found
+    return [subject.found for subject in subjects]
 
 
-def _guarded(measured: Measured, step: Callable[[], object]) -> None:
-    try:
-        step()
-    except DeepferError as error:
-        measured.error = error.message
+class _Subject:
+    """One model that is being measured, in its child."""
 
+    def __init__(self, path: Path, config: BenchmarkConfig) -> None:
+        self.found = Measured(str(path), times_ms={batch: [] for batch in config.batch})
+        self._path, self._config = path, config
+        self._child: Child | None = None
 
-def _start(path: Path, plan: Plan, opener: str, measured: Measured) -> Child:
-    file = locate(path)
-    measured.n_bytes = n_bytes(file)
-    if needs_contact(file, plan.provider):
-        ensure_contact(file, plan.provider)  # here, so that it is no part of the measured start
-    began = time.perf_counter()
-    child = Child([opener, str(path), plan.provider, str(plan.threads)], str(path), plan.timeout_s)
-    try:
-        ready = child.read()
-    except DeepferError:
-        child.close()
-        raise
-    measured.start_s = time.perf_counter() - began
-    for key, value in ready.items():
-        setattr(measured, key, value)
-    return child
-
-
-def _round(child: Child, plan: Plan, measured: Measured) -> None:
-    for batch in plan.batches:
-        times = np.array(child.ask({"batch": batch, "calls": plan.calls})["times_ms"])[None]
-        old = measured.times_ms.get(batch)
-        measured.times_ms[batch] = times if old is None else np.concatenate([old, times])
-
-
-class Child:
-    """One model in its own process, spoken to in JSON lines; a crash or a silence of `timeout_s` becomes a ModelError."""
-
-    def __init__(self, arguments: list[str], what: str, timeout_s: float) -> None:
-        command = [sys.executable, "-m", "deepfer_yolo.runtime.benchmark", *arguments]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self._what, self._timeout_s = what, timeout_s
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._pump, args=(self._process.stdout,), daemon=True).start()
-
-    def _pump(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def read(self) -> dict[str, Any]:
-        """The next answer."""
+    def guarded(self, step: Callable[[], None]) -> None:
+        """Do `step`; its error becomes the model's."""
         try:
-            line = self._lines.get(timeout=self._timeout_s)
-        except queue.Empty:
-            raise ModelError(f"{self._what}: no answer within {self._timeout_s:.0f} s") from None
-        if not line:
-            code = self._process.wait()
-            end = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
-            raise ModelError(f"{self._what}: the child process {end}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ModelError(answer["error"])
+            step()
+        except DeepferError as error:
+            self.found.error = error.message
+
+    def start(self, opener: str) -> None:
+        """Start the child and let it open the model."""
+        file, provider = locate(self._path), self._config.provider
+        self.found.n_bytes = n_bytes(file)
+        if needs_contact(file, provider):
+            ensure_contact(file, provider)  # here, so that it is no part of the measured start
+        began = time.perf_counter()
+        self._child = Child(__name__, str(self._path), self._config.timeout_s)
+        self._ask({"opener": opener, "path": str(self._path), "provider": provider, "threads": self._config.threads})
+        self.found.start_s = time.perf_counter() - began
+
+    def take_turn(self) -> None:
+        """One round: the calls of each batch."""
+        for batch, times in self.found.times_ms.items():
+            answer = self._ask({"batch": batch, "calls": self._config.calls})
+            times.append(np.array(answer.head["times_ms"]))
+
+    def _ask(self, question: Json) -> Message:
+        assert self._child is not None
+        answer = self._child.ask(question)
+        for key in answer.head.keys() - {"times_ms"}:
+            setattr(self.found, key, answer.head[key])
         return answer
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Send one question and wait for its answer."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the reason is what `read` finds
-        return self.read()
-
     def close(self) -> None:
-        """End the process, however it is."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        """End the child."""
+        if self._child is not None:
+            self._child.close()
 
 
-def main() -> None:
-    """The child."""
-    opener, path, provider, threads = sys.argv[1:5]
-    module, function = opener.split(":")
-    try:
+class _Measurement:
+    """The child's part: a model and what has been asked of it."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._random = np.random.RandomState(0)
+        self._crops: dict[int, NDArray[np.uint8]] = {}
+
+    def answer(self, question: Message) -> Json:
+        """Open the model at first, then time calls of one batch."""
+        said = question.head
+        if self._model is None:
+            return self._open(said["opener"], Path(said["path"]), said["provider"], said["threads"])
+        batch, model = said["batch"], self._model
+        if batch not in self._crops:
+            self._crops[batch] = self._paint(model, batch)
+            model.predict(self._crops[batch])
+        crops = self._crops[batch]
+        return {
+            "times_ms": [_time_ms(lambda: model.predict(crops)) for _ in range(said["calls"])],
+            "peak_mb": _peak_mb(),
+        }
+
+    def _open(self, opener: str, path: Path, provider: str, threads: int) -> Json:
+        module, function = opener.split(":")
         began = time.perf_counter()
-        classifier = getattr(importlib.import_module(module), function)(
-            Path(path), provider=provider, threads=int(threads)
-        )
+        classifier = getattr(importlib.import_module(module), function)(path, provider=provider, threads=threads)
         open_ms = (time.perf_counter() - began) * 1000
-        size = classifier.card.input.size
-        random = np.random.RandomState(0)
-        began = time.perf_counter()
-        classifier.predict(random.randint(0, 256, (1, size, size, 3)).astype(np.uint8))
-        first_ms = (time.perf_counter() - began) * 1000
-        _say(
-            name=classifier.card.name,
-            precision=classifier.card.precision,
-            provider=classifier.provider,
-            open_ms=open_ms,
-            first_ms=first_ms,
-            resize_ms=_time_resize(classifier.card.input),
-        )
-        crops: dict[int, NDArray[np.uint8]] = {}
-        for line in sys.stdin:
-            question = json.loads(line)
-            if "quit" in question:
-                _say(peak_mb=_peak_mb())
-                return
-            batch = question["batch"]
-            if batch not in crops:
-                crops[batch] = random.randint(0, 256, (batch, size, size, 3)).astype(np.uint8)
-                classifier.predict(crops[batch])
-            call = functools.partial(classifier.predict, crops[batch])
-            _say(times_ms=[_time_ms(call) for _ in range(question["calls"])])
-    except DeepferError as error:
-        _say(error=error.message)
+        self._model, card = classifier, classifier.card
+        image = self._paint(classifier, 1)
+        return {
+            "name": card.name,
+            "precision": card.precision,
+            "provider": classifier.provider,
+            "open_ms": open_ms,
+            "first_ms": _time_ms(lambda: classifier.predict(image)),
+            "resize_ms": _time_resize(card.input),
+        }
 
-
-def _say(**answer: Any) -> None:
-    print(json.dumps(answer), flush=True)
+    def _paint(self, model: Model, n: int) -> NDArray[np.uint8]:
+        size = model.card.input.size
+        return self._random.randint(0, 256, (n, size, size, 3)).astype(np.uint8)
 
 
 def _time_ms(call: Callable[[], object]) -> float:
@@ -250,10 +219,8 @@ def _time_ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _time_resize(spec: Any) -> float:
-    """Milliseconds that one small picture takes from array to input, the median of 50."""
-    from deepfer_yolo.runtime.preprocess import to_input
-
+def _time_resize(spec: InputSpec) -> float:
+    """Milliseconds that one small image takes from array to input, the median of 50."""
     image = np.random.RandomState(1).randint(0, 256, (SOURCE_PX, SOURCE_PX, 3)).astype(np.uint8)
     return float(np.median([_time_ms(lambda: to_input(image, spec)) for _ in range(50)]))
 
@@ -268,4 +235,4 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    answer_parent(_Measurement().answer)

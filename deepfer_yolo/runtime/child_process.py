@@ -1,99 +1,209 @@
-"""First contact with a native library in a child process, so that a crash of it becomes a report."""
+"""One protocol with child processes: messages of a JSON head and binary blobs, over pipes or sockets.
+
+A message is the length of its JSON (4 bytes, big-endian), the JSON `[head, sizes of the blobs]`, and the blobs as they
+are. `Child` and `answer_parent` are the two ends of a child that a program waits for; a server speaks the same by
+`frames` and `receive`.
+"""
 
 from __future__ import annotations
 
 import json
-import platform
+import os
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
 
-from deepfer_yolo.errors import DeepferError, MissingDependencyError, ModelError
+from deepfer_yolo import errors
+from deepfer_yolo.errors import DeepferError, ModelError
+from deepfer_yolo.records import Json, plain
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from typing_extensions import Buffer
+
+LENGTH = struct.Struct(">I")
+MAX_HEAD, MAX_BLOB = 16_000_000, 1_000_000_000
 TIMEOUT_S = 120.0
-ERRORS: dict[str, type[DeepferError]] = {kind.__name__: kind for kind in (ModelError, MissingDependencyError)}
-"""What a child may have raised, so that it is the same error here."""
-LIBRARIES = {".engine": "tensorrt", ".param": "ncnn", ".tflite": "ai-edge-litert", ".xml": "openvino"}
-"""The distribution that runs a format; an ONNX file runs in the one that bears its provider's name, or in onnxruntime.
-"""
+ERRORS = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, DeepferError)
+}
+"""What passes from process to process as itself; a subclass from elsewhere passes as the nearest of these."""
 
 
-def ensure_contact(path: Path, provider: str) -> None:
-    """`first_contact`, once for each file, provider and version of the library on this machine; a note in the cache
-    folder remembers it.
-    """
-    from deepfer_yolo.runtime.model_file import cache_dir, digest
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the other side said, and the bytes that came with it."""
 
-    library = LIBRARIES.get(path.suffix, "openvino" if provider == "openvino" else "onnxruntime")
+    head: dict[str, Any]
+    blobs: tuple[bytes, ...] = ()
+
+
+def frames(head: Json, *blobs: Buffer) -> list[Buffer]:
+    """A message as pieces for `writelines`. Blobs are bytes or C-contiguous arrays, and are not copied."""
+    views = [memoryview(blob) for blob in blobs]
+    text = json.dumps([head, [view.nbytes for view in views]]).encode()
+    return [LENGTH.pack(len(text)) + text, *(view.cast("B") for view in views if view.nbytes)]
+
+
+async def receive(reader: asyncio.StreamReader) -> Message:
+    """The next message of a stream. Raises EOFError where the other side is gone, ValueError for what is no message."""
+    head, sizes = _parsed(await reader.readexactly(_head_size(await reader.readexactly(LENGTH.size))))
+    return Message(head, tuple([await reader.readexactly(size) for size in sizes]))
+
+
+def _head_size(start: bytes) -> int:
+    size: int = LENGTH.unpack(start)[0]
+    if size > MAX_HEAD:
+        raise ValueError(f"a message of {size} bytes")
+    return size
+
+
+def _parsed(text: bytes) -> tuple[dict[str, Any], list[int]]:
     try:
-        installed = version(library)
-    except PackageNotFoundError:
-        installed = "absent"
-    note = cache_dir() / "contacts" / f"{digest(path)[:32]}-{provider}-{library}-{installed}-{platform.node()}"
-    if note.is_file():
-        return
-    first_contact(path, provider)
-    with suppress(OSError):  # where nothing can be written, every start is a first one
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.touch()
+        head, sizes = json.loads(text)
+    except (TypeError, RecursionError):
+        head = sizes = None
+    if not isinstance(head, dict) or not isinstance(sizes, list):
+        raise ValueError("a message is a JSON object and the sizes of its blobs")
+    if not all(isinstance(size, int) and 0 <= size <= MAX_BLOB for size in sizes):
+        raise ValueError(f"blobs of {sizes} bytes")
+    return head, sizes
 
 
-def first_contact(path: Path, provider: str, *, threads: int = 1, timeout_s: float = TIMEOUT_S) -> None:
-    """Open `path` and run it once, in a child.
+class Channel:
+    """One end of a connection that is waited for: two binary files, or one of a socket for both."""
 
-    Raises what the child raised, or ModelError that says how it ended where it did not end well.
+    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
+        self._source, self._sink = source, sink
+
+    def send(self, head: Json, *blobs: Buffer) -> None:
+        """Send one message."""
+        self._sink.writelines(frames(head, *blobs))
+        self._sink.flush()
+
+    def receive(self) -> Message | None:
+        """The next message, None at the end of the connection. Raises EOFError where it ends inside a message."""
+        start = self._source.read(1)
+        if not start:
+            return None
+        start += self._exactly(LENGTH.size - 1)
+        head, sizes = _parsed(self._exactly(_head_size(start)))
+        return Message(head, tuple(self._exactly(size) for size in sizes))
+
+    def _exactly(self, size: int) -> bytes:
+        content = self._source.read(size)
+        if len(content) < size:
+            raise EOFError(f"{len(content)} of {size} bytes")
+        return content
+
+
+class Child:
+    """A module of this package in a process of its own, which answers questions.
+
+    Its errors are raised here with type and fields. Its death, and a silence of `timeout_s`, become a ModelError that
+    begins with `what`.
     """
-    command = [sys.executable, "-m", "deepfer_yolo.runtime.child_process", str(path), provider, str(threads)]
-    run_child(command, f"{path} on {provider}", timeout_s)
 
+    def __init__(self, module: str, what: str, timeout_s: float = TIMEOUT_S) -> None:
+        self._what, self._timeout_s, self._is_late = what, timeout_s, False
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([sys.executable, "-m", module], stdin=pipe, stdout=pipe, stderr=self._stderr)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin)
 
-def run_child(command: list[str], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Run a child that prints one JSON line, `{"error": …, "hint": …, "kind": …}` where it failed; its death by a
-    signal is named.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise ModelError(
-            f"{what}: no answer within {timeout_s:.0f} s",
-            "the library hangs on this machine; use another format or provider",
-        ) from None
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise ModelError(
-            f"{what}: the native library crashed ({name})",
-            "use another format or provider, or another version of the library",
+    def ask(self, head: Json, *blobs: Buffer) -> Message:
+        """Send a question and wait for its answer."""
+        watchdog = threading.Timer(self._timeout_s, self._give_up)
+        watchdog.start()
+        try:
+            with suppress(BrokenPipeError):  # the reason is what the answer, or its absence, tells
+                self._channel.send(head, *blobs)
+            answer = self._channel.receive()
+        except (EOFError, ConnectionError):
+            answer = None
+        finally:
+            watchdog.cancel()
+        if answer is None:
+            raise self._end()
+        if "error" in answer.head:
+            raise _received(answer.head)
+        return answer
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _end(self) -> ModelError:
+        code = self._process.wait()
+        if self._is_late:
+            return ModelError(
+                f"{self._what}: no answer within {self._timeout_s:.0f} s",
+                "the library hangs on this machine; use another format or provider",
+            )
+        if code < 0:
+            return ModelError(
+                f"{self._what}: the native library crashed ({signal.Signals(-code).name})",
+                "use another format or provider, or another version of the library",
+            )
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return ModelError(
+            f"{self._what}: the child process ended with {code}: {(said or ['no output'])[-1][:300]}",
         )
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    try:
-        answer = json.loads(last)
-    except ValueError:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ModelError(f"{what}: the child process ended with {done.returncode}: {reason[:300]}") from None
-    if "error" in answer:
-        raise ERRORS.get(answer.get("kind"), ModelError)(answer["error"], answer.get("hint"))
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._stderr):
+            if file is not None:
+                with suppress(BrokenPipeError):
+                    file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def main() -> None:
-    """The child: open, run one blank picture, say so."""
-    import numpy as np
+def answer_parent(answer: Callable[[Message], Json]) -> None:
+    """The life of a `Child`'s process: one answer for each question, until the connection ends.
 
-    from deepfer_yolo.errors import DeepferError
-    from deepfer_yolo.runtime.backends.registry import open_backend
+    The connection is stdin and stdout; what libraries print goes to stderr.
+    """
+    channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    while (question := channel.receive()) is not None:
+        try:
+            reply = answer(question)
+        except DeepferError as error:
+            reply = error_head(error)
+        channel.send(reply)
 
-    path, provider, threads = sys.argv[1:4]
-    try:
-        backend = open_backend(Path(path), provider, int(threads))
-        size = backend.card.input.size
-        backend.run(np.zeros((1, size, size, 3), np.uint8))
-    except DeepferError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint, "kind": type(error).__name__}))
-    else:
-        print(json.dumps({"provider": backend.provider}))
+
+def error_head(error: DeepferError) -> Json:
+    """The head of an answer that is an error, fields and all."""
+    kind = next(kind.__name__ for kind in type(error).__mro__ if ERRORS.get(kind.__name__) is kind)
+    return {"error": kind, "fields": plain(vars(error))}
 
 
-if __name__ == "__main__":
-    main()
+def _received(head: dict[str, Any]) -> DeepferError:
+    """The error of `error_head` as it was raised in the child."""
+    kind, fields = ERRORS.get(head["error"], DeepferError), head["fields"]
+    error = kind.__new__(kind, fields["message"])
+    vars(error).update(fields)
+    return error

@@ -26,7 +26,7 @@ def open_model(path: Path, provider: str, threads: int, *, spin: bool = False) -
     """
     file = opened_file(path, provider)
     if needs_contact(file, provider):
-        from deepfer_yolo.runtime.child_process import ensure_contact
+        from deepfer_yolo.runtime.first_contact import ensure_contact
 
         ensure_contact(file, provider)
     return open_backend(file, provider, threads, spin=spin)

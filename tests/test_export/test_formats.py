@@ -21,9 +21,9 @@ from deepfer_yolo.export.export import default_name, export_model
 from deepfer_yolo.export.parity import LINES, Line, load_pictures
 from deepfer_yolo.export.triton import write_triton
 from deepfer_yolo.painted import paint_golden
-from deepfer_yolo.runtime import child_process
-from deepfer_yolo.runtime.child_process import first_contact
+from deepfer_yolo.runtime import first_contact as contact
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.first_contact import first_contact
 from deepfer_yolo.runtime.golden import check_golden
 from deepfer_yolo.runtime.model_file import attach, check_pin, digest, locate
 from deepfer_yolo.yolo import TorchClassifier
@@ -175,7 +175,7 @@ def test_a_crash_of_native_code_becomes_a_report(
     exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): os.abort()\n"
+        "import os, sys\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): os.abort()\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
     with pytest.raises(ModelError, match=r"crashed \(SIGABRT\)"):
@@ -187,7 +187,7 @@ def test_a_format_meets_its_library_in_a_child_once(
 ) -> None:
     met: list[tuple[Path, str]] = []
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(child_process, "first_contact", lambda path, provider: met.append((path, provider)))
+    monkeypatch.setattr(contact, "first_contact", lambda path, provider: met.append((path, provider)))
     twin, other = tmp_path / "twin.onnx", tmp_path / "other.onnx"
     twin.write_bytes(exported.read_bytes())
     other.write_bytes(exported.read_bytes() + b"\0")
@@ -198,10 +198,10 @@ def test_a_format_meets_its_library_in_a_child_once(
         (exported, "cuda"),
         (other, "openvino"),
     ):
-        child_process.ensure_contact(path, provider)
+        contact.ensure_contact(path, provider)
     assert met == [(exported, "openvino"), (exported, "cuda"), (other, "openvino")]
     monkeypatch.setenv("DEEPFER_CACHE", str(exported / "no folder"))
-    child_process.ensure_contact(exported, "openvino")
+    contact.ensure_contact(exported, "openvino")
     assert len(met) == 4
 
 
@@ -209,7 +209,7 @@ def test_a_crash_while_opening_never_reaches_us(
     exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): os.abort()\n"
+        "import os, sys\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): os.abort()\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
@@ -221,7 +221,7 @@ def test_a_crash_while_opening_never_reaches_us(
 
 def test_a_child_that_hangs_is_ended(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, time\nif 'deepfer_yolo.runtime.child_process' in ' '.join(sys.orig_argv): time.sleep(60)\n"
+        "import sys, time\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ModelError, match="no answer within 1 s"):

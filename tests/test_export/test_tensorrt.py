@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.backends.tensorrt import build, check_environment
+from deepfer_yolo.runtime.backends.tensorrt import check_environment
+from deepfer_yolo.runtime.engine_cache import build
 
 HERE = {"tensorrt": "10.9.0", "compute_capability": "8.7", "system": "linux-aarch64"}
 

@@ -20,26 +20,26 @@ from deepfer_yolo.runtime.classifier import opened_file
 RUN = """
 import sys, time
 from pathlib import Path
-from deepfer_yolo.runtime import child_process, classifier, engine_cache
+from deepfer_yolo.runtime import classifier, engine_cache, first_contact
 from deepfer_yolo.runtime.backends import tensorrt
 from deepfer_yolo.runtime.backends.onnx import OnnxBackend
 source, log, wrong = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "wrong"
 engine_cache.require_driver = lambda: None
 engine_cache.import_tensorrt = lambda full: None
 engine_cache.environment = lambda trt: {"tensorrt": "11.4", "compute_capability": "8.7", "system": "linux-x"}
-def build(command, what, timeout_s):
+def build(graph, out, here, *, batch, version_compatible):
     with log.open("a") as file:
         file.write("built\\n")
     time.sleep(1.0)
-    Path(command[4]).write_text("an engine")
-engine_cache.run_child = build
+    out.write_text("an engine")
+engine_cache.build_engine = build
 class Answers(OnnxBackend):
     provider = "tensorrt"
     def run(self, crops):
         return super().run(crops)[:, ::-1].copy() if wrong else super().run(crops)
 tensorrt.require_driver = lambda: None
 tensorrt.TensorRtBackend = lambda path, threads: Answers(source)
-child_process.ensure_contact = lambda path, provider: None
+first_contact.ensure_contact = lambda path, provider: None
 try:
     print(classifier.opened_file(source, "tensorrt"))
 except classifier.ModelError as error:

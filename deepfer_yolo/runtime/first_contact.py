@@ -1,0 +1,54 @@
+"""First contact with a model file in a child process: a crash or hang of a native library becomes a report."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from deepfer_yolo.records import Json
+from deepfer_yolo.runtime.backends.registry import open_backend
+from deepfer_yolo.runtime.child_process import TIMEOUT_S, Child, Message, answer_parent
+from deepfer_yolo.runtime.model_file import cache_dir, digest
+
+LIBRARIES = {".engine": "tensorrt", ".param": "ncnn", ".tflite": "ai-edge-litert", ".xml": "openvino"}
+"""The distribution that runs a format; an ONNX file runs in the one that bears its provider's name, or in onnxruntime.
+"""
+
+
+def ensure_contact(path: Path, provider: str) -> None:
+    """`first_contact`, once for each file, provider and version of the library on this machine; a note in the cache
+    folder remembers it.
+    """
+    library = LIBRARIES.get(path.suffix, "openvino" if provider == "openvino" else "onnxruntime")
+    try:
+        installed = version(library)
+    except PackageNotFoundError:
+        installed = "absent"
+    note = cache_dir() / "contacts" / f"{digest(path)[:32]}-{provider}-{library}-{installed}-{platform.node()}"
+    if note.is_file():
+        return
+    first_contact(path, provider)
+    with suppress(OSError):  # where nothing can be written, every start is a first one
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+
+
+def first_contact(path: Path, provider: str, *, threads: int = 1, timeout_s: float = TIMEOUT_S) -> None:
+    """Open `path` and run it once, in a child; raises what `Child.ask` raises."""
+    with Child(__name__, f"{path} on {provider}", timeout_s) as child:
+        child.ask({"path": str(path), "provider": provider, "threads": threads})
+
+
+def _open_and_run(question: Message) -> Json:
+    backend = open_backend(Path(question.head["path"]), question.head["provider"], question.head["threads"])
+    size = backend.card.input.size
+    backend.run(np.zeros((1, size, size, 3), np.uint8))
+    return {"provider": backend.provider}
+
+
+if __name__ == "__main__":
+    answer_parent(_open_and_run)
