@@ -1,5 +1,5 @@
 """Writing that a kill cannot leave half done: files beside their final name, trees in a sibling folder, then one
-rename.
+rename; and locks that no kill leaves behind.
 """
 
 from __future__ import annotations
@@ -100,6 +100,28 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
         raise DeepferError(
             f"the destination exists and is not empty: {target}", "name another one, or add --overwrite to replace it"
         )
+
+
+@contextmanager
+def locked(path: Path, busy: DeepferError | None = None, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path`; the system frees it when the process ends, however it ends.
+
+    Raises `busy` where another process still holds it after `wait_s`; without `busy` it waits as long as that takes.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if busy is None else wait_s)
+    except Timeout:
+        if busy is None:
+            raise
+        raise busy from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sha256_of(path: Path) -> str:

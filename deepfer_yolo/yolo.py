@@ -25,11 +25,11 @@ from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend
 from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.model_file import checked_sidecar
+from deepfer_yolo.runtime.model_file import cache_dir, checked_sidecar
 
 
 def _private_config_dir() -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepfer" / "ultralytics"
+    cache = cache_dir() / "ultralytics"
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.files import STAGING_MARK, atomic_path, refuse_existing, sha256_of, staged_tree, write_atomic
+from deepfer_yolo.files import STAGING_MARK, atomic_path, locked, refuse_existing, sha256_of, staged_tree, write_atomic
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -89,3 +91,27 @@ def test_errors_of_the_disk_name_the_file_that_was_wanted(tmp_path: Path) -> Non
     with pytest.raises(OSError, match="No space") as full, staged_tree(tmp_path / "data"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert full.value.filename == str(tmp_path / "data")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from deepfer_yolo.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_others_out_and_goes_with_a_killed_process(tmp_path: Path) -> None:
+    lock, busy = tmp_path / "new folder" / ".lock", DeepferError("it is held")
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DeepferError, match="it is held"), locked(lock, busy):
+            pass
+        holder.kill()
+        with locked(lock, busy, wait_s=30):
+            pass
+    with locked(lock):
+        pass

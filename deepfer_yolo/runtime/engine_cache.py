@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.files import sha256_of, staged_tree, write_atomic
+from deepfer_yolo.files import locked, sha256_of, staged_tree, write_atomic
 from deepfer_yolo.records import Json
 from deepfer_yolo.runtime.backends.tensorrt import environment, import_tensorrt, require_driver
 from deepfer_yolo.runtime.card import sidecar_path
@@ -125,20 +124,6 @@ def _add_profile(builder: Any, config: Any, network: Any, batches: tuple[int, in
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, *((n, *shape[1:]) for n in batches))
     config.add_optimization_profile(profile)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for whoever has it; it goes with the process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ModuleNotFoundError:  # Windows: two first runs build twice there, and the later one's engine stays
-            pass
-        yield
 
 
 if __name__ == "__main__":

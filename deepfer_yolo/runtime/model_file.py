@@ -12,6 +12,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path, user_data_path
+
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
@@ -162,17 +164,17 @@ PULLABLE = {
 
 
 def store_dir() -> Path:
-    """Where pulled files lie: `$DEEPFER_HOME/models`, else the user's data folder (XDG)."""
+    """Where pulled files lie: `$DEEPFER_HOME/models`, else the user's data folder."""
     home = os.environ.get(HOME_VARIABLE)
     if home:
         return Path(home) / "models"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "deepfer" / "models"
+    return user_data_path("deepfer", appauthor=False) / "models"
 
 
 def cache_dir() -> Path:
-    """Where things lie that can be made again: `$DEEPFER_CACHE`, else the user's cache folder (XDG)."""
+    """Where things lie that can be made again: `$DEEPFER_CACHE`, else the user's cache folder."""
     cache = os.environ.get(CACHE_VARIABLE)
-    return Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepfer"
+    return Path(cache) if cache else user_cache_path("deepfer", appauthor=False)
 
 
 def pulled(name: str) -> Path | None:

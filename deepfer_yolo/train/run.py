@@ -9,8 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ from deepfer_yolo import __version__
 from deepfer_yolo.config import TrainConfig, read_yaml
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.errors import ConfigError, TrainingError
-from deepfer_yolo.files import sha256_of
+from deepfer_yolo.files import locked, sha256_of
 from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.decoded_split import Faces, FilePixels
@@ -356,21 +356,7 @@ def tested(checkpoint: Path, dataset: Dataset, job: Job) -> dict[str, Any]:
     return {**score(logits, labels), "confusion": confusion(logits, labels)}
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run's folder; the lock goes with the process, however it ends."""
-    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two runs in one folder are not kept apart there
-            pass
-        except BlockingIOError:
-            raise TrainingError(
-                f"another process is training in {folder}", "wait for it, or choose another --name"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
+def lock(folder: Path) -> AbstractContextManager[None]:
+    """Keep a second process out of a run's folder."""
+    busy = TrainingError(f"another process is training in {folder}", "wait for it, or choose another --name")
+    return locked(folder / LOCK, busy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,3 +91,17 @@ def test_the_pinned_hash_is_that_of_the_file_that_was_measured(
     file = shared_dir / "models" / model_file.PULLABLE["yunet"].file
     assert hashlib.sha256(file.read_bytes()).hexdigest() == model_file.PULLABLE["yunet"].sha256
     assert file.stat().st_size == model_file.PULLABLE["yunet"].size
+
+
+def test_folders_follow_the_variables_and_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("DEEPFER_CACHE", "DEEPFER_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "d"))
+    if sys.platform == "linux":
+        assert model_file.cache_dir() == tmp_path / "c" / "deepfer"
+        assert model_file.store_dir() == tmp_path / "d" / "deepfer" / "models"
+    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path / "home"))
+    assert model_file.cache_dir() == tmp_path / "own"
+    assert model_file.store_dir() == tmp_path / "home" / "models"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
-from deepfer_yolo.files import staged_tree, sync_folder, write_atomic
+from deepfer_yolo.errors import ConfigError, DeepferError
+from deepfer_yolo.files import locked, staged_tree, sync_folder, write_atomic
 from deepfer_yolo.runtime.card import sidecar_path
 from deepfer_yolo.runtime.model_file import FORMATS, STEM, digest, parts
 
@@ -91,7 +90,7 @@ def record(
     title.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with lock(folder):
         current = champion_of(folder)
         held = digest(current) if current is not None else None
         if promote and held != compared_with:
@@ -133,25 +132,7 @@ def _crown(folder: Path, release: Path, suffix: str) -> Path:
     return link / f"{STEM}{suffix}"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system frees even when the process is killed; waits LOCK_WAIT_S at most."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        raise MissingDependencyError(
-            "--promote needs a POSIX system: there are no file locks here", "promote on the CI machine"
-        ) from None
-    with (folder / LOCK).open("w") as file:
-        end = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise DeepferError(
-                        f"another promotion holds {folder / LOCK}", "wait for it to end, then run the gate again"
-                    ) from None
-                time.sleep(0.05)
-        yield
+def lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder's lock; waits LOCK_WAIT_S at most."""
+    busy = DeepferError(f"another promotion holds {folder / LOCK}", "wait for it to end, then run the gate again")
+    return locked(folder / LOCK, busy, wait_s=LOCK_WAIT_S)

@@ -13,7 +13,7 @@ import pytest
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.evaluate.gate import promotion
-from deepfer_yolo.evaluate.gate.promotion import champion_of, find_champion, locked, read_history, record, times_decided
+from deepfer_yolo.evaluate.gate.promotion import champion_of, find_champion, lock, read_history, record, times_decided
 from deepfer_yolo.runtime.model_file import digest
 
 DECISION = {"verdict": "pass", "fingerprint": "f", "split": "test"}
@@ -91,13 +91,13 @@ def test_two_promotions_at_once_one_wins(tmp_path: Path) -> None:
 
 def test_the_lock_waits_and_then_says_who_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "LOCK_WAIT_S", 0.2)
-    with locked(tmp_path), pytest.raises(DeepferError, match="another promotion holds"), locked(tmp_path):
+    with lock(tmp_path), pytest.raises(DeepferError, match="another promotion holds"), lock(tmp_path):
         pass
     held = threading.Event()
     order: list[str] = []
 
     def hold() -> None:
-        with locked(tmp_path):
+        with lock(tmp_path):
             held.set()
             time.sleep(0.2)
             order.append("the holder is done")
@@ -106,7 +106,7 @@ def test_the_lock_waits_and_then_says_who_holds_it(tmp_path: Path, monkeypatch: 
     holder.start()
     assert held.wait(10)
     monkeypatch.setattr(promotion, "LOCK_WAIT_S", 10.0)
-    with locked(tmp_path):
+    with lock(tmp_path):
         order.append("the other one has it")
     holder.join()
     assert order == ["the holder is done", "the other one has it"]
