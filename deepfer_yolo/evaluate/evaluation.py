@@ -73,7 +73,7 @@ def run_evaluation(
     labels = common_labels([classifier.labels], dataset.labels, config.labels)
     for column in config.by:
         by_column(Scores((), labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32)), column)
-    with importing("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
+    with importing("scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
         scores = score_dataset(
             classifier,
             dataset,

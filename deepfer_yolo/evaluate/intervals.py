@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import MissingDependencyError
-from deepfer_yolo.evaluate.metrics import COVERAGES, brier_of, coverage_key, nll_of, rank_of_target, surest
+from deepfer_yolo.evaluate.metrics import (
+    COVERAGES,
+    brier_of,
+    class_scores,
+    coverage_key,
+    macro,
+    nll_of,
+    rank_of_target,
+    surest,
+    weighted,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,16 +53,12 @@ def headline(sums: Floats) -> dict[str, Floats]:
     n_classes = (sums.shape[-1] - 5) // 3
     support, guessed, right = (sums[..., i * n_classes : (i + 1) * n_classes] for i in range(3))
     n, top2, top5, nll, brier = (sums[..., 3 * n_classes + i] for i in range(5))
-    there = support > 0
-    recall = np.where(there, right / np.where(there, support, 1), np.nan)
-    precision = np.where(there, right / np.maximum(guessed, 1), np.nan)
-    f1 = np.where(there, 2 * right / np.maximum(support + guessed, 1), np.nan)
-    share = support / n[..., None]
+    scores = class_scores(support, guessed, right)
     result = {"top1": right.sum(-1) / n, "top2": top2 / n, "top5": top5 / n}
-    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        result |= {f"macro_{name}": np.nanmean(values, -1), f"weighted_{name}": np.nansum(values * share, -1)}
+    for name, values in scores._asdict().items():
+        result |= {f"macro_{name}": macro(values), f"weighted_{name}": weighted(values, support)}
     result |= {"balanced_accuracy": result["macro_recall"], "nll": nll / n, "brier": brier / n}
-    return result | {"class_precision": precision, "class_recall": recall, "class_f1": f1}
+    return result | {f"class_{name}": values for name, values in scores._asdict().items()}
 
 
 def replicate_sums(

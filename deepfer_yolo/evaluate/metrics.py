@@ -1,4 +1,4 @@
-"""Point estimates: what scikit-learn knows is computed there, and every number is a plain float with a key of its own."""
+"""Point estimates, every number a plain float with a key of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import DatasetError, MissingDependencyError, ModelError
+from deepfer_yolo.errors import DatasetError, ModelError
 from deepfer_yolo.records import SUM_TOLERANCE
 
 N_BINS = 15
@@ -64,6 +64,8 @@ def _bin_of(confidence: Floats, n_bins: int) -> Ints:
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = Ints | Floats
+"""Whole numbers of pictures, or sums of their weights in a resample."""
 
 COVERAGES = (0.9, 0.8, 0.7, 0.5)
 """Shares of the pictures, most confident first, on which accuracy is also given."""
@@ -80,51 +82,82 @@ def evaluate(
     for NaN or rows that do not sum to 1, and DatasetError for no pictures.
     """
     p, y = check_scores(probs, targets, labels)
-    try:
-        from sklearn import metrics as sk
-    except ModuleNotFoundError:
-        raise MissingDependencyError.for_extra("eval", "sklearn") from None
     predicted = p.argmax(1)
-    classes = list(range(len(labels)))
-    present = sorted(set(y.tolist()))
+    confusion = confusion_matrix(predicted, y, len(labels))
+    support = confusion.sum(1)
+    scores = class_scores(support, confusion.sum(0), confusion.diagonal())
     result: dict[str, Any] = {"n": len(y), **{f"top{k}": top_k(p, y, k) for k in (1, 2, 5)}}
-    for average in ("macro", "weighted"):
-        scores = sk.precision_recall_fscore_support(y, predicted, labels=present, average=average, zero_division=0)
-        result |= {
-            f"{average}_{name}": float(score)
-            for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True)
-        }
-    # Balanced accuracy is macro recall by definition (Brodersen et al. 2010); scikit-learn's own function warns about
-    # unseen predictions.
+    result |= {f"macro_{name}": float(macro(values)) for name, values in scores._asdict().items()}
+    result |= {f"weighted_{name}": float(weighted(values, support)) for name, values in scores._asdict().items()}
+    # Balanced accuracy is macro recall by definition (Brodersen et al. 2010).
     result["balanced_accuracy"] = result["macro_recall"]
-    result["nll"] = float(sk.log_loss(y, p, labels=classes))
+    result["nll"] = float(nll_of(p, y).mean())
     result["brier"] = float(brier_of(p, y).mean())
     bins = reliability(p, y)
     result["ece"] = ece(bins)
     result["ece_noise_floor"] = noise_floor(p)
     result["ece_bins"] = N_BINS
     result["selective_accuracy"] = {coverage_key(share): value for share, value in selective_accuracy(p, y).items()}
-    columns = sk.precision_recall_fscore_support(y, predicted, labels=classes, zero_division=0)
     result["per_class"] = {
-        label: _class_row([float(column[c]) for column in columns]) for c, label in enumerate(labels)
+        label: {
+            "precision": float(np.nan_to_num(scores.precision[c])),
+            "recall": float(scores.recall[c]) if support[c] else None,
+            "f1": float(scores.f1[c]) if support[c] else None,
+            "support": int(support[c]),
+        }
+        for c, label in enumerate(labels)
     }
-    result["confusion"] = sk.confusion_matrix(y, predicted, labels=classes).tolist()
-    result["confusion_normalised"] = sk.confusion_matrix(y, predicted, labels=classes, normalize="true").tolist()
+    result["confusion"] = confusion.tolist()
+    result["confusion_normalised"] = (confusion / np.maximum(support, 1)[:, None]).tolist()
     result["labels"] = list(labels)
-    result["absent"] = [label for c, label in enumerate(labels) if c not in present]
+    result["absent"] = [label for c, label in enumerate(labels) if not support[c]]
     result["reliability"] = {key: values.tolist() for key, values in bins._asdict().items()}
     return result
+
+
+class ClassScores(NamedTuple):
+    """Precision, recall and F1 of each class, (..., C); NaN where a class does not occur."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def class_scores(support: Counts, predicted: Counts, right: Counts) -> ClassScores:
+    """The scores of each class from how many pictures are of it, were predicted as it, and both, (..., C) each.
+
+    A class that occurs and is never predicted has a precision and an F1 of 0.
+    """
+    there = support > 0
+    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(support + predicted, 1)
+    return ClassScores(*(np.where(there, score, np.nan) for score in (precision, recall, f1)))
+
+
+def macro(scores: Floats) -> Floats:
+    """The mean over the classes that occur, (...)."""
+    return np.asarray(np.nanmean(scores, -1))
+
+
+def weighted(scores: Floats, support: Counts) -> Floats:
+    """The mean over the classes, each counting by how often it occurs, (...)."""
+    return np.asarray(np.nansum(scores * support, -1) / support.sum(-1))
+
+
+def macro_f1(confusion: Ints) -> float:
+    """Macro-F1 of a confusion matrix (C, C)."""
+    return float(macro(class_scores(confusion.sum(1), confusion.sum(0), confusion.diagonal()).f1))
+
+
+def confusion_matrix(predicted: Ints, targets: Ints, n_classes: int) -> Ints:
+    """Counts, int64 (C, C): rows are the labels, columns the predictions."""
+    counts = np.bincount(targets * n_classes + predicted, minlength=n_classes * n_classes)
+    return np.asarray(counts.reshape(n_classes, n_classes), np.int64)
 
 
 def coverage_key(share: float) -> str:
     """``80%`` for 0.8, as the metrics name a coverage."""
     return f"{share:.0%}"
-
-
-def _class_row(values: Sequence[float]) -> dict[str, Any]:
-    precision, recall, f1, support = values
-    shown = recall if support else None
-    return {"precision": precision, "recall": shown, "f1": f1 if support else None, "support": int(support)}
 
 
 def check_scores(

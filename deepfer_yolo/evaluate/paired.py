@@ -54,7 +54,7 @@ def hold_contest(
     check_floors(config, labels)
     protected = None if config.must_not_break is None else read_protected(Path(config.must_not_break))
     scores = []
-    with importing("sklearn.metrics"):
+    with importing("scipy.stats"):
         for role, model in zip(("challenger", "champion"), models, strict=False):
             on_progress = on_model(role) if on_model is not None else None
             scores.append(

@@ -16,6 +16,7 @@ import numpy as np
 from deepfer_yolo.config import TrainConfig, read_yaml
 from deepfer_yolo.data.dataset import csv_bytes, open_dataset
 from deepfer_yolo.errors import DeepferError, TrainingError
+from deepfer_yolo.evaluate.metrics import macro_f1
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.report.tables import percent
 from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
@@ -133,14 +134,12 @@ def summary(tests: list[dict[str, Any]]) -> dict[str, Any]:
     `confusion` counts rows of truth and columns of answers, (C, C).
     """
     total = np.sum([test["confusion"] for test in tests], axis=0)
-    hits, wanted, given = total.diagonal(), total.sum(1), total.sum(0)
-    f1 = [2 * hits[i] / max(1, wanted[i] + given[i]) for i in range(len(total)) if wanted[i]]
     spread = {
         key: {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "folds": values}
         for key in ("top1", "macro_f1")
         for values in [[test[key] for test in tests]]
     }
-    pooled = {"n": int(total.sum()), "top1": float(hits.sum() / total.sum()), "macro_f1": float(np.mean(f1))}
+    pooled = {"n": int(total.sum()), "top1": float(total.trace() / total.sum()), "macro_f1": macro_f1(total)}
     return {**pooled, "over_folds": spread, "n_folds": len(tests), "confusion": total.tolist()}
 
 

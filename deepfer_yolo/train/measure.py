@@ -12,7 +12,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals, headline, rows_of
-from deepfer_yolo.evaluate.metrics import ece, noise_floor, reliability
+from deepfer_yolo.evaluate.metrics import confusion_matrix, ece, macro_f1, noise_floor, reliability
 from deepfer_yolo.files import atomic_path
 from deepfer_yolo.report.plots import learning, save_png
 from deepfer_yolo.train.augment import Draws
@@ -22,15 +22,6 @@ from deepfer_yolo.yolo import ClassificationValidator, ClassifyMetrics, load_che
 
 TOP1, TOP5, MACRO_F1 = "metrics/accuracy_top1", "metrics/accuracy_top5", "metrics/macro_f1"
 """Column names in Ultralytics' results.csv; the first two are its own."""
-
-
-def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Mean F1 over the classes that occur in `labels` (n,); a class that is never predicted counts as 0."""
-    scores = []
-    for label in np.unique(labels):
-        hits = int(((predicted == label) & (labels == label)).sum())
-        scores.append(2 * hits / max(1, int((predicted == label).sum()) + int((labels == label).sum())))
-    return float(np.mean(scores))
 
 
 class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
@@ -44,8 +35,8 @@ class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
     def process(self, targets: list[torch.Tensor], pred: list[torch.Tensor]) -> None:
         """Compute all figures from ranked classes, (n, k) each, and targets (n,)."""
         super().process(targets, pred)
-        ranked, labels = torch.cat(pred).numpy().astype(np.int64), torch.cat(targets).numpy().astype(np.int64)
-        self.macro_f1 = macro_f1(ranked[:, 0], labels)
+        predicted, labels = torch.cat(pred)[:, 0].numpy().astype(np.int64), torch.cat(targets).numpy().astype(np.int64)
+        self.macro_f1 = macro_f1(confusion_matrix(predicted, labels, 1 + int(max(predicted.max(), labels.max()))))
 
     @property
     def fitness(self) -> float:
@@ -66,26 +57,15 @@ class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
 
 
 class FaceValidator(ClassificationValidator):  # type: ignore[misc]
-    """Ultralytics' validator on our ordered loader; keeps the probabilities of the last pass."""
+    """Ultralytics' validator on our ordered loader."""
 
     def __init__(self, dataloader: Any, save_dir: Any, args: Any, callbacks: Any, fitness: str) -> None:
         super().__init__(dataloader, save_dir, args, callbacks)
         self.metrics = FaceMetrics(fitness)
-        self.probs: list[torch.Tensor] = []
-
-    def init_metrics(self, model: Any) -> None:
-        """Empty all that was collected."""
-        super().init_metrics(model)
-        self.probs = []
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Leave the batch as the loader made it: float32, on the device."""
         return batch
-
-    def update_metrics(self, preds: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Collect one batch's ranked classes and probabilities (b, C)."""
-        super().update_metrics(preds, batch)
-        self.probs.append(preds.float().cpu())
 
     def finalize_metrics(self) -> None:
         """Keep the timing; the stock confusion pictures are replaced by `deepfer evaluate`."""
@@ -148,15 +128,14 @@ def logits_of(checkpoint: Path, faces: Faces, batch: int) -> Logits:
 
 def score(logits: Logits, labels: Labels) -> dict[str, Any]:
     """n, top-1 and macro-F1 of logits (n, C) against class indices (n,)."""
-    predicted = logits.argmax(1)
-    return {"n": len(labels), "top1": float((predicted == labels).mean()), "macro_f1": macro_f1(predicted, labels)}
+    confusion = confusion_of(logits, labels)
+    top1 = float(confusion.trace() / confusion.sum())
+    return {"n": len(labels), "top1": top1, "macro_f1": macro_f1(confusion)}
 
 
-def confusion(logits: Logits, labels: Labels) -> list[list[int]]:
-    """Counts (C, C): rows are the labels, columns the answers."""
-    counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
-    np.add.at(counts, (labels, logits.argmax(1)), 1)
-    return [[int(count) for count in row] for row in counts]
+def confusion_of(logits: Logits, labels: Labels) -> Labels:
+    """Counts (C, C): rows are the labels, columns the predictions."""
+    return confusion_matrix(logits.argmax(1), labels, logits.shape[1])
 
 
 def card_metrics(
@@ -173,7 +152,7 @@ def card_metrics(
         "ece_uncalibrated": calibration["ece_before"],
         "ece_noise_floor": calibration["ece_floor"],
         "intervals": card_intervals(probs, labels, subjects),
-        "confusion": confusion(logits, labels),
+        "confusion": confusion_of(logits, labels).tolist(),
     }
 
 

@@ -29,7 +29,15 @@ from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.decoded_split import Faces, FilePixels
 from deepfer_yolo.train.device import check_device, free_memory, is_out_of_memory, use_bf16
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
-from deepfer_yolo.train.measure import calibrate, card_metrics, confusion, logits_of, save_augmented, save_curves, score
+from deepfer_yolo.train.measure import (
+    calibrate,
+    card_metrics,
+    confusion_of,
+    logits_of,
+    save_augmented,
+    save_curves,
+    score,
+)
 from deepfer_yolo.train.progress import Log, Progress, clock
 from deepfer_yolo.train.ranks import check_ranks, is_asked_to_stop, launch, n_devices
 from deepfer_yolo.train.splits import open_for_training, read_splits, read_test
@@ -353,7 +361,7 @@ def tested(checkpoint: Path, dataset: Dataset, job: Job) -> dict[str, Any]:
     """What `checkpoint` gives on the part of a cross-validation that neither trained nor chose it."""
     faces = read_test(dataset, job.spec)
     logits, labels = logits_of(checkpoint, faces, job.config.batch), faces.labels.numpy()
-    return {**score(logits, labels), "confusion": confusion(logits, labels)}
+    return {**score(logits, labels), "confusion": confusion_of(logits, labels).tolist()}
 
 
 def lock(folder: Path) -> AbstractContextManager[None]:

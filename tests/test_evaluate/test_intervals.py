@@ -27,7 +27,7 @@ def scored() -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), targets
 
 
-def test_the_sums_give_the_point_estimates_of_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_sums_give_the_point_estimates(scored: tuple[np.ndarray, np.ndarray]) -> None:
     probs, targets = scored
     exact = evaluate(probs, targets, tuple("abcd"))
     fast = headline(rows_of(probs, targets).sum(0))

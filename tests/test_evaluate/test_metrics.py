@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.errors import DatasetError, ModelError
-from deepfer_yolo.evaluate.metrics import ece, evaluate, noise_floor, reliability, selective_accuracy, top_k
+from deepfer_yolo.evaluate.metrics import (
+    confusion_matrix,
+    ece,
+    evaluate,
+    macro_f1,
+    noise_floor,
+    reliability,
+    selective_accuracy,
+    top_k,
+)
 
 LABELS = ("a", "b", "c")
 # Six pictures, worked out by hand: a a a b b c, predicted a a b b c b.
@@ -35,18 +44,28 @@ def test_worked_example() -> None:
     assert result["brier"] == pytest.approx((0.06 + 0.26 + 0.78 + 0.14 + 0.78 + 0.86) / 6)
 
 
-def test_brier_and_top_k_are_those_of_scikit_learn() -> None:
-    from sklearn.metrics import balanced_accuracy_score, brier_score_loss, top_k_accuracy_score
+def test_the_point_estimates_are_those_of_scikit_learn() -> None:
+    from sklearn import metrics as sk
 
     rng = np.random.default_rng(3)
-    probs, targets = rng.dirichlet(np.full(7, 0.5), 400), rng.integers(0, 7, 400)
+    probs, targets = rng.dirichlet(np.full(7, 0.5), 400), rng.integers(0, 6, 400)  # the last class does not occur
+    predicted, classes, present = probs.argmax(1), list(range(7)), list(range(6))
     result = evaluate(probs, targets, tuple("abcdefg"))
-    assert result["brier"] == pytest.approx(
-        brier_score_loss(targets, probs, scale_by_half=False, labels=list(range(7)))
-    )
+    assert result["brier"] == pytest.approx(sk.brier_score_loss(targets, probs, scale_by_half=False, labels=classes))
+    assert result["nll"] == pytest.approx(sk.log_loss(targets, probs, labels=classes))
     for k in (1, 2, 5):
-        assert result[f"top{k}"] == pytest.approx(top_k_accuracy_score(targets, probs, k=k, labels=list(range(7))))
-    assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(targets, probs.argmax(1)))
+        assert result[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(targets, probs, k=k, labels=classes))
+    assert result["confusion"] == sk.confusion_matrix(targets, predicted, labels=classes).tolist()
+    normalised = sk.confusion_matrix(targets, predicted, labels=classes, normalize="true")
+    assert np.allclose(result["confusion_normalised"], normalised)
+    for average in ("macro", "weighted"):
+        found = sk.precision_recall_fscore_support(targets, predicted, labels=present, average=average, zero_division=0)
+        for name, score in zip(("precision", "recall", "f1"), found[:3], strict=True):
+            assert result[f"{average}_{name}"] == pytest.approx(score)
+    assert result["balanced_accuracy"] == result["macro_recall"]
+    columns = zip(*sk.precision_recall_fscore_support(targets, predicted, labels=present, zero_division=0), strict=True)
+    for label, column in zip("abcdef", columns, strict=True):
+        assert list(result["per_class"][label].values()) == pytest.approx(column)
 
 
 def test_ties_go_to_the_lower_index() -> None:
@@ -62,6 +81,12 @@ def test_class_without_pictures_is_named_and_left_out_of_macro_averages() -> Non
     assert result["macro_recall"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     # b is right once in two predictions, and the picture of b that was called c still counts as a miss.
     assert result["macro_f1"] == pytest.approx((0.8 + 0.5) / 2)
+
+
+def test_macro_f1_counts_the_classes_that_occur() -> None:
+    confusion = confusion_matrix(np.array([0, 0, 2]), np.array([0, 0, 0]), 3)
+    assert confusion.tolist() == [[2, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert macro_f1(confusion) == pytest.approx(0.8)
 
 
 def test_ece_worked_example() -> None:

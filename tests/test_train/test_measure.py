@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepfer_yolo.train.measure import calibrate, fit_temperature, macro_f1, score, softmax
+from deepfer_yolo.train.measure import calibrate, fit_temperature, score, softmax
 
 
 def overconfident(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,3 @@ def test_scores_by_hand() -> None:
     found = score(logits, np.array([0, 1, 2, 2]))
     # F1: class 0 = 2/3, class 1 = 0, class 2 = 1
     assert found == {"n": 4, "top1": 0.75, "macro_f1": pytest.approx((2 / 3 + 0 + 1) / 3)}
-
-
-def test_macro_f1_counts_the_classes_that_occur() -> None:
-    assert macro_f1(np.array([0, 0, 2]), np.array([0, 0, 0])) == pytest.approx(0.8)
