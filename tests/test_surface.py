@@ -1,13 +1,13 @@
 """What users see, pinned: help, the shape of every JSON answer, records, run folders, cards and the HTTP schema.
 
-The golden files lie in `tests/surface/`. A change of what users see is a decision: make it, then write the files anew and
-read their diff:
+The golden files lie in `tests/surface/`. A change of what users see is a decision: make it, then write the files anew
+and read their diff:
 
     DEEPFER_UPDATE_SURFACE=1 python -m pytest tests/test_surface.py -m "slow or not slow"
 
-A shape shows each key with the type of its value. A list shows the shape of its elements as one; `key?` stands in some of
-them only. Keys that come from data are collapsed (`<label>`, `<number>`, `<path>`), and the values that programs branch on
-are shown (`= pass`).
+A shape shows each key with the type of its value. A list shows the shape of its elements as one; `key?` stands in some
+of them only. Keys that come from data are collapsed (`<label>`, `<number>`, `<path>`), and the values that programs
+branch on are shown (`= pass`).
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def collapsed(key: str) -> str:
     return "<path>" if "/" in key or key.endswith((".onnx", ".pt", ".png")) else key
 
 
-def check(name: str, text: str) -> None:
-    """Compare with the golden file, or write it."""
+def changes(name: str, text: str) -> str:
+    """How a text differs from its golden file, which is written first where that is asked for."""
     path = SURFACE / name
     if UPDATE:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,13 @@ def check(name: str, text: str) -> None:
     assert path.is_file(), f"no golden file {path}: {__doc__}"
     golden = path.read_text(encoding="utf-8")
     diff = difflib.unified_diff(golden.splitlines(), text.splitlines(), f"{name} (pinned)", f"{name} (now)")
-    assert golden == text, "what users see has changed:\n" + "\n".join(map(str.rstrip, diff))
+    return "\n".join(map(str.rstrip, diff))
+
+
+def check(name: str, text: str) -> None:
+    """Compare with the golden file."""
+    if found := changes(name, text):
+        pytest.fail(f"what users see has changed:\n{found}", pytrace=False)
 
 
 def written(value: Any, indent: int = 0) -> str:
@@ -248,8 +254,10 @@ def test_help() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True, env=environment)
     pages = json.loads(done.stdout)
     assert len(pages) > 20
-    for name, page in pages.items():
-        check(f"help/{name}.txt", page)
+    if UPDATE:
+        shutil.rmtree(SURFACE / "help", ignore_errors=True)
+    if found := [text for name, page in pages.items() if (text := changes(f"help/{name}.txt", page))]:
+        pytest.fail("what users see has changed:\n" + "\n".join(found), pytrace=False)
     assert {path.stem for path in (SURFACE / "help").iterdir()} == set(pages), "help that no command has"
 
 
