@@ -557,7 +557,7 @@ def test_serve(start_server: Callable[..., Any], sure_model: Path, portrait: Pat
     import httpx
     from websockets.sync.client import connect
 
-    served = start_server(sure_model, "--source", "testsrc=size=96x64:rate=10", rate=0, detector="whole")
+    served = start_server(sure_model, "--source", "testsrc=size=96x64:rate=10", detector="whole")
     picture, broken = ("a.png", portrait.read_bytes()), ("files", b"x")
     found: dict[str, Any] = {}
     with httpx.Client(base_url=served.url, timeout=30) as client:
