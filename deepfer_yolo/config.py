@@ -228,11 +228,10 @@ class TuneConfig(Config):
     space: dict[str, Range | Choices] = {}
 
 
-class EvaluateConfig(Config):
-    """`deepfer evaluate`.
+class ScoringConfig(Config):
+    """How models are scored on a split and how sure the figures are, in `evaluate`, `gate` and `compare` alike.
 
-    `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided; `threads`
-    is onnxruntime's; `by` is a column of the manifest.
+    `workers` threads decode, `threads` run the model; `replicates` and `seed` are those of the bootstrap.
     """
 
     split: Split = "val"
@@ -241,11 +240,20 @@ class EvaluateConfig(Config):
     threads: int = Field(2, ge=1, le=64)
     replicates: int = Field(2000, ge=100, le=100_000)
     seed: int = Field(0, ge=0)
+    labels: Literal["same", "intersect"] = "same"
+    allow_leak: bool = False
+
+
+class EvaluateConfig(ScoringConfig):
+    """`deepfer evaluate`.
+
+    `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided; `by` is a
+    column of the manifest.
+    """
+
     pictures: int = Field(24, ge=0, le=500)
     occlusion: int = Field(6, ge=0, le=100)
-    labels: Literal["same", "intersect"] = "same"
-    tta: Literal["none", "flip", "ten"] = "none"
-    allow_leak: bool = False
+    tta: Literal["none", "flip"] = "none"
     by: tuple[str, ...] = ()
     exclude: str | None = None
     clean: bool = False
@@ -267,7 +275,7 @@ class Floors(Config):
         return {key: value for key, value in (("top1", self.top1), ("macro_f1", self.macro_f1)) if value is not None}
 
 
-class GateConfig(Config):
+class GateConfig(ScoringConfig):
     """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `max_latency_ms` is of a
     single crop on this machine, and the limits in ms and MB hold without a champion too; `must_not_break` names a file
     of picture paths.
@@ -283,26 +291,10 @@ class GateConfig(Config):
     max_latency_ms: float | None = Field(None, gt=0)
     max_size_mb: float | None = Field(None, gt=0)
     must_not_break: str | None = None
-    allow_leak: bool = False
-    labels: Literal["same", "intersect"] = "same"
-    batch: int = Field(64, ge=1)
-    workers: int = Field(2, ge=1, le=64)
-    threads: int = Field(2, ge=1, le=64)
-    replicates: int = Field(2000, ge=100, le=100_000)
-    seed: int = Field(0, ge=0)
 
 
-class CompareConfig(Config):
+class CompareConfig(ScoringConfig):
     """`deepfer compare`."""
-
-    split: Split = "val"
-    allow_leak: bool = False
-    labels: Literal["same", "intersect"] = "same"
-    batch: int = Field(64, ge=1)
-    workers: int = Field(2, ge=1, le=64)
-    threads: int = Field(2, ge=1, le=64)
-    replicates: int = Field(2000, ge=100, le=100_000)
-    seed: int = Field(0, ge=0)
 
 
 class ExportConfig(Config):

@@ -16,9 +16,7 @@ _CLEAN = Annotated[
 _EXCLUDE = Annotated[
     str | None, typer.Option(help="Leave out the pictures of this list (audit --quarantine).", show_default=False)
 ]
-_TTA = Annotated[
-    str | None, typer.Option(help="Average over views: none, flip (2 views) or ten (10 crops).", show_default="none")
-]
+_TTA = Annotated[str | None, typer.Option(help="Average over views: none or flip (2 views).", show_default="none")]
 _BY = Annotated[
     list[str] | None, typer.Option(help="A table by this column of the manifest; may be repeated.", show_default=False)
 ]

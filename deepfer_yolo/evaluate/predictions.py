@@ -16,26 +16,16 @@ from deepfer_yolo.evaluate.metrics import check_scores
 from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
-Tta = Literal["none", "flip", "ten"]
+Tta = Literal["none", "flip"]
 
-N_VIEWS = {"none": 1, "flip": 2, "ten": 10}
-TEN_SHARE = 0.92
-"""Side of each of the five crops of `ten`, as a share of the picture's: 44 of 48 pixels, the customary ten-crop of
-FER2013 entries.
-"""
+N_VIEWS = {"none": 1, "flip": 2}
 
 
 def views(image: Image, tta: Tta) -> list[Image]:
-    """The views of a picture: itself; itself and its mirror image; or four corners and the centre, each mirrored too."""
+    """The views of a picture: itself, or itself and its mirror image."""
     if tta == "none":
         return [image]
-    if tta == "flip":
-        return [image, mirror(image)]
-    height, width = image.shape[:2]
-    h, w = max(1, round(TEN_SHARE * height)), max(1, round(TEN_SHARE * width))
-    corners = ((0, 0), (0, width - w), (height - h, 0), (height - h, width - w), ((height - h) // 2, (width - w) // 2))
-    crops = [image[top : top + h, left : left + w] for top, left in corners]
-    return [view for crop in crops for view in (crop, mirror(crop))]
+    return [image, mirror(image)]
 
 
 def mirror(image: Image) -> Image:

@@ -105,7 +105,7 @@ thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 </main>
 </body>
 </html>
-"""  # noqa: E501
+"""
 
 
 INK = "#0b0c0d"

@@ -294,7 +294,7 @@ def test_labels_intersect_scores_what_both_know(
     ("words", "said"),
     [
         (("--by", "subjekt"), "the manifest has no column 'subjekt' (did you mean 'subject'?)"),
-        (("--tta", "five"), "tta: input should be 'none', 'flip' or 'ten'"),
+        (("--tta", "ten"), "tta: input should be 'none' or 'flip'"),
         (("-m", "none.onnx"), "no such model file"),
         (("--clean",), "has no 'train' split"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.evaluate.predictions import N_VIEWS, mirror, score_dataset, views
+from deepfer_yolo.evaluate.predictions import score_dataset, views
 from deepfer_yolo.runtime.classifier import Classifier
 
 IMAGE = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
@@ -21,18 +21,7 @@ def test_flip_is_the_picture_and_its_mirror_image() -> None:
     assert np.array_equal(two, IMAGE[:, ::-1])
 
 
-def test_ten_is_five_crops_and_their_mirrors() -> None:
-    ten = views(IMAGE, "ten")
-    assert len(ten) == N_VIEWS["ten"]
-    assert {view.shape for view in ten} == {(44, 44, 3)}
-    assert np.array_equal(ten[0], IMAGE[:44, :44])
-    assert np.array_equal(ten[6], IMAGE[4:, 4:])
-    assert np.array_equal(ten[8], IMAGE[2:46, 2:46])
-    assert np.array_equal(ten[9], mirror(ten[8]))
-    assert np.array_equal(views(IMAGE, "none")[0], IMAGE)
-
-
-@pytest.mark.parametrize("tta", ["flip", "ten"])
+@pytest.mark.parametrize("tta", ["none", "flip"])
 def test_probabilities_are_averaged_over_the_views(tta: str, painted_dataset: Path, linear_model: Path) -> None:
     classifier, dataset = Classifier(linear_model), open_dataset(painted_dataset)
     scores = score_dataset(classifier, dataset, "test", batch=5, tta=tta)  # type: ignore[arg-type]
