@@ -27,7 +27,7 @@ def test_memory_falls_after_large_bodies(start_server: Callable[..., Any], linea
     def resident_mb() -> float:
         return memory_mb("VmRSS")
 
-    # Pieces of 2 MB: larger ones the allocator gives back by itself, and of these it keeps 80 MB and more.
+    # Many at a time, in pieces of 2 MB: larger ones the allocator gives back by itself; of these it keeps 200 MB and more.
     body = [("files", (f"{index}.png", b"\x89PNG" + bytes(2_000_000))) for index in range(20)]
 
     def upload(_: int) -> int:
@@ -40,8 +40,8 @@ def test_memory_falls_after_large_bodies(start_server: Callable[..., Any], linea
         return status
 
     before = resident_mb()
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(upload, range(24))) == [422] * 24
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(upload, range(48))) == [422] * 48
     assert memory_mb("VmHWM") > before + 40, "no large body was ever in memory"
     deadline = time.monotonic() + 20
     while resident_mb() > before + 25:
