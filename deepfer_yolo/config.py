@@ -1,81 +1,73 @@
-"""Every default of the program; `presets.py` turns a preset, a file and flags into one of these sections."""
+"""Every setting of the program, declared once: name with unit, type, default, bounds and help.
+
+Flags, `--config` files and docs/reference.md follow it; `presets.py` resolves them into one of these sections.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
-from deepfer_yolo.presets import configs_dir as configs_dir
-from deepfer_yolo.presets import find_preset as find_preset
-from deepfer_yolo.presets import key_of as key_of
-from deepfer_yolo.presets import read_yaml as read_yaml
-from deepfer_yolo.presets import resolve as resolve
-from deepfer_yolo.presets import to_yaml as to_yaml
+from deepfer_yolo.presets import Config, Count, Grey, Hours, Numbers, Pairs, Seed, Share, Texts, Threads, key
 
 Split = Literal["train", "val", "test"]
-
-
-def _hours(value: Any) -> Any:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([hms]?)", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        return value
-    return float(match[1]) / {"": 1, "h": 1, "m": 60, "s": 3600}[match[2]]
-
-
-Hours = Annotated[float, BeforeValidator(_hours), Field(gt=0, le=10_000)]
-"""A duration in hours: a number as Ultralytics takes it, or a text such as ``1.5h``, ``90m`` or ``30s``."""
-
-
-class Config(BaseModel):
-    """Base of all sections: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Labels = Literal["same", "intersect"]
+GroupBy = Literal["auto", "subject", "duplicate", "none"]
+Precision = Literal["fp32", "fp16", "int8"]
+Detector = Literal["auto", "yunet", "haar", "whole"]
+ImageDetector = Literal["auto", "yunet", "haar"]
+Severity = Literal["error", "warning", "note"]
 
 
 class FaceConfig(Config):
-    """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike.
+    """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike."""
 
-    A detection of `min_score` is a face: it is shown in a single image and begins a track in a video; down to
-    `carry_score` it only carries on a track. `detect_size_px` is the longer side, in pixels, of what the detector sees;
-    None: what `faces/detect.py` has for images and videos.
-    """
-
-    detector: Literal["auto", "yunet", "haar", "whole"] = "auto"
-    face_model: Path | None = None
-    detect_size_px: int | None = Field(None, ge=32, le=4096)
-    min_score: float = Field(0.7, ge=0, le=1)
+    detector: Detector = key("auto", "auto, yunet, haar, or whole: each image is one face.")
+    face_model: Path | None = key(None, "The YuNet file.", shown="$DEEPFER_FACE_MODEL or pulled")
+    detect_size_px: int | None = key(None, "Longer side of what the detector sees.", shown="640 px", ge=32, le=4096)
+    min_score: Share = key(0.7, "Least detector score of a face; half of it carries on a track that has begun.")
 
     @property
     def carry_score(self) -> float:
-        """The least score that carries on a track: a known face turns away or blurs, but where it is expected a false
-        detection is rare.
-        """
+        """Least score that carries on a track: where a face is expected, a false detection is rare."""
         return 0.5 * self.min_score
 
 
+class LabelConfig(FaceConfig):
+    """What labels the faces, in `predict`, `stream` and `serve`."""
+
+    provider: str = key("cpu", "What runs the model: cpu, cuda, tensorrt or openvino.")
+    threads: Threads = key(1, "Threads of the model.")
+
+
 class ConvertConfig(Config):
-    """`deepfer convert`.
+    """`deepfer convert`."""
 
-    `split` is official, as-is or shares such as train=0.8,val=0.1,test=0.1; None: official where there is one, else
-    those.
-    """
-
-    layout: str = "auto"
-    name: str | None = None
-    split: str | None = None
-    group_by: Literal["auto", "subject", "duplicate", "none"] = "auto"
-    seed: int = Field(0, ge=0, lt=2**31)
-    map: dict[str, str] = Field(default_factory=dict)
-    drop: tuple[str, ...] = ()
-    labels: Literal["original", "ferplus-majority", "ferplus-votes"] = "original"
-    ferplus: Path | None = None
-    drop_unknown: bool = False
-    margin: float = Field(0.0, ge=-0.5, le=2.0)
-    exclude: Path | None = None
-    workers: int = Field(2, ge=1, le=64)
+    layout: str = key("auto", "The layout of SOURCE.", shown="auto: recognised")
+    name: str | None = key(None, "The data set's name.", shown="the layout's, or SOURCE's")
+    split: str | None = key(
+        None,
+        "official, as-is, or shares like train=0.8,val=0.1,test=0.1.",
+        shown="official where there is one, else those",
+    )
+    group_by: GroupBy = key(
+        "auto",
+        "What a new split must not tear apart: subject, duplicate or none.",
+        shown="subject, where known, and duplicate",
+    )
+    seed: Seed = key(0, "Seed of a new split.")
+    map: Pairs = key({}, "Rename a label: old=new. Repeatable.")
+    drop: Texts = key((), "Leave out a label. Repeatable.")
+    labels: Literal["original", "ferplus-majority", "ferplus-votes"] = key(
+        "original", "FER2013's labels: original, ferplus-majority or ferplus-votes."
+    )
+    ferplus: Path | None = key(None, "FER+ votes for FER2013: fer2013new.csv.")
+    drop_unknown: bool = key(False, "Leave out what FER+ calls unknown or not a face.", shown="")
+    margin: float = key(0.0, "Share of a face box added on each side.", ge=-0.5, le=2.0)
+    exclude: Path | None = key(None, "Leave out the images of a quarantine list.")
+    workers: Threads = key(2, "Threads that decode and write.")
 
 
 FindingKind = Literal[
@@ -87,120 +79,120 @@ FindingKind = Literal[
 
 
 class AuditConfig(FaceConfig):
-    """`deepfer audit`: the thresholds behind each finding, 0 to 255 for grey values.
+    """`deepfer audit`: the thresholds behind each finding; grey values go from 0 to 255."""
 
-    `severity` replaces a finding's own; `allow` is the share of all pictures up to which a finding is only a note;
-    `quarantine` names the findings whose pictures a quarantine list leaves out.
-    """
-
-    fail_on: Literal["error", "warning", "never"] = "error"
-    severity: dict[FindingKind, Literal["error", "warning", "note"]] = Field(default_factory=dict)
-    allow: dict[FindingKind, float] = Field(default_factory=dict)
-    quarantine: tuple[FindingKind, ...] = ("unreadable", "blank", "duplicate", "leak", "conflict", "near-leak")
-    min_per_class: int = Field(20, ge=1)
-    max_imbalance: float = Field(20.0, ge=1)
-    min_share: float = Field(0.02, ge=0, lt=1)
-    min_contrast: float = Field(4.0, ge=0)
-    min_brightness: float = Field(20.0, ge=0, le=255)
-    max_brightness: float = Field(235.0, ge=0, le=255)
-    min_sharpness: float = Field(3.0, ge=0)
-    min_entropy_bits: float = Field(3.0, ge=0, le=8)
-    min_px: int = Field(24, ge=1)
-    max_aspect: float = Field(2.0, ge=1)
-    near_radius_bits: int = Field(14, ge=0, le=24)
-    near_correlation: float = Field(0.9, gt=0, le=1)
-    max_drift: float = Field(0.5, gt=0)
-    max_class_shift: float = Field(0.1, gt=0, le=1)
-    min_face: float = Field(0.3, ge=0, le=1)
-    detector: Literal["auto", "yunet", "haar"] = "auto"
-    workers: int = Field(2, ge=1, le=64)
+    fail_on: Literal["error", "warning", "never"] = key(
+        "error", "The least severity that fails: error, warning or never."
+    )
+    severity: dict[FindingKind, Severity] = key({}, "Severity in place of a finding's own.")
+    allow: dict[FindingKind, float] = key({}, "Share of all images up to which a finding is only a note.")
+    quarantine: tuple[FindingKind, ...] = key(
+        ("unreadable", "blank", "duplicate", "leak", "conflict", "near-leak"),
+        "Findings whose images a quarantine list leaves out.",
+    )
+    min_per_class: Count = key(20, "few: fewer images of a class in a split.")
+    max_imbalance: float = key(20.0, "imbalance: the largest class is more times the smallest.", ge=1)
+    min_share: float = key(0.02, "split-ratio: a split has a smaller share of all images.", ge=0, lt=1)
+    min_contrast: float = key(4.0, "blank: the grey values spread less.", ge=0)
+    min_brightness: Grey = key(20.0, "dark: the mean grey value is lower.")
+    max_brightness: Grey = key(235.0, "bright: the mean grey value is higher.")
+    min_sharpness: float = key(3.0, "blurred: the mean Laplacian is smaller.", ge=0)
+    min_entropy_bits: float = key(3.0, "low-entropy: the grey values carry fewer bits.", ge=0, le=8)
+    min_px: Count = key(24, "tiny: a side has fewer pixels.")
+    max_aspect: float = key(2.0, "odd-aspect: one side is more times the other.", ge=1)
+    near_radius_bits: int = key(14, "Two images are near: at most so many bits of their hashes differ.", ge=0, le=24)
+    near_correlation: float = key(0.9, "And their pixels correlate at least so much.", gt=0, le=1)
+    max_drift: float = key(0.5, "drift of the light: the means are more standard deviations apart.", gt=0)
+    max_class_shift: float = key(0.1, "drift-classes: a larger share of the labels differs.", gt=0, le=1)
+    min_face: Share = key(0.3, "face-small: the face is a smaller share of the image's shorter side.")
+    detector: ImageDetector = key("auto", "With --faces: auto, yunet or haar.")
+    workers: Threads = key(2, "Threads that decode.")
 
 
 class TrainConfig(Config):
-    """`deepfer train`; names follow Ultralytics where it has one.
+    """`deepfer train`; names follow Ultralytics'. Shares are of the image's side, angles are degrees."""
 
-    Shares are of the picture's side, angles are degrees.
-    """
-
-    data: str | None = None
-    model: str | None = None
-    pretrained: str | None = None
-    epochs: int = Field(20, ge=1)
-    imgsz: int = Field(64, ge=32, le=640, multiple_of=32)
-    batch: int = Field(128, ge=2)
-    device: str = "cpu"
-    threads: int = Field(2, ge=1, le=256)
-    seed: int = Field(0, ge=0, lt=2**31)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    fitness: Literal["top1", "macro_f1"] = "top1"
-    # Where the decoded pictures are kept; `files` decodes them anew for every batch, and so does `auto` where they do
-    # not fit the memory.
-    cache: Literal["auto", "ram", "files"] = "auto"
-    # `time`, in hours, replaces `epochs`: the schedule then ends when the time does. `logger` is opt-in.
-    time: Hours | None = None
-    logger: Literal["tensorboard", "mlflow", "wandb"] | None = None
-    # The optimiser: SGD with Nesterov momentum, or AdamW; a linear warm-up, then down to lr0 * lrf: by a cosine, or
-    # times plateau_factor after plateau_epochs without a better one. `lr_decay` is the rate of each layer as a share of
-    # that of the layer above it.
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr0: float = Field(0.01, gt=0)
-    lrf: float = Field(0.01, gt=0, le=1)
-    lr_decay: float = Field(1.0, gt=0, le=1)
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    plateau_epochs: int = Field(3, ge=1)
-    plateau_factor: float = Field(0.3, gt=0, lt=1)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0)
-    ema_epochs: float = Field(1.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    patience: int = Field(0, ge=0)
-    freeze: int = Field(0, ge=0)
-    # What is reduced, and which pictures are drawn. `votes` takes the manifest's votes as soft labels where a picture
-    # has any; `vote_evidence` is the share of each target that comes from what the votes say about the data set's own
-    # label.
-    loss: Literal["ce", "focal", "logit_adjust"] = "ce"
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    focal_gamma: float = Field(2.0, ge=0)
-    class_weights: Literal["none", "sqrt", "balanced"] = "none"
-    sampling: Literal["natural", "sqrt", "balanced"] = "natural"
-    votes: bool = False
-    vote_evidence: float = Field(0.0, ge=0, le=1)
-    teacher: tuple[str, ...] = ()
-    teacher_share: float = Field(0.5, gt=0, le=1)
-    teacher_temperature: float = Field(2.0, gt=0)
-    exclude: str | None = None
-    allow_leak: bool = False
-    # Cross-validation: all rows dealt anew to `folds` parts; `fold` trains a single one of them.
-    folds: int | None = Field(None, ge=3, le=100)
-    fold: int | None = Field(None, ge=1, le=100)
-    group_by: Literal["auto", "subject", "duplicate", "none"] = "auto"
+    data: str | None = key(None, "A data set folder, as `deepfer convert` writes it.")
+    model: str | None = key(
+        None,
+        "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file.",
+        shown="the shipped deepfer-n.pt",
+        flags="--model -m",
+    )
+    pretrained: str | None = key(
+        None, "A checkpoint whose matching layers are the start.", shown="from scratch for a bare name"
+    )
+    epochs: Count = key(20, "Passes over the training split.")
+    imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 32.", ge=32, le=640, multiple_of=32)
+    batch: int = key(128, "Images a step.", ge=2)
+    device: str = key("cpu", "cpu, mps, the number of a GPU, or several: 0,1.")
+    threads: int = key(2, "Threads of the CPU.", ge=1, le=256)
+    seed: Seed = key(0, "Seed of everything random.")
+    precision: Literal["auto", "fp32", "bf16"] = key("auto", "fp32, bf16, or auto: bf16 where the hardware has it.")
+    fitness: Literal["top1", "macro_f1"] = key("top1", "What picks best.pt: top1 or macro_f1.")
+    cache: Literal["auto", "ram", "files"] = key("auto", "Keep decoded images in ram, decode files each time, or auto.")
+    time: Hours | None = key(None, "Train this long instead of --epochs: 1.5h, 90m, or hours.")
+    logger: Literal["tensorboard", "mlflow", "wandb"] | None = key(
+        None, "Also log to tensorboard, mlflow or wandb, if installed."
+    )
+    # The optimiser: a linear warm-up, then down to lr0 * lrf.
+    optimizer: Literal["sgd", "adamw"] = key("sgd", "sgd with Nesterov momentum, or adamw.")
+    lr0: float = key(0.01, "Learning rate after the warm-up.", gt=0)
+    lrf: float = key(0.01, "Least learning rate, as a share of lr0.", gt=0, le=1)
+    lr_decay: float = key(1.0, "Learning rate of each layer, as a share of the next one's.", gt=0, le=1)
+    schedule: Literal["cosine", "plateau"] = key("cosine", "How the learning rate falls: cosine, or plateau.")
+    plateau_epochs: Count = key(3, "plateau: epochs without a better one before the rate falls.")
+    plateau_factor: float = key(0.3, "plateau: what the rate is multiplied by.", gt=0, lt=1)
+    momentum: float = key(0.9, "Momentum of sgd, beta 1 of adamw.", ge=0, lt=1)
+    weight_decay: float = key(5e-4, "Weight decay.", ge=0)
+    warmup_epochs: float = key(1.0, "Epochs in which the rate rises to lr0.", ge=0)
+    ema_epochs: float = key(1.0, "Epochs that the average of the weights looks back on.", gt=0)
+    dropout: float = key(0.0, "Share of the features that are dropped before the last layer.", ge=0, lt=1)
+    patience: int = key(0, "Stop after N epochs without a better one; 0 never.", ge=0)
+    freeze: int = key(0, "Keep the first N layers as they are.", ge=0)
+    # What is reduced, and which images are drawn.
+    loss: Literal["ce", "focal", "logit_adjust"] = key("ce", "ce, focal, or logit_adjust: by class frequency.")
+    label_smoothing: float = key(0.1, "Share of each target that is spread over all labels.", ge=0, lt=1)
+    focal_gamma: float = key(2.0, "focal: the exponent (Lin et al., 2017).", ge=0)
+    class_weights: Literal["none", "sqrt", "balanced"] = key("none", "Weights of the loss by class frequency.")
+    sampling: Literal["natural", "sqrt", "balanced"] = key("natural", "How often images of rare classes are drawn.")
+    votes: bool = key(False, "Learn the votes of the manifest as soft labels.", shown="")
+    vote_evidence: Share = key(0.0, "Share of each target from what the votes say about the data set's own label.")
+    teacher: Texts = key((), "A checkpoint whose answers are learned too (distillation); repeated, their mean.")
+    teacher_share: float = key(0.5, "Share of the loss that the teachers have.", gt=0, le=1)
+    teacher_temperature: float = key(2.0, "Temperature that softens the teachers' answers.", gt=0)
+    exclude: str | None = key(None, "A quarantine list of `deepfer audit`: training images to leave out.")
+    allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
+    folds: int | None = key(None, "Cross-validate: deal all images anew to K folds, one run each.", ge=3, le=100)
+    fold: int | None = key(None, "Train only this one of the folds.", ge=1, le=100)
+    group_by: GroupBy = key(
+        "auto", "What a fold must not tear apart: subject, duplicate, none, or auto: subjects where known, and copies."
+    )
     # Augmentation: light, since a face of 48 pixels loses its expression under ImageNet's.
-    fliplr: float = Field(0.5, ge=0, le=1)
-    degrees: float = Field(10.0, ge=0, le=180)
-    translate: float = Field(0.1, ge=0, le=0.9)
-    scale: float = Field(0.2, ge=0, lt=1)
-    shear: float = Field(0.0, ge=0, le=45)
-    brightness: float = Field(0.2, ge=0, le=1)
-    contrast: float = Field(0.2, ge=0, le=1)
-    gamma: float = Field(0.0, ge=0, le=2)
-    blur: float = Field(0.0, ge=0, le=1)
-    noise: float = Field(0.0, ge=0, le=0.5)
-    surround: float = Field(0.0, ge=0, le=1)
-    erasing: float = Field(0.2, ge=0, le=1)
-    mixup: float = Field(0.2, ge=0)
-    cutmix: float = Field(0.0, ge=0, le=1)
-    # Progressive resolution: the first share of the epochs runs at this side; None keeps imgsz throughout.
-    start_imgsz: int | None = Field(None, ge=32, multiple_of=16)
-    start_share: float = Field(0.5, ge=0, le=1)
+    fliplr: Share = key(0.5, "Chance of a mirror image.")
+    degrees: float = key(10.0, "Rotation, to either side.", ge=0, le=180)
+    translate: float = key(0.1, "Shift, to either side.", ge=0, le=0.9)
+    scale: float = key(0.2, "Zoom, in or out.", ge=0, lt=1)
+    shear: float = key(0.0, "Shear in degrees, to either side.", ge=0, le=45)
+    brightness: Share = key(0.2, "Lighter or darker by up to this share of the range.")
+    contrast: Share = key(0.2, "More or less contrast by up to this share.")
+    gamma: float = key(0.0, "Gamma up to 1 + this, or down to its inverse.", ge=0, le=2)
+    blur: Share = key(0.0, "Largest share of a Gaussian blur of 1 px.")
+    noise: float = key(0.0, "Largest deviation of the noise, as a share of the range.", ge=0, le=0.5)
+    surround: Share = key(0.0, "Chance that another image, not the edge, fills what a shift lays bare.")
+    erasing: Share = key(0.2, "Chance of a rectangle that is wiped out.")
+    mixup: float = key(0.2, "Alpha of mixup; 0: none.", ge=0)
+    cutmix: Share = key(0.0, "Chance of cutmix in place of mixup.")
+    start_imgsz: int | None = key(None, "Side of the input in the first epochs.", shown="imgsz", ge=32, multiple_of=16)
+    start_share: Share = key(0.5, "Share of the epochs that run at start_imgsz.")
 
 
 class Range(Config):
     """Values from `low` to `high`, both included; whole numbers where both are; `log` draws their logarithm evenly."""
 
-    low: int | float
-    high: int | float
-    log: bool = False
+    low: int | float = key(..., "Least value.")
+    high: int | float = key(..., "Largest value.")
+    log: bool = key(False, "Draw the logarithm evenly.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -212,85 +204,80 @@ class Range(Config):
 class Choices(Config):
     """One of these values."""
 
-    choices: tuple[str | int | float | bool | None, ...] = Field(min_length=2)
+    choices: tuple[str | int | float | bool | None, ...] = key(..., "The values.", min_length=2)
 
 
 class TuneConfig(Config):
-    """`deepfer tune`: `startup_trials` are random and never pruned, `prune_after_epochs` of every trial are safe;
-    `time` in hours.
-    """
+    """`deepfer tune`."""
 
-    trials: int = Field(20, ge=1)
-    time: Hours | None = None
-    seed: int = Field(0, ge=0, lt=2**31)
-    startup_trials: int = Field(5, ge=1)
-    prune_after_epochs: int = Field(2, ge=0)
-    space: dict[str, Range | Choices] = {}
+    trials: Count = key(20, "Trials in all, those before an interruption included.")
+    time: Hours | None = key(None, "Begin no trial after this long: 8h, 90m, or hours.", shown="no limit")
+    seed: Seed = key(0, "Seed of the search; the trainings keep the recipe's.")
+    startup_trials: Count = key(5, "First trials, which are random; none is ended early before them.")
+    prune_after_epochs: int = key(2, "Epochs after which a trial may be ended early.", ge=0)
+    space: dict[str, Range | Choices] = key({}, "What is searched: a range or choices for each key of the recipe.")
 
 
 class ScoringConfig(Config):
-    """How models are scored on a split and how sure the figures are, in `evaluate`, `gate` and `compare` alike.
+    """How models are scored on a data set, in `evaluate`, `gate` and `compare`."""
 
-    `workers` threads decode, `threads` run the model; `replicates` and `seed` are those of the bootstrap.
-    """
-
-    split: Split = "val"
-    batch: int = Field(64, ge=1)
-    workers: int = Field(2, ge=1, le=64)
-    threads: int = Field(2, ge=1, le=64)
-    replicates: int = Field(2000, ge=100, le=100_000)
-    seed: int = Field(0, ge=0)
-    labels: Literal["same", "intersect"] = "same"
-    allow_leak: bool = False
+    split: Split = key("val", "Which part of the data set: train, val or test.")
+    batch: Count = key(64, "Images in one run of a model.")
+    workers: Threads = key(2, "Threads that decode images.")
+    threads: Threads = key(2, "Threads that run the models.")
+    replicates: int = key(2000, "Resamples behind each interval.", ge=100, le=100_000)
+    seed: int = key(0, "Seed of the resampling behind the intervals.", ge=0)
+    labels: Labels = key("same", "Where models and data set know other labels: same (refuse) or intersect.")
+    allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
 
 
 class EvaluateConfig(ScoringConfig):
-    """`deepfer evaluate`.
+    """`deepfer evaluate`."""
 
-    `pictures` is how many mistakes the report shows, `occlusion` how many of them get a map of what decided; `by` is a
-    column of the manifest.
-    """
-
-    pictures: int = Field(24, ge=0, le=500)
-    occlusion: int = Field(6, ge=0, le=100)
-    tta: Literal["none", "flip"] = "none"
-    by: tuple[str, ...] = ()
-    exclude: str | None = None
-    clean: bool = False
-    robustness: bool = False
-    robustness_pictures: int = Field(1000, ge=10)
-    save_plots: bool = False
+    labels: Labels = key(
+        "same", "Where model and data set know other labels: same (refuse) or intersect (score the common ones)."
+    )
+    batch: Count = key(64, "Images in one run of the model.")
+    threads: Threads = key(2, "Threads that run the model.")
+    pictures: int = key(24, "How many mistakes the report shows.", ge=0, le=500)
+    occlusion: int = key(6, "How many of the mistakes get a map of what decided.", ge=0, le=100)
+    tta: Literal["none", "flip"] = key("none", "Average over views: none or flip (2 views).")
+    by: Texts = key((), "A table by this column of the manifest; may be repeated.")
+    exclude: str | None = key(None, "Leave out the images of this list (audit --quarantine).")
+    clean: bool = key(False, "Also without the images that have a copy in train.")
+    robustness: bool = key(False, "Also under shifted crops, blur, JPEG, light, noise, low resolution.")
+    robustness_pictures: int = key(1000, "How many images the robustness is measured on.", ge=10)
+    save_plots: bool = key(False, "Write the figures as PNG files too.")
 
 
 class Floors(Config):
-    """What a challenger must reach by itself, shares of 1; `recall` by label; `ece` is a ceiling."""
+    """What a challenger must reach by itself, shares of 1."""
 
-    top1: float | None = Field(None, ge=0, le=1)
-    macro_f1: float | None = Field(None, ge=0, le=1)
-    recall: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    ece: float | None = Field(None, ge=0, le=1)
+    top1: Share | None = key(None, "Least top-1.")
+    macro_f1: Share | None = key(None, "Least macro-F1.")
+    recall: dict[str, Share] = key({}, "Least recall by label.")
+    ece: Share | None = key(None, "Largest calibration error.")
 
     def shares(self) -> dict[str, float]:
         """The floors of headline figures that are set."""
-        return {key: value for key, value in (("top1", self.top1), ("macro_f1", self.macro_f1)) if value is not None}
+        return {name: value for name, value in (("top1", self.top1), ("macro_f1", self.macro_f1)) if value is not None}
 
 
 class GateConfig(ScoringConfig):
-    """`deepfer gate`. `margin` is in shares of top-1; ratios are challenger to champion; `max_latency_ms` is of a
-    single crop on this machine, and the limits in ms and MB hold without a champion too; `must_not_break` names a file
-    of picture paths.
-    """
+    """`deepfer gate`; ratios are challenger to champion, and limits in ms and MB hold without a champion too."""
 
-    split: Split = "test"
-    margin: float = Field(0.02, gt=0, le=0.5)
-    superiority: bool = False
-    class_drop: bool = False
-    floors: Floors = Floors()
-    max_latency_ratio: float | None = Field(None, gt=0)
-    max_size_ratio: float | None = Field(None, gt=0)
-    max_latency_ms: float | None = Field(None, gt=0)
-    max_size_mb: float | None = Field(None, gt=0)
-    must_not_break: str | None = None
+    split: Split = key("test", "Which part of the data set decides: train, val or test.")
+    margin: float = key(0.02, "How much worse top-1 may be, as a share: 0.02 is two points.", gt=0, le=0.5)
+    superiority: bool = key(
+        False, "Demand that the challenger is shown to be better.", flags="--superiority/--no-superiority"
+    )
+    class_drop: bool = key(False, "Demand that no class's recall is shown to fall.")
+    floors: Floors = key(Floors(), "Least figures of the challenger by itself: top1, macro_f1, recall, ece.")
+    max_latency_ratio: float | None = key(None, "Largest ratio of the latencies of a single crop.", gt=0)
+    max_size_ratio: float | None = key(None, "Largest ratio of the file sizes.", gt=0)
+    max_latency_ms: float | None = key(None, "Largest latency of a single crop on this machine.", gt=0)
+    max_size_mb: float | None = key(None, "Largest file size.", gt=0)
+    must_not_break: Path | None = key(None, "A file of image paths, one a line, that must not become wrong.")
 
 
 class CompareConfig(ScoringConfig):
@@ -298,124 +285,112 @@ class CompareConfig(ScoringConfig):
 
 
 class ExportConfig(Config):
-    """`deepfer export`.
+    """`deepfer export`."""
 
-    `batch` None makes the number of pictures dynamic; `pictures` bounds those of the parity run, `calibration` those of
-    int8.
-    """
-
-    format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript", "litert", "tflite"] = "onnx"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    opset: int = Field(17, ge=13, le=20)
-    batch: int | None = Field(None, ge=1, le=1024)
-    split: Split = "val"
-    pictures: int = Field(4000, ge=1)
-    calibration: int = Field(512, ge=32, le=4096)
-    version_compatible: bool = False
+    format: Literal["onnx", "openvino", "engine", "ncnn", "torchscript", "litert", "tflite"] = key(
+        "onnx", "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
+    )
+    precision: Precision = key("fp32", "fp32, fp16 or int8.")
+    opset: int = key(17, "ONNX operator set.", ge=13, le=20)
+    batch: int | None = key(None, "Fix the number of images a call.", shown="dynamic", ge=1, le=1024)
+    split: Split = key("val", "Split of --data to compare on.")
+    pictures: Count = key(4000, "Compare on this many images at most, stratified.")
+    calibration: int = key(512, "Training images that calibrate int8.", ge=32, le=4096)
+    version_compatible: bool = key(False, "A TensorRT engine for all versions of one major number.", shown="")
 
 
 class ParityConfig(Config):
-    """`deepfer parity`. `precision` None takes the candidate's own."""
+    """`deepfer parity`."""
 
-    split: Split = "val"
-    pictures: int = Field(4000, ge=1)
-    precision: Literal["fp32", "fp16", "int8"] | None = None
-    provider: str = "cpu"
+    split: Split = key("val", "Split of --data.")
+    pictures: Count = key(4000, "Compare on this many images at most, stratified.")
+    precision: Precision | None = key(None, "Passing lines: fp32, fp16 or int8.", shown="CANDIDATE's card")
+    provider: str = key("cpu", "What runs CANDIDATE: cpu, cuda, tensorrt or openvino.")
 
 
 class BenchmarkConfig(Config):
-    """`deepfer benchmark`.
+    """`deepfer benchmark`."""
 
-    Each round gives every model its turn, so that a noisy machine hits all alike; `timeout_s` ends a child that hangs.
-    """
-
-    threads: int = Field(1, ge=1, le=256)
-    batch: tuple[int, ...] = (1, 32)
-    provider: str = "cpu"
-    rounds: int = Field(7, ge=1, le=1000)
-    calls: int = Field(20, ge=1, le=100_000)
-    timeout_s: float = Field(120.0, gt=0)
+    threads: int = key(1, "Threads of each model.", ge=1, le=256)
+    batch: Numbers = key((1, 32), "Numbers of images a call: 1,32.")
+    provider: str = key("cpu", "cpu, cuda, tensorrt or openvino.")
+    rounds: int = key(7, "Turns that each model gets.", ge=1, le=1000)
+    calls: int = key(20, "Calls a turn and batch.", ge=1, le=100_000)
+    timeout_s: float = key(120.0, "Seconds after which a silent model is given up.", gt=0)
 
 
-class PredictConfig(FaceConfig):
+class PredictConfig(LabelConfig):
     """`deepfer predict`."""
 
-    batch: int = Field(64, ge=1, le=4096)
-    workers: int = Field(2, ge=1, le=64)
-    threads: int = Field(1, ge=1, le=64)
-    provider: str = "cpu"
-    format: Literal["table", "jsonl", "csv"] = "table"
-    faces: bool = False
-    detector: Literal["auto", "yunet", "haar"] = "auto"
+    detector: ImageDetector = key("auto", "With --faces: auto, yunet or haar.")
+    batch: int = key(64, "Images given to the model at a time.", ge=1, le=4096)
+    workers: Threads = key(2, "Threads that read images.")
+    format: Literal["table", "jsonl", "csv"] = key("table", "table, jsonl or csv.")
+    faces: bool = key(False, "Find the faces in each image first.")
 
 
-class StreamConfig(FaceConfig):
-    """`deepfer stream`.
+class StreamConfig(LabelConfig):
+    """`deepfer stream`."""
 
-    Times in seconds; `policy` None chooses: lossless where a source's end is known, else latest.
-    """
+    detect_size_px: int | None = key(
+        None, "Longer side of what the detector sees.", shown="320 yunet, 640 haar", ge=32, le=4096
+    )
+    detect_every: int = key(1, "Search every n-th image; follow faces between.", ge=1, le=1000)
+    policy: Literal["latest", "bounded", "lossless"] | None = key(
+        None, "latest, bounded or lossless.", shown="lossless for files, else latest"
+    )
+    max_age_s: float = key(0.5, "Oldest image, in seconds, that bounded still takes.", gt=0, le=60)
+    retries: int | None = key(
+        None, "Attempts in a row to reconnect.", shown="4 before the first image, then no limit", ge=0
+    )
+    open_timeout_s: float = key(10.0, "Seconds to wait for a connection.", gt=0, le=300)
+    read_timeout_s: float = key(10.0, "Seconds without data until a source is lost.", gt=0, le=300)
+    stall_s: float = key(3.0, "Seconds without an image until a live source counts as stalled.", gt=0, le=300)
+    frozen_s: float = key(10.0, "Seconds of one same image until a live source counts as frozen.", gt=0, le=3600)
+    rtsp_transport: Literal["tcp", "udp"] = key("tcp", "tcp or udp.")
+    max_frames: int | None = key(None, "End each source after so many images.", shown="no limit", ge=1)
+    max_seconds: float | None = key(None, "End the run after so long.", shown="no limit", gt=0)
+    fail_fast: bool = key(False, "End the run when any source fails.")
+    lost_s: float = key(1.0, "Seconds for which a face that is not seen keeps its track.", ge=0, le=60)
+    smooth_s: float = key(0.6, "Time constant of the smoothing, in seconds.", gt=0, le=60)
+    hold_s: float = key(0.25, "Seconds for which a new label must lead.", ge=0, le=60)
+    margin: Share = key(0.08, "By how much a new label must lead.")
+    min_confidence: Share = key(0.4, "Below it a label is uncertain.")
+    anonymise: bool = key(False, "Make faces unrecognisable in every image that leaves.")
+    show: bool = key(False, "Show the annotated images in a window.")
+    overwrite: bool = key(False, "Replace what is there.", shown="")
+    allow_host: Texts = key((), "Host that playlists and redirects may lead to, repeatable.", shown="the URL's own")
+    input_option: Pairs = key({}, "KEY=VALUE for FFmpeg's network reader, repeatable.")
+    max_bytes: int = key(100_000_000, "Size at which a jsonl or csv file begins anew.", ge=1000)
+    keep: int = key(5, "How many of the full files are kept.", ge=1, le=1000)
 
-    detect_every: int = Field(1, ge=1, le=1000)
-    provider: str = "cpu"
-    threads: int = Field(1, ge=1, le=64)
-    policy: Literal["latest", "bounded", "lossless"] | None = None
-    max_age_s: float = Field(0.5, gt=0, le=60)
-    retries: int | None = Field(None, ge=0)
-    open_timeout_s: float = Field(10.0, gt=0, le=300)
-    read_timeout_s: float = Field(10.0, gt=0, le=300)
-    stall_s: float = Field(3.0, gt=0, le=300)
-    frozen_s: float = Field(10.0, gt=0, le=3600)
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    max_frames: int | None = Field(None, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
-    fail_fast: bool = False
-    lost_s: float = Field(1.0, ge=0, le=60)
-    smooth_s: float = Field(0.6, gt=0, le=60)
-    hold_s: float = Field(0.25, ge=0, le=60)
-    margin: float = Field(0.08, ge=0, le=1)
-    min_confidence: float = Field(0.4, ge=0, le=1)
-    anonymise: bool = False
-    show: bool = False
-    overwrite: bool = False
-    allow_host: tuple[str, ...] = ()
-    input_options: dict[str, str] = {}
-    max_bytes: int = Field(100_000_000, ge=1000)
-    keep: int = Field(5, ge=1, le=1000)
 
+class ServeConfig(LabelConfig):
+    """`deepfer serve`."""
 
-class ServeConfig(FaceConfig):
-    """`deepfer serve`.
-
-    Times in seconds where the name does not say; `rate_per_s` is requests a second of one client, 0 without a limit.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    token: str | None = None
-    allow_host: tuple[str, ...] = ()
-    provider: str = "cpu"
-    threads: int = Field(1, ge=1, le=64)
-    # Batching: crops that arrive together are labelled together.
-    max_batch: int = Field(32, ge=1, le=1024)
-    max_wait_ms: float = Field(2.0, ge=0, le=1000)
-    # Decoding: processes of their own, with a limit on what they may allocate beyond their libraries.
-    workers: int = Field(2, ge=1, le=64)
-    worker_memory_mb: int = Field(512, ge=64)
-    decode_timeout_s: float = Field(10.0, gt=0, le=600)
-    video_timeout_s: float = Field(120.0, gt=0, le=3600)
-    # What one request may hold.
-    max_body_mb: float = Field(64.0, gt=0, le=2000)
-    max_pictures: int = Field(64, ge=1, le=10_000)
-    max_megapixels: float = Field(24.0, gt=0, le=200)
-    max_video_s: float = Field(60.0, gt=0, le=3600)
-    video_fps: float = Field(10.0, gt=0, le=60)
-    # What all clients together, or one of them, may ask for.
-    max_uploads: int = Field(64, ge=1, le=10_000)
-    max_memory_mb: float = Field(512.0, gt=0)
-    max_cameras: int = Field(4, ge=0, le=1000)
-    max_connections: int = Field(256, ge=1, le=100_000)
-    rate_per_s: float = Field(100.0, ge=0)
-    burst: int = Field(200, ge=1)
-    head_timeout_s: float = Field(10.0, gt=0, le=600)
-    body_timeout_s: float = Field(60.0, gt=0, le=3600)
-    stop_timeout_s: float = Field(10.0, gt=0, le=600)
+    host: str = key("127.0.0.1", "Address to listen on; any but this machine's own needs a token.")
+    port: int = key(8000, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    token: str | None = key(None, "What clients must know.", shown="none", envvar="DEEPFER_TOKEN")
+    allow_host: Texts = key(
+        (), "Another name of this server, which needs a token; repeatable.", shown="none", metavar="NAME"
+    )
+    max_batch: int = key(32, "Faces labelled in one inference at most.", ge=1, le=1024)
+    max_wait_ms: float = key(2.0, "How long a face waits for company.", ge=0, le=1000)
+    workers: Threads = key(2, "Processes that decode uploads.")
+    worker_memory_mb: int = key(512, "What a decode process may allocate beyond its libraries.", ge=64)
+    decode_timeout_s: float = key(10.0, "Seconds that the decoding of an image may take.", gt=0, le=600)
+    video_timeout_s: float = key(120.0, "Seconds that a video may take.", gt=0, le=3600)
+    max_body_mb: float = key(64.0, "Size of one request's body.", gt=0, le=2000)
+    max_pictures: int = key(64, "Images in one request.", ge=1, le=10_000)
+    max_megapixels: float = key(24.0, "Size of an image, checked before decoding.", gt=0, le=200)
+    max_video_s: float = key(60.0, "Length of a video.", gt=0, le=3600)
+    video_fps: float = key(10.0, "Frames a second of a video that are looked at.", gt=0, le=60)
+    max_uploads: int = key(64, "Uploads at once, of all clients.", ge=1, le=10_000)
+    max_memory_mb: float = key(512.0, "Size of all bodies under way together.", gt=0)
+    max_cameras: int = key(4, "Cameras at once, of all clients.", ge=0, le=1000)
+    max_connections: int = key(256, "Connections at once, of all clients.", ge=1, le=100_000)
+    rate_per_s: float = key(100.0, "Requests a second of one client; 0: no limit.", ge=0)
+    burst: Count = key(200, "Requests at once of one client.")
+    head_timeout_s: float = key(10.0, "Seconds in which a request's head must arrive.", gt=0, le=600)
+    body_timeout_s: float = key(60.0, "Seconds in which a body must arrive, or an answer be read.", gt=0, le=3600)
+    stop_timeout_s: float = key(10.0, "Seconds that requests under way have left when the server stops.", gt=0, le=600)

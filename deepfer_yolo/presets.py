@@ -1,4 +1,4 @@
-"""How a preset, a yaml file and flags become one checked configuration."""
+"""What a section of the configuration is made of, and how a preset, a yaml file and flags become a checked one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,91 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from deepfer_yolo.errors import ConfigError, redact
 
-ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+class Config(BaseModel):
+    """Base of all sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def key(
+    default: Any,
+    text: str,
+    *,
+    shown: str | None = None,
+    flags: str = "",
+    metavar: str | None = None,
+    envvar: str | None = None,
+    **bounds: Any,
+) -> Any:
+    """One setting of a section: its default, its help and its bounds.
+
+    `shown` is the default in words, where the value does not say it, and "" where help shows none. The rest is for the
+    command line: other `flags` than the key's own, what stands for a value, and the environment variable.
+    """
+    extra: dict[str, Any] = {"shown": shown, "flags": flags, "metavar": metavar, "envvar": envvar}
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
+
+
+def extra_of(field: FieldInfo, name: str) -> Any:
+    """What `key` noted beside a field: shown, flags, metavar or envvar."""
+    return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
+
+
+def shown_default(field: FieldInfo) -> str:
+    """The default of a key as help shows it; "" where nothing is set."""
+    shown, value = extra_of(field, "shown"), field.get_default(call_default_factory=True)
+    if shown is not None or value is None or isinstance(value, dict | Config):
+        return shown or ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def as_hours(value: Any) -> Any:
+    """A duration in hours from a number, as Ultralytics takes it, or a text such as ``1.5h``, ``90m`` or ``30s``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([hms]?)", value.strip()) if isinstance(value, str) else None
+    return float(match[1]) / {"": 1, "h": 1, "m": 60, "s": 3600}[match[2]] if match else value
+
+
+def as_numbers(value: Any) -> Any:
+    """The numbers of a text such as ``1,32``."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def as_pairs(value: Any) -> Any:
+    """A mapping from texts such as ``old=new``."""
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(text).partition("=") for text in value]
+    wrong = ["".join(pair) for pair in pairs if not all(pair)]
+    if wrong:
+        raise ValueError(f"'{wrong[0]}' is not NAME=VALUE")
+    return {name: text for name, _, text in pairs}
+
+
+Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=64)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Grey = Annotated[float, Field(ge=0, le=255)]
+Hours = Annotated[float, BeforeValidator(as_hours), Field(gt=0, le=10_000)]
+Texts = tuple[str, ...]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(as_numbers)]
+Pairs = Annotated[dict[str, str], BeforeValidator(as_pairs)]
 
 
 def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[str, Any] | None = None) -> ConfigT:
@@ -101,6 +178,8 @@ def _describe(error: ValidationError, section: type[BaseModel], place: str) -> s
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key '{key}'{_nearest(key, section.model_fields)}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{key}: {problem['ctx']['error']}")
         else:
             lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
     return f"{place}: " + "; ".join(lines)

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from deepfer_yolo.config import Config, to_yaml
 from deepfer_yolo.errors import ConfigError, redact
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.presets import Config, to_yaml
 from deepfer_yolo.records import plain
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.json"

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from deepfer_yolo.config import read_yaml
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
+from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend
 from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path

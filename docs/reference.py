@@ -14,6 +14,7 @@ import typer.main
 
 from deepfer_yolo import config
 from deepfer_yolo.cli.app import COMMANDS, app
+from deepfer_yolo.presets import key_of, shown_default
 
 REFERENCE = Path(__file__).resolve().parent / "reference.md"
 HEAD = """# Command reference
@@ -123,19 +124,15 @@ def _keys(name: str, flags: set[str]) -> list[str]:
     option = "space" if "space" in flags else "config"
     if section is None or option not in flags:
         return []
-    flagged = {config.key_of(section, flag) for flag in flags - {"space"}}
+    flagged = {key_of(section, flag) for flag in flags - {"space"}}
     fields = {key: field for key, field in section.model_fields.items() if key not in flagged}
     if not fields:
         return []
     shapes = section.model_json_schema()["properties"]
-    described = any(field.description for field in fields.values())
-    head = [f"key of a `--{option}` file alone", *["what it does"] * described, "values", "default"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"| key of a `--{option}` file alone | what it does | values | default |", "|---|---|---|---|"]
     for key, field in fields.items():
-        shown = field.get_default(call_default_factory=True)
-        default = "" if shown is None or shown in ((), {}) or isinstance(shown, config.Config) else _cell(_plain(shown))
-        about = [_cell(field.description or "")] * described
-        lines.append(f"| {' | '.join([f'`{key}`', *about, _cell(_values(shapes[key])), default])} |")
+        cells = (field.description or "", _values(shapes[key]), shown_default(field).replace(",", ", "))
+        lines.append(f"| `{key}` | {' | '.join(map(_cell, cells))} |")
     return [*lines, ""]
 
 
@@ -151,17 +148,9 @@ def _values(shape: dict[str, Any]) -> str:
         return f"a list: {_values(shape['items'])}"
     if shape.get("type") == "object":
         return "a value for each name"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false", "null": ""}
-    limits = [f"{sign} {_plain(shape[key])}" for key, sign in BOUNDS.items() if key in shape]
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "on, off", "null": ""}
+    limits = [f"{sign} {shape[key]:.10g}" for key, sign in BOUNDS.items() if key in shape]
     return " ".join([words[shape["type"]], ", ".join(limits)]).strip()
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
 
 def _cell(text: str) -> str:

@@ -9,18 +9,15 @@ import yaml
 
 from deepfer_yolo.config import (
     AuditConfig,
-    Config,
     EvaluateConfig,
     PredictConfig,
     ServeConfig,
     StreamConfig,
     TrainConfig,
     TuneConfig,
-    key_of,
-    resolve,
-    to_yaml,
 )
 from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.presets import Config, key_of, resolve, to_yaml
 
 
 def test_flag_beats_file_beats_default(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import yaml
 
 from deepfer_yolo import config as config_module
 from deepfer_yolo.cli.app import COMMANDS
-from deepfer_yolo.config import Config, configs_dir, key_of, resolve
+from deepfer_yolo.presets import Config, configs_dir, key_of, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "deepfer_yolo"
@@ -216,6 +216,13 @@ def test_every_preset_loads_and_gives_a_reason_a_line(path: Path) -> None:
             assert "#" in line or above.startswith("#"), (
                 f"{path}: '{line}' gives no reason, neither on its line nor above"
             )
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS))
+def test_every_key_of_every_section_has_help(name: str) -> None:
+    for key, field in SECTIONS[name].model_fields.items():
+        assert field.description, f"{name}: {key} has no help: declare it by key(default, help)"
+        assert field.description[-1] == ".", f"{name}: the help of {key} is no sentence"
 
 
 def test_public_names_all_load() -> None:

@@ -58,8 +58,9 @@ def audit(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, stderr
-    from deepfer_yolo.config import AuditConfig, resolve
+    from deepfer_yolo.config import AuditConfig
     from deepfer_yolo.data.audit.audit import audit as run
+    from deepfer_yolo.presets import resolve
 
     settings = resolve(
         AuditConfig, config, {"fail_on": fail_on, "workers": workers, "detector": detector, "face_model": face_model}

@@ -40,8 +40,9 @@ def benchmark(
     Example: deepfer benchmark best.pt best.onnx best-int8.onnx --threads 1
     """
     from deepfer_yolo.cli.output import print_json, progress
-    from deepfer_yolo.config import BenchmarkConfig, resolve
+    from deepfer_yolo.config import BenchmarkConfig
     from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.runs import cpu_name
     from deepfer_yolo.runtime.benchmark import benchmark as measure
 

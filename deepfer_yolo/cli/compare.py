@@ -41,11 +41,12 @@ def compare(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stdout
-    from deepfer_yolo.config import CompareConfig, resolve
+    from deepfer_yolo.config import CompareConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import paired
     from deepfer_yolo.evaluate.predictions import OnProgress
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.report.tables import table
     from deepfer_yolo.runs import recorded_run, write_metrics
 

@@ -69,9 +69,10 @@ def convert(
     Example: deepfer convert fer2013.csv.gz datasets/fer2013
     """
     from deepfer_yolo.cli.output import print_json, progress, stderr
-    from deepfer_yolo.config import ConvertConfig, resolve
+    from deepfer_yolo.config import ConvertConfig
     from deepfer_yolo.data.convert import absent_labels
     from deepfer_yolo.data.convert import convert as run
+    from deepfer_yolo.presets import resolve
 
     flags: dict[str, Any] = {
         "layout": layout,

@@ -133,7 +133,8 @@ def _audit(story: _Story) -> str:
 
 
 def _train(story: _Story) -> str:
-    from deepfer_yolo.config import TrainConfig, resolve
+    from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.train.run import Outcome, train
 
     config = resolve(TrainConfig, PRESET, {"data": str(story.data), "seed": story.seed, "threads": story.threads})

@@ -77,10 +77,11 @@ def evaluate(
     }  # fmt: skip
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
-    from deepfer_yolo.config import EvaluateConfig, resolve
+    from deepfer_yolo.config import EvaluateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.runs import recorded_run
 
     settings = resolve(EvaluateConfig, config, flags)

@@ -60,7 +60,8 @@ def export(
     Example: deepfer export best.pt --format onnx --precision int8 --data datasets/fer2013
     """
     from deepfer_yolo.cli.output import print_json, stderr
-    from deepfer_yolo.config import ExportConfig, resolve
+    from deepfer_yolo.config import ExportConfig
+    from deepfer_yolo.presets import resolve
 
     flags = {
         "format": file_format,

@@ -76,12 +76,13 @@ def gate(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
-    from deepfer_yolo.config import GateConfig, resolve
+    from deepfer_yolo.config import GateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.evaluate.gate.promotion import find_champion
     from deepfer_yolo.evaluate.predictions import OnProgress
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.runs import recorded_run
 
     flags: dict[str, Any] = {

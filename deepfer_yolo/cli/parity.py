@@ -40,8 +40,9 @@ def parity(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.config import ParityConfig, resolve
+    from deepfer_yolo.config import ParityConfig
     from deepfer_yolo.export.parity import choose_pictures, compare
+    from deepfer_yolo.presets import resolve
 
     flags = {"split": split, "pictures": pictures, "precision": precision, "provider": provider}
     settings = resolve(ParityConfig, config, flags)

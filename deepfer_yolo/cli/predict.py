@@ -53,7 +53,8 @@ def predict(
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.config import PredictConfig, resolve
+    from deepfer_yolo.config import PredictConfig
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.stream.batch import find_pictures, predict_pictures
 
     flags: dict[str, Any] = {

@@ -67,7 +67,8 @@ def serve(
     Example: deepfer serve -m best.onnx --open
     """
     from deepfer_yolo.cli.options import note_haar, open_classifier
-    from deepfer_yolo.config import ServeConfig, resolve
+    from deepfer_yolo.config import ServeConfig
+    from deepfer_yolo.presets import resolve
     from deepfer_yolo.serve import server
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.stream.address import parse_sources

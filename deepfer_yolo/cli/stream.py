@@ -150,7 +150,7 @@ def stream(
     flags = dict(locals())
     given = {flag: flags[flag] for flag in FLAGS} | {
         "allow_host": allow_host or None,
-        "input_options": _pairs(input_option),
+        "input_option": _pairs(input_option),
         "overwrite": overwrite or None,
     }
     raise typer.Exit(_run(sources, model, config, sink or ["jsonl=-"], given, stats_json, is_quiet=quiet, is_json=json))
@@ -198,7 +198,8 @@ def _run(
 
     from deepfer_yolo.cli.app import end_where_signalled
     from deepfer_yolo.cli.options import note_haar, open_classifier
-    from deepfer_yolo.config import StreamConfig, key_of, resolve
+    from deepfer_yolo.config import StreamConfig
+    from deepfer_yolo.presets import key_of, resolve
     from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream

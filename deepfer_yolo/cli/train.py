@@ -126,7 +126,8 @@ def train(
     Example: deepfer train datasets/fer2013 --config fer2013-n
     """
     given = locals()  # every option that bears the name of a key of the recipe
-    from deepfer_yolo.config import TrainConfig, resolve
+    from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.presets import resolve
 
     flags = {key: given[key] for key in TrainConfig.model_fields if key in given} | {"data": dataset and str(dataset)}
     if resume is not None:

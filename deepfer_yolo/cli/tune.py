@@ -64,8 +64,8 @@ def tune(
     """
     from deepfer_yolo.cli.output import stderr
     from deepfer_yolo.config import TrainConfig, TuneConfig
-    from deepfer_yolo.config import resolve as resolved
     from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.presets import resolve as resolved
     from deepfer_yolo.train import tune as search
     from deepfer_yolo.train.progress import StopSignal
 

@@ -85,7 +85,7 @@ def rules_of(config: StreamConfig) -> RunRules:
         config.read_timeout_s,
         config.rtsp_transport,
         tuple(config.allow_host),
-        config.input_options,
+        config.input_option,
     )
     feed = FeedRules(
         config.policy, config.max_age_s, config.retries, config.stall_s, config.frozen_s, config.max_frames, read

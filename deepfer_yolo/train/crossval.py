@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from deepfer_yolo.config import TrainConfig, read_yaml
+from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import csv_bytes, open_dataset
 from deepfer_yolo.errors import DeepferError, TrainingError
 from deepfer_yolo.evaluate.metrics import macro_f1
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.report.tables import percent
 from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.train import run

@@ -20,10 +20,11 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo import __version__
-from deepfer_yolo.config import TrainConfig, read_yaml
+from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.files import locked, sha256_of
+from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.runtime.card import Card, InputSpec, TrainedOn, write_sidecar
 from deepfer_yolo.train.decoded_split import Faces, FilePixels

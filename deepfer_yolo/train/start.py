@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig, find_preset
+from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.presets import find_preset
 from deepfer_yolo.runtime.model_file import DEFAULT, by_name
 from deepfer_yolo.train.decoded_split import Faces
 from deepfer_yolo.train.splits import open_for_training

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepfer_yolo.config import FaceConfig, resolve
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.faces.detect import HaarDetector, WholeDetector, YuNetDetector, find_face_model, open_detector
 from deepfer_yolo.faces.track import overlap
+from deepfer_yolo.presets import resolve
 from deepfer_yolo.records import Image
 
 

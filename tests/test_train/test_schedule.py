@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig, resolve
+from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.presets import resolve
 from deepfer_yolo.train.run import Outcome, Stopped, resume, train
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Plateau, decay_by_layer

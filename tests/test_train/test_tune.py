@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig, resolve
+from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.presets import resolve
 from deepfer_yolo.train import run
 from deepfer_yolo.train.tune import BEST, Study, check_space, resume, tune
 
@@ -121,7 +122,7 @@ def test_a_space_that_does_not_fit_is_refused(space: dict[str, Range | Choices],
 
 
 def test_the_shipped_space_fits_every_shipped_recipe() -> None:
-    from deepfer_yolo.config import configs_dir
+    from deepfer_yolo.presets import configs_dir
 
     recipes = list((configs_dir() / "train").glob("*.yaml"))
     assert recipes
