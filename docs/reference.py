@@ -13,7 +13,7 @@ from typing import Any
 import typer.main
 
 from deepfer_yolo import config
-from deepfer_yolo.cli.app import COMMANDS, app
+from deepfer_yolo.cli.app import COMMANDS, app, load
 from deepfer_yolo.presets import key_of, shown_default
 
 REFERENCE = Path(__file__).resolve().parent / "reference.md"
@@ -71,8 +71,7 @@ def reference() -> str:
 def leaves() -> list[tuple[tuple[str, ...], Any]]:
     """Every command and subcommand, as (words, command)."""
     found = []
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    todo = [((name,), command) for name, command in commands.items()]
+    todo = [((name,), load(name)) for names in COMMANDS.values() for name in names]
     while todo:
         words, command = todo.pop()
         children = getattr(command, "commands", None)

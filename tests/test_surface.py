@@ -230,16 +230,16 @@ def sure_model(tmp_path_factory: pytest.TempPathFactory, write_linear_model: Cal
 
 HELP = """
 import contextlib, io, json, sys
-import typer.main
-from deepfer_yolo.cli.app import app, main
+from deepfer_yolo.cli.app import COMMANDS, load, main
 
-def names(command, words=()):
+def names(command, words):
     yield words
     for name, child in getattr(command, "commands", {}).items():
         yield from names(child, (*words, name))
 
+every = [words for listed in COMMANDS.values() for name in listed for words in names(load(name), (name,))]
 pages = {}
-for words in names(typer.main.get_command(app)):
+for words in [(), *every]:
     sys.argv = ["deepfer", *words, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as page:
         main()

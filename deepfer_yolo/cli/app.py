@@ -1,14 +1,20 @@
-"""The `deepfer` program: its commands, and the one handler that turns errors into two lines and an exit code."""
+"""The `deepfer` program: its commands, each imported when it is called, and the one handler that turns errors into two
+lines and an exit code.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import signal
 import sys
+from types import CodeType
 from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
 from deepfer_yolo.errors import DeepferError, explain_import_error
 
@@ -22,8 +28,19 @@ COMMANDS = {
 }
 """Panels of the help page, and the modules of `deepfer_yolo.cli` that hold one command each."""
 
+
+class Commands(TyperGroup):
+    """The commands as their list shows them; the one that is called takes the place of its entry."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that `args` begin with, imported, and what follows it."""
+        name, entry, rest = super().resolve_command(ctx, args)
+        return name, entry and load(str(entry.name)), rest
+
+
 app = typer.Typer(
     name="deepfer",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,14 +69,31 @@ def options(
         os.environ["DEEPFER_DEBUG"] = "1"
 
 
+def load(name: str) -> Any:
+    """A command, or a group of them, from its module."""
+    found = getattr(importlib.import_module(f"deepfer_yolo.cli.{name}"), name)
+    group = found if isinstance(found, typer.Typer) else typer.Typer(add_completion=False)
+    if group is not found:
+        group.command(name)(found)
+    return typer.main.get_command(group)
+
+
+def _docstring(name: str) -> str:
+    """What a command's function, or else its module, says of itself, read from the compiled file without running it."""
+    spec = importlib.util.find_spec(f"deepfer_yolo.cli.{name}")
+    module = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+    codes = {part.co_name: part for part in module.co_consts if isinstance(part, CodeType)}
+    text = codes.get(name, module).co_consts[0]
+    return text if isinstance(text, str) else ""
+
+
+def _entry() -> None:
+    """Stand in the list for a command that is not imported yet."""
+
+
 for panel, names in COMMANDS.items():
     for name in names:
-        module = importlib.import_module(f"deepfer_yolo.cli.{name}")
-        command = getattr(module, name)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, rich_help_panel=panel)
-        else:
-            app.command(name, rich_help_panel=panel)(command)
+        app.command(name, help=_docstring(name), rich_help_panel=panel)(_entry)
 
 
 def main() -> NoReturn:

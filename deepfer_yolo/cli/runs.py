@@ -1,4 +1,4 @@
-"""`deepfer runs list|show|diff`."""
+"""Past runs: a list, one in full, or two compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deepfer_yolo.cli.options import JsonOption
 _ROOT = Annotated[Path, typer.Option(help="The folder of runs.")]
 _RUN = Annotated[str, typer.Argument(help="A run: NAME, COMMAND/NAME or a path.", show_default=False)]
 
-runs = typer.Typer(no_args_is_help=True, help="Past runs: a list, one in full, or two compared.")
+runs = typer.Typer(name="runs", no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 @runs.command("list")

@@ -92,3 +92,38 @@ def test_the_program_as_a_process(arguments: list[str], code: int) -> None:
     )
     assert answer.returncode == code
     assert max((len(line) for line in (answer.stdout + answer.stderr).splitlines()), default=0) <= 80
+
+
+def test_the_list_says_what_each_command_says_of_itself() -> None:
+    entries = program.typer.main.get_command(program.app).commands  # type: ignore[attr-defined]
+    assert {name: entry.help for name, entry in entries.items()} == {name: program.load(name).help for name in entries}
+
+
+def test_a_call_imports_the_module_of_its_command_alone() -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from deepfer_yolo.cli.app import app\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    app(['runs', 'list', '--help'])\n"
+        "loaded = [name for name in sys.modules if name.startswith('deepfer_yolo.cli.')]\n"
+        "assert 'deepfer_yolo.cli.runs' in loaded and 'deepfer_yolo.cli.train' not in loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        ("deepfer st", ["stream"]),
+        ("deepfer train --epo", ["--epochs"]),
+        ("deepfer stream --max-a", ["--max-age"]),
+        ("deepfer runs s", ["show"]),
+    ],
+)
+def test_the_shell_completes_commands_and_flags(words: str, answers: list[str]) -> None:
+    asked = {"_DEEPFER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    code = "from deepfer_yolo.cli.app import app; app(prog_name='deepfer')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **asked}
+    )
+    assert done.stdout.split() == answers
