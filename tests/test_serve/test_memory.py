@@ -27,8 +27,8 @@ def test_memory_falls_after_large_bodies(start_server: Callable[..., Any], linea
     def resident_mb() -> float:
         return memory_mb("VmRSS")
 
-    # Many at a time, in pieces of 2 MB: larger ones the allocator gives back by itself; of these it keeps 200 MB and more.
-    body = [("files", (f"{index}.png", b"\x89PNG" + bytes(2_000_000))) for index in range(20)]
+    # Many at a time, in small pieces: large ones the allocator gives back by itself; of these it keeps 80 MB and more.
+    body = [("files", (f"{index}.png", b"\x89PNG" + bytes(100_000))) for index in range(60)]
 
     def upload(_: int) -> int:
         with httpx.Client(base_url=server.url, timeout=60) as client:
