@@ -2,9 +2,9 @@
 
     DeepferError
     ├── ConfigError              a flag, key or value that cannot be used
-    ├── DatasetError             a data set, manifest or picture that cannot be used
+    ├── DatasetError             a data set, manifest or image that cannot be used
     │   ├── ImageTooLargeError   an image with more pixels or bytes than is allowed
-    │   └── LeakError            held-out pictures that a model has learned
+    │   └── LeakError            held-out images that a model has learned
     ├── ModelError               a model file, checkpoint or card that cannot be used
     │   └── ParityError          two models that must answer alike and do not
     ├── SourceError              a camera, stream or video that cannot be read
@@ -23,9 +23,6 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from pathlib import Path
 
-SENTENCE, REASON_FIRST = "{place} {reason}", "{reason}: {place}"
-"""Forms of a DatasetError's message beside the usual `{place}: {reason}`."""
-
 
 class DeepferError(Exception):
     """Base of all errors that the command line shows without a traceback."""
@@ -43,30 +40,20 @@ class ConfigError(DeepferError):
 
 
 class DatasetError(DeepferError):
-    """A data set, manifest or picture cannot be used.
-
-    `reason` alone says why; where a `path` is known, and a `line` in it, `form` says how the message is made of both.
-    """
+    """A data set, manifest or image cannot be used: `reason` says why, `path` and `line` where, if that is known."""
 
     def __init__(
-        self,
-        reason: str,
-        hint: str | None = None,
-        *,
-        path: Path | str | None = None,
-        line: int | None = None,
-        form: str = "{place}: {reason}",
+        self, reason: str, hint: str | None = None, *, path: Path | str | None = None, line: int | None = None
     ) -> None:
-        place = f"{path}" if line is None else f"{path}, line {line}"
-        super().__init__(reason if path is None else form.format(place=place, reason=reason), hint)
+        place = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        super().__init__(place + reason, hint)
         self.reason = reason
         self.path = None if path is None else str(path)
         self.line = line
-        self.form = form
 
     def at(self, path: Path | str) -> Self:
         """The same error about another path."""
-        return type(self)(self.reason, self.hint, path=path, line=self.line, form=self.form)
+        return type(self)(self.reason, self.hint, path=path, line=self.line)
 
 
 class ImageTooLargeError(DatasetError):
@@ -74,7 +61,7 @@ class ImageTooLargeError(DatasetError):
 
 
 class LeakError(DatasetError):
-    """Pictures that are held out have been learned by the model that is to start from them or be measured on them."""
+    """Images that are held out have been learned by the model that is to start from them or be measured on them."""
 
 
 class ModelError(DeepferError):

@@ -221,7 +221,7 @@ def write_answer_sheets() -> Callable[..., Path]:
     ) -> Path:
         from PIL import Image
 
-        from deepfer_yolo.data.dataset import Row, fingerprint, write_dataset_json, write_manifest
+        from deepfer_yolo.data.dataset import Description, Row, fingerprint, write_description, write_manifest
         from deepfer_yolo.files import sha256_of
 
         rows = []
@@ -236,7 +236,7 @@ def write_answer_sheets() -> Callable[..., Path]:
             subject, vote = subjects[i] if subjects else "", votes[i] if votes else ""
             rows.append(Row(path, split, EMOTIONS[label], str(i), subject, sha256_of(folder / path), vote))
         write_manifest(rows, folder)
-        write_dataset_json({"name": "sheets", "labels": list(EMOTIONS), "fingerprint": fingerprint(rows)}, folder)
+        write_description(Description("sheets", tuple(EMOTIONS), fingerprint(rows)), folder)
         return folder
 
     return write

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import (
-    REASON_FIRST,
-    SENTENCE,
     DatasetError,
     DeepferError,
     ImageTooLargeError,
@@ -30,8 +28,7 @@ from deepfer_yolo.stream.source_errors import SourceReadError
         (DatasetError("there are none"), "there are none"),
         (DatasetError("broken", path=Path("a: b.png")), "a: b.png: broken"),
         (DatasetError("two values", path="t.csv", line=7), "t.csv, line 7: two values"),
-        (DatasetError("holds {nothing}", path="{a}", form=SENTENCE), "{a} holds {nothing}"),
-        (DatasetError("no such list", path="q.csv", form=REASON_FIRST), "no such list: q.csv"),
+        (DatasetError("holds {nothing}", path="{a}"), "{a}: holds {nothing}"),
     ],
 )
 def test_the_message_is_made_of_the_fields(error: DatasetError, message: str) -> None:
@@ -39,14 +36,14 @@ def test_the_message_is_made_of_the_fields(error: DatasetError, message: str) ->
 
 
 def test_the_same_error_about_another_path() -> None:
-    moved = ImageTooLargeError("is huge", "shrink it", path="a.png", line=2, form=SENTENCE).at("b.png")
-    assert (type(moved), moved.message, moved.hint) == (ImageTooLargeError, "b.png, line 2 is huge", "shrink it")
+    moved = ImageTooLargeError("is huge", "shrink it", path="a.png", line=2).at("b.png")
+    assert (type(moved), moved.message, moved.hint) == (ImageTooLargeError, "b.png, line 2: is huge", "shrink it")
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        LeakError("learned", "another model", path=Path("val/a.png"), line=3, form=SENTENCE),
+        LeakError("learned", "another model", path=Path("val/a.png"), line=3),
         DatasetError("broken", path="a.png"),
         SourceReadError("gone", "not-found"),
         MissingDependencyError.for_extra("train", "torch"),
@@ -58,12 +55,12 @@ def test_errors_keep_their_fields_from_process_to_process(error: DeepferError) -
 
 
 def test_an_image_error_says_why_apart_from_where(tmp_path: Path, png: bytes) -> None:
-    path = tmp_path / "not a picture in a known format: a.png"
+    path = tmp_path / "not an image in a known format: a.png"
     path.write_bytes(b"text")
     with pytest.raises(DatasetError) as caught:
         load_image(path)
-    assert (caught.value.path, caught.value.reason) == (str(path), "not a picture in a known format")
-    assert caught.value.message == f"{path}: not a picture in a known format"
+    assert (caught.value.path, caught.value.reason) == (str(path), "not an image in a known format")
+    assert caught.value.message == f"{path}: not an image in a known format"
     path.write_bytes(png)
     with pytest.raises(ImageTooLargeError) as large:
         load_image(path, max_pixels=11)

@@ -14,7 +14,7 @@ from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import AuditConfig
-    from deepfer_yolo.data.audit.audit import Audit
+    from deepfer_yolo.data.audit.findings import AuditResult
     from deepfer_yolo.faces.detect import Detector
 
 
@@ -69,7 +69,7 @@ def audit(
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
 
-    def write_report(result: Audit) -> None:
+    def write_report(result: AuditResult) -> None:
         if report:
             from deepfer_yolo.data.audit.report import write_page
 
@@ -90,7 +90,7 @@ def audit(
         from deepfer_yolo.data.dataset import write_quarantine
 
         count = write_quarantine(quarantine, result.to_quarantine())
-        stderr().print(f"quarantine: {quarantine}, {count:,} pictures", soft_wrap=True)
+        stderr().print(f"quarantine: {quarantine}, {count:,} images", soft_wrap=True)
     if report:
         stderr().print(f"report: {report}", soft_wrap=True)
     if json:
@@ -117,11 +117,11 @@ def _open_detector(settings: AuditConfig) -> Detector:
     return open_detector(settings, "image")
 
 
-def _print(result: Audit) -> None:
+def _print(result: AuditResult) -> None:
     from deepfer_yolo.cli.output import stdout
     from deepfer_yolo.report.tables import table
 
-    title = f"{result.name}: {result.pictures:,} pictures"
+    title = f"{result.name}: {result.n_images:,} images"
     rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]
     stdout().print(table(("severity", "finding", "count", "what"), rows, title) if rows else f"{title}, nothing found")
     stdout().print(

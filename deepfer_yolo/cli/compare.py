@@ -62,13 +62,13 @@ def compare(
     opened = open_dataset(data)
     opened.rows(settings.split)
     classifiers = [open_classifier(path, threads=settings.threads) for path in models]
-    learned, lines = check_models(
+    learned = check_models(
         {str(path): one for path, one in zip(models, classifiers, strict=True)},
         opened,
         settings.split,
         allow=settings.allow_leak,
     )
-    say_all(lines)
+    say_all(learned.lines)
     with recorded_run("compare", name, settings) as run, progress() as bar:
 
         def on_model(shown: str) -> OnProgress:
@@ -76,7 +76,7 @@ def compare(
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         result = paired.compare_models(classifiers, opened, settings, on_model)
-        result["learned_before"] = learned
+        result["learned_before"] = learned.to_json()
         write_metrics(run, result)
     if json:
         print_json(result)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
 from deepfer_yolo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deepfer_yolo.data.dataset import Description
 
 
 def convert(
@@ -70,7 +73,6 @@ def convert(
     """
     from deepfer_yolo.cli.output import print_json, progress, stderr
     from deepfer_yolo.config import ConvertConfig
-    from deepfer_yolo.data.convert import absent_labels
     from deepfer_yolo.data.convert import convert as run
     from deepfer_yolo.presets import resolve
 
@@ -101,13 +103,12 @@ def convert(
             overwrite=overwrite,
             progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
         )
-    absent = absent_labels(result["counts"])
-    if absent:
-        stderr().print(f"warning: no pictures in {', '.join(absent)}")
-    if "val" not in result["counts"]:
+    if result.absent_labels:
+        stderr().print(f"warning: no images in {', '.join(result.absent_labels)}")
+    if "val" not in result.counts:
         stderr().print("warning: no val split; training needs one")
     if json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         _print_counts(result, dest)
 
@@ -119,16 +120,15 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _print_counts(result: dict[str, Any], dest: Path) -> None:
+def _print_counts(result: Description, dest: Path) -> None:
     from deepfer_yolo.cli.output import stdout
     from deepfer_yolo.report.tables import table
 
-    counts = result["counts"]
-    rows = [(label, *(f"{counts[split][label]:,}" for split in counts)) for label in result["labels"]]
+    counts = result.counts
+    rows = [(label, *(f"{counts[split][label]:,}" for split in counts)) for label in result.labels]
     rows.append(("all", *(f"{sum(by_label.values()):,}" for by_label in counts.values())))
-    stdout().print(table(("label", *counts), rows, f"{result['name']} → {dest}"))
-    for why, count in result["left_out"].items():
+    stdout().print(table(("label", *counts), rows, f"{result.name} → {dest}"))
+    for why, count in result.left_out.items():
         stdout().print(f"left out: {count:,} {why}")
-    stdout().print(
-        f"layout {result['options']['layout']}, split {result['options']['split'] or 'official'}, fingerprint {result['fingerprint'][:16]}"
-    )
+    layout, split = result.options["layout"], result.options["split"] or "official"
+    stdout().print(f"layout {layout}, split {split}, fingerprint {result.fingerprint[:16]}")

@@ -114,12 +114,12 @@ def _paint_and_convert(story: _Story) -> str:
     source = story.folder / "painted.csv"
     paint_csv(source, story.seed, N_TRAIN, N_VAL, N_TEST)
     story.tick(0.5)
-    content = convert(
+    description = convert(
         source, story.data, ConvertConfig(name="painted faces"), progress=lambda done: story.tick(0.5 + done / 2)
     )
-    story.facts["fingerprint"] = content["fingerprint"]
-    counts = ", ".join(f"{sum(labels.values())} {split}" for split, labels in content["counts"].items())
-    return f"{counts} pictures from a FER2013-style csv"
+    story.facts["fingerprint"] = description.fingerprint
+    counts = ", ".join(f"{sum(labels.values())} {split}" for split, labels in description.counts.items())
+    return f"{counts} images from a FER2013-style csv"
 
 
 def _audit(story: _Story) -> str:

@@ -89,10 +89,10 @@ def evaluate(
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
     classifier = open_classifier(model, threads=settings.threads)
-    learned, lines = check_models(
+    learned = check_models(
         {classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole
     )
-    say_all(lines)
+    say_all(learned.lines)
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
         task = bar.add_task("evaluating", total=None)
         result = run_evaluation(
@@ -101,7 +101,7 @@ def evaluate(
             settings,
             run,
             lambda done, total: bar.update(task, completed=done, total=total),
-            learned,
+            learned.to_json(),
         )
     if json:
         print_json(result)

@@ -96,15 +96,15 @@ def gate(
     challenger = open_classifier(model, threads=settings.threads)
     defender = open_classifier(holder, threads=settings.threads) if holder is not None else None
     models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
-    learned, lines = check_models(models, opened, settings.split, allow=settings.allow_leak)
-    say_all(lines)
+    learned = check_models(models, opened, settings.split, allow=settings.allow_leak)
+    say_all(learned.lines)
     with recorded_run("gate", name, settings) as run, progress() as bar:
 
         def on_model(role: str) -> OnProgress:
             task = bar.add_task(role, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned)
+        result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned.to_json())
     (print_json if json else _print)(result)
     stderr().print(f"files: {run}", soft_wrap=True)
     raise typer.Exit(result["exit_code"])

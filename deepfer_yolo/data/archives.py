@@ -9,15 +9,16 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deepfer_yolo.data.layouts import fer2013_csv
-from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, printable, safe_name, unique_name
-from deepfer_yolo.errors import SENTENCE, DatasetError
+from deepfer_yolo.data.layouts import fer2013
+from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, leaves_folder, printable, safe_name, unique_name
+from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import STAGING_MARK
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -30,14 +31,8 @@ RATIO_FROM = 256 << 20
 MAX_HEADER = 1 << 20
 PIECE = 1 << 20
 BROKEN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, NotImplementedError, RuntimeError),
 )
 
 
@@ -47,7 +42,7 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
 
     A zip with one FER2013 csv is left alone: that layout reads it as it is. One folder that holds all is entered.
     """
-    if not source.is_file() or not source.name.lower().endswith(SUFFIXES) or fer2013_csv.matches(source):
+    if not source.is_file() or not source.name.lower().endswith(SUFFIXES) or fer2013.matches_csv(source):
         yield source
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
@@ -63,21 +58,65 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _only_child(folder: Path) -> Path:
+    """The innermost folder that stands alone: archives often wrap everything in one."""
+    children = list(folder.iterdir())
+    if len(children) != 1:
+        return folder
+    if children[0].is_file():
+        return children[0]
+    names = {path.name for path in children[0].iterdir()}
+    return _only_child(children[0]) if len(names) == 1 else children[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One member of an archive: `refusal` says why it is not a regular file or folder."""
+
+    name: str
+    is_folder: bool
+    refusal: str
+    open: Callable[[], IO[bytes] | None]
+
+
 def unpack(source: Path, folder: Path) -> None:
     """Unpack a zip or tar into the empty `folder`. Raises DatasetError that lists every refused member."""
     unpacking = _Unpacking(source, folder, source.stat().st_size)
     try:
-        if source.name.lower().endswith(".zip"):
-            _unpack_zip(unpacking)
-        else:
-            _unpack_tar(unpacking)
+        for member in _zip_members(source) if source.name.lower().endswith(".zip") else _tar_members(source):
+            unpacking.take(member)
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DatasetError(
-            f"the archive is broken ({error})", "fetch it again and compare its checksum", path=source
-        ) from None
+        hint = "fetch it again and compare its checksum"
+        raise DatasetError(f"the archive is broken ({error})", hint, path=source) from None
     unpacking.problems.raise_if_any("this archive is not safe to unpack; nothing of it was kept")
+
+
+def _zip_members(source: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            is_plain = info.is_dir() or stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            refusal = "encrypted" if info.flag_bits & 1 else "" if is_plain else "a link or device"
+            yield _Member(info.filename, info.is_dir(), refusal, partial(archive.open, info))
+
+
+def _tar_members(source: Path) -> Iterator[_Member]:
+    with tarfile.open(source, "r|*", tarinfo=_BoundedInfo) as archive:
+        for info in archive:
+            is_plain = info.isdir() or (info.isreg() and not info.issparse())
+            refusal = "" if is_plain else "a link, a device or a sparse file"
+            yield _Member(info.name, info.isdir(), refusal, partial(archive.extractfile, info))
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A member whose long-name and extension headers are bounded: tarfile reads those into memory whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        names = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *names) and self.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 @dataclass(slots=True)
@@ -92,35 +131,30 @@ class _Unpacking:
     renamed: dict[PurePosixPath, str] = field(default_factory=dict)
     taken: dict[Path, set[str]] = field(default_factory=dict)
 
-    def count(self) -> None:
+    def take(self, member: _Member) -> None:
+        """Unpack one member, or note why not. Raises DatasetError where the archive passes a cap."""
         self.n_members += 1
         if self.n_members > MAX_MEMBERS:
-            raise self.too_much(f"has more than {MAX_MEMBERS:,} members")
+            raise self._too_much(f"has more than {MAX_MEMBERS:,} members")
+        parts = PurePosixPath(member.name).parts
+        if not parts or "__MACOSX" in parts or parts[-1] in {".DS_Store", "Thumbs.db"}:
+            return
+        refusal = member.refusal
+        if not member.is_folder:
+            refusal = refusal or ("the same name stands there twice" if member.name in self.given else "")
+            self.given.add(member.name)
+        refusal = refusal or _bad_path(member.name)
+        if refusal:
+            self.problems.add(f"{self.source.name}: {printable(member.name)}", refusal)
+            return
+        target = self._place(PurePosixPath(member.name))
+        if member.is_folder:
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            self._write(member, target)
 
-    def too_much(self, what: str) -> DatasetError:
-        return DatasetError(what, "unpack it yourself, if you trust it", path=self.source, form=SENTENCE)
-
-    def refuse(self, name: str, why: str) -> None:
-        self.problems.add(f"{self.source.name}: {printable(name)}", why)
-
-    def place(self, name: str) -> Path | None:
-        """Where a member goes: every part of its name made safe and told from those that differ by case alone.
-
-        None: refused.
-        """
-        path = PurePosixPath(name)
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or "\\" in name
-            or "\0" in name
-            or (path.parts and path.parts[0].endswith(":"))
-        ):
-            self.refuse(name, "the path leaves the archive")
-            return None
-        if len(path.parts) > MAX_DEPTH:
-            self.refuse(name, "folders nested too deep")
-            return None
+    def _place(self, path: PurePosixPath) -> Path:
+        """Where a member goes: every part of its name made safe and told from those that differ by case alone."""
         target = self.folder
         for depth, part in enumerate(path.parts):
             inside = PurePosixPath(*path.parts[: depth + 1])
@@ -132,95 +166,27 @@ class _Unpacking:
             target = target / self.renamed[inside]
         return target
 
-    def write(self, name: str, content: IO[bytes]) -> None:
+    def _write(self, member: _Member, target: Path) -> None:
         """Copy one regular file, counting what really comes out."""
-        if name in self.given:
-            self.refuse(name, "the same name stands there twice")
-            return
-        self.given.add(name)
-        target = self.place(name)
-        if target is None:
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        size = 0
-        with target.open("xb") as file:
+        content = member.open()
+        assert content is not None
+        allowed = min(MAX_MEMBER_BYTES, min(MAX_BYTES, max(RATIO_FROM, MAX_RATIO * self.packed_bytes)) - self.n_bytes)
+        with content, target.open("xb") as file:
             while piece := content.read(PIECE):
-                size += len(piece)
+                allowed -= len(piece)
+                if allowed < 0:
+                    raise self._too_much("unpacks to more than it may: a decompression bomb?")
                 self.n_bytes += len(piece)
-                if (
-                    size > MAX_MEMBER_BYTES
-                    or self.n_bytes > MAX_BYTES
-                    or self.n_bytes > max(RATIO_FROM, MAX_RATIO * self.packed_bytes)
-                ):
-                    raise self.too_much("unpacks to more than it may: a decompression bomb?")
                 file.write(piece)
 
-
-def _unpack_zip(unpacking: _Unpacking) -> None:
-    with zipfile.ZipFile(unpacking.source) as archive:
-        for info in archive.infolist():
-            unpacking.count()
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if _is_junk(info.filename):
-                continue
-            if info.flag_bits & 1:
-                unpacking.refuse(info.filename, "encrypted")
-            elif info.is_dir():
-                folder = unpacking.place(info.filename)
-                if folder is not None:
-                    folder.mkdir(parents=True, exist_ok=True)
-            elif kind not in (0, stat.S_IFREG):
-                unpacking.refuse(info.filename, "a link or device")
-            else:
-                with archive.open(info) as content:
-                    unpacking.write(info.filename, content)
+    def _too_much(self, reason: str) -> DatasetError:
+        return DatasetError(reason, "unpack it yourself, if you trust it", path=self.source)
 
 
-def _unpack_tar(unpacking: _Unpacking) -> None:
-    with tarfile.open(unpacking.source, "r|*", tarinfo=_BoundedInfo) as archive:
-        for info in archive:
-            unpacking.count()
-            if _is_junk(info.name):
-                continue
-            if info.isdir():
-                folder = unpacking.place(info.name)
-                if folder is not None:
-                    folder.mkdir(parents=True, exist_ok=True)
-            elif not info.isreg() or info.issparse():
-                unpacking.refuse(info.name, "a link, a device or a sparse file")
-            else:
-                content = archive.extractfile(info)
-                assert content is not None
-                unpacking.write(info.name, content)
-
-
-class _BoundedInfo(tarfile.TarInfo):
-    """A member whose long-name and extension headers are bounded: tarfile reads those into memory whole."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        extended = (
-            tarfile.XHDTYPE,
-            tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE,
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-        )
-        if self.type in extended and self.size > MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
-
-
-def _is_junk(name: str) -> bool:
+def _bad_path(name: str) -> str:
+    """Why a member's path is refused; empty for one that may stand in a folder."""
     parts = PurePosixPath(name).parts
-    return not parts or "__MACOSX" in parts or parts[-1] in {".DS_Store", "Thumbs.db"}
-
-
-def _only_child(folder: Path) -> Path:
-    """The innermost folder that stands alone: archives often wrap everything in one."""
-    children = list(folder.iterdir())
-    if len(children) != 1:
-        return folder
-    if children[0].is_file():
-        return children[0]
-    names = {path.name for path in children[0].iterdir()}
-    return _only_child(children[0]) if len(names) == 1 else children[0]
+    if leaves_folder(name) or "\\" in name or "\0" in name or parts[0].endswith(":"):
+        return "the path leaves the archive"
+    return "folders nested too deep" if len(parts) > MAX_DEPTH else ""

@@ -1,4 +1,4 @@
-"""One way to read a picture file: bounded before decoding, upright, uint8 RGB."""
+"""Image files to pixels: bounded before decoding, upright, uint8 RGB; and our own PNG, which needs no decoder."""
 
 from __future__ import annotations
 
@@ -22,20 +22,123 @@ from PIL import ImageOps, UnidentifiedImageError
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+MAX_PIXELS = 50_000_000
+"""Refused before decoding; a 50-megapixel camera image still passes."""
+MAX_BYTES = 200_000_000
+OURS_BYTES = 1_000_000
+"""Up to here a PNG is first taken for one that `convert` has written: `decode_png` is four times as fast as Pillow."""
+WAITING_PER_WORKER = 16
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_BLOCK = 65535
 GREY, RGB = 0, 2
+# Once for the process: images are decoded in threads, where catch_warnings is not safe. What Pillow warns of is judged
+# here anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """An image as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha dropped, 16-bit scaled to 8.
+
+    Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a
+    truncated file is an error.
+    """
+    path = source if isinstance(source, Path) else None
+    if path is not None:
+        content = _start_of(path)
+        if path.suffix == ".png" and len(content) <= OURS_BYTES:
+            pixels = decode_png(content, max_pixels)
+            if pixels is not None:
+                return pixels
+    try:
+        with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                reason = f"{width}×{height} pixels are more than the limit of {max_pixels:,}"
+                raise ImageTooLargeError(reason, path=path)
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        raise DatasetError("not an image in a known format", path=path) from None
+    except PillowImage.DecompressionBombError:  # Pillow's own limit, which lies above ours
+        raise ImageTooLargeError(f"the image has more than {max_pixels:,} pixels", path=path) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DatasetError(f"broken image ({error})", path=path) from None
+
+
+def _start_of(path: Path) -> bytes:
+    """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib."""
+    # Not to block: opening a pipe would wait for ever.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            raise DatasetError("this is a folder, not a file" if is_folder else "not a regular file", path=path)
+        if status.st_size > MAX_BYTES:
+            raise ImageTooLargeError(f"larger than {MAX_BYTES // 1_000_000} MB", path=path)
+        return os.read(handle, min(status.st_size, OURS_BYTES) + 1)
+    finally:
+        os.close(handle)
+
+
+def _to_rgb(image: PillowImage.Image) -> Image:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I", "F")):
+        values = np.asarray(upright)
+        return rgb((values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    return np.asarray(upright.convert("RGB"))
+
+
+def rgb(pixels: NDArray[np.uint8]) -> Image:
+    """Grey (H, W) or RGB (H, W, 3) as RGB."""
+    return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def grey_plane(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """The one channel, uint8 (H, W), of a grey image, which may have three equal channels; None for a coloured one."""
+    if pixels.ndim == 2:
+        return pixels
+    content = pixels.tobytes()  # slices of bytes compare four times as fast as strided arrays of this size
+    plane = content[::3]
+    return np.frombuffer(plane, np.uint8).reshape(pixels.shape[:2]) if plane == content[1::3] == content[2::3] else None
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of uint8 grey (H, W) or RGB (H, W, 3) pixels; RGB whose channels are equal is written as grey."""
+    """An uncompressed PNG of uint8 grey (H, W) or RGB (H, W, 3); RGB whose channels are equal is written as grey."""
     if pixels.ndim == 3 and bool((pixels == pixels[:, :, :1]).all()):
         pixels = pixels[:, :, 0]
     height, width = pixels.shape[:2]
     rows = np.zeros((height, 1 + pixels[0].size), np.uint8)  # each row begins with its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", _store(rows.tobytes())) + _chunk(b"IEND", b"")
+    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", _store(rows.tobytes())) + _END
+
+
+def _store(content: bytes) -> bytes:
+    """`content` as a zlib stream of blocks that are stored as they are."""
+    parts = [b"\x78\x01"]
+    for start in range(0, len(content), MAX_BLOCK):
+        block = content[start : start + MAX_BLOCK]
+        is_last = start + MAX_BLOCK >= len(content)
+        parts += [struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block]
+    return b"".join([*parts, struct.pack(">I", zlib.adler32(content))])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return b"".join([struct.pack(">I", len(content)), kind, content, _checksum(kind + content)])
+
+
+def _checksum(content: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(content))
+
+
+_END = _chunk(b"IEND", b"")
 
 
 def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
@@ -43,26 +146,18 @@ def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
 
     Reads a data set folder in a fraction of a general decoder's time. All checksums are checked.
     """
-    header, end = content[12:29], content[-12:]
-    if content[:12] != SIGNATURE + b"\0\0\0\r" or end != _END or len(content) < 57:
+    if content[:12] != SIGNATURE + b"\0\0\0\r" or content[-12:] != _END or len(content) < 57:
         return None
+    header, body = content[12:29], content[37:-16]
+    (n,) = struct.unpack(">I", content[33:37])
     width, height, depth, colour, *rest = struct.unpack(">4xIIBBBBB", header)
     channels = {GREY: 1, RGB: 3}.get(colour, 0)
-    (n,) = struct.unpack(">I", content[33:37])
-    body, size = content[37:-16], height * (1 + width * channels)
-    if (
-        depth != 8
-        or not channels
-        or any(rest)
-        or not 0 < width * height <= max_pixels
-        or body[:4] != b"IDAT"
-        or n != len(body) - 4
-        or n < size
-    ):
-        return None  # n < size: compressed
-    if content[29:33] != struct.pack(">I", zlib.crc32(header)) or content[-16:-12] != struct.pack(
-        ">I", zlib.crc32(body)
-    ):
+    size = height * (1 + width * channels)
+    if depth != 8 or not channels or any(rest) or not 0 < width * height <= max_pixels:
+        return None
+    if body[:4] != b"IDAT" or n != len(body) - 4 or n < size:  # n < size: compressed
+        return None
+    if content[29:33] != _checksum(header) or content[-16:-12] != _checksum(body):
         return None
     stream = zlib.decompressobj()
     try:
@@ -78,35 +173,13 @@ def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     return np.repeat(pixels, 3, axis=2) if channels == 1 else np.ascontiguousarray(pixels)
 
 
-def _store(content: bytes) -> bytes:
-    parts = [b"\x78\x01"]
-    for start in range(0, len(content), MAX_BLOCK):
-        block = content[start : start + MAX_BLOCK]
-        is_last = start + MAX_BLOCK >= len(content)
-        parts += [struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block]
-    return b"".join([*parts, struct.pack(">I", zlib.adler32(content))])
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content))])
-
-
-_END = _chunk(b"IEND", b"")
-
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-WAITING_PER_WORKER = 16
-
-
 def map_in_order(
     function: Callable[[T], R], items: Iterable[T], workers: int, waiting_per_worker: int = WAITING_PER_WORKER
 ) -> Iterator[R]:
-    """`function` of each item, computed by `workers` threads, in the order of `items`.
+    """`function` of each item, computed by `workers` threads, in the order of `items`; with 0 a plain map.
 
-    With 0 workers it is a plain map. At most `waiting_per_worker` results a worker wait to be fetched.
-    An exception of `function` is raised at its item's place.
+    At most `waiting_per_worker` results a worker wait to be fetched. An exception of `function` is raised at its item's
+    place.
     """
     if workers == 0:
         yield from map(function, items)
@@ -123,80 +196,3 @@ def map_in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-MAX_PIXELS = 50_000_000
-"""Refused before decoding; a 50-megapixel camera picture still passes."""
-MAX_BYTES = 200_000_000
-OURS_BYTES = 1_000_000
-"""Up to here a PNG is first taken for one that `convert` has written, which `decode_png` reads four times as fast as
-Pillow.
-"""
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
-# Once for the process: pictures are decoded in threads, where catch_warnings is not safe. What Pillow warns of is
-# judged here anyway.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-
-
-def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """A picture as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha over black dropped, 16-bit scaled
-    to 8.
-
-    Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a
-    truncated file is an error.
-    """
-    path = source if isinstance(source, Path) else None
-    if isinstance(source, Path):
-        content = _start_of(source)
-        if (
-            source.suffix == ".png"
-            and len(content) <= OURS_BYTES
-            and (pixels := decode_png(content, max_pixels)) is not None
-        ):
-            return pixels
-    try:
-        with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ImageTooLargeError(
-                    f"{width}×{height} pixels are more than the limit of {max_pixels:,}", path=path
-                )
-            return _to_rgb(picture)
-    except UnidentifiedImageError:
-        raise DatasetError("not a picture in a known format", path=path) from None
-    except PillowImage.DecompressionBombError:  # Pillow's own limit, which lies above ours
-        raise ImageTooLargeError(f"the picture has more than {max_pixels:,} pixels", path=path) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DatasetError(f"broken picture ({error})", path=path) from None
-
-
-def _start_of(path: Path) -> bytes:
-    """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib: a data set
-    is thousands of small files.
-    """
-    handle = os.open(
-        path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    )  # opening a pipe would wait for ever
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(
-                "this is a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file", path=path
-            )
-        if status.st_size > MAX_BYTES:
-            raise ImageTooLargeError(f"larger than {MAX_BYTES // 1_000_000} MB", path=path)
-        return os.read(handle, min(status.st_size, OURS_BYTES) + 1)
-    finally:
-        os.close(handle)
-
-
-def _to_rgb(picture: PillowImage.Image) -> Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith(("I", "F")):
-        values = np.asarray(upright)
-        grey = (values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Lines and csv rows of files from strangers, bounded, so that a file without line breaks cannot fill the memory."""
+"""Reading what strangers wrote: bounded lines and csv rows, folders walked once, safe names, problems collected."""
 
 from __future__ import annotations
 
@@ -13,59 +13,110 @@ from typing import IO
 from deepfer_yolo.errors import DatasetError
 
 MAX_LINE = 100_000
-"""Characters; the longest row of FER2013 has about 9,300."""
-
-
-def bounded_lines(text: IO[str], file: Path, first: int = 1) -> Iterator[str]:
-    """Lines of at most MAX_LINE characters; `first` is the number of the next one.
-
-    Raises DatasetError at a longer one.
-    """
-    number = first - 1
-    while line := text.readline(MAX_LINE):
-        number += 1
-        if len(line) >= MAX_LINE:
-            raise DatasetError(
-                f"longer than {MAX_LINE:,} characters", "is this the right file?", path=file, line=number
-            )
-        yield line
-
-
-def csv_rows(text: IO[str], file: Path, first: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """(number of its last line, values) of each row that is not empty; `text` opened with newline=''.
-
-    Raises DatasetError where it is no csv.
-    """
-    reader = csv.reader(bounded_lines(text, file, first))
-    while True:
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            raise DatasetError(
-                str(error), "is a quotation mark left open?", path=file, line=reader.line_num + first - 1
-            ) from None
-        if values is None:
-            return
-        if values:
-            yield reader.line_num + first - 1, values
-
-
-MAX_BYTES = 80
+"""Characters; the longest row of FER2013 has about 9,300. A file without line breaks must not fill the memory."""
+MAX_NAME_BYTES = 80
+MAX_DEPTH = 32
+MAX_SHOWN, MAX_KEPT = 20, 100_000
 UNSAFE = frozenset('<>:"/\\|?*')
 WINDOWS_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
 )
 
 
-def safe_name(wish: str) -> str:
-    """`wish` where every file system takes it; else what is unsafe becomes %hex, and what is too long or reserved bears
-    a hash of it.
+@dataclass(slots=True)
+class Problems:
+    """Everything found wrong so far, each with its place (`file, line 7`): all are counted, MAX_KEPT remembered.
+
+    `excluded` are places that a quarantine list names, `met` those of them that came by.
     """
+
+    found: list[tuple[str, str]] = field(default_factory=list)
+    count: int = 0
+    excluded: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
+
+    def excludes(self, place: str) -> bool:
+        """True where the quarantine list names `place`, which it then has met."""
+        if place not in self.excluded:
+            return False
+        self.met.add(place)
+        return True
+
+    def add(self, place: str, what: str) -> None:
+        """Note one problem, unless its place is excluded."""
+        if self.excludes(place):
+            return
+        self.count += 1
+        if len(self.found) < MAX_KEPT:
+            self.found.append((place, printable(what)))
+
+    def raise_if_any(self, hint: str) -> None:
+        """Raise one DatasetError that lists the problems, MAX_SHOWN of them at most, with their number."""
+        if not self.count:
+            return
+        lines = [printable(f"{place}: {what}") for place, what in self.found[:MAX_SHOWN]]
+        if self.count == 1:
+            raise DatasetError(lines[0], hint)
+        if self.count > MAX_SHOWN:
+            lines.append(f"… and {self.count - MAX_SHOWN:,} more")
+        raise DatasetError("\n  ".join([f"{self.count:,} problems", *lines]), hint)
+
+
+def printable(text: str) -> str:
+    """`text` with line breaks, control characters and broken bytes spelt out, so that none reaches the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def open_list(file: Path) -> IO[str]:
+    """A text file for `bounded_lines` or `csv_rows`; bytes that are not UTF-8 stay what they are in file names."""
+    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def bounded_lines(text: IO[str], file: Path, first: int = 1) -> Iterator[str]:
+    """Lines of `text`, `first` being the number of the next one. Raises DatasetError at one longer than MAX_LINE."""
+    number = first - 1
+    while line := text.readline(MAX_LINE):
+        number += 1
+        if len(line) >= MAX_LINE:
+            reason = f"longer than {MAX_LINE:,} characters"
+            raise DatasetError(reason, "is this the right file?", path=file, line=number)
+        yield line
+
+
+def csv_rows(text: IO[str], file: Path, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """(number of its last line, values) of each row that is not empty. Raises DatasetError where it is no csv."""
+    reader = csv.reader(bounded_lines(text, file, first))
+    try:
+        for values in reader:
+            if values:
+                yield reader.line_num + first - 1, values
+    except csv.Error as error:
+        line = reader.line_num + first - 1
+        raise DatasetError(str(error), "is a quotation mark left open?", path=file, line=line) from None
+
+
+def small_number(text: str) -> int:
+    """A whole number of at most three ASCII digits; -1 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
+
+
+def leaves_folder(path: str) -> bool:
+    """True for a listed path that is absolute or leads upwards."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def is_file_name(name: str) -> bool:
+    """True for a name without folders."""
+    return "/" not in name and "\\" not in name and name not in ("", ".", "..")
+
+
+def safe_name(wish: str) -> str:
+    """`wish` with what is unsafe on any file system as %hex; what is too long or reserved bears a hash of it."""
     name = "".join(
         c if c.isprintable() and c not in UNSAFE and not "\ud800" <= c <= "\udfff" else f"%{ord(c):x}" for c in wish
     )
-    name = name.strip(" .") or "picture"
-    if len(name.encode()) > MAX_BYTES or name.lower().split(".")[0] in WINDOWS_NAMES:
+    name = name.strip(" .") or "image"
+    if len(name.encode()) > MAX_NAME_BYTES or name.lower().split(".")[0] in WINDOWS_NAMES:
         name = f"{name[:20]}-{hashlib.sha256(wish.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
     return name
 
@@ -81,59 +132,10 @@ def unique_name(wish: str, taken: set[str], suffix: str = "") -> str:
     return name
 
 
-SHOWN = 20
-KEPT = 100_000
-
-
-@dataclass(slots=True)
-class Problems:
-    """Everything found wrong so far, each with its place (`file, line 7`); the first KEPT are remembered, all are
-    counted.
-
-    `excluded` are places that a quarantine list names, `met` those of them that came by.
-    """
-
-    found: list[tuple[str, str]] = field(default_factory=list)
-    count: int = 0
-    excluded: set[str] = field(default_factory=set)
-    met: set[str] = field(default_factory=set)
-
-    def add(self, place: str, what: str) -> None:
-        """Note one problem, unless its place is `excluded`."""
-        if place in self.excluded:
-            self.met.add(place)
-            return
-        self.count += 1
-        if len(self.found) < KEPT:
-            self.found.append((place, what))
-
-    def raise_if_any(self, hint: str) -> None:
-        """Raise one DatasetError that lists the problems, SHOWN of them at most, with their number."""
-        if not self.count:
-            return
-        lines = [printable(f"{place}: {what}") for place, what in self.found[:SHOWN]]
-        if self.count == 1:
-            raise DatasetError(lines[0], hint)
-        if self.count > SHOWN:
-            lines.append(f"… and {self.count - SHOWN:,} more")
-        raise DatasetError("\n  ".join([f"{self.count:,} problems", *lines]), hint)
-
-
-def printable(text: str) -> str:
-    """`text` without line breaks, control characters or broken bytes, so that a hostile file name cannot write to the
-    terminal.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-MAX_DEPTH = 32
-
-
 def walk_files(folder: Path, problems: Problems) -> Iterator[Path]:
-    """Regular files under `folder`, sorted; links are followed, and each folder is read once; hidden names are skipped.
+    """Regular files under `folder`, sorted, links followed, each folder read once, hidden names skipped.
 
-    What is neither file nor folder is a problem and never opened; so is a link that leads nowhere, or to a folder that
-    was read before.
+    What is neither file nor folder is a problem and never opened; so is a link to nowhere, or to a folder read before.
     """
     yield from _walk(folder, problems, seen=set(), depth=0)
 
@@ -141,10 +143,11 @@ def walk_files(folder: Path, problems: Problems) -> Iterator[Path]:
 def _walk(folder: Path, problems: Problems, seen: set[tuple[int, int]], depth: int) -> Iterator[Path]:
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
-    if identity in seen or depth > MAX_DEPTH:
-        problems.add(
-            str(folder), "a link leads to this folder a second time" if identity in seen else "folders nested too deep"
-        )
+    if identity in seen:
+        problems.add(str(folder), "a link leads to this folder a second time")
+        return
+    if depth > MAX_DEPTH:
+        problems.add(str(folder), "folders nested too deep")
         return
     seen.add(identity)
     for path in sorted(folder.iterdir()):

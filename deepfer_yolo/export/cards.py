@@ -104,7 +104,7 @@ def add_metrics(
     Returns the card, and lines to show about pictures that the model has learned. Raises LeakError, see `check_models`.
     """
     opened = open_dataset(dataset)
-    learned, lines = check_models({model.name: classifier}, opened, split, allow=allow_leak)
+    learned = check_models({model.name: classifier}, opened, split, allow=allow_leak)
     scores = score_dataset(classifier, opened, split)
     result = evaluate(scores.probs, scores.targets, scores.labels)
     numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {
@@ -113,15 +113,15 @@ def add_metrics(
     probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
     numbers["intervals"] = card_intervals(probs, targets, [row.subject for row in scores.rows])
     card = classifier.card.model_copy(
-        update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned}}
+        update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned.to_json()}}
     )
     if model.suffix != ".onnx":
         write_sidecar(card, model)
-        return card, lines
+        return card, list(learned.lines)
     graph = read_graph(model)
     card = put_card(graph, card)
     write_atomic(model, graph.SerializeToString())
-    return card, lines
+    return card, list(learned.lines)
 
 
 def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> Card:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.data.audit.inspection import grey_plane
-from deepfer_yolo.data.leaks import Hashes, picture_hash
+from deepfer_yolo.data.images import grey_plane
+from deepfer_yolo.data.leaks import Hashes, image_hash
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_input
@@ -68,7 +68,7 @@ class Survey:
             self.grey = self.grey and plane is not None
             self.sides.add(min(image.shape[:2]))
             self.shapes.add(image.shape[:2])
-            self.hashes.append(picture_hash(image if plane is None else plane))
+            self.hashes.append(image_hash(image if plane is None else plane))
             yield image
 
 

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, load_images, open_dataset
-from deepfer_yolo.data.duplicates import alike, group, near_pairs, thumbnail
-from deepfer_yolo.data.splits import assign_folds
-from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.data.duplicates import thumbnails
+from deepfer_yolo.data.splits import assign_folds, groups_of
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import Faces, Read, read_train, read_val
@@ -40,31 +36,9 @@ def fold_of(dataset: Dataset, config: TrainConfig) -> Dataset:
 
 def deal(dataset: Dataset, config: TrainConfig) -> list[int]:
     """The fold of each picture, from 1: labels stratified, no group in two folds."""
-    return assign_folds(
-        [row.label for row in dataset.all_rows], groups_of(dataset, config.group_by), config.folds or 0, config.seed
-    )
-
-
-def groups_of(dataset: Dataset, group_by: str) -> NDArray[np.int64]:
-    """A group number for each picture, int64 (n,): what must stay in one fold. Raises ConfigError where `subject` is
-    asked for and unknown.
-
-    `auto` keeps together the pictures of a subject, and copies, exact or near, whoever is on them.
-    """
     rows = dataset.all_rows
-    without = [row.path for row in rows if not row.subject]
-    if group_by == "subject" and without:
-        raise ConfigError(
-            f"--group-by subject: {len(without):,} of {len(rows):,} pictures of {dataset.root} have no subject, such as {printable(without[0])}",
-            "--group-by duplicate keeps copies together; auto keeps subjects together where they are known, and copies",
-        )
-    pairs = [np.empty((0, 2), np.int64)]
-    if group_by in {"auto", "subject"}:
-        pairs.append(alike([row.subject for row in rows]))
-    if group_by in {"auto", "duplicate"}:
-        thumbs = np.stack([thumbnail(image) for image in load_images(dataset, rows)])
-        pairs += [alike([row.sha256 for row in rows]), near_pairs(thumbs)]
-    return group(len(rows), np.concatenate(pairs))
+    groups = groups_of(rows, config.group_by, lambda: thumbnails(dataset, rows))
+    return assign_folds([row.label for row in rows], groups, config.folds or 0, config.seed)
 
 
 def open_for_training(config: TrainConfig) -> Dataset:

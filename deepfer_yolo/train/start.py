@@ -180,15 +180,13 @@ def check_start(
     }
     whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))
     guard = LeakGuard(dataset, whole, {} if val.hashes is None else {"val": val.hashes})
-    record, lines = guard.check(
-        models, [split for split in dataset.splits if split != "train"], allow=config.allow_leak
-    )
-    lines += [
+    learned = guard.check(models, dataset.splits, allow=config.allow_leak)
+    silent = [
         f"{name} does not say which pictures it has learned, so leaks from it cannot be seen"
         for name, known in models.items()
         if known is None
     ]
-    return record, lines
+    return dict(learned.to_json()), [*learned.lines, *silent]
 
 
 def remember_all(model: ClassificationModel, teachers: tuple[ClassificationModel, ...], train: Faces) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from deepfer_yolo.data.duplicates import near_pairs, thumbnail
-from deepfer_yolo.data.layouts.fer2013_csv import read
+from deepfer_yolo.data.layouts.fer2013 import read_csv as read
 from deepfer_yolo.data.layouts.item import Reading
 
 

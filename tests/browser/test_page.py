@@ -162,7 +162,7 @@ def test_pictures_are_labelled_and_saved(page: Any, material: Path) -> None:
     page.set_input_files("#files", str(material / "one.png"))
     page.get_by_text("Done: 1 face in 1 picture.").wait_for()
     page.set_input_files("#files", [broken])
-    page.get_by_text("not a picture in a known format").wait_for()
+    page.get_by_text("not an image in a known format").wait_for()
     page.get_by_text("Done: 1 face in 1 picture, 1 file could not be read.").wait_for()
     assert page.locator("#results b").count() == 0
     assert page.locator("#results .probs .share").count() == 7

@@ -39,4 +39,4 @@ def test_a_failed_gate_exits_3_and_json_says_why(painted_dataset: Path) -> None:
 def test_what_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
     result = run("audit", tmp_path / "none")
     assert result.returncode == 1
-    assert "error: no such file or folder" in result.stderr
+    assert "none: no such file or folder" in result.stderr

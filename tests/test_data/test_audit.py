@@ -10,7 +10,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import AuditConfig
-from deepfer_yolo.data.audit.audit import Audit, Finding, audit
+from deepfer_yolo.data.audit.audit import audit
+from deepfer_yolo.data.audit.findings import AuditResult, Finding
 
 CONFIG = AuditConfig(min_per_class=1, near_correlation=0.98)  # painted people are more alike than real ones
 
@@ -22,7 +23,7 @@ def tree(painted_dataset: Path, tmp_path: Path) -> Path:
     return target
 
 
-def by_kind(result: Audit) -> dict[str, Finding]:
+def by_kind(result: AuditResult) -> dict[str, Finding]:
     return {finding.kind: finding for finding in result.findings}
 
 
@@ -34,7 +35,7 @@ def test_a_clean_set_has_no_findings(painted_dataset: Path) -> None:
     result = audit(painted_dataset, CONFIG)
     assert result.findings == ()
     assert result.passed
-    assert result.pictures == 224
+    assert result.n_images == 224
 
 
 def test_broken_and_missing_pictures(tree: Path) -> None:

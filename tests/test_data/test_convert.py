@@ -15,8 +15,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from deepfer_yolo.config import ConvertConfig
-from deepfer_yolo.data.convert import absent_labels, convert
-from deepfer_yolo.data.dataset import load_images, open_dataset, read_manifest
+from deepfer_yolo.data.convert import convert
+from deepfer_yolo.data.dataset import Description, load_images, open_dataset, read_manifest
 from deepfer_yolo.data.untrusted import unique_name
 from deepfer_yolo.emotions import EMOTIONS, FER2013_CODES
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
@@ -95,7 +95,7 @@ def test_every_form_of_the_csv_gives_the_same_data_set(
                 csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["emotion", "pixels", "Usage"], *rows])
             else:
                 csv.writer(file).writerows([["emotion", " Usage", " pixels"], *([c, u, p] for c, p, u in rows)])
-    assert convert(source, tmp_path / "out", CONFIG)["fingerprint"] == open_dataset(painted_dataset).fingerprint
+    assert convert(source, tmp_path / "out", CONFIG).fingerprint == open_dataset(painted_dataset).fingerprint
 
 
 def test_a_csv_without_usage_is_split_anew_and_says_so(painted_csv: Path, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_csv_without_usage_is_split_anew_and_says_so(painted_csv: Path, tmp_pa
     with painted_csv.open(newline="") as file:
         source.write_text("".join(f'{code},"{pixels}"\n' for code, pixels, _ in csv.reader(file)))
     content = convert(source, tmp_path / "out", CONFIG)
-    assert content["options"]["split"] == "train=0.8,val=0.1,test=0.1"
-    assert sum(content["counts"]["val"].values()) >= 10
+    assert content.options["split"] == "train=0.8,val=0.1,test=0.1"
+    assert sum(content.counts["val"].values()) >= 10
     with pytest.raises(ConfigError, match="no split of its own"):
         convert(source, tmp_path / "again", ConvertConfig(split="official"))
 
@@ -146,11 +146,11 @@ def test_bad_rows_are_reported_together_with_their_lines(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "is not one of those known"),
+        (b"", "layout is not one of those known"),
         (b"emotion,Usage\n0,Training\n", "line 1: no column 'pixels'"),
         (b"pixels,Usage\n1,Training\n", "line 1: no column 'emotion'"),
         (b"emotion,pixels,Usage\n", "has a header and no rows"),
-        (b"hello\nworld\n", "is not one of those known"),
+        (b"hello\nworld\n", "layout is not one of those known"),
         (b"emotion,pixels,Usage\n0," + b"1 " * 200_000, "line 2: longer than"),
         (b'emotion,pixels,Usage\n0,"' + b"1 \n" * 200_000, "field larger than field limit"),
     ],
@@ -178,7 +178,7 @@ def test_what_is_not_there_and_unknown_layouts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown layout 'ferr'"):
         convert(tmp_path, tmp_path.parent / "out", ConvertConfig(layout="ferr"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="layout of"):
+    with pytest.raises(DatasetError, match="empty: its layout is not one of those known"):
         convert(tmp_path / "empty", tmp_path / "out", CONFIG)
 
 
@@ -187,12 +187,12 @@ def test_class_tree_to_folder_and_again_is_the_identity(painted_dataset: Path, t
     for split in ("train", "val", "test"):
         shutil.copytree(painted_dataset / split, tree / split)
     content = convert(tree, tmp_path / "again", CONFIG)
-    assert content["options"]["layout"] == "class-tree"
-    assert content["fingerprint"] == open_dataset(painted_dataset).fingerprint
-    assert content["licence"] == "unknown"
+    assert content.options["layout"] == "class-tree"
+    assert content.fingerprint == open_dataset(painted_dataset).fingerprint
+    assert content.licence == "unknown"
     same = convert(painted_dataset, tmp_path / "third", CONFIG)
-    assert same["options"]["layout"] == "deepfer"
-    assert same["name"] == "FER2013"
+    assert same.options["layout"] == "deepfer"
+    assert same.name == "FER2013"
     assert read_manifest(tmp_path / "third") == read_manifest(painted_dataset)
 
 
@@ -201,7 +201,7 @@ def test_label_and_split_spellings(tmp_path: Path) -> None:
     (tree / "train").rename(tree / "Training")
     (tree / "val").rename(tree / "valid")
     (tree / "Training" / "happy").rename(tree / "Training" / "3_Happiness")
-    assert convert(tree, tmp_path / "out", CONFIG)["counts"]["train"]["happy"] == 4
+    assert convert(tree, tmp_path / "out", CONFIG).counts["train"]["happy"] == 4
 
 
 def test_an_unknown_label_lists_what_was_seen(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_unknown_label_lists_what_was_seen(tmp_path: Path) -> None:
     (tree / "train" / "happy").rename(tree / "train" / "bored")
     with pytest.raises(
         DatasetError,
-        match=r"label 'bored': not a known emotion \(4 pictures\).*seen besides: angry, disgust, fear, happy",
+        match=r"label 'bored': not a known emotion \(4 images\).*seen besides: angry, disgust, fear, happy",
     ):
         convert(tree, tmp_path / "out", CONFIG)
 
@@ -250,9 +250,9 @@ def test_bad_folders_are_reported_together(tmp_path: Path) -> None:
     message = caught.value.message
     assert "4 problems" in message
     assert "  train/sad: empty class folder" in message
-    assert f"val/happy/{happy[0].name}: broken picture" in message
-    assert "val/happy/text.jpg: not a picture" in message
-    assert "val/happy/zero.png: not a picture" in message
+    assert f"val/happy/{happy[0].name}: broken image" in message
+    assert "val/happy/text.jpg: not an image" in message
+    assert "val/happy/zero.png: not an image" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -297,7 +297,8 @@ def test_the_destination_may_not_lie_inside_the_source(tmp_path: Path) -> None:
 
 
 def test_absent_labels_are_named() -> None:
-    assert absent_labels({"train": {"happy": 1, "sad": 1}, "val": {"happy": 1, "sad": 0}}) == ["val/sad"]
+    counts = {"train": {"happy": 1, "sad": 1}, "val": {"happy": 1, "sad": 0}}
+    assert Description("some", ("happy", "sad"), "00", counts=counts).absent_labels == ["val/sad"]
 
 
 def test_file_names_never_collide_and_never_escape() -> None:

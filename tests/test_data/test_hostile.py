@@ -119,7 +119,7 @@ def test_names_that_differ_by_case_and_windows_names_are_kept_apart(tmp_path: Pa
         (f"{happy}/{name}", png(index)) for index, name in enumerate(("A.png", "a.png", "con.png", "x:y.png"))
     ]
     content = convert(zipped(tmp_path / "a.zip", extra), tmp_path / "out", CONFIG)
-    assert sum(content["counts"]["train"].values()) == 18
+    assert sum(content.counts["train"].values()) == 18
     names = [Path(row.path).name for row in open_dataset(tmp_path / "out").all_rows]
     assert not any(":" in name or name.lower().startswith("con.") for name in names)
     folders = [row.path.casefold() for row in open_dataset(tmp_path / "out").all_rows]
@@ -253,8 +253,8 @@ def killed_conversions(tmp_path: Path, points: int, n: int) -> None:
     small = tmp_path / "old.csv"
     paint_csv(small, 2, 70, 70)
     target = tmp_path / "out"
-    fingerprints = {convert(source, tmp_path / "ref", CONFIG)["fingerprint"]: n + 70}
-    fingerprints[convert(small, target, CONFIG)["fingerprint"]] = 140
+    fingerprints = {convert(source, tmp_path / "ref", CONFIG).fingerprint: n + 70}
+    fingerprints[convert(small, target, CONFIG).fingerprint] = 140
     command = [sys.executable, "-m", "deepfer_yolo", "convert", str(source), str(target), "--overwrite"]
 
     def begin() -> subprocess.Popen[bytes]:

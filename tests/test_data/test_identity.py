@@ -50,4 +50,4 @@ def test_there_and_back_again(listed: list[tuple[str, str, tuple[int, int, bool,
         shutil.copytree(root / "first", root / "tree", ignore=shutil.ignore_patterns("manifest.csv", "dataset.json"))
         second = convert(root / "tree", root / "second", ConvertConfig())
         assert content(root / "second") == expected
-        assert second["fingerprint"] == first["fingerprint"]
+        assert second.fingerprint == first.fingerprint

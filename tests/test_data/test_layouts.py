@@ -16,7 +16,7 @@ import pytest
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.layouts.fer2013_folder import split_of
+from deepfer_yolo.data.layouts.fer2013 import split_of
 from deepfer_yolo.data.layouts.registry import LAYOUTS, find_layout
 from deepfer_yolo.errors import ConfigError, DatasetError
 
@@ -74,8 +74,8 @@ def test_recognised_labelled_and_split(painter: str, tmp_path: Path) -> None:
     assert find_layout(source, "auto").name == layout
     content = convert(source, tmp_path / "out", ConvertConfig(group_by="none"))
     dataset = open_dataset(tmp_path / "out")
-    assert content["options"]["layout"] == layout
-    assert content["licence"]
+    assert content.options["layout"] == layout
+    assert content.licence
     if splits is not None:
         assert Counter(row.split for row in dataset.all_rows) == splits
     else:
@@ -84,7 +84,7 @@ def test_recognised_labelled_and_split(painter: str, tmp_path: Path) -> None:
     assert len({row.source_id for row in dataset.all_rows}) == len(dataset.all_rows)
     if painter not in ("ckplus", "ferplus", "ckplus_copy"):
         assert Counter(row.label for row in dataset.all_rows) == Counter(paint.NAMES)
-    assert LAYOUTS[layout].read.__module__.rpartition(".")[2] == layout.replace("-", "_")
+    assert layout.replace("-", "_").startswith(LAYOUTS[layout].read.__module__.rpartition(".")[2])
 
 
 @pytest.mark.parametrize("painter", ["affectnet_csv", "table_csv", "table_jsonl"])
@@ -93,7 +93,7 @@ def test_boxes_are_cut_to_the_face(painter: str, tmp_path: Path) -> None:
     for row, image in zip(dataset.all_rows[:10], load_images(dataset, dataset.all_rows[:10]), strict=True):
         assert any(np.array_equal(image[:, :, 0], face) for face in paint.FACES), row
     wide = convert(tmp_path / "source", tmp_path / "wide", ConvertConfig(margin=0.25))
-    assert wide["options"]["margin"] == 0.25
+    assert wide.options["margin"] == 0.25
     assert next(load_images(open_dataset(tmp_path / "wide"), open_dataset(tmp_path / "wide").all_rows[:1])).shape == (
         72,
         72,
@@ -124,7 +124,7 @@ def test_rows_of_the_random_copy_go_back_to_the_official_split(tmp_path: Path) -
         index = int(row.source_id)
         assert row.split == ("train" if index < 28709 else "val" if index < 32298 else "test")
     as_is = convert(tmp_path / "source", tmp_path / "as-is", ConvertConfig(split="as-is"))
-    assert {split: sum(counts.values()) for split, counts in as_is["counts"].items()} == {"train": 56, "val": 14}
+    assert {split: sum(counts.values()) for split, counts in as_is.counts.items()} == {"train": 56, "val": 14}
     boundaries = {
         "0": "train",
         "28708": "train",
@@ -151,7 +151,7 @@ def test_votes_of_a_ferplus_folder(tmp_path: Path) -> None:
     dataset = converted("ferplus", tmp_path)
     assert all("contempt:1" in row.votes for row in dataset.all_rows if "9999999" not in row.path)
     majority = convert(tmp_path / "source", tmp_path / "m", ConvertConfig(labels="ferplus-majority"))
-    assert majority["left_out"] == {"no FER+ majority": 3}
+    assert majority.left_out == {"no FER+ majority": 3}
     assert not open_dataset(tmp_path / "m").all_rows[0].votes
 
 
@@ -160,10 +160,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         source = tmp_path / painter
         source.mkdir()
         getattr(paint, painter)(source)
-    assert convert(tmp_path / "affectnet_csv", tmp_path / "a", ConvertConfig())["left_out"] == {"no-face": 2}
-    assert convert(tmp_path / "kdef", tmp_path / "k", ConvertConfig())["left_out"] == {
-        "no expression code in the name": 1
-    }
+    assert convert(tmp_path / "affectnet_csv", tmp_path / "a", ConvertConfig()).left_out == {"no-face": 2}
+    assert convert(tmp_path / "kdef", tmp_path / "k", ConvertConfig()).left_out == {"no expression code in the name": 1}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ("rafdb", "EmoLabel/list_patition_label.txt", "train_99999.jpg 1", "the file is not there"),
         ("affectnet_csv", "training.csv", "../../x.jpg,1,1,5,5,,1,0,0", "leaves the folder"),
         ("affectnet_csv", "training.csv", "0/00000000.png,1,a,5,5,,1,0,0", "the box is not four numbers"),
-        ("affectnet_csv", "training.csv", "0/00000000.png,500,500,5,5,,1,0,0", "is not inside the picture of 120×100"),
+        ("affectnet_csv", "training.csv", "0/00000000.png,500,500,5,5,,1,0,0", "is not inside the image of 120×100"),
         ("affectnet_csv", "training.csv", "0/00000000.png,1,1,5,5,,77,0,0", "expression is '77'"),
         ("expw", "label/label.lst", "face_1.png 0 1 2 3", "not like 'image face_id"),
         ("expw", "label/label.lst", "../x.png 0 1 1 9 9 50 3", "not a file name"),
@@ -211,7 +209,7 @@ def test_archives_of_a_layout(kind: str, tmp_path: Path) -> None:
             tar.add(source, "RAF")
     plain = convert(source, tmp_path / "plain", ConvertConfig())
     packed = convert(archive, tmp_path / "packed", ConvertConfig())
-    assert packed["fingerprint"] == plain["fingerprint"]
+    assert packed.fingerprint == plain.fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["source", archive.name, "plain", "packed"])
 
 
@@ -221,8 +219,8 @@ def test_fer2013_as_the_original_tar(painted_csv: Path, painted_dataset: Path, t
         tar.add(painted_csv, "fer2013/fer2013.csv")
         tar.add(tmp_path / "README", "fer2013/README")
     content = convert(tmp_path / "fer2013.tar.gz", tmp_path / "out", ConvertConfig())
-    assert content["options"]["layout"] == "fer2013-csv"
-    assert content["fingerprint"] == open_dataset(painted_dataset).fingerprint
+    assert content.options["layout"] == "fer2013-csv"
+    assert content.fingerprint == open_dataset(painted_dataset).fingerprint
 
 
 def test_a_table_inside_an_archive_may_not_reach_outside(tmp_path: Path) -> None:

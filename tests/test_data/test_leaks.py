@@ -14,7 +14,7 @@ from PIL import Image
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
-from deepfer_yolo.data.leaks import BLANK, Hashes, LeakGuard, Overlap, picture_hash
+from deepfer_yolo.data.leaks import BLANK, Hashes, LeakGuard, Overlap, image_hash
 from deepfer_yolo.errors import LeakError
 from deepfer_yolo.files import sha256_of
 
@@ -46,37 +46,36 @@ def learned(official: Dataset) -> Hashes:
 
 def test_the_hash_is_of_the_upright_pixels_and_blank_pictures_have_none() -> None:
     grey = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
-    assert picture_hash(grey) == picture_hash(np.repeat(grey[..., None], 3, 2)) != picture_hash(grey.T.copy())
+    assert image_hash(grey) == image_hash(np.repeat(grey[..., None], 3, 2)) != image_hash(grey.T.copy())
     changed = grey.copy()
     changed[47, 47] ^= 1
-    assert picture_hash(changed) != picture_hash(grey)
-    assert picture_hash(np.full((48, 48), 7, np.uint8)) == picture_hash(np.zeros((9, 9, 3), np.uint8)) == BLANK
+    assert image_hash(changed) != image_hash(grey)
+    assert image_hash(np.full((48, 48), 7, np.uint8)) == image_hash(np.zeros((9, 9, 3), np.uint8)) == BLANK
 
 
 def test_a_new_split_of_the_same_pictures_is_found_out(official: Dataset, resplit: Dataset, learned: Hashes) -> None:
     where = {
-        picture_hash(image): row.split
+        image_hash(image): row.split
         for row, image in zip(official.all_rows, load_images(official, official.all_rows), strict=True)
     }
     rows = resplit.rows("val")
-    expected = sum(where[picture_hash(image)] == "train" for image in load_images(resplit, rows))
+    expected = sum(where[image_hash(image)] == "train" for image in load_images(resplit, rows))
     assert 15 < expected < len(rows)
     found = LeakGuard(resplit).overlap("val", learned)
     assert (found.n, found.learned, found.leaked) == (len(rows), expected, expected)
     assert (resplit.root / found.example).is_file()
-    with pytest.raises(LeakError, match=rf"best\.pt has learned {expected} of the {len(rows)} val pictures"):
+    with pytest.raises(LeakError, match=rf"best\.pt has learned {expected} of the {len(rows)} val images"):
         LeakGuard(resplit).check({"best.pt": learned}, ["val"], allow=False)
-    record, lines = LeakGuard(resplit).check({"best.pt": learned}, ["val", "train"], allow=True)
-    assert record["best.pt"]["val"]["leaked"] == expected
-    assert list(record["best.pt"]) == ["val"]
-    assert lines[0].startswith("--allow-leak: best.pt has learned")
+    found_out = LeakGuard(resplit).check({"best.pt": learned}, ["val", "train"], allow=True)
+    assert found_out.overlaps == {"best.pt": {"val": found}}
+    assert found_out.lines[0].startswith("--allow-leak: best.pt has learned")
 
 
 def test_the_split_it_was_trained_on_has_no_leak(official: Dataset, learned: Hashes) -> None:
-    record, lines = LeakGuard(official).check({"best.pt": learned, "stock.pt": None}, ["val", "test"], allow=False)
-    assert record["best.pt"]["val"] == {"n": 56, "learned": 0, "leaked": 0, "example": ""}
-    assert record["stock.pt"] is None
-    assert not lines
+    checked = LeakGuard(official).check({"best.pt": learned, "stock.pt": None}, ["val", "test"], allow=False)
+    none = {"learned": 0, "leaked": 0, "example": ""}
+    assert checked.to_json() == {"best.pt": {"val": {"n": 56} | none, "test": {"n": 28} | none}, "stock.pt": None}
+    assert not checked.lines
 
 
 @pytest.mark.parametrize(
@@ -98,10 +97,10 @@ def test_a_copy_inside_the_data_set_is_a_note(
     dataset = open_dataset(root)
     guard = LeakGuard(dataset)
     assert guard.overlap("val", learned) == Overlap(56, 1, 0)
-    record, lines = guard.check({"best.pt": learned}, ["val"], allow=False)
-    assert record["best.pt"]["val"]["learned"] == 1
-    assert "has learned 1 of the 56 val pictures" in lines[0]
-    assert "evaluate --clean" in lines[0]
+    checked = guard.check({"best.pt": learned}, ["val"], allow=False)
+    assert checked.overlaps == {"best.pt": {"val": Overlap(56, 1, 0)}}
+    assert "has learned 1 of the 56 val images" in checked.lines[0]
+    assert "evaluate --clean" in checked.lines[0]
     # Left out of the training, it is still the data set's own copy; in a data set that never had it, it is a leak.
     thinned = replace(dataset, all_rows=tuple(row for row in rows if row.path != train.path))
     assert LeakGuard(thinned, dataset).overlap("val", learned).leaked == 0

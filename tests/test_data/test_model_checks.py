@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig, FaceConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.inspection import inspect
-from deepfer_yolo.data.audit.model_checks import ModelVisit, drift
+from deepfer_yolo.data.audit.model_checks import LabelCheck, drift
 from deepfer_yolo.data.audit.report import write_page
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError
@@ -57,9 +57,9 @@ def test_wrong_labels_are_ranked_by_confident_learning(painted_csv: Path, tmp_pa
 
 def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
     seen = inspect(painted_csv)
-    visit = ModelVisit(Oracle({}, ("happy", "sad")))  # type: ignore[arg-type]
+    check = LabelCheck(Oracle({}, ("happy", "sad")))  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match="does not know the labels angry"):
-        visit.findings(seen, CONFIG)
+        list(check.findings(seen, CONFIG))
 
 
 def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None
     )
     audit(tmp_path / "two.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
     (tmp_path / "one.csv").write_text("\n".join([lines[0], *(line for line in lines[1:] if line[0] == "3")]) + "\n")
-    with pytest.raises(DatasetError, match="all pictures bear one"):
+    with pytest.raises(DatasetError, match="all images bear one"):
         audit(tmp_path / "one.csv", CONFIG, classifier=Oracle(truth))  # type: ignore[arg-type]
 
 

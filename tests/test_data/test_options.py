@@ -37,7 +37,7 @@ def unsplit(tmp_path: Path) -> Path:
 
 def test_copies_stay_together_and_labels_are_stratified(unsplit: Path, tmp_path: Path) -> None:
     content = convert(unsplit, tmp_path / "out", ConvertConfig(seed=3))
-    assert content["options"]["split"] == SHARES
+    assert content.options["split"] == SHARES
     dataset = open_dataset(tmp_path / "out")
     by_face = {row.source_id.replace("-again", ""): set() for row in dataset.all_rows}
     for row in dataset.all_rows:
@@ -49,9 +49,9 @@ def test_copies_stay_together_and_labels_are_stratified(unsplit: Path, tmp_path:
     assert not (tmp_path / "out" / "unsplit").exists()
     assert all((tmp_path / "out" / row.path).is_file() for row in dataset.all_rows)
     torn = convert(unsplit, tmp_path / "torn", ConvertConfig(seed=3, group_by="none"))
-    assert torn["fingerprint"] != content["fingerprint"]
-    assert convert(unsplit, tmp_path / "again", ConvertConfig(seed=3))["fingerprint"] == content["fingerprint"]
-    assert convert(unsplit, tmp_path / "other", ConvertConfig(seed=4))["fingerprint"] != content["fingerprint"]
+    assert torn.fingerprint != content.fingerprint
+    assert convert(unsplit, tmp_path / "again", ConvertConfig(seed=3)).fingerprint == content.fingerprint
+    assert convert(unsplit, tmp_path / "other", ConvertConfig(seed=4)).fingerprint != content.fingerprint
 
 
 def test_subjects_stay_together() -> None:
@@ -111,9 +111,9 @@ def test_bad_shares(text: str) -> None:
 
 
 def test_too_few_groups_and_unknown_subjects(unsplit: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="2 groups of pictures cannot be divided"):
+    with pytest.raises(ConfigError, match="2 groups of images cannot be divided"):
         assign_splits(["happy", "sad"] * 5, np.array([0, 1] * 5), parse_shares(SHARES), 0)
-    with pytest.raises(ConfigError, match="has no subject"):
+    with pytest.raises(ConfigError, match="140 of 140 images have no subject, such as angry/"):
         convert(unsplit, tmp_path / "out", ConvertConfig(group_by="subject"))
     assert not (tmp_path / "out").exists()
 
@@ -124,11 +124,11 @@ def test_map_and_drop(painted_csv: Path, tmp_path: Path) -> None:
         tmp_path / "out",
         ConvertConfig(map={"happy": "positive", "surprise": "positive"}, drop=("disgust",)),
     )
-    assert content["labels"] == ["angry", "fear", "neutral", "positive", "sad"]
-    assert content["counts"]["train"]["positive"] == 40
-    assert content["left_out"] == {"disgust": 32}
-    assert convert(tmp_path / "out", tmp_path / "again", ConvertConfig())["labels"] == content["labels"]
-    with pytest.raises(DatasetError, match="--map or --drop 'joy': no picture bears this label"):
+    assert content.labels == ("angry", "fear", "neutral", "positive", "sad")
+    assert content.counts["train"]["positive"] == 40
+    assert content.left_out == {"disgust": 32}
+    assert convert(tmp_path / "out", tmp_path / "again", ConvertConfig()).labels == content.labels
+    with pytest.raises(DatasetError, match="--map or --drop 'joy': no image bears this label"):
         convert(painted_csv, tmp_path / "no", ConvertConfig(map={"joy": "positive"}))
     with pytest.raises(ConfigError, match="cannot be the name of a folder"):
         convert(painted_csv, tmp_path / "no", ConvertConfig(map={"happy": "../x"}))
@@ -157,7 +157,7 @@ def ferplus(painted_csv: Path, tmp_path: Path) -> Path:
 
 def test_ferplus_labels(painted_csv: Path, ferplus: Path, tmp_path: Path) -> None:
     content = convert(painted_csv, tmp_path / "majority", ConvertConfig(labels="ferplus-majority", ferplus=ferplus))
-    assert content["left_out"] == {"no FER+ majority": 3}
+    assert content.left_out == {"no FER+ majority": 3}
     rows = {row.source_id: row for row in open_dataset(tmp_path / "majority").all_rows}
     assert rows["0"].label == "sad"
     assert not rows["0"].votes
@@ -171,7 +171,7 @@ def test_ferplus_labels(painted_csv: Path, ferplus: Path, tmp_path: Path) -> Non
     content = convert(
         painted_csv, tmp_path / "known", ConvertConfig(labels="original", ferplus=ferplus, drop_unknown=True)
     )
-    assert content["left_out"] == {"FER+ unknown or not a face": 2}
+    assert content.left_out == {"FER+ unknown or not a face": 2}
     finding = next(
         f
         for f in audit(tmp_path / "votes", AuditConfig(near_correlation=0.98)).findings
@@ -230,7 +230,7 @@ def test_quarantine_from_audit_to_convert(painted_dataset: Path, tmp_path: Path)
     gone = {path.relative_to(tree).as_posix() for path in (happy[0], happy[2], happy[3], fear, angry)}
     assert read_quarantine(file) == gone
     content = convert(tree, tmp_path / "out", ConvertConfig(exclude=file))
-    assert content["left_out"] == {"excluded": 5}
+    assert content.left_out == {"excluded": 5}
     rows = open_dataset(tmp_path / "out").all_rows
     assert len(rows) == 219
     assert not gone & {row.source_id for row in rows}
@@ -243,15 +243,15 @@ def test_a_bad_row_of_a_csv_can_be_left_out(painted_csv: Path, tmp_path: Path) -
     assert write_quarantine(tmp_path / "q.csv", audit(source, AuditConfig(near_correlation=0.98)).to_quarantine()) == 1
     assert read_quarantine(tmp_path / "q.csv") == {"bad.csv, line 226"}
     content = convert(source, tmp_path / "out", ConvertConfig(exclude=tmp_path / "q.csv"))
-    assert content["left_out"] == {"excluded": 1}
-    assert sum(content["counts"]["train"].values()) == 140
+    assert content.left_out == {"excluded": 1}
+    assert sum(content.counts["train"].values()) == 140
 
 
 def test_a_list_for_another_data_set_is_refused(painted_dataset: Path, painted_csv: Path, tmp_path: Path) -> None:
     file = tmp_path / "leave-out.csv"
     dataset = open_dataset(painted_dataset)
     write_quarantine(file, [(dataset.all_rows[0].path, "blank", "why"), ("val/happy/none.png", "blank", "why")])
-    with pytest.raises(DatasetError, match="1 of 2 pictures that are not in this data set"):
+    with pytest.raises(DatasetError, match="1 of 2 images that are not in this data set"):
         dataset.without(file)
     with pytest.raises(DatasetError, match="2 of 2"):
         convert(painted_csv, tmp_path / "out", ConvertConfig(exclude=file))

@@ -20,7 +20,7 @@ PUBLIC_TEST = {"angry": 467, "disgust": 56, "fear": 496, "happy": 895, "sad": 65
 def test_the_full_csv(shared_dir: Path, tmp_path: Path) -> None:
     source = shared_dir / "datasets" / "fer2013_dev.csv.gz"
     content = convert(source, tmp_path / "fer", ConvertConfig())
-    assert content["counts"] == {"train": TRAINING, "val": PUBLIC_TEST}
+    assert content.counts == {"train": TRAINING, "val": PUBLIC_TEST}
     groups: dict[str, list[int]] = defaultdict(list)
     with gzip.open(source, "rt") as lines:
         for index, line in enumerate(lines):

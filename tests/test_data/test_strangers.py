@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 
 from deepfer_yolo.config import AuditConfig, ConvertConfig, FaceConfig
 from deepfer_yolo.data.audit.audit import audit
-from deepfer_yolo.data.audit.model_checks import MAX_FACE_PX, FaceVisit
+from deepfer_yolo.data.audit.model_checks import MAX_FACE_PX, FaceCheck
 from deepfer_yolo.data.audit.report import write_page
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import read_quarantine, write_quarantine
@@ -142,7 +142,7 @@ def test_what_is_read_is_never_overwritten(tree: Path, tmp_path: Path) -> None:
             convert(source, target, CONFIG, overwrite=True)
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "q.csv").write_text("picture,finding,why\n")
-    with pytest.raises(DatasetError, match=r"q\.csv lies inside the destination"):
+    with pytest.raises(DatasetError, match=r"q\.csv: lies inside the destination"):
         convert(tree, tmp_path / "lists", ConvertConfig(exclude=tmp_path / "lists" / "q.csv"), overwrite=True)
     assert sorted(tree.rglob("*")) == before
 
@@ -163,11 +163,11 @@ def test_what_stands_beside_the_class_folders_is_counted(tree: Path, tmp_path: P
     (tree / "extra").mkdir()
     shutil.copy(next((tree / "val" / "sad").iterdir()), tree / "val" / "loose.png")
     (tree / "train" / "sad" / "notes.txt").write_text("seen")
-    left_out = convert(tree, tmp_path / "out", CONFIG)["left_out"]
+    left_out = convert(tree, tmp_path / "out", CONFIG).left_out
     expected = {
         "folder beside the splits (extra)": 1,
-        "pictures outside the class folders": 1,
-        "files that are no pictures by their name": 1,
+        "images outside the class folders": 1,
+        "files that are no images by their name": 1,
     }
     assert left_out == expected
     finding = next(
@@ -205,7 +205,7 @@ def test_an_archive_is_audited_like_its_folder(
     assert list(temporary.iterdir()) == []
     write_quarantine(tmp_path / "q.csv", result.to_quarantine())
     assert "val/sad/broken.png" in read_quarantine(tmp_path / "q.csv")
-    assert convert(archive, tmp_path / "out", ConvertConfig(exclude=tmp_path / "q.csv"))["left_out"]["excluded"] == 2
+    assert convert(archive, tmp_path / "out", ConvertConfig(exclude=tmp_path / "q.csv")).left_out["excluded"] == 2
 
 
 def test_a_name_with_a_colon_is_not_taken_apart(tree: Path) -> None:
@@ -225,7 +225,7 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
     for command in (lambda: convert(archive, tmp_path / "out", CONFIG), lambda: audit(archive, AuditConfig())):
         with pytest.raises(DatasetError) as caught:
             command()
-        assert caught.value.message.startswith(f"the layout of {archive} ")
+        assert caught.value.message.startswith(f"{archive}: its layout ")
     sentences = {
         "expw": "has no label.lst",
         "rafdb": "has no EmoLabel",
@@ -233,7 +233,7 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
         "table": "holds no csv",
     }
     for layout, said in sentences.items():
-        with pytest.raises(DatasetError, match=f"^{re.escape(str(archive))} {said}"):
+        with pytest.raises(DatasetError, match=f"^{re.escape(str(archive))}: {said}"):
             convert(archive, tmp_path / "out", ConvertConfig(layout=layout))
     (tmp_path / "inside" / "fer2013.csv").write_text("emotion,pixels,usage\n")
     archive = Path(shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "inside"))
@@ -246,9 +246,9 @@ def test_errors_about_an_archive_name_the_archive(tmp_path: Path) -> None:
 
 
 def test_large_and_long_pictures_stay_small_while_they_wait() -> None:
-    visit = FaceVisit(open_detector(FaceConfig(detector="haar"), "image"))
+    check = FaceCheck(open_detector(FaceConfig(detector="haar"), "image"))
     for shape in ((8, 65500), (4000, 6000), (1, 1), (48, 48)):
-        image, side = visit.prepare(np.zeros(shape, np.uint8))
+        image, side = check.prepare(np.zeros(shape, np.uint8))
         assert max(image.shape[:2]) <= MAX_FACE_PX + side
         assert side >= 1
 
@@ -256,5 +256,5 @@ def test_large_and_long_pictures_stay_small_while_they_wait() -> None:
 def test_a_data_set_without_a_readable_picture_cannot_be_compared_with(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "bad" / "happy").mkdir(parents=True)
     (tmp_path / "bad" / "happy" / "a.png").write_text("no")
-    with pytest.raises(DatasetError, match="no picture of bad can be read"):
+    with pytest.raises(DatasetError, match="no image of bad can be read"):
         audit(tree, AuditConfig(), against=tmp_path / "bad")

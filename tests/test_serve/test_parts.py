@@ -215,7 +215,7 @@ def test_a_camera_is_answered_picture_by_picture_with_one_track(
             camera.send(png(picture))
             answers.append(json.loads(camera.recv(30)))
         camera.send(b"no picture")
-        assert json.loads(camera.recv(30)) == {"error": "not a picture in a known format"}
+        assert json.loads(camera.recv(30)) == {"error": "not an image in a known format"}
     assert [answer["index"] for answer in answers] == list(range(6))
     assert [face["track"] for answer in answers for face in answer["faces"]] == [1] * 6
     assert (answers[0]["width"], answers[0]["height"]) == (320, 240)

@@ -114,10 +114,10 @@ def test_a_broken_picture_costs_only_its_own_row(client: httpx.Client, faces: li
         ["error", "name"],
         ["error", "name"],
     ]
-    assert answer[2] == {"name": "2.png", "error": "not a picture in a known format"}
+    assert answer[2] == {"name": "2.png", "error": "not an image in a known format"}
     alone = client.post("/v1/predict", files=as_files(b"text"))
     assert (alone.status_code, alone.headers["content-type"]) == (422, "application/problem+json")
-    assert alone.json()["detail"] == "not a picture in a known format"
+    assert alone.json()["detail"] == "not an image in a known format"
 
 
 def test_concurrent_requests_share_inferences_and_keep_their_answers(

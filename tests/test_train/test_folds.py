@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
+from deepfer_yolo.data.duplicates import thumbnails
+from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
 from deepfer_yolo.train import crossval, run
 from deepfer_yolo.train.crossval import CrossValidated, lines_of, summary
 from deepfer_yolo.train.plan import plan
-from deepfer_yolo.train.splits import deal, groups_of, open_for_training
+from deepfer_yolo.train.splits import deal, open_for_training
 from deepfer_yolo.yolo import TorchClassifier
 
 
@@ -75,6 +78,11 @@ def test_every_picture_is_tested_once_and_nobody_is_on_two_sides(recipe: TrainCo
     assert sorted(tested) == sorted(row.path for row in open_dataset(Path(str(recipe.data))).all_rows)
 
 
+def grouped(root: Path, group_by: str) -> NDArray[np.int64]:
+    dataset = open_dataset(root)
+    return groups_of(dataset.all_rows, group_by, lambda: thumbnails(dataset, dataset.all_rows))
+
+
 def test_copies_stay_together_where_there_are_no_subjects(laboratory: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(laboratory, root)
@@ -83,13 +91,13 @@ def test_copies_stay_together_where_there_are_no_subjects(laboratory: Path, tmp_
         shutil.copy(root / rows[3].path, root / rows[place].path)
         rows[place] = replace(rows[place], sha256=rows[3].sha256)
     write_manifest([replace(row, subject="") for row in rows], root)
-    groups = groups_of(open_dataset(root), "auto")
+    groups = grouped(root, "auto")
     assert groups[3] == groups[200] == groups[220]
     assert len(set(groups.tolist())) > 150
-    with pytest.raises(ConfigError, match=r"224 of 224 pictures of .* have no subject"):
-        groups_of(open_dataset(root), "subject")
+    with pytest.raises(ConfigError, match=r"224 of 224 images have no subject"):
+        grouped(root, "subject")
     write_manifest([replace(row, subject="A" if number < 50 else "") for number, row in enumerate(rows)], root)
-    mixed = groups_of(open_dataset(root), "auto")
+    mixed = grouped(root, "auto")
     assert len(set(mixed[:50].tolist())) == 1
     assert mixed[200] == mixed[220] == mixed[3] != mixed[210]
 
@@ -180,7 +188,7 @@ def test_a_start_that_has_learned_the_pictures_is_refused_in_every_fold(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"folds": 17}, "16 groups of pictures cannot be divided into 17 folds"),
+        ({"folds": 17}, "16 groups of images cannot be divided into 17 folds"),
         ({"folds": 4, "fold": 5}, "no fold 5 of 4"),
         ({"fold": 1, "folds": None}, "no fold 1 of 0"),
     ],

@@ -84,7 +84,7 @@ def test_a_start_or_teacher_that_has_learned_val_is_refused(
 ) -> None:
     best = str(finished_run / "weights" / "best.pt")
     change = {"data": str(resplit), role: (best,) if role == "teacher" else best}
-    with pytest.raises(LeakError, match=r"best\.pt has learned \d+ of the \d+ val pictures"):
+    with pytest.raises(LeakError, match=r"best\.pt has learned \d+ of the \d+ val images"):
         train(short(tiny_config, **change), root=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,21 +1,20 @@
-"""What is wrong with a data set, as findings with a severity, and a verdict."""
+"""An audit from end to end: every image inspected once, every check run, the findings judged."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.data.archives import unpacked
-from deepfer_yolo.data.audit.findings import Audit, Finding, judge
+from deepfer_yolo.data.audit.findings import AuditResult, judge
 from deepfer_yolo.data.audit.image_checks import CHECKS
-from deepfer_yolo.data.audit.inspection import Visitor, inspect
-from deepfer_yolo.data.audit.model_checks import FaceVisit, ModelVisit, drift
+from deepfer_yolo.data.audit.inspection import inspect
+from deepfer_yolo.data.audit.model_checks import FaceCheck, LabelCheck, drift
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.runtime.classifier import Classifier
-
-__all__ = ["Audit", "Finding", "audit"]
 
 
 def audit(
@@ -26,47 +25,37 @@ def audit(
     detector: Detector | None = None,
     against: Path | None = None,
     progress: Callable[[float], None] | None = None,
-    then: Callable[[Audit], object] | None = None,
-) -> Audit:
-    """Look at every picture of `source` (a data set folder, any known layout, or an archive of one) and judge. Nothing
-    is written into it.
+    then: Callable[[AuditResult], object] | None = None,
+) -> AuditResult:
+    """Inspect every image of `source` (a data set folder, any known layout, or an archive of one) and judge.
 
     With a `classifier` likely label errors are ranked, with a `detector` faces are looked for, with `against` drift is
-    measured. An archive is unpacked into the system's folder for temporary files, and removed at the end; `then` is
-    called with the result before that, while the pictures can still be read.
+    measured. `then` is called with the result while the images can still be read: an archive is unpacked for the audit
+    alone. Nothing is written into the source.
     """
-    with unpacked(source, beside=Path(tempfile.gettempdir()) / source.name) as root:
-        result = _audit(
-            root, config, classifier=classifier, detector=detector, against=against, progress=progress, name=source.name
-        )
+    checks: list[LabelCheck | FaceCheck] = []
+    if classifier is not None:
+        checks.append(LabelCheck(classifier))
+    if detector is not None:
+        checks.append(FaceCheck(detector))
+    with _opened(source) as root:
+        seen = inspect(root, name=source.name, workers=config.workers, progress=progress, checks=checks)
+        findings = [finding for check in CHECKS for finding in check(seen, config)]
+        if seen.images:
+            findings += [finding for check in checks for finding in check.findings(seen, config)]
+        if seen.images and against is not None:
+            with _opened(against) as other_root:
+                other = inspect(other_root, workers=config.workers)
+            other.name = against.name  # both may state the same title
+            findings += drift(seen, other, config)
+        result = judge(seen, findings, config)
         if then is not None:
             then(result)
     return result
 
 
-def _audit(
-    source: Path,
-    config: AuditConfig,
-    *,
-    classifier: Classifier | None,
-    detector: Detector | None,
-    against: Path | None,
-    progress: Callable[[float], None] | None,
-    name: str,
-) -> Audit:
-    visits: list[ModelVisit | FaceVisit] = []
-    if classifier is not None:
-        visits.append(ModelVisit(classifier))
-    if detector is not None:
-        visits.append(FaceVisit(detector))
-    visitors: list[Visitor] = list(visits)
-    seen = inspect(source, workers=config.workers, progress=progress, visitors=visitors, name=name)
-    findings = [finding for check in CHECKS for finding in check(seen, config)]
-    if seen.looks:
-        findings += [finding for visit in visits for finding in visit.findings(seen, config)]
-    if against is not None and seen.looks:
-        with unpacked(against, beside=Path(tempfile.gettempdir()) / against.name) as root:
-            other = inspect(root, workers=config.workers)
-        other.name = against.name  # both may state the same title
-        findings += drift(seen, other, config)
-    return judge(seen, findings, config)
+@contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """`source`, an archive unpacked into the system's folder for temporary files."""
+    with unpacked(source, beside=Path(tempfile.gettempdir()) / source.name) as root:
+        yield root

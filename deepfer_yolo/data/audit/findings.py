@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from deepfer_yolo.config import AuditConfig, FindingKind
-from deepfer_yolo.data.audit.inspection import Inspection, Look
+from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
+from deepfer_yolo.data.dataset import Counts
 from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.records import Json
 
 Severity = Literal["error", "warning", "note"]
 RANK = {"error": 2, "warning": 1, "note": 0}
@@ -19,7 +21,7 @@ HELD_OUT = {"train": 0, "": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of trouble: `groups` are the keys of the pictures that belong together, the largest group first; `notes`
+    """One kind of trouble: `groups` are the keys of the images that belong together, the largest group first; `notes`
     say more of single ones.
     """
 
@@ -30,46 +32,46 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
+    def to_json(self) -> Json:
+        """The finding as it stands in the audit's JSON."""
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "count": self.count,
+            "message": self.message,
+            "groups": [[printable(key) for key in group] for group in self.groups],
+            "notes": [printable(note) for note in self.notes],
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """The result of one audit. `looks` are for the report; they are no part of the JSON."""
+class AuditResult:
+    """The result of one audit. `images` by key are for the report; they are no part of the JSON."""
 
     name: str
-    pictures: int
-    counts: dict[str, dict[str, int]]
+    n_images: int
+    counts: Counts
     findings: tuple[Finding, ...]
     passed: bool
-    looks: dict[str, Look]
+    images: Mapping[str, InspectedImage]
     config: AuditConfig
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain values."""
-        findings = [
-            {
-                "kind": finding.kind,
-                "severity": finding.severity,
-                "count": finding.count,
-                "message": finding.message,
-                "groups": [[printable(key) for key in group] for group in finding.groups],
-                "notes": [printable(note) for note in finding.notes],
-            }
-            for finding in self.findings
-        ]
+    def to_json(self) -> Json:
+        """The result as `--json` prints it."""
         return {
             "schema_version": 1,
             "name": self.name,
-            "pictures": self.pictures,
+            "pictures": self.n_images,
             "counts": self.counts,
             "passed": self.passed,
-            "findings": findings,
+            "findings": [finding.to_json() for finding in self.findings],
             "config": self.config.model_dump(mode="json"),
         }
 
     def to_quarantine(self) -> Iterator[tuple[str, str, str]]:
-        """(picture, finding, why) of what to leave out, each picture once.
+        """(image, finding, why) of what to leave out, each image once.
 
-        Of copies one stays: the held-out one before that in train. Of pictures under two labels, those in train go; of
+        Of copies one stays: the held-out one before that in train. Of images under two labels, those in train go; of
         near copies across splits, those in train go. Everything else that is listed goes whole.
         """
         given: set[str] = set()
@@ -84,24 +86,23 @@ class Audit:
 
     def _leaving(self, kind: FindingKind, group: tuple[str, ...]) -> list[str]:
         if kind in ("duplicate", "leak"):
-            kept = max(group, key=lambda key: HELD_OUT[self.looks[key].split])  # the first among equals
+            kept = max(group, key=lambda key: HELD_OUT[self.images[key].split])  # the first among equals
             return [key for key in group if key != kept]
         if kind in ("conflict", "near-conflict", "near-leak"):
-            return [key for key in group if HELD_OUT[self.looks[key].split] == 0]
+            return [key for key in group if HELD_OUT[self.images[key].split] == 0]
         return list(group)
 
 
-def judge(seen: Inspection, findings: list[Finding], config: AuditConfig) -> Audit:
-    """The verdict: severities as the configuration says, findings within what it allows only noted, the gravest first."""
-    pictures = len(seen.looks) + len(seen.broken)
+def judge(seen: Inspection, findings: list[Finding], config: AuditConfig) -> AuditResult:
+    """The verdict: severities as the configuration says, what it allows only noted, the gravest findings first."""
+    n_images = len(seen.images) + len(seen.broken)
     weighed = []
     for finding in findings:
         severity = config.severity.get(finding.kind, finding.severity)
-        if finding.count <= config.allow.get(finding.kind, 0.0) * pictures:
+        if finding.count <= config.allow.get(finding.kind, 0.0) * n_images:
             severity = "note"
         weighed.append(replace(finding, severity=severity))
     weighed.sort(key=lambda finding: -RANK[finding.severity])
     passed = all(RANK[finding.severity] < GATE[config.fail_on] for finding in weighed)
-    return Audit(
-        seen.name, pictures, seen.counts(), tuple(weighed), passed, {look.key: look for look in seen.looks}, config
-    )
+    images = {image.key: image for image in seen.images}
+    return AuditResult(seen.name, n_images, seen.counts(), tuple(weighed), passed, images, config)

@@ -1,8 +1,7 @@
-"""One look at every picture of a source: can it be read, what are its pixels' hash, size and light."""
+"""One look at every image of a source: can it be read, what are its pixels' hash, size and light."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,35 +11,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.dataset import SPLITS
-from deepfer_yolo.data.duplicates import Thumbs, thumbnail
+from deepfer_yolo.data.dataset import SPLITS, Counts
+from deepfer_yolo.data.duplicates import Thumbs, pixel_hash, thumbnail
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import SENTENCE, DatasetError
-
-
-class Visitor(Protocol):
-    """What else is to be done with each picture while its pixels are at hand."""
-
-    def prepare(self, pixels: NDArray[np.uint8]) -> Any:
-        """What it needs of the pixels; called in any thread.
-
-        Many of these wait in memory at a time: they must be small.
-        """
-        ...
-
-    def take(self, look: Look, prepared: Any) -> None:
-        """Take one picture; called in the order of reading."""
-        ...
+from deepfer_yolo.errors import DatasetError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What one picture is: `pixel_hash` is equal for equal upright pixels, grey or with three equal channels.
+class InspectedImage:
+    """What one image is: `pixel_hash` is equal for equal upright pixels, grey or with three equal channels.
 
-    Light is 0 to 255, entropy in bits.
+    Brightness, contrast and sharpness are on the scale of grey values, 0 to 255, entropy is in bits.
     """
 
     item: Item
@@ -56,8 +40,8 @@ class Look:
 
     @property
     def key(self) -> str:
-        """What quarantine lists call the picture."""
-        return self.item.key or self.item.source_id
+        """What quarantine lists call the image."""
+        return self.item.key
 
     @property
     def split(self) -> str:
@@ -65,20 +49,30 @@ class Look:
         return self.item.split
 
 
+class PixelCheck(Protocol):
+    """A check that takes part in the inspection, while the pixels of each image are at hand."""
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Any:
+        """What it needs of the pixels, small, since many wait in memory at a time; called in any thread."""
+        ...
+
+    def take(self, image: InspectedImage, prepared: Any) -> None:
+        """Take one image; called in the order of reading."""
+        ...
+
+
 @dataclass(slots=True)
 class Inspection:
-    """All pictures of a source that could be read, (key, what) of those that could not, and how many its reader left
-    out, by reason.
-    """
+    """All images of a source that could be read, (key, what) of those that could not, and what its reader left out."""
 
     name: str
-    looks: list[Look] = field(default_factory=list)
+    images: list[InspectedImage] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Pictures by split and label; every label that occurs anywhere is named in every split."""
-        found = Counter((look.split, look.label) for look in self.looks)
+    def counts(self) -> Counts:
+        """Images by split and label; every label that occurs anywhere is named in every split."""
+        found = Counter((image.split, image.label) for image in self.images)
         labels = sorted({label for _, label in found})
         splits = [split for split in (*SPLITS, "") if any(split == known for known, _ in found)]
         return {split: {label: found[split, label] for label in labels} for split in splits}
@@ -90,65 +84,42 @@ def inspect(
     name: str = "",
     workers: int = 2,
     progress: Callable[[float], None] | None = None,
-    visitors: Sequence[Visitor] = (),
+    checks: Sequence[PixelCheck] = (),
 ) -> Inspection:
-    """Look at every picture of a data set folder or of any known layout; nothing is written. `name` is for a source
-    that states none.
+    """Inspect every image of a data set folder or of any known layout. `name` is for a source that states none.
 
-    Bad rows and pictures are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
+    Bad rows and images are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
     """
     source = Path(source)
-    chosen = find_layout(source, "auto")
-    reading = Reading(source)
+    layout, reading = find_layout(source, "auto"), Reading(source)
     result = Inspection(name or source.name)
 
-    def look_at(item: Item) -> tuple[Item, Look | str, list[Any]]:
-        look, pixels = _look(item, reading)
-        return item, look, [visitor.prepare(pixels) for visitor in visitors] if pixels is not None else []
+    def look_at(item: Item) -> tuple[Item, InspectedImage | str, list[Any]]:
+        image, pixels = _inspect(item, reading)
+        return item, image, [check.prepare(pixels) for check in checks] if pixels is not None else []
 
-    for done, (item, look, prepared) in enumerate(map_in_order(look_at, chosen.read(reading), workers)):
-        if isinstance(look, str):
-            result.broken.append((item.key or item.source_id, look))
+    for done, (item, image, prepared) in enumerate(map_in_order(look_at, layout.read(reading), workers)):
+        if isinstance(image, str):
+            result.broken.append((item.key, image))
         else:
-            result.looks.append(look)
-            for visitor, part in zip(visitors, prepared, strict=True):
-                visitor.take(look, part)
+            result.images.append(image)
+            for check, part in zip(checks, prepared, strict=True):
+                check.take(image, part)
         if progress is not None and done % 200 == 0:
             progress(reading.fraction)
     result.broken += reading.problems.found
     result.left_out = reading.left_out
     hint = "check the path and the layout"
     if reading.problems.count > len(reading.problems.found):
-        raise DatasetError(
-            f"has {reading.problems.count:,} problems: this is no data set", hint, path=source, form=SENTENCE
-        )
-    if not result.looks and not result.broken:
-        raise DatasetError("holds no pictures", hint, path=source, form=SENTENCE)
-    result.name = reading.title or chosen.title or result.name
+        raise DatasetError(f"has {reading.problems.count:,} problems: this is no data set", hint, path=source)
+    if not result.images and not result.broken:
+        raise DatasetError("holds no images", hint, path=source)
+    result.name = reading.title or layout.title or result.name
     return result
 
 
-def grey_plane(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """The one channel (H, W) of a grey picture, uint8 (H, W) or three equal channels (H, W, 3); None for a coloured
-    one.
-    """
-    if pixels.ndim == 2:
-        return pixels
-    content = pixels.tobytes()  # slices of bytes compare four times as fast as strided arrays of this size
-    plane = content[::3]
-    return np.frombuffer(plane, np.uint8).reshape(pixels.shape[:2]) if plane == content[1::3] == content[2::3] else None
-
-
-def pixel_hash(pixels: NDArray[np.uint8]) -> bytes:
-    """16 bytes that are equal for equal pictures: uint8 (H, W) or (H, W, 3), three equal channels counting as grey."""
-    plane = grey_plane(pixels)
-    pixels = pixels if plane is None else plane
-    return hashlib.blake2b(
-        np.ascontiguousarray(pixels).tobytes() + repr(pixels.shape).encode(), digest_size=16
-    ).digest()
-
-
-def _look(item: Item, reading: Reading) -> tuple[Look | str, NDArray[np.uint8] | None]:
+def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArray[np.uint8] | None]:
+    """One image and its pixels; or what is wrong with it, and None."""
     import cv2
 
     label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
@@ -164,4 +135,4 @@ def _look(item: Item, reading: Reading) -> tuple[Look | str, NDArray[np.uint8] |
     entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
-    return Look(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels
+    return InspectedImage(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels

@@ -16,18 +16,13 @@ from deepfer_yolo.data.images import SUFFIXES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.untrusted import printable, walk_files
 from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import SENTENCE, DatasetError
+from deepfer_yolo.errors import DatasetError
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "publictest"), "val"),
+    **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
-SPLIT_NAMES |= {"publictest": "val", "privatetest": "test"}
 
 
 def matches(source: Path) -> bool:
@@ -39,25 +34,22 @@ def matches(source: Path) -> bool:
 
 
 def read(reading: Reading) -> Iterator[Item]:
-    """The pictures in sorted order; `source_id` is the path inside the tree."""
+    """The images in sorted order; `source_id` is the path inside the tree."""
     root = reading.source
     folders = _class_folders(root)
     _report_strays(root, folders, reading)
     if not folders:
-        raise DatasetError(
-            "holds no class folders", "expected SPLIT/LABEL/picture or LABEL/picture", path=root, form=SENTENCE
-        )
+        raise DatasetError("holds no class folders", "expected SPLIT/LABEL/image or LABEL/image", path=root)
     for position, (split, folder) in enumerate(folders):
         everything = list(walk_files(folder, reading.problems))
         files = [path for path in everything if path.suffix.lower() in SUFFIXES]
         if len(files) < len(everything):
-            reading.left_out["files that are no pictures by their name"] += len(everything) - len(files)
+            reading.left_out["files that are no images by their name"] += len(everything) - len(files)
         if not files:
             reading.problems.add(folder.relative_to(root).as_posix(), "empty class folder")
         for done, path in enumerate(files):
-            inside = path.relative_to(root).as_posix()
             reading.fraction = (position + done / len(files)) / len(folders)
-            yield Item(folder.name, split, path.stem, inside, file=path, source_id=inside)
+            yield Item.of_file(root, path, folder.name, split)
 
 
 def _class_folders(root: Path) -> list[tuple[str, Path]]:
@@ -67,8 +59,8 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
         return [("", child) for child in children]
     stray = [child.name for child in children if child not in splits and canonical_label(child.name)]
     if stray:
-        what = f"holds both split folders and class folders ({', '.join(stray)})"
-        raise DatasetError(what, "move the class folders into a split folder", path=root, form=SENTENCE)
+        reason = f"holds both split folders and class folders ({', '.join(stray)})"
+        raise DatasetError(reason, "move the class folders into a split folder", path=root)
     return [(SPLIT_NAMES[split.name.lower()], folder) for split in splits for folder in _folders(split)]
 
 
@@ -83,11 +75,11 @@ def _report_strays(root: Path, folders: list[tuple[str, Path]], reading: Reading
             elif path.is_dir() and path not in known and not path.name.startswith((".", "__")):
                 reading.left_out[f"folder beside the splits ({printable(path.name)})"] += 1
             elif path.is_file() and path.suffix.lower() in SUFFIXES:
-                reading.left_out["pictures outside the class folders"] += 1
+                reading.left_out["images outside the class folders"] += 1
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-LAYOUT = Layout(name="class-tree", title="", source="", licence="unknown", matches=matches, read=read)
+LAYOUT = Layout("class-tree", title="", source="", licence="unknown", matches=matches, read=read)

@@ -1,67 +1,38 @@
-"""What a reader yields, and what it is given."""
+"""What a layout is, what its reader is given and yields, and what readers share: images by name, tables, lists."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.images import SUFFIXES, load_image
-from deepfer_yolo.data.untrusted import MAX_LINE, Problems, csv_rows, walk_files
+from deepfer_yolo.data.untrusted import MAX_LINE, Problems, bounded_lines, csv_rows, open_list, walk_files
 from deepfer_yolo.errors import DatasetError
 
-ENOUGH = 60
+R = TypeVar("R")
 
-
-def pictures(folder: Path, problems: Problems | None = None) -> Iterator[Path]:
-    """Picture files under `folder`, by suffix, sorted; links that lead nowhere, pipes and the like become problems."""
-    return (path for path in walk_files(folder, problems or Problems()) if path.suffix.lower() in SUFFIXES)
-
-
-def first_pictures(folder: Path) -> list[Path]:
-    """A few pictures, to recognise a layout by their names."""
-    return list(islice(pictures(folder), ENOUGH))
-
-
-def read_table(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, values by column) of each row of a csv with a header; blanks around names and values are cut; bad rows
-    become problems.
-    """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows = csv_rows(text, file)
-        columns = [column.strip() for column in next(rows, (0, []))[1]]
-        for number, values in rows:
-            place = f"{file.name}, line {number}"
-            if len(values) == len(columns):
-                yield place, {column: value.strip() for column, value in zip(columns, values, strict=True)}
-            else:
-                problems.add(place, f"{len(values)} values where {len(columns)} belong")
-
-
-def table_columns(file: Path) -> list[str]:
-    """The column names of a csv; none where it cannot be read as one."""
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            return [column.strip() for column in next(csv.reader([text.readline(MAX_LINE)]), [])]
-    except (OSError, csv.Error):
-        return []
+N_FIRST = 60
+"""Images whose names are looked at to recognise a layout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """One labelled picture of a source.
+    """One labelled image of a source.
 
     `label` is as the source spells it, or canonical where it had a code. `split` is the official one, or empty. The
-    picture is `pixels` (uint8, (H, W) or (H, W, 3)) or else the file `file`. `place` says where it stands, for error
-    messages; `name` is a wish for the file name. `box` is the face, xyxy in pixels, where the picture is more than a
-    face. `key` names the picture in quarantine lists; where it is empty, `source_id` does.
+    image is `pixels`, uint8 (H, W) or (H, W, 3), or else the file `file`. `place` says where it stands, for error
+    messages; `name` is a wish for the file name. `box` is the face, xyxy in pixels, where the image is more than a
+    face. `listed_as` names the image in quarantine lists where `source_id` does not.
     """
 
     label: str
@@ -74,13 +45,23 @@ class Item:
     subject: str = ""
     votes: str = ""
     box: tuple[float, float, float, float] | None = None
-    key: str = ""
+    listed_as: str = ""
+
+    @property
+    def key(self) -> str:
+        """What quarantine lists call the image."""
+        return self.listed_as or self.source_id
+
+    @classmethod
+    def of_file(cls, root: Path, file: Path, label: str, split: str = "", subject: str = "") -> Item:
+        """The image `file` of the folder `root`, known by its path in there."""
+        inside = file.relative_to(root).as_posix()
+        return cls(label, split, file.stem, inside, file=file, source_id=inside, subject=subject)
 
 
 @dataclass(slots=True)
 class Reading:
-    """One pass over a source: where it is, what was found wrong, and how far it is (`fraction`, 0 to 1), what was left
-    out and why.
+    """One pass over a source: what was found wrong, how far it is (`fraction`, 0 to 1), what was left out and why.
 
     A reader may set `title`, `origin`, `licence` and `labels` (known besides the emotions) where the source states its
     own.
@@ -110,9 +91,9 @@ class Layout:
 
 
 def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
-    """uint8 grey (H, W) or RGB (H, W, 3).
+    """uint8 grey (H, W) or RGB (H, W, 3), cut to the box with `margin` around it.
 
-    Raises DatasetError where the file is broken or gone, or the box lies outside the picture.
+    Raises DatasetError where the file is broken or gone, or the box lies outside the image.
     """
     if item.pixels is not None:
         return item.pixels
@@ -129,5 +110,88 @@ def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
     x1, y1, x2, y2 = item.box
     height, width = image.shape[:2]
     if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
-        raise DatasetError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside the picture of {width}×{height}")
+        raise DatasetError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside the image of {width}×{height}")
     return cut(image, Face(np.array(item.box, np.float32), 1.0), CropSpec(margin=margin))
+
+
+def images_in(folder: Path, problems: Problems | None = None) -> Iterator[Path]:
+    """Image files under `folder`, by suffix, sorted; links that lead nowhere, pipes and the like become problems."""
+    return (path for path in walk_files(folder, problems or Problems()) if path.suffix.lower() in SUFFIXES)
+
+
+def first_images(source: Path) -> list[Path]:
+    """A few images of a folder, to recognise a layout by their names; none where it is a file."""
+    return list(islice(images_in(source), N_FIRST)) if source.is_dir() else []
+
+
+def share_named(source: Path, pattern: re.Pattern[str]) -> float:
+    """The share of a folder's first images whose names `pattern` describes."""
+    first = first_images(source)
+    return sum(bool(pattern.fullmatch(path.stem)) for path in first) / max(1, len(first))
+
+
+def items_of(reading: Reading, rows: Iterable[tuple[str, R]], item: Callable[[str, R], Item | None]) -> Iterator[Item]:
+    """What `item` makes of each (place, row); a ValueError that it raises becomes a problem, None is passed over."""
+    for place, row in rows:
+        try:
+            made = item(place, row)
+        except ValueError as error:
+            reading.problems.add(place, str(error))
+        else:
+            if made is not None:
+                yield made
+
+
+def read_named(
+    reading: Reading, pattern: re.Pattern[str], codes: Mapping[str, str] | None, example: str | None
+) -> Iterator[Item]:
+    """All images of a folder whose names hold a `subject` and, where there are `codes`, a `code`; else the folder above
+    is the label. One that is named otherwise is a problem, or without an `example` to name in it left out and counted.
+    """
+    paths = list(images_in(reading.source, reading.problems))
+    for done, path in enumerate(paths):
+        reading.fraction = done / len(paths)
+        name = pattern.fullmatch(path.stem)
+        if name is not None:
+            label = path.parent.name if codes is None else codes[name["code"].upper()]
+            yield Item.of_file(reading.source, path, label, subject=name["subject"].upper())
+        elif example is None:
+            reading.left_out["no expression code in the name"] += 1
+        else:
+            inside = path.relative_to(reading.source).as_posix()
+            reading.problems.add(inside, f"the name is not like {example}")
+
+
+def read_lines(file: Path, reading: Reading) -> Iterator[tuple[str, str]]:
+    """(place, line) of each line of a list that is not blank."""
+    size, done = max(1, file.stat().st_size), 0
+    with open_list(file) as text:
+        for number, line in enumerate(bounded_lines(text, file), 1):
+            done += len(line)
+            reading.fraction = done / size
+            if line.strip():
+                yield f"{file.name}, line {number}", line
+
+
+def read_table(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, values by column) of each row of a csv with a header; blanks around names and values are cut; bad rows
+    become problems.
+    """
+    with open_list(file) as text:
+        rows = csv_rows(text, file)
+        columns = [column.strip() for column in next(rows, (0, []))[1]]
+        for number, values in rows:
+            place = f"{file.name}, line {number}"
+            if len(values) == len(columns):
+                yield place, {column: value.strip() for column, value in zip(columns, values, strict=True)}
+            else:
+                problems.add(place, f"{len(values)} values where {len(columns)} belong")
+
+
+def table_columns(file: Path) -> list[str]:
+    """The column names of a csv; none where it cannot be read as one."""
+    try:
+        with open_list(file) as text:
+            return [column.strip() for column in next(csv.reader([text.readline(MAX_LINE)]), [])]
+    except (OSError, csv.Error):
+        return []

@@ -1,6 +1,6 @@
 """JAFFE: the label in the file's name, ten subjects, no official split.
 
-    KA.AN1.39.tiff     subject KA, angry, first of them, picture 39
+    KA.AN1.39.tiff     subject KA, angry, first of them, image 39
 
 Codes: AN angry DI disgust FE fear HA happy NE neutral SA sad SU surprise. 256×256 grey; with ten people, split by
 subject.
@@ -12,36 +12,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_pictures, pictures
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, read_named, share_named
 from deepfer_yolo.emotions import JAFFE_CODES
 
-NAME = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+")
+NAME = re.compile(r"(?P<subject>[A-Z]{2})\.(?P<code>AN|DI|FE|HA|NE|SA|SU)\d\.\d+")
+ORIGIN = "Japanese Female Facial Expression (Lyons et al., 1998), https://zenodo.org/records/3451524"
 
 
 def matches(source: Path) -> bool:
-    """True for a folder whose pictures are all named so."""
-    first = first_pictures(source) if source.is_dir() else []
-    return bool(first) and all(NAME.fullmatch(path.stem) for path in first)
+    """True for a folder whose images are all named so."""
+    return share_named(source, NAME) == 1
 
 
 def read(reading: Reading) -> Iterator[Item]:
-    """All pictures; one whose name has no code is a problem."""
-    paths = list(pictures(reading.source, reading.problems))
-    for done, path in enumerate(paths):
-        reading.fraction = done / len(paths)
-        inside = path.relative_to(reading.source).as_posix()
-        name = NAME.fullmatch(path.stem)
-        if name is None:
-            reading.problems.add(inside, "the name is not like KA.AN1.39")
-        else:
-            yield Item(JAFFE_CODES[name[2]], "", path.stem, inside, file=path, source_id=inside, subject=name[1])
+    """All images; one whose name has no code is a problem."""
+    return read_named(reading, NAME, JAFFE_CODES, example="KA.AN1.39")
 
 
-LAYOUT = Layout(
-    "jaffe",
-    "JAFFE",
-    "Japanese Female Facial Expression (Lyons et al., 1998), https://zenodo.org/records/3451524",
-    "research only",
-    matches,
-    read,
-)
+LAYOUT = Layout("jaffe", "JAFFE", ORIGIN, "research only", matches, read)
