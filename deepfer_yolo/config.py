@@ -6,7 +6,7 @@ Flags, `--config` files and docs/reference.md follow it; `presets.py` resolves t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -363,6 +363,11 @@ class StreamConfig(LabelConfig):
     input_option: Pairs = key({}, "KEY=VALUE for FFmpeg's network reader, repeatable.")
     max_bytes: int = key(100_000_000, "Size at which a jsonl or csv file begins anew.", ge=1000)
     keep: int = key(5, "How many of the full files are kept.", ge=1, le=1000)
+
+    @classmethod
+    def of_faces(cls, faces: FaceConfig, **settings: Any) -> StreamConfig:
+        """The defaults and `settings`, with faces found as `faces` says."""
+        return cls(**faces.model_dump(include=set(FaceConfig.model_fields)), **settings)
 
 
 class ServeConfig(LabelConfig):

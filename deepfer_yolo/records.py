@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-"""A picture: uint8 RGB, shape (height, width, 3)."""
+"""uint8 RGB, shape (height, width, 3)."""
 Crops = NDArray[np.uint8]
 """Face crops ready for a model: uint8 RGB, shape (n, S, S, 3)."""
 Probs = NDArray[np.float32]
 """Class probabilities: float32, shape (n, C) or (C,), each row summing to 1."""
+
+JsonValue = Union[None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]  # noqa: UP007 (a recursive alias)
+Json = Mapping[str, JsonValue]
+"""A JSON object, as every `to_json` returns it."""
 
 Clock = Literal["pts", "rtcp", "arrival"]
 
@@ -26,7 +30,7 @@ SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of a source. `image` is uint8 RGB (H, W, 3); `clock` says where `time_s` came from."""
+    """One image of a source. `image` is uint8 RGB (H, W, 3); `clock` says where `time_s` came from."""
 
     index: int
     time_s: float
@@ -52,6 +56,10 @@ class Face:
             raise ValueError(f"Face.box must be four finite numbers (x1, y1, x2, y2), not {self.box!r}")
         if self.landmarks is not None and self.landmarks.shape != (5, 2):
             raise ValueError(f"Face.landmarks must have shape (5, 2), not {self.landmarks.shape}")
+
+    def to_json(self) -> Json:
+        """Box, to a tenth of a pixel, and score."""
+        return {"box": [round(float(v), 1) for v in self.box], "score": round(self.score, 4)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,13 +93,16 @@ class Prediction:
         order = np.argsort(-self.probs, kind="stable")[:k]
         return [(self.labels[i], float(self.probs[i])) for i in order]
 
+    def by_label(self, digits: int) -> dict[str, float]:
+        """All probabilities by label, rounded."""
+        return {label: round(float(p), digits) for label, p in zip(self.labels, self.probs, strict=True)}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One face followed over time: the raw prediction stays next to the smoothed one. `age_s` counts from its first
-    frame.
+    """One face followed over time: the raw prediction stays next to the smoothed one.
 
-    `label` is the steady label after hysteresis; it may be ``uncertain``.
+    `age_s` counts from its first frame; `label` is the steady label after hysteresis, which may be ``uncertain``.
     """
 
     id: int
@@ -104,10 +115,20 @@ class Track:
     @property
     def confidence(self) -> float:
         """The smoothed probability of `label`; of the best one where that is uncertain."""
-        labels = self.smoothed.labels
-        return (
-            float(self.smoothed.probs[labels.index(self.label)]) if self.label in labels else self.smoothed.confidence
-        )
+        labels, probs = self.smoothed.labels, self.smoothed.probs
+        return float(probs[labels.index(self.label)]) if self.label in labels else self.smoothed.confidence
+
+    def to_json(self) -> Json:
+        """What a `face` record tells of it."""
+        return {
+            "track": self.id,
+            **self.face.to_json(),
+            "label": self.label,
+            "confidence": round(self.confidence, 4),
+            "probs": self.smoothed.by_label(4),
+            "raw_label": self.raw.label,
+            "raw_confidence": round(self.raw.confidence, 4),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +141,15 @@ class Event:
     end_s: float
     mean_confidence: float
 
-
-JsonValue = Union[None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]  # noqa: UP007 (a recursive alias)
-Json = Mapping[str, JsonValue]
-"""A JSON object, as every `to_json` returns it."""
+    def to_json(self) -> Json:
+        """What an `event` record tells of it."""
+        return {
+            "track": self.track_id,
+            "label": self.label,
+            "start_s": round(self.start_s, 4),
+            "end_s": round(self.end_s, 4),
+            "mean_confidence": round(self.mean_confidence, 4),
+        }
 
 
 def plain(value: Any) -> Any:

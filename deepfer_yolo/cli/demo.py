@@ -204,7 +204,7 @@ def _stream(story: _Story) -> str:
     _write_clip(clip, frames, lambda n: story.tick(0.7 * n / (CLIP_FRAMES * len(CLIP_LABELS))))
     sinks = (f"jsonl={story.folder / 'stream.jsonl'}", f"video={story.folder / 'annotated.mp4'}")
     summary = run_stream([str(clip)], Classifier(story.model), sinks, StreamConfig(detector="whole"))
-    story.facts["stream"] = summary.to_dict()
+    story.facts["stream"] = summary.to_json()
 
     return f"{CLIP_FRAMES * len(CLIP_LABELS)} frames, {summary.faces} faces labelled, annotated.mp4 written"
 

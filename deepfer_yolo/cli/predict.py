@@ -11,10 +11,8 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, ModelOption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from deepfer_yolo.config import PredictConfig
-    from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.stream.batch import Labelled
 
 
@@ -52,10 +50,10 @@ def predict(
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
-    from deepfer_yolo.cli.options import open_classifier
+    from deepfer_yolo.cli.options import note_haar, open_classifier
     from deepfer_yolo.config import PredictConfig
     from deepfer_yolo.presets import resolve
-    from deepfer_yolo.stream.batch import find_pictures, predict_pictures
+    from deepfer_yolo.stream.batch import find_images, label_images
 
     flags: dict[str, Any] = {
         "format": "jsonl" if as_json else output,
@@ -66,31 +64,20 @@ def predict(
     }
     flags |= {"faces": faces, "detector": detector, "face_model": face_model, "detect_size_px": detect_size}
     settings = resolve(PredictConfig, config, flags)
-    paths = find_pictures(sources)
+    paths = find_images(sources)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     if settings.faces:
-        rows = _with_faces(paths, classifier, settings)
-    else:
-        rows = predict_pictures(paths, classifier, batch=settings.batch, workers=settings.workers)
+        note_haar(settings)
+    rows = label_images(paths, classifier, settings)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}[settings.format]
     n_errors = write(rows, classifier.labels, has_faces=settings.faces)
     if n_errors:
-        print(f"{n_errors} of {len(paths)} pictures could not be read", file=sys.stderr)
+        print(f"{n_errors} of {len(paths)} images could not be read", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _with_faces(paths: Sequence[Path], classifier: Classifier, settings: PredictConfig) -> Iterable[Labelled]:
-    from deepfer_yolo.cli.options import note_haar
-    from deepfer_yolo.faces.detect import open_detector
-    from deepfer_yolo.stream.batch import predict_faces
-
-    note_haar(settings)
-    open_detector(settings, "image")  # a wrong file shows here, not in a thread
-    return predict_faces(paths, classifier, lambda: open_detector(settings, "image"), workers=settings.workers)
-
-
 def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
-    """One aligned line a picture, the path last since it may be long. Returns the number of errors."""
+    """One aligned line an image, the path last since it may be long. Returns the number of errors."""
     n_errors = 0
     width = max(7 if has_faces else 5, *map(len, labels))
     for row in rows:
@@ -110,18 +97,8 @@ def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces
 
     n_errors = 0
     for row in rows:
-        record: dict[str, Any] = {"schema": 1, "path": str(row.path)}
-        if row.face is not None:
-            record |= {"box": [round(float(v), 1) for v in row.face.box], "score": round(row.face.score, 4)}
-        if row.error is not None:
-            n_errors += 1
-            record["error"] = row.error
-        elif row.prediction is None:
-            record["faces"] = 0
-        else:
-            probs = dict(zip(labels, (round(float(p), 6) for p in row.prediction.probs), strict=True))
-            record |= {"label": row.prediction.label, "confidence": round(row.prediction.confidence, 6), "probs": probs}
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        n_errors += row.error is not None
+        sys.stdout.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
     return n_errors
 
 
@@ -136,12 +113,8 @@ def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: 
     for row in rows:
         n_errors += row.error is not None
         place = [""] * 5 if row.face is None else [*(f"{v:.1f}" for v in row.face.box), f"{row.face.score:.4f}"]
-        said = ["", "", *([""] * len(labels))]
+        said = [""] * (2 + len(labels))
         if row.prediction is not None:
-            said = [
-                row.prediction.label,
-                f"{row.prediction.confidence:.6f}",
-                *(f"{p:.6f}" for p in row.prediction.probs),
-            ]
+            said = [row.prediction.label, *(f"{p:.6f}" for p in (row.prediction.confidence, *row.prediction.probs))]
         writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])
     return n_errors

@@ -200,17 +200,10 @@ def _run(
     from deepfer_yolo.cli.options import note_haar, open_classifier
     from deepfer_yolo.config import StreamConfig
     from deepfer_yolo.presets import key_of, resolve
-    from deepfer_yolo.stream.address import parse_sources
     from deepfer_yolo.stream.display import LiveStatus
-    from deepfer_yolo.stream.session import refuse_bad_outputs, run_stream
-    from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
+    from deepfer_yolo.stream.session import run_stream
 
     settings = resolve(StreamConfig, config, {key_of(StreamConfig, flag): value for flag, value in flags.items()})
-    addresses = parse_sources(sources)
-    if stats is not None:
-        refuse_existing_file(stats, overwrite=settings.overwrite)
-        refuse_unwritable(stats)
-        refuse_bad_outputs(sinks, addresses, settings, [stats])
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     note_haar(settings)
     takes_stdout = "jsonl=-" in sinks
@@ -222,7 +215,8 @@ def _run(
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
     with LiveStatus(is_table=is_table and not is_quiet, stats=stats, is_quiet=is_quiet) as status:
         try:
-            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick)
+            others = [stats] if stats is not None else []
+            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick, others=others)
         except (KeyboardInterrupt, SystemExit):
             # A signal ends the run; what was done until then is told all the same.
             if status.pipeline is not None:
@@ -238,7 +232,7 @@ def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdo
 
     status.close(summary)
     if is_json and not takes_stdout:
-        print_json(summary.to_dict())
+        print_json(summary.to_json())
     else:
         (stderr() if takes_stdout else stdout()).print(summary_table(summary))
 

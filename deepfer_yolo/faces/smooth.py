@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Event, Face, Image, Prediction, Probs
 
 UNCERTAIN = "uncertain"
@@ -16,35 +16,26 @@ FIRST_STEP_S = 0.04
 FULL_SIZE_PX = 48.0
 """Faces at least this wide count fully."""
 LEAST_CONTRAST = 10.0
-"""Standard deviation of luma below which a face cannot be read: FER2013 pictures darkened to 0.15 of their values (8.7
-in the median) are named right in 35 % instead of 68 %, with 47 % confidence, and still darker ones are all called angry
-(deepfer-n, 1,500 of PublicTest).
+"""Standard deviation of luma below which a face cannot be read: on FER2013 images darkened to 0.15 of their values
+(median 8.7) accuracy is 35 % instead of 68 %, at 47 % confidence; still darker ones are all called angry (deepfer-n,
+1,500 of PublicTest).
 """
 LEAST_WEIGHT = 0.05
 """A face whose frames weigh less on average shows nothing to go by."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmoothingRule:
-    """`time_constant_s` of the average; a label must lead by `margin` for `hold_s` to change.
+class Smoother:
+    """The smoothed prediction and the held label of one track; gives an Event each time a label ends.
 
-    Below `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would
-    flicker around the line. It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT).
+    `smooth_s` is the time constant of the average; a label must lead by `margin` for `hold_s` to change. Below
+    `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would flicker
+    around the line. It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT).
     """
 
-    time_constant_s: float = 0.6
-    margin: float = 0.08
-    hold_s: float = 0.25
-    min_confidence: float = 0.4
-
-
-class Smoother:
-    """The smoothed prediction and the held label of one track; gives an Event each time a label ends."""
-
-    def __init__(self, track_id: int, labels: tuple[str, ...], rule: SmoothingRule) -> None:
+    def __init__(self, track_id: int, labels: tuple[str, ...], config: StreamConfig) -> None:
         self._id = track_id
         self._labels = labels
-        self._rule = rule
+        self._config = config
         self._sum: NDArray[np.float64] = np.zeros(len(labels))
         self._weight = self._share = 0.0
         self._time_s: float | None = None
@@ -58,7 +49,7 @@ class Smoother:
         step = FIRST_STEP_S if self._time_s is None else max(0.0, time_s - self._time_s)
         if self._time_s is None:
             self._since_s = time_s
-        keep = math.exp(-step / self._rule.time_constant_s)
+        keep = math.exp(-step / self._config.smooth_s)
         self._sum = keep * self._sum + (1 - keep) * max(weight, 1e-3) * probs
         self._weight = keep * self._weight + (1 - keep) * max(weight, 1e-3)
         self._share = keep * self._share + (1 - keep)
@@ -86,7 +77,7 @@ class Smoother:
         if self._challenger is None or self._challenger[0] != wanted:
             self._challenger = (wanted, time_s)
         since = self._challenger[1]
-        if time_s - since < self._rule.hold_s:
+        if time_s - since < self._config.hold_s:
             return None
         event = self._event(since)
         self.label, self._since_s, self._challenger = wanted, since, None
@@ -96,11 +87,11 @@ class Smoother:
     def _wanted(self, smoothed: Prediction) -> str:
         if self._weight < LEAST_WEIGHT * self._share:
             return UNCERTAIN
-        best, confidence, least = smoothed.label, smoothed.confidence, self._rule.min_confidence
+        best, confidence, least = smoothed.label, smoothed.confidence, self._config.min_confidence
         if self.label in self._labels:
-            least -= self._rule.margin
+            least -= self._config.margin
             held = float(smoothed.probs[self._labels.index(self.label)])
-            if confidence - held < self._rule.margin:
+            if confidence - held < self._config.margin:
                 best, confidence = self.label, held
         return best if confidence >= least else UNCERTAIN
 
@@ -123,7 +114,7 @@ def frame_weight(face: Face, crop: Image) -> float:
 def _sharpness(crop: Image) -> float:
     """0 without contrast, else 0.3..1 from the mean square of the horizontal and vertical steps in luma.
 
-    About 20 is where FER2013 pictures begin to look blurred.
+    About 20 is where FER2013 images begin to look blurred.
     """
     grey = crop[:, :, 1].astype(np.float32)
     if grey.std() < LEAST_CONTRAST:

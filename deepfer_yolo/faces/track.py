@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Face
 
 Array = NDArray[np.float64]
@@ -79,17 +80,16 @@ class Tracker:
     Detections of `min_score` are sure and begin tracks; weaker ones only carry tracks on.
     """
 
-    def __init__(self, *, min_score: float, lost_s: float = 1.0, first_id: int = 1) -> None:
-        self._lost_s = lost_s
-        self._min_score = min_score
+    def __init__(self, config: StreamConfig, first_id: int = 1) -> None:
+        self._config = config
         self.next_id = first_id
         self._tracks: list[Tracked] = []
 
     def update(self, faces: list[Face], time_s: float) -> list[Tracked]:
         """Match detections to tracks and return the tracks seen now; the others live on for `lost_s` seconds."""
-        sure = [face for face in faces if face.score >= self._min_score]
-        unsure = [face for face in faces if face.score < self._min_score]
-        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
+        sure = [face for face in faces if face.score >= self._config.min_score]
+        unsure = [face for face in faces if face.score < self._config.min_score]
+        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._config.lost_s]
         for track in self._tracks:
             track.is_seen = False
         waiting, rest = self._assign(self._tracks, sure, time_s, least=0.1)

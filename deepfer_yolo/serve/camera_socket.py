@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.faces.track import Tracked
-from deepfer_yolo.records import Face, Frame, Image
+from deepfer_yolo.records import Crops, Face, Frame, Image
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.serve.decode_pool import Message
 from deepfer_yolo.serve.schemas import Problem
 from deepfer_yolo.serve.services import Services
 from deepfer_yolo.serve.video import shortened
-from deepfer_yolo.stream.buffers import Waiting
 from deepfer_yolo.stream.records import Result
-from deepfer_yolo.stream.scene import Scene, SceneRules
+from deepfer_yolo.stream.scene import Scene
 
 IDLE_S = 60.0
 """A camera that sends nothing for so long is disconnected."""
@@ -44,33 +44,32 @@ class SeenFaces:
 class CameraScene:
     """The faces of one camera over time; the same scene that `deepfer stream` uses."""
 
-    def __init__(self, card: Card, rules: SceneRules) -> None:
+    def __init__(self, card: Card, config: StreamConfig) -> None:
         self._card = card
-        self._rules = rules
+        self._config = config
         self._began = time.monotonic()
         self._seen: SeenFaces | None = None
         self._scene: Scene | None = None
         self._index = 0
 
-    def look(self, reply: Message) -> tuple[Waiting, list[Tracked], list[Image]]:
+    def look(self, reply: Message) -> tuple[Frame, list[Tracked], Crops]:
         """Follow the faces that a decode worker found in one picture, and cut them out."""
         height, width, _ = (int(v) for v in reply.head["shape"])
         image = np.frombuffer(reply.blobs[0], np.uint8).reshape(height, width, 3)
         if self._seen is None or self._scene is None:
             self._seen = SeenFaces(reply.head["boxes"])
-            self._scene = Scene(self._seen, self._card, self._rules)
+            self._scene = Scene(self._seen, self._card, self._config)
         self._seen.faces = [_face(row) for row in reply.head["faces"]]
-        now = time.monotonic()
-        waiting = Waiting(Frame(self._index, now - self._began, "arrival", image, "camera"), 0, now)
+        frame = Frame(self._index, time.monotonic() - self._began, "arrival", image, "camera")
         self._index += 1
-        tracked = self._scene.find(waiting)
-        return waiting, tracked, self._scene.crops(image, tracked)
+        tracked = self._scene.find(frame)
+        return frame, tracked, self._scene.crops(image, tracked)
 
-    def conclude(self, waiting: Waiting, tracked: list[Tracked], crops: Any, probs: Any) -> Result:
+    def conclude(self, frame: Frame, tracked: list[Tracked], crops: Any, probs: Any) -> Result:
         """Smooth what the model says."""
         if self._scene is None:
             raise RuntimeError("conclude before look")
-        return self._scene.conclude(waiting, tracked, crops, probs, None)
+        return self._scene.conclude(frame, tracked, crops, probs)
 
 
 async def serve_camera(websocket: WebSocket, services: Services) -> None:
@@ -87,7 +86,7 @@ async def serve_camera(websocket: WebSocket, services: Services) -> None:
 
 
 async def _answer_all(websocket: WebSocket, services: Services) -> None:
-    scene = CameraScene(services.classifier.card, SceneRules(services.config.min_score))
+    scene = CameraScene(services.classifier.card, StreamConfig.of_faces(services.config))
     n_bad = 0
     while True:
         try:
@@ -117,17 +116,15 @@ async def _answer(content: bytes, scene: CameraScene, services: Services) -> dic
     began = time.perf_counter()
     reply = await services.pool.run(Message({"task": "look"}, (content,)), timeout_s=services.config.decode_timeout_s)
     looked = time.perf_counter()
-    waiting, tracked, crops = await asyncio.to_thread(scene.look, reply)
-    size = services.classifier.card.input.size
-    inputs = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-    result = scene.conclude(waiting, tracked, inputs, await services.batcher.predict(inputs))
-    height, width = waiting.frame.image.shape[:2]
+    frame, tracked, crops = await asyncio.to_thread(scene.look, reply)
+    result = scene.conclude(frame, tracked, crops, await services.batcher.predict(crops))
+    height, width = frame.image.shape[:2]
     return {
-        "index": waiting.frame.index,
-        "time_s": round(waiting.frame.time_s, 3),
+        "index": frame.index,
+        "time_s": round(frame.time_s, 3),
         "width": width,
         "height": height,
-        "faces": [shortened(result, track) for track in result.tracks],
+        "faces": [shortened(track) for track in result.tracks],
         "find_ms": round(1000 * (looked - began), 1),
         "label_ms": round(1000 * (time.perf_counter() - looked), 1),
     }

@@ -9,18 +9,15 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from deepfer_yolo.config import FaceConfig
-from deepfer_yolo.faces.detect import open_detector
+from deepfer_yolo.config import FaceConfig, StreamConfig
 from deepfer_yolo.serve.video import shortened
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.pipeline import Pipeline, RunRules
-from deepfer_yolo.stream.reader import FeedRules
-from deepfer_yolo.stream.records import Output, Result
-from deepfer_yolo.stream.scene import SceneRules
-from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.draw import draw_faces
+from deepfer_yolo.stream.pipeline import Pipeline
+from deepfer_yolo.stream.records import Output, Result, State
+from deepfer_yolo.stream.sinks.worker import Sink, SinkWorker
 from deepfer_yolo.stream.status import SourceSummary
 
 if TYPE_CHECKING:
@@ -32,34 +29,27 @@ JPEG_QUALITY = 80
 LOG = logging.getLogger("deepfer.serve")
 
 
-class NewestSink:
+class NewestSink(Sink):
     """Keeps the newest result of each source, and why it is in its state."""
 
-    name = "page"
-    wants: Literal["records", "pictures"] = "pictures"
+    wants = "images"
     depth = 4
-    is_remote = False
 
     def __init__(self) -> None:
+        super().__init__("page")
         self.newest: dict[str, tuple[Result, float]] = {}
         """By source: the result, and when it came (monotonic, seconds)."""
         self.reasons: dict[str, str] = {}
-
-    def open(self, sources: list[str]) -> None:
-        """Nothing to get ready."""
 
     def write(self, output: Output) -> None:
         """Take one output."""
         if output.result is not None:
             self.newest[output.result.frame.source] = output.result, time.monotonic()
         for record in output.records:
-            if record["kind"] == "state":
-                self.reasons[record["source"]] = record["reason"]
-                if record["state"] in ("lost", "failed"):
-                    LOG.warning("source %s is %s: %s", record["source"], record["state"], record["reason"])
-
-    def close(self) -> None:
-        """Nothing to finish."""
+            if isinstance(record, State):
+                self.reasons[record.source] = record.reason
+                if record.state in ("lost", "failed"):
+                    LOG.warning("source %s is %s: %s", record.source, record.state, record.reason)
 
 
 class LiveBoard:
@@ -79,9 +69,8 @@ class LiveBoard:
 
     def start(self, classifier: Classifier) -> None:
         """Begin to watch. Recordings play at their own speed."""
-        detectors = [open_detector(self._faces, "video") for _ in self._addresses]
-        rules = RunRules(FeedRules(policy="latest"), SceneRules(self._faces.min_score))
-        self._pipeline = Pipeline(self._addresses, classifier, detectors, [SinkWorker(self._sink)], rules)
+        config = StreamConfig.of_faces(self._faces, policy="latest")
+        self._pipeline = Pipeline(self._addresses, classifier, [SinkWorker(self._sink)], config)
         self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
         self._thread.start()
 
@@ -110,11 +99,11 @@ class LiveBoard:
             "age_ms": None
             if newest is None or newest.age_ms is None
             else round(newest.age_ms + 1000 * (time.monotonic() - came_s), 1),
-            "captured": source.captured,
-            "processed": source.processed,
-            "dropped": source.dropped,
+            "captured": source.counters.captured,
+            "processed": source.counters.processed,
+            "dropped": source.counters.dropped,
             "reconnects": source.reconnects,
-            "faces": [shortened(newest, track) for track in newest.tracks]
+            "faces": [shortened(track) for track in newest.tracks]
             if newest is not None and source.state == "live"
             else [],
         }
@@ -128,7 +117,7 @@ class LiveBoard:
         found = self._sink.newest.get(self._addresses[index].name)
         if found is None:
             return None
-        image = paint(found[0], Look())
+        image = draw_faces(found[0])
         scale = min(1.0, PREVIEW_PX / max(image.shape[:2]))
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]

@@ -8,19 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.config import FaceConfig, StreamConfig
 from deepfer_yolo.errors import SourceError
 from deepfer_yolo.faces.detect import open_detector
-from deepfer_yolo.records import Event, Frame, Track
+from deepfer_yolo.records import Event, Frame, Json, Track
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.serve.schemas import TooLarge
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.records import Result, face_record
-from deepfer_yolo.stream.scene import Scene, SceneRules
-from deepfer_yolo.stream.sources import ReadOptions, open_reader
+from deepfer_yolo.stream.scene import Scene
+from deepfer_yolo.stream.sources import open_source
 
 SIGNATURES = {
     "mp4": (4, b"ftyp"),
@@ -50,20 +46,15 @@ def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRul
     """
     if not any(content[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES.values()):
         raise SourceError(f"not a video in a known container ({', '.join(SIGNATURES)})")
-    scene = Scene(open_detector(faces, "video"), model.card, SceneRules(faces.min_score))
+    scene = Scene(open_detector(faces, "video"), model.card, StreamConfig.of_faces(faces))
     frames: list[dict[str, Any]] = []
     events: list[Event] = []
     size = (0, 0)
     with _in_memory(content) as path:
-        for waiting in _pictures(path, rules):
-            result = _label(waiting, scene, model)
-            size = (waiting.frame.image.shape[1], waiting.frame.image.shape[0])
-            frames.append(
-                {
-                    "time_s": round(waiting.frame.time_s, 4),
-                    "faces": [shortened(result, track) for track in result.tracks],
-                }
-            )
+        for frame in _frames(path, rules):
+            result = scene.label(frame, model)
+            size = (frame.image.shape[1], frame.image.shape[0])
+            frames.append({"time_s": round(frame.time_s, 4), "faces": [shortened(track) for track in result.tracks]})
             events += result.events
     events += scene.end(0)
     last_s = frames[-1]["time_s"] if frames else 0.0
@@ -72,26 +63,16 @@ def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRul
         "height": size[1],
         "duration_s": last_s,
         "frames": frames,
-        "events": [_plain(event) for event in events],
+        "events": [event.to_json() for event in events],
     }
 
 
-def _label(waiting: Waiting, scene: Scene, model: Model) -> Result:
-    """Find, crop, infer and smooth the faces of one picture."""
-    tracked = scene.find(waiting)
-    crops = scene.crops(waiting.frame.image, tracked)
-    size = model.card.input.size
-    inputs = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-    probs = model.predict(inputs) if crops else np.zeros((0, len(model.card.labels)), np.float32)
-    return scene.conclude(waiting, tracked, inputs, probs, None)
-
-
-def _pictures(path: str, rules: VideoRules) -> Iterator[Waiting]:
-    """The pictures that are looked at. Raises TooLarge past the limits of length and size."""
-    reader = open_reader(Address("the video", "file", path), ReadOptions())
+def _frames(path: str, rules: VideoRules) -> Iterator[Frame]:
+    """The frames that are looked at. Raises TooLarge past the limits of length and size."""
+    source = open_source(Address("the video", "file", path), StreamConfig())
     due_s, first_s, index = 0.0, None, 0
     try:
-        for grab in reader.grabs():
+        for grab in source.grabs():
             if grab.image is None or grab.pts_s is None:
                 continue
             # The file's own clock, as players show it: the sound may begin before the pictures.
@@ -104,10 +85,10 @@ def _pictures(path: str, rules: VideoRules) -> Iterator[Waiting]:
             if time_s + 1e-6 < due_s:
                 continue
             due_s = max(due_s, time_s - 1 / rules.fps) + 1 / rules.fps
-            yield Waiting(Frame(index, time_s, "pts", grab.image, "video"), 0, 0.0)
+            yield Frame(index, time_s, "pts", grab.image, "video")
             index += 1
     finally:
-        reader.close()
+        source.close()
     if index == 0:
         raise SourceError("the video holds no picture that can be decoded")
 
@@ -124,17 +105,7 @@ def _in_memory(content: bytes) -> Iterator[str]:
         os.close(handle)
 
 
-def shortened(result: Result, track: Track) -> dict[str, Any]:
-    """What a page needs of one `face` record of the stream."""
-    record = face_record(result, track)
+def shortened(track: Track) -> Json:
+    """What a page needs of a track."""
+    record = track.to_json()
     return {key: record[key] for key in ("track", "box", "label", "confidence", "probs", "raw_label")}
-
-
-def _plain(event: Event) -> dict[str, Any]:
-    return {
-        "track": event.track_id,
-        "label": event.label,
-        "start_s": round(event.start_s, 4),
-        "end_s": round(event.end_s, 4),
-        "mean_confidence": round(event.mean_confidence, 4),
-    }

@@ -7,37 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deepfer_yolo.errors import SourceError, redact
 
 Kind = Literal["file", "network", "camera", "pattern"]
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mts",
-        ".flv",
-        ".wmv",
-        ".mpg",
-        ".mpeg",
-        ".gif",
-        ".h264",
-        ".mjpeg",
-        ".y4m",
-    }
-)
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".flv", ".wmv", ".mpg", ".mpeg", ".gif", ".h264",
+    ".mjpeg", ".y4m",
+)  # fmt: skip
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
 PATTERNS = ("testsrc", "testsrc2", "smptebars", "smptehdbars", "rgbtestsrc", "color", "mandelbrot", "life")
 """FFmpeg's synthetic sources (libavfilter), usable as cameras that need no hardware."""
-
-
 SOURCE_HINT = "name a video file, a folder of them, a URL, a camera index such as 0, or testsrc"
 
 
@@ -58,8 +40,7 @@ class Address:
 def parse_source(text: str) -> list[Address]:
     """The sources behind one argument: a folder gives its video files, everything else one source.
 
-    Raises SourceError where it is none of: a file, a folder, a URL, a camera index, a /dev/video path or an FFmpeg test
-    pattern.
+    Raises SourceError where it is no file, folder, URL, camera index, /dev/video path or FFmpeg test pattern.
     """
     if not text.strip("\0 "):
         raise SourceError("an empty name is no source", SOURCE_HINT)
@@ -73,7 +54,7 @@ def parse_source(text: str) -> list[Address]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
         if not files:
-            raise SourceError(f"no video file in the folder {text}", "pictures are for: deepfer predict")
+            raise SourceError(f"no video file in the folder {text}", "images are for: deepfer predict")
         return [Address(str(file), "file", str(file)) for file in files]
     if path.is_file():
         return [Address(text, "file", text)]
@@ -95,26 +76,28 @@ def parse_sources(texts: list[str]) -> list[Address]:
     return found
 
 
-def secrets_of(url: str) -> set[str]:
-    """Every piece of a URL that must not be shown, raw and percent-decoded."""
-    rest = url.partition("://")[2]
-    head, _, tail = rest.rpartition("@")
-    user, _, password = head.partition(":")
-    pieces = {head, password, user} | {part.partition("=")[2] for part in tail.partition("?")[2].split("&")}
-    return {form for piece in pieces if piece for form in (piece, unquote(piece))}
-
-
 def scrub(text: str, url: str) -> str:
-    """`text` with `url` and all its secrets taken out; for messages that libraries wrote."""
+    """A message that a library wrote, without `url` and every secret in it, raw or percent-decoded."""
+    head, _, tail = url.partition("://")[2].rpartition("@")
+    user, _, password = head.partition(":")
+    secrets = {head, password, user} | {part.partition("=")[2] for part in tail.partition("?")[2].split("&")}
+    forms = {form for secret in secrets if secret for form in (secret, unquote(secret))}
     text = text.replace(url, redact(url))
-    for secret in sorted(secrets_of(url), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
 
 
-def refuse_placeless(url: str) -> None:
-    """Raise SourceError where a URL names no host, or a port that cannot exist; the message hides all up to the last
-    `@`, as `redact` does.
+def split_credentials(url: str) -> tuple[str, str, str]:
+    """The URL without its user and password, and both, percent-decoded."""
+    parts = urlsplit(url)
+    userinfo, _, host = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), unquote(user), unquote(password)
+
+
+def require_host(url: str) -> None:
+    """Raise SourceError where a URL names no host, or a port that cannot exist.
 
     A password with a bare `/`, `?` or `#` ends the host too early and is found here. Listening on all addresses,
     `udp://:1234`, has only a port.
@@ -158,5 +141,5 @@ def _from_url(url: str) -> Address:
         raise SourceError(
             f"'{scheme}:' is not a kind of stream that this program opens", f"known: {', '.join(SCHEMES)}"
         )
-    refuse_placeless(url)
+    require_host(url)
     return Address(redact(url), "network", url)

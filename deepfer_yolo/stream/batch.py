@@ -1,31 +1,32 @@
-"""`deepfer predict`: many picture files to labels, decoded in threads while the model works on the batch before."""
+"""`deepfer predict`: many image files to labels, decoded in threads while the model works on the batch before."""
 
 from __future__ import annotations
 
 import glob
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.data.images import SUFFIXES, load_image, map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.faces.align import crop_face
-from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.faces.detect import Detector, open_detector
 from deepfer_yolo.files import os_reason
-from deepfer_yolo.records import Crops, Face, Image, Prediction
-from deepfer_yolo.runtime.card import Card, InputSpec
+from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Prediction
+from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """One picture file with what the model says, or with the error that kept it from being read.
+    """One image file with what the model says, or with the error that kept it from being read.
 
-    Where faces were searched, `face` is the one that the prediction speaks of; a picture without faces has neither
+    Where faces were searched, `face` is the one that the prediction speaks of; an image without faces has neither
     prediction nor error.
     """
 
@@ -34,12 +35,24 @@ class Labelled:
     error: str | None = None
     face: Face | None = None
 
+    def to_json(self) -> Json:
+        """The row of `predict --json`."""
+        row: dict[str, JsonValue] = {"schema": 1, "path": str(self.path)}
+        if self.face is not None:
+            row |= self.face.to_json()
+        if self.error is not None:
+            return row | {"error": self.error}
+        if self.prediction is None:
+            return row | {"faces": 0}
+        confidence = round(self.prediction.confidence, 6)
+        return row | {"label": self.prediction.label, "confidence": confidence, "probs": self.prediction.by_label(6)}
 
-def find_pictures(sources: Sequence[str]) -> list[Path]:
-    """The picture files behind files, folders (searched through, sorted) and glob patterns, in the order named.
+
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """The image files behind files, folders (searched through, sorted) and glob patterns, in the order named.
 
     A named file is kept even where it does not exist: its error belongs into its row. Raises SourceError for a folder
-    or a pattern without pictures.
+    or a pattern without images.
     """
     found: list[Path] = []
     for source in sources:
@@ -47,91 +60,66 @@ def find_pictures(sources: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         elif not path.exists() and glob.has_magic(source):
-            inside = sorted(
-                Path(p)
-                for p in glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-                if Path(p).is_file()
-            )
+            names = glob.glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+            inside = sorted(p for p in map(Path, names) if p.is_file())
         else:
             inside = [path]
         if not inside:
-            raise SourceError(f"no pictures in {source}", f"known suffixes: {' '.join(sorted(SUFFIXES))}")
+            raise SourceError(f"no images in {source}", f"known suffixes: {' '.join(sorted(SUFFIXES))}")
         found += inside
     return found
 
 
-def predict_pictures(
-    paths: Sequence[Path], classifier: Classifier, *, batch: int = 64, workers: int = 2
-) -> Iterator[Labelled]:
-    """One `Labelled` a path, in order. At most two batches a worker wait in memory."""
-    spec = classifier.card.input
-    chunks = [paths[start : start + batch] for start in range(0, len(paths), batch)]
-    decoded = map_in_order(lambda chunk: _decode(chunk, spec), chunks, workers, waiting_per_worker=2)
-    for chunk, (crops, errors) in zip(chunks, decoded, strict=True):
-        yield from _label(chunk, crops, errors, classifier)
+def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
+    """One `Labelled` a path, in order; with `config.faces` one a face, best score first.
 
-
-def _decode(paths: Sequence[Path], spec: InputSpec) -> tuple[Crops, list[str | None]]:
-    """The readable pictures of one batch as crops (m, S, S, 3), and an error or None for each path."""
-    crops = np.empty((len(paths), spec.size, spec.size, 3), np.uint8)
-    errors: list[str | None] = []
-    n = 0
-    for path in paths:
-        try:
-            crops[n] = to_input(load_image(path), spec)
-        except DatasetError as error:
-            errors.append(error.reason)
-        except OSError as error:
-            errors.append(os_reason(error))
-        else:
-            errors.append(None)
-            n += 1
-    return crops[:n], errors
-
-
-def _label(
-    paths: Sequence[Path], crops: Crops, errors: Sequence[str | None], classifier: Classifier
-) -> Iterator[Labelled]:
-    probs = iter(classifier.predict(crops))
-    for path, error in zip(paths, errors, strict=True):
-        if error is None:
-            yield Labelled(path, Prediction(next(probs), classifier.labels))
-        else:
-            yield Labelled(path, error=error)
-
-
-def predict_faces(
-    paths: Sequence[Path], classifier: Classifier, detectors: Callable[[], Detector], *, workers: int = 2
-) -> Iterator[Labelled]:
-    """One `Labelled` a face, best score first, in the order of the paths; a picture without faces gives one without a
-    prediction.
-
-    `detectors` makes one detector a thread, since OpenCV's are not safe to share.
+    A few batches a worker wait in memory; where faces are searched, a batch is one image. Raises ModelError for a
+    detector's file that cannot be used.
     """
-    own = threading.local()
+    if config.faces:
+        open_detector(config, "image")  # A wrong file shows here, not in a thread.
+    own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def look(path: Path) -> tuple[list[Face], list[Image], str | None]:
-        if not hasattr(own, "detector"):
-            own.detector = detectors()
-        return _look(path, own.detector, classifier.card)
+    def read(chunk: Sequence[Path]) -> tuple[list[_Read], Crops]:
+        if config.faces and not hasattr(own, "detector"):
+            own.detector = open_detector(config, "image")
+        images = [_read(path, classifier.card, own.detector if config.faces else None) for path in chunk]
+        return images, np.array([crop for one in images for crop in one.crops], np.uint8)
 
-    for path, (faces, crops, error) in zip(
-        paths, map_in_order(look, paths, workers, waiting_per_worker=4), strict=True
-    ):
-        if not crops:
-            yield Labelled(path, error=error)
-            continue
-        for face, row in zip(faces, classifier.predict(np.stack(crops)), strict=True):
-            yield Labelled(path, Prediction(row, classifier.labels), face=face)
+    n, waiting = (1, 4) if config.faces else (config.batch, 2)
+    chunks = [paths[start : start + n] for start in range(0, len(paths), n)]
+    return _label(map_in_order(read, chunks, config.workers, waiting_per_worker=waiting), classifier)
 
 
-def _look(path: Path, detector: Detector, card: Card) -> tuple[list[Face], list[Image], str | None]:
+def _label(batches: Iterable[tuple[list[_Read], Crops]], classifier: Classifier) -> Iterator[Labelled]:
+    for images, crops in batches:
+        probs = iter(classifier.predict(crops) if len(crops) else ())
+        for one in images:
+            if not one.faces:
+                yield Labelled(one.path, error=one.error)
+            for face in one.faces:
+                yield Labelled(one.path, Prediction(next(probs), classifier.labels), face=face)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """An image file as model inputs, one a face; the only face is None where none was searched."""
+
+    path: Path
+    faces: Sequence[Face | None] = ()
+    crops: Sequence[Image] = ()
+    error: str | None = None
+
+
+def _read(path: Path, card: Card, detector: Detector | None) -> _Read:
     try:
         image = load_image(path)
+        if detector is None:
+            return _Read(path, [None], [to_input(image, card.input)])
     except DatasetError as error:
-        return [], [], error.reason
+        return _Read(path, error=error.reason)
     except OSError as error:
-        return [], [], os_reason(error)
+        return _Read(path, error=os_reason(error))
     faces = detector.detect(image)
     rule = card.crop if detector.boxes == "face" else None
-    return faces, [crop_face(image, face, rule, card.input) for face in faces], None
+    return _Read(path, faces, [crop_face(image, face, rule, card.input) for face in faces])

@@ -1,4 +1,4 @@
-"""Between reading and inference: one small buffer a source, and the law that no picture goes missing uncounted."""
+"""Between reading and inference: one small buffer a source, in which no frame goes missing uncounted."""
 
 from __future__ import annotations
 
@@ -28,28 +28,22 @@ class Counters:
 
     @property
     def dropped(self) -> int:
-        """Pictures that were read and not processed."""
+        """Frames that were read and not processed."""
         return self.overwritten + self.stale + self.corrupt
-
-    @property
-    def is_balanced(self) -> bool:
-        """Whether the law holds."""
-        return self.captured == self.processed + self.dropped + self.in_flight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
-    """A picture on its way to inference. `arrived_s` is monotonic; `age_s` is how old it was on arrival."""
+class Queued:
+    """A frame on its way to inference. `arrived_s` is monotonic; `age_s` is how old it was on arrival."""
 
     frame: Frame
     epoch: int
     arrived_s: float
-    age_s: float = 0.0
+    age_s: float
 
 
 class Buffer:
-    """The pictures of one source that wait for inference. All buffers of a run share `lock`, which wakes the inference
-    thread.
+    """The frames of one source that wait for inference; all buffers of a run share `lock`, which wakes inference.
 
     `latest` keeps the newest only; `bounded` drops what is older than `max_age_s` when its turn comes; `lossless` makes
     the reader wait.
@@ -60,37 +54,37 @@ class Buffer:
         self.counters = Counters()
         self._max_age_s = max_age_s
         self._lock = lock
-        self._waiting: deque[Waiting] = deque()
+        self._queue: deque[Queued] = deque()
 
-    def put(self, item: Waiting, stop: threading.Event) -> bool:
-        """Hand over a picture; False where the run was stopped while a lossless buffer was full."""
+    def put(self, item: Queued, stop: threading.Event) -> bool:
+        """Hand over a frame; False where the run was stopped while a lossless buffer was full."""
         with self._lock:
-            while self.policy == "lossless" and len(self._waiting) >= LOSSLESS_DEPTH:
+            while self.policy == "lossless" and len(self._queue) >= LOSSLESS_DEPTH:
                 if stop.is_set():
                     return False
                 self._lock.wait(0.2)
             depth = 1 if self.policy == "latest" else BOUNDED_DEPTH
-            while self.policy != "lossless" and len(self._waiting) >= depth:
-                self._waiting.popleft()
+            while self.policy != "lossless" and len(self._queue) >= depth:
+                self._queue.popleft()
                 self.counters.overwritten += 1
                 self.counters.in_flight -= 1
-            self._waiting.append(item)
+            self._queue.append(item)
             self.counters.captured += 1
             self.counters.in_flight += 1
             self._lock.notify_all()
         return True
 
     def count_corrupt(self) -> None:
-        """Count a picture that was read but cannot be used."""
+        """Count a frame that was read but cannot be used."""
         with self._lock:
             self.counters.captured += 1
             self.counters.corrupt += 1
 
-    def take(self) -> Waiting | None:
-        """The next picture to process, or None. The caller holds the lock; the picture stays in flight until `done`."""
+    def take(self) -> Queued | None:
+        """The next frame to process, or None. The caller holds the lock; the frame stays in flight until `done`."""
         now = time.monotonic()
-        while self._waiting:
-            item = self._waiting.popleft()
+        while self._queue:
+            item = self._queue.popleft()
             if self.policy == "bounded" and now - item.arrived_s > self._max_age_s:
                 self.counters.stale += 1
                 self.counters.in_flight -= 1
@@ -101,7 +95,7 @@ class Buffer:
         return None
 
     def done(self) -> None:
-        """Count one picture as processed."""
+        """Count one frame as processed."""
         with self._lock:
             self.counters.processed += 1
             self.counters.in_flight -= 1
@@ -109,9 +103,9 @@ class Buffer:
     def discard(self) -> None:
         """Count what still waits as overwritten; called when a run stops."""
         with self._lock:
-            self.counters.overwritten += len(self._waiting)
-            self.counters.in_flight -= len(self._waiting)
-            self._waiting.clear()
+            self.counters.overwritten += len(self._queue)
+            self.counters.in_flight -= len(self._queue)
+            self._queue.clear()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)

@@ -15,7 +15,7 @@ MAX_CLOCK_ERROR_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a picture was taken. `age_s` is how old it was on arrival where the source's wall clock is known, else 0."""
+    """When a frame was taken. `age_s` is how old it was on arrival where the source's wall clock is known, else 0."""
 
     time_s: float
     clock: Clock
@@ -24,9 +24,9 @@ class Stamp:
 
 
 class Timeline:
-    """Stamps the pictures of one connection. `offset_s` is the wall-clock time of PTS 0 where RTCP tells it.
+    """Stamps the frames of one connection. `offset_s` is the wall-clock time of PTS 0 where RTCP tells it.
 
-    The clock is chosen at the first picture and kept for the epoch: with RTCP `time_s` is Unix time of capture, with
+    The clock is chosen at the first frame and kept for the epoch: with RTCP `time_s` is Unix time of capture, with
     PTS it is the source's own time, and by arrival it is Unix time of arrival.
     """
 
@@ -38,7 +38,7 @@ class Timeline:
         self._is_set: bool | None = None
 
     def stamp(self, pts_s: float | None, offset_s: float | None, now_s: float) -> Stamp:
-        """The time of one picture; `now_s` is Unix time of its arrival."""
+        """The time of one frame; `now_s` is Unix time of its arrival."""
         if offset_s is not None and pts_s is not None and self._is_set is None:
             self._is_set = abs(now_s - (pts_s + offset_s)) <= MAX_CLOCK_ERROR_S
         offset_s = offset_s if self._is_set else None

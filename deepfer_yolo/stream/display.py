@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepfer_yolo.records import Json
 from deepfer_yolo.stream.status import SourceSummary, Summary
 
 if TYPE_CHECKING:
@@ -20,51 +21,62 @@ if TYPE_CHECKING:
     from deepfer_yolo.stream.pipeline import Pipeline
 
 
+EVERY_S = 1.0
+
+
 def summary_table(summary: Summary) -> RenderableType:
     """Sources with their counters, then sinks, then one line on speed; fits 80 columns."""
     table = _table("captured", "processed", "dropped", "in flight")
     for source in summary.sources:
-        numbers = (source.captured, source.processed, source.dropped, source.in_flight)
+        counters = source.counters
+        numbers = (counters.captured, counters.processed, counters.dropped, counters.in_flight)
         table.add_row(source.source, _state(source), *(f"{n:,}" for n in numbers))
-    lines: list[RenderableType] = [table]
-    lines += [_drops(source) for source in summary.sources if source.dropped]
-    lines += [_failure(source) for source in summary.sources if source.has_failed]
+    lines = [_drops(source) for source in summary.sources if source.counters.dropped]
+    lines += [
+        f"error: {source.error}" + (f" ({source.hint})" if source.hint else "")
+        for source in summary.sources
+        if source.has_failed
+    ]
     for sink in summary.sinks:
-        trouble = f", {sink.dropped:,} dropped" if sink.dropped else ""
-        failed = f", failed: {sink.error}" if sink.error else ""
-        lines.append(Text(f"sink {sink.sink}: took {sink.written:,}{trouble}{failed}"))
-    processed = sum(one.processed for one in summary.sources)
-    rate = processed / summary.wall_s if summary.wall_s > 0 else 0.0
-    lines.append(
-        Text(f"{processed:,} pictures and {summary.faces:,} faces in {summary.wall_s:.1f} s ({rate:.1f} pictures/s)")
-    )
-    return Group(*lines)
+        dropped = f", {sink.dropped:,} dropped" if sink.dropped else ""
+        lines.append(
+            f"sink {sink.sink}: took {sink.written:,}{dropped}" + (f", failed: {sink.error}" if sink.error else "")
+        )
+    rate = summary.processed / summary.wall_s if summary.wall_s > 0 else 0.0
+    total = f"{summary.processed:,} frames and {summary.faces:,} faces"
+    lines.append(f"{total} in {summary.wall_s:.1f} s ({rate:.1f} frames/s)")
+    return Group(table, *map(Text, lines))
 
 
 def live_table(summary: Summary, rate: float, ages_ms: dict[str, float], queues: dict[str, int]) -> RenderableType:
     """The run as it stands: sources with age, queue and drops, then the time of each stage."""
     table = _table("processed", "dropped", "queue", "age ms")
     for source in summary.sources:
-        age = ages_ms.get(source.source)
-        numbers = (
-            f"{source.processed:,}",
-            f"{source.dropped:,}",
-            str(queues.get(source.source, 0)),
-            "" if age is None else f"{age:.0f}",
-        )
-        table.add_row(source.source, _state(source), *numbers)
+        counts = (f"{source.counters.processed:,}", f"{source.counters.dropped:,}", f"{queues.get(source.source, 0)}")
+        age_ms = ages_ms.get(source.source)
+        table.add_row(source.source, _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}")
     stages = Table(box=None, pad_edge=False)
     for name in ("stage", "p50 ms", "p99 ms"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
-    for stage, times in summary.stages.items():
-        stages.add_row(stage, f"{times['p50_ms']:.1f}", f"{times['p99_ms']:.1f}")
+    for stage, taken in summary.stages.items():
+        stages.add_row(stage, f"{taken.p50_ms:.1f}", f"{taken.p99_ms:.1f}")
     troubled = [
-        f"sink {sink.sink}: " + (sink.error or f"{sink.dropped:,} dropped")
+        Text(f"sink {sink.sink}: " + (sink.error or f"{sink.dropped:,} dropped"), style="yellow")
         for sink in summary.sinks
         if sink.error or sink.dropped
     ]
-    head = f"{summary.wall_s:.0f} s   {rate:.1f} pictures/s   {summary.faces:,} faces"
-    return Group(Text(head), table, stages, *(Text(line, style="yellow") for line in troubled))
+    head = f"{summary.wall_s:.0f} s   {rate:.1f} frames/s   {summary.faces:,} faces"
+    return Group(Text(head), table, stages, *troubled)
+
+
+def status_line(summary: Summary, rate: float, ages_ms: dict[str, float]) -> str:
+    """The run as it stands, in one line."""
+    live = sum(source.is_live for source in summary.sources)
+    dropped = sum(source.counters.dropped for source in summary.sources)
+    age = f"  age {max(ages_ms.values()):.0f} ms" if ages_ms else ""
+    times = (f"{name} {t.p50_ms:.1f}/{t.p99_ms:.1f}" for name, t in summary.stages.items() if name != "age")
+    head = f"{summary.wall_s:6.1f} s  {live}/{len(summary.sources)} live  {rate:5.1f} fps{age}"
+    return f"{head}  dropped {dropped}  faces {summary.faces}  {'  '.join(times)} ms"
 
 
 def _table(*numbers: str) -> Table:
@@ -80,16 +92,9 @@ def _state(source: SourceSummary) -> str:
     return source.state + (f" ({source.reason})" if source.state in ("failed", "lost") and source.reason else "")
 
 
-def _failure(source: SourceSummary) -> Text:
-    return Text(f"error: {source.error}" + (f" ({source.hint})" if source.hint else ""))
-
-
-def _drops(source: SourceSummary) -> Text:
-    parts = {"overwritten": source.overwritten, "stale": source.stale, "corrupt": source.corrupt}
-    return Text(f"dropped of {source.source}: " + ", ".join(f"{n:,} {name}" for name, n in parts.items() if n))
-
-
-EVERY_S = 1.0
+def _drops(source: SourceSummary) -> str:
+    counts = {name: getattr(source.counters, name) for name in ("overwritten", "stale", "corrupt")}
+    return f"dropped of {source.source}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
 
 
 class LiveStatus:
@@ -126,9 +131,8 @@ class LiveStatus:
         if now - since < EVERY_S:
             return
         summary = pipeline.summary()
-        processed = sum(source.processed for source in summary.sources)
-        self._rate = (processed - before) / (now - since)
-        self._last = (now, processed)
+        self._rate = (summary.processed - before) / (now - since)
+        self._last = (now, summary.processed)
         self._show(summary, pipeline)
 
     def close(self, summary: Summary | None = None) -> None:
@@ -137,21 +141,21 @@ class LiveStatus:
             self._live.stop()
             self._live = None
         if summary is not None:
-            self._write_stats(self._snapshot(summary, {}, {}) | {"final": True})
+            self._write_stats({**self._snapshot(summary, {}, {}), "final": True})
         if self._stats is not None:
             self._stats.close()
             self._stats = None
 
     def _show(self, summary: Summary, pipeline: Pipeline) -> None:
         ages = pipeline.ages_ms()
-        queues = {feed.address.name: len(feed.buffer) for feed in pipeline.feeds}
+        queues = {reader.address.name: len(reader.buffer) for reader in pipeline.readers}
         self._write_stats(self._snapshot(summary, ages, queues))
         if self._live is not None:
             self._live.update(live_table(summary, self._rate, ages, queues))
         elif not self._is_quiet:
-            print(_line(summary, self._rate, ages), file=sys.stderr)
+            print(status_line(summary, self._rate, ages), file=sys.stderr)
 
-    def _write_stats(self, line: dict[str, Any]) -> None:
+    def _write_stats(self, line: Json) -> None:
         """Write to the file, which is made with its first line: a run that is refused replaces nothing."""
         if self._stats_path is None:
             return
@@ -161,23 +165,6 @@ class LiveStatus:
         self._stats.write(json.dumps(line) + "\n")
         self._stats.flush()
 
-    def _snapshot(self, summary: Summary, ages: dict[str, float], queues: dict[str, int]) -> dict[str, Any]:
-        return {
-            "fps": round(self._rate, 2),
-            "age_ms": {k: round(v, 1) for k, v in ages.items()},
-            "queue": queues,
-            **summary.to_dict(),
-        }
-
-
-def _line(summary: Summary, rate: float, ages: dict[str, float]) -> str:
-    live = sum(source.state in ("live", "frozen") for source in summary.sources)
-    dropped = sum(source.overwritten + source.stale + source.corrupt for source in summary.sources)
-    age = f"  age {max(ages.values()):.0f} ms" if ages else ""
-    stages = "  ".join(
-        f"{stage} {times['p50_ms']:.1f}/{times['p99_ms']:.1f}"
-        for stage, times in summary.stages.items()
-        if stage != "age"
-    )
-    head = f"{summary.wall_s:6.1f} s  {live}/{len(summary.sources)} live  {rate:5.1f} fps{age}  dropped {dropped}  faces {summary.faces}"
-    return f"{head}  {stages} ms"
+    def _snapshot(self, summary: Summary, ages_ms: dict[str, float], queues: dict[str, int]) -> Json:
+        ages = {name: round(age_ms, 1) for name, age_ms in ages_ms.items()}
+        return {"fps": round(self._rate, 2), "age_ms": ages, "queue": queues, **summary.to_json()}

@@ -1,8 +1,6 @@
-"""Annotated pictures: boxes, ids, labels and confidence, drawn on a copy."""
+"""Annotated images: boxes, ids, labels and confidence, drawn on a copy."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +8,7 @@ from deepfer_yolo.records import Face, Image, Track
 from deepfer_yolo.stream.records import Result
 
 MIN_SIDE_PX = 256
-"""Smaller pictures are enlarged by a whole factor, so that a label fits."""
+"""Smaller images are enlarged by a whole factor, so that a label fits."""
 COLOURS = {
     "angry": (213, 94, 0),
     "disgust": (0, 158, 115),
@@ -23,34 +21,19 @@ COLOURS = {
     "uncertain": (107, 114, 128),
 }
 """Okabe and Ito's colours, which people with any kind of colour vision can tell apart; the web page has the same."""
-OTHER = (
-    (213, 94, 0),
-    (0, 114, 178),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (86, 180, 233),
-    (184, 168, 0),
-    (138, 144, 153),
-)
+OTHERS = [COLOURS[label] for label in ("angry", "sad", "happy", "disgust", "fear", "surprise", "contempt", "neutral")]
+"""What labels without a colour of their own share."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What pictures show. `is_anonymous` makes every face unrecognisable in every picture that leaves."""
+def draw_faces(result: Result, *, is_anonymous: bool = False) -> Image:
+    """A copy of the frame with its faces marked, uint8 RGB; small images come out enlarged by a whole factor.
 
-    is_anonymous: bool = False
-    has_boxes: bool = True
-
-
-def paint(result: Result, look: Look) -> Image:
-    """A copy of the picture with its faces marked, uint8 RGB; small pictures come out enlarged by a whole factor."""
+    `is_anonymous` makes every face unrecognisable, also those that are out of sight but expected.
+    """
     image = result.frame.image.copy()
-    if look.is_anonymous:
+    if is_anonymous:
         for face in (*(track.face for track in result.tracks), *result.hidden):
             _pixelate(image, face)
-    if not look.has_boxes:
-        return image
     image, factor = _enlarged(image)
     unit = max(1.0, min(image.shape[:2]) / 360)
     boxes = [_outline(image, track, factor, unit, is_frame=result.boxes == "crop") for track in result.tracks]
@@ -63,7 +46,7 @@ def paint(result: Result, look: Look) -> Image:
 
 def colour_of(label: str) -> tuple[int, int, int]:
     """The colour of a label, RGB; the same for the same label everywhere."""
-    return COLOURS.get(label) or OTHER[sum(label.encode()) % len(OTHER)]
+    return COLOURS.get(label) or OTHERS[sum(label.encode()) % len(OTHERS)]
 
 
 def _enlarged(image: Image) -> tuple[Image, int]:
@@ -89,7 +72,7 @@ def _outline(image: Image, track: Track, factor: int, unit: float, *, is_frame: 
 
 
 def _chip(image: Image, text: str, place: tuple[int, int], colour: tuple[int, int, int], unit: float) -> None:
-    """A filled label above the box, or inside its top where there is no room; always whole inside the picture."""
+    """A filled label above the box, or inside its top where there is no room; always whole inside the image."""
     import cv2
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit
@@ -104,15 +87,12 @@ def _chip(image: Image, text: str, place: tuple[int, int], colour: tuple[int, in
     cv2.rectangle(image, (left, top), (left + chip_width, top + chip_height), colour, cv2.FILLED)
     light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = (20, 20, 20) if light > 140 else (255, 255, 255)
-    cv2.putText(
-        image, text, (left + pad, top + chip_height - base - pad // 4), font, scale, ink, thickness, cv2.LINE_AA
-    )
+    origin = (left + pad, top + chip_height - base - pad // 4)
+    cv2.putText(image, text, origin, font, scale, ink, thickness, cv2.LINE_AA)
 
 
 def _pixelate(image: Image, face: Face, *, margin: float = 0.25, blocks: int = 6) -> None:
-    """Replace a face and a margin around it by a few coarse blocks; this loses the detail for good, which a blur may
-    not.
-    """
+    """Replace a face and a margin around it by a few coarse blocks, which lose the detail for good; a blur may not."""
     import cv2
 
     x1, y1, x2, y2 = (float(v) for v in face.box)

@@ -13,113 +13,120 @@ import ipaddress
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import redact
-from deepfer_yolo.stream.address import scrub
-from deepfer_yolo.stream.source_errors import SourceReadError
+from deepfer_yolo.stream.address import scrub, split_credentials
+from deepfer_yolo.stream.source_errors import Reason, SourceReadError
 
 MAX_REDIRECTS = 5
+HTTP_REASONS: dict[int, Reason] = {401: "unauthorised", 403: "unauthorised", 404: "not-found", 410: "not-found"}
 
 
-class Guard:
+class HttpOpener:
     """Opens the URLs that one HTTP source leads to; `open` has the form of PyAV's `io_open`.
 
-    The source's own host may be any; what its playlists name must be the same host or one of `allowed_hosts`; a
+    The source's own host may be any; what its playlists name must be the same host or one of `config.allow_host`; a
     redirect may not lead to a private address. Raises SourceReadError with a reason.
     """
 
-    def __init__(self, url: str, allowed_hosts: tuple[str, ...] = (), *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, config: StreamConfig) -> None:
         self._url = url
-        self._bare, self._user, self._password = _split_credentials(url)
-        self._host = (urlsplit(self._bare).hostname or "").lower()
-        self._trusted = {self._host, *(host.lower() for host in allowed_hosts)}
-        self._timeout_s = timeout_s
+        self._bare, self._user, self._password = split_credentials(url)
+        host = urlsplit(self._bare).hostname or ""
+        self._trusted = {name.lower() for name in (host, *config.allow_host)}
+        self._timeout_s = config.read_timeout_s
 
     def open(self, url: str, flags: int, options: Mapping[str, str]) -> HttpFile:
         """A readable file for `url`; seekable where the server takes ranges."""
-        bare = self._bare if url == self._url else _split_credentials(url)[0]
+        bare = self._bare if url == self._url else split_credentials(url)[0]
         parts = urlsplit(bare)
+        where = None
         if parts.scheme not in ("http", "https"):
-            raise SourceReadError(
-                f"{redact(self._url)} leads to a {parts.scheme or 'local'}: address, which is not followed", "forbidden"
-            )
-        if (parts.hostname or "").lower() not in self._trusted:
-            raise SourceReadError(
-                f"{redact(self._url)} leads to another host, {parts.hostname}; --allow-host permits it", "forbidden"
-            )
-        first, last = int(options.get("offset", 0) or 0), int(options.get("end_offset", 0) or 0)
-        fetch = lambda start: self._fetch(bare, first + start, last)  # noqa: E731
-        return HttpFile(fetch, lambda error: _explain(error, self._url), is_seekable=not first and not last)
+            where = f"a {parts.scheme or 'local'}: address, which is not followed"
+        elif (parts.hostname or "").lower() not in self._trusted:
+            where = f"another host, {parts.hostname}; --allow-host permits it"
+        if where is not None:
+            raise SourceReadError(f"{redact(self._url)} leads to {where}", "forbidden")
+        return HttpFile(self, bare, int(options.get("offset", 0) or 0), int(options.get("end_offset", 0) or 0))
 
-    def _fetch(self, url: str, start: int, end: int) -> http.client.HTTPResponse:
+    def fetch(self, url: str, start: int, end: int) -> http.client.HTTPResponse:
+        """The bytes of `url` from `start` to `end`, which may be 0 for all the rest."""
         headers = {"User-Agent": "deepfer", "Accept": "*/*"}
         if start or end:
             headers["Range"] = f"bytes={start}-{end - 1 if end else ''}"
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the scheme is checked)
         try:
-            response: http.client.HTTPResponse = self._opener().open(
-                urllib.request.Request(url, headers=headers),  # noqa: S310 (the scheme is checked)
-                timeout=self._timeout_s,
-            )
+            response: http.client.HTTPResponse = self._opener().open(request, timeout=self._timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            raise _explain(error, self._url) from None
+            raise self.explain(error) from None
         return response
 
     def _opener(self) -> urllib.request.OpenerDirector:
         passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         if self._user:
             # Credentials belong to the named host alone: a redirect elsewhere gets none.
-            passwords.add_password(
-                None, f"{urlsplit(self._bare).scheme}://{urlsplit(self._bare).netloc}", self._user, self._password
-            )
+            parts = urlsplit(self._bare)
+            passwords.add_password(None, f"{parts.scheme}://{parts.netloc}", self._user, self._password)
+        no_proxy = urllib.request.ProxyHandler({})
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            _Basic(passwords),
-            _Digest(passwords),
-            _Redirects(),
-            _CheckedHttp(self._trusted),
-            _CheckedHttps(self._trusted),
+            no_proxy, _Basic(passwords), _Digest(passwords), _Redirects(), _Connections(self._trusted)
         )
+
+    def explain(self, error: Exception) -> SourceReadError:
+        """The failure behind an error of HTTP or of the connection."""
+        name = redact(self._url)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+            if 300 <= error.code < 400:
+                return SourceReadError(f"{name} redirects in a way that is not followed", "forbidden")
+            return SourceReadError(f"{name} answered {error.code}", HTTP_REASONS.get(error.code, "network"))
+        if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+            error = error.reason
+        if isinstance(error, TimeoutError):
+            return SourceReadError(f"{name} did not answer in time", "timeout")
+        if isinstance(error, ConnectionRefusedError):
+            return SourceReadError(f"{name} refused the connection", "refused")
+        if isinstance(error, http.client.IncompleteRead):
+            return SourceReadError(f"{name} broke off")
+        if isinstance(error, socket.gaierror):
+            return SourceReadError(f"{name}: its host name is not known")
+        return SourceReadError(f"reading {name} failed: {scrub(str(error) or type(error).__name__, self._url)}")
 
 
 class HttpFile(io.RawIOBase):
-    """A URL as a file that FFmpeg reads from; a seek asks for the rest anew, from there on.
+    """A URL, from `first` to `end`, as a file that FFmpeg reads from; a seek asks for the rest anew, from there on."""
 
-    `explain` makes the error of a broken connection.
-    """
-
-    def __init__(
-        self,
-        fetch: Callable[[int], http.client.HTTPResponse],
-        explain: Callable[[Exception], SourceReadError],
-        *,
-        is_seekable: bool,
-    ) -> None:
-        self._fetch = fetch
-        self._explain = explain
-        self._response = fetch(0)
+    def __init__(self, opener: HttpOpener, url: str, first: int, end: int) -> None:
+        self._opener = opener
+        self._part = (url, first, end)
         self._at = self._wanted = 0
+        self._response = self._fetch()
         length = self._response.headers.get("Content-Length")
         self.size = int(length) if length and length.isdecimal() else None
-        self._is_seekable = (
-            is_seekable and self.size is not None and self._response.headers.get("Accept-Ranges") == "bytes"
-        )
+        takes_ranges = self.size is not None and self._response.headers.get("Accept-Ranges") == "bytes"
+        self._is_seekable = takes_ranges and not first and not end
+
+    def _fetch(self) -> http.client.HTTPResponse:
+        url, first, end = self._part
+        return self._opener.fetch(url, first + self._wanted, end)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, as soon as there are any: waiting for a full block would hold a live picture back.
+        """Up to `size` bytes, as soon as there are any: waiting for a full block would hold a live image back.
 
         Raises SourceReadError where the connection breaks.
         """
         if self._wanted != self._at:
             self._response.close()
-            self._response = self._fetch(self._wanted)
+            self._response = self._fetch()
             self._at = self._wanted
         try:
             data = self._response.read1(size)
         except (OSError, http.client.HTTPException) as error:
-            raise self._explain(error) from None
+            raise self._opener.explain(error) from None
         self._at += len(data)
         self._wanted = self._at
         return data
@@ -174,19 +181,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _CheckedHttp(urllib.request.HTTPHandler):
+class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def __init__(self, trusted: set[str]) -> None:
         super().__init__()
         self._trusted = trusted
 
     def http_open(self, req: Any) -> Any:
         return self.do_open(_checked(http.client.HTTPConnection, self._trusted), req)
-
-
-class _CheckedHttps(urllib.request.HTTPSHandler):
-    def __init__(self, trusted: set[str]) -> None:
-        super().__init__()
-        self._trusted = trusted
 
     def https_open(self, req: Any) -> Any:
         return self.do_open(_checked(http.client.HTTPSConnection, self._trusted), req)
@@ -207,33 +208,3 @@ def _checked(kind: Any, trusted: set[str]) -> Any:
                 )
 
     return Connection
-
-
-def _explain(error: Exception, url: str) -> SourceReadError:
-    name = redact(url)
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
-        if 300 <= error.code < 400:
-            return SourceReadError(f"{name} redirects in a way that is not followed", "forbidden")
-        reason = {401: "unauthorised", 403: "unauthorised", 404: "not-found", 410: "not-found"}.get(
-            error.code, "network"
-        )
-        return SourceReadError(f"{name} answered {error.code}", reason)  # type: ignore[arg-type]
-    cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception) else error
-    if isinstance(cause, TimeoutError):
-        return SourceReadError(f"{name} did not answer in time", "timeout")
-    if isinstance(cause, http.client.IncompleteRead):
-        return SourceReadError(f"{name} broke off", "network")
-    if isinstance(cause, ConnectionRefusedError):
-        return SourceReadError(f"{name} refused the connection", "refused")
-    if isinstance(cause, socket.gaierror):
-        return SourceReadError(f"{name}: its host name is not known", "network")
-    return SourceReadError(f"reading {name} failed: {scrub(str(cause) or type(cause).__name__, url)}", "network")
-
-
-def _split_credentials(url: str) -> tuple[str, str, str]:
-    """The URL without its user and password, and both, percent-decoded."""
-    parts = urlsplit(url)
-    userinfo, _, host = parts.netloc.rpartition("@")
-    user, _, password = userinfo.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), unquote(user), unquote(password)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from deepfer_yolo.stream.pipeline import Pipeline
 
-COUNTERS = ("captured", "processed", "overwritten", "stale", "corrupt", "reconnects")
+COUNTERS = ("captured", "processed", "overwritten", "stale", "corrupt")
 
 
 class MetricsServer:
-    """Serves the counters of a pipeline; `target` is `[HOST:]PORT`, the host being this machine alone where none is
-    named.
-    """
+    """Serves the counters of a pipeline; `target` is `[HOST:]PORT`, the host being this machine alone if none is named."""
 
     def __init__(self, target: str) -> None:
         try:
@@ -38,39 +38,34 @@ class MetricsServer:
 
     def start(self, pipeline: Pipeline) -> None:
         """Listen. Raises DeepferError where the port is taken."""
-        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client import CollectorRegistry, MetricsHandler
 
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(pipeline))
+        collected = CollectorRegistry(auto_describe=False)
+        collected.register(PipelineCollector(pipeline))
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path == "/metrics":
-                    self._answer(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry))
+        class Handler(MetricsHandler):
+            registry = collected
+
+            def do_GET(self) -> None:  # noqa: N802 (the library's name)
+                if self.path.partition("?")[0] == "/metrics":
+                    super().do_GET()
                 elif self.path == "/healthz":
                     is_healthy = pipeline.is_healthy
-                    self._answer(
-                        200 if is_healthy else 503, "text/plain", b"ok\n" if is_healthy else b"no source is live\n"
-                    )
+                    self._say(200 if is_healthy else 503, "ok" if is_healthy else "no source is live")
                 else:
-                    self._answer(404, "text/plain", b"/metrics or /healthz\n")
+                    self._say(404, "/metrics or /healthz")
 
-            def _answer(self, code: int, kind: str, body: bytes) -> None:
+            def _say(self, code: int, words: str) -> None:
                 self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", "text/plain")
                 self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                """Keep quiet."""
+                self.wfile.write(f"{words}\n".encode())
 
         try:
             self._server = http.server.ThreadingHTTPServer(self._place, Handler)
         except OSError as error:
-            raise DeepferError(
-                f"cannot listen on {self._place[0]}:{self._place[1]}: {error.strerror}", "name another port"
-            ) from None
+            place = ":".join(map(str, self._place))
+            raise DeepferError(f"cannot listen on {place}: {error.strerror}", "name another port") from None
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
     def close(self) -> None:
@@ -80,32 +75,36 @@ class MetricsServer:
             self._server.server_close()
 
 
-class _Collector:
+class PipelineCollector:
+    """The state of a pipeline, read anew whenever it is asked for."""
+
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def collect(self) -> Iterable[Any]:
+    def collect(self) -> Iterable[Metric]:
+        """All metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         summary = self._pipeline.summary()
         for name in COUNTERS:
-            family = CounterMetricFamily(f"deepfer_{name}", f"Pictures {name}, or reconnects.", labels=["source"])
+            counter = CounterMetricFamily(f"deepfer_{name}", f"Frames {name}.", labels=["source"])
             for source in summary.sources:
-                family.add_metric([source.source], getattr(source, name))
-            yield family
-        live = GaugeMetricFamily("deepfer_live", "1 where the source gives pictures.", labels=["source"])
+                counter.add_metric([source.source], getattr(source.counters, name))
+            yield counter
+        reconnects = CounterMetricFamily("deepfer_reconnects", "Reconnects.", labels=["source"])
+        live = GaugeMetricFamily("deepfer_live", "1 where the source gives frames.", labels=["source"])
         age = GaugeMetricFamily("deepfer_age_seconds", "Age of the latest live result.", labels=["source"])
         for source in summary.sources:
-            live.add_metric([source.source], float(source.state in ("live", "frozen")))
+            reconnects.add_metric([source.source], source.reconnects)
+            live.add_metric([source.source], float(source.is_live))
         for name, age_ms in self._pipeline.ages_ms().items():
             age.add_metric([name], age_ms / 1000)
-        yield live
-        yield age
+        yield from (reconnects, live, age)
         yield CounterMetricFamily("deepfer_faces", "Faces that were labelled.", value=summary.faces)
         times = GaugeMetricFamily("deepfer_stage_seconds", "Time a stage took.", labels=["stage", "quantile"])
-        for stage, values in summary.stages.items():
-            times.add_metric([stage, "0.5"], values["p50_ms"] / 1000)
-            times.add_metric([stage, "0.99"], values["p99_ms"] / 1000)
+        for stage, taken in summary.stages.items():
+            times.add_metric([stage, "0.5"], taken.p50_ms / 1000)
+            times.add_metric([stage, "0.99"], taken.p99_ms / 1000)
         yield times
         sinks = CounterMetricFamily("deepfer_sink_dropped", "Outputs that a sink did not take.", labels=["sink"])
         for sink in summary.sinks:

@@ -5,65 +5,52 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.buffers import Waiting
-from deepfer_yolo.stream.reader import Feed, FeedRules
-from deepfer_yolo.stream.records import Output, State, event_record, result_records, state_record
-from deepfer_yolo.stream.scene import Scene, SceneRules
+from deepfer_yolo.stream.buffers import Queued
+from deepfer_yolo.stream.reader import Reader
+from deepfer_yolo.stream.records import LIVE_STATES, Output, State, event_records
+from deepfer_yolo.stream.scene import Scene, probs_of
+from deepfer_yolo.stream.sinks.window import REFRESH_S
 from deepfer_yolo.stream.sinks.worker import SinkWorker
-from deepfer_yolo.stream.status import SourceSummary, Stages, Summary
+from deepfer_yolo.stream.status import StageTimes, Summary
 
 TICK_S = 0.1
 STOP_S = 0.8
 """How long a stopped run waits for its readers; one that is still connecting is left behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRules:
-    """How the whole run behaves; `feed` and `scene` hold for each source."""
-
-    feed: FeedRules
-    scene: SceneRules
-    max_seconds: float | None = None
-    fail_fast: bool = False
-    tick_s: float = TICK_S
-
-
 class Pipeline:
-    """One run over some sources. `detectors` holds one detector a source; `on_tick` is called every `tick_s` in the
-    caller's thread.
+    """One run over some sources; `on_tick` is called many times a second in the caller's thread.
 
-    >>> summary = Pipeline(addresses, classifier, [detector], workers, RunRules(FeedRules(),
-    SceneRules(min_score))).run()
+    >>> summary = Pipeline(addresses, classifier, [SinkWorker(sink)], StreamConfig()).run()
     """
 
     def __init__(
         self,
         addresses: Sequence[Address],
         model: Model,
-        detectors: Sequence[Detector],
         workers: Sequence[SinkWorker],
-        rules: RunRules,
+        config: StreamConfig,
         on_tick: Callable[[Pipeline], None] | None = None,
     ) -> None:
         self.lock = threading.Condition()
-        self.stages = Stages()
+        self.stages = StageTimes()
         self.workers = list(workers)
         self._model = model
-        self._rules = rules
+        self._config = config
         self._on_tick = on_tick
         self._stop = threading.Event()
         self._why = "stopped"
         self._error: BaseException | None = None
         self._started = time.monotonic()
-        self.feeds = [Feed(address, rules.feed, self.lock, self._tell) for address in addresses]
-        self._scenes = [Scene(detector, model.card, rules.scene) for detector in detectors]
+        self.readers = [Reader(address, config, self.lock, self._tell) for address in addresses]
+        self._scenes = [Scene(open_detector(config, "video"), model.card, config) for _ in addresses]
         self._open = set(range(len(addresses)))
         self.n_faces = 0
         self._ages_ms: dict[str, float] = {}
@@ -75,23 +62,23 @@ class Pipeline:
         """
         self._started = time.monotonic()
         for worker in self.workers:
-            worker.start(self._tell, self._source_names())
-        for feed in self.feeds:
-            feed.start()
-        inference = threading.Thread(target=self._infer_guarded, name="inference", daemon=True)
+            worker.start(self._tell, [reader.address.name for reader in self.readers])
+        for reader in self.readers:
+            reader.start()
+        inference = threading.Thread(target=self._infer, name="inference", daemon=True)
         inference.start()
         was_cut = True
         try:
             while inference.is_alive():
-                inference.join(self._rules.tick_s)
+                inference.join(REFRESH_S if self._config.show else TICK_S)
                 self._tick()
             was_cut = self._stop.is_set()
         finally:
             self.stop("stopped")
             inference.join(5.0)
             deadline = time.monotonic() + STOP_S
-            for feed in self.feeds:
-                feed.join(max(0.0, deadline - time.monotonic()))
+            for reader in self.readers:
+                reader.join(max(0.0, deadline - time.monotonic()))
             for worker in self.workers:
                 worker.close(in_haste=was_cut)
         if self._error is not None:
@@ -107,15 +94,15 @@ class Pipeline:
             return
         self._why = why
         self._stop.set()
-        for feed in self.feeds:
-            feed.stop()
+        for reader in self.readers:
+            reader.stop()
         with self.lock:
             self.lock.notify_all()
 
     def summary(self) -> Summary:
         """The counters and states so far."""
         with self.lock:
-            sources = [SourceSummary.of(feed) for feed in self.feeds]
+            sources = [reader.summary() for reader in self.readers]
         return Summary(
             sources,
             [worker.summary() for worker in self.workers],
@@ -126,115 +113,106 @@ class Pipeline:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether some source gives pictures."""
-        return any(feed.state in ("live", "frozen") for feed in self.feeds)
+        """Whether some source gives frames."""
+        return any(reader.state in LIVE_STATES for reader in self.readers)
 
     def ages_ms(self) -> dict[str, float]:
         """The age of each live source's latest result."""
         return dict(self._ages_ms)
 
-    def _source_names(self) -> list[str]:
-        return [feed.address.name for feed in self.feeds]
-
     def _tick(self) -> None:
-        for feed in self.feeds:
-            feed.watch()
-        limit = self._rules.max_seconds
+        for reader in self.readers:
+            reader.watch()
+        limit = self._config.max_seconds
         if limit is not None and time.monotonic() - self._started >= limit:
             self.stop("time limit")
-        if self._rules.fail_fast and any(feed.failure is not None for feed in self.feeds):
+        if self._config.fail_fast and any(reader.failure is not None for reader in self.readers):
             self.stop("another source failed")
         if self.workers and all(worker.has_failed for worker in self.workers):
             self.stop("no sink is left")
         if self._on_tick is not None:
             self._on_tick(self)
 
-    def _infer_guarded(self) -> None:
+    def _infer(self) -> None:
         try:
-            self._infer()
+            while self._open:
+                batch = self._next_batch()
+                if batch:
+                    self._process(batch)
+                for index in sorted(self._open):
+                    self._close_if_over(index)
         except BaseException as error:
             self._error = error
             self.stop("inference failed")
 
-    def _infer(self) -> None:
-        while self._open:
-            batch = self._next_batch()
-            if batch:
-                self._process(batch)
-            for index in sorted(self._open):
-                self._close_if_over(index)
-
-    def _next_batch(self) -> list[tuple[int, Waiting]]:
-        """At most one picture of each source; waits a moment where there is none."""
+    def _next_batch(self) -> list[tuple[int, Queued]]:
+        """At most one frame of each source; waits a moment where there is none."""
         with self.lock:
             batch = self._take()
-            if not batch and not self._stop.is_set() and not any(self.feeds[i].is_over for i in self._open):
+            if not batch and not self._stop.is_set() and not any(self.readers[i].is_over for i in self._open):
                 self.lock.wait(TICK_S)
                 batch = self._take()
         return batch
 
-    def _take(self) -> list[tuple[int, Waiting]]:
+    def _take(self) -> list[tuple[int, Queued]]:
         if self._stop.is_set():
             return []
-        taken = ((index, self.feeds[index].buffer.take()) for index in sorted(self._open))
-        return [(index, waiting) for index, waiting in taken if waiting is not None]
+        taken = ((index, self.readers[index].buffer.take()) for index in sorted(self._open))
+        return [(index, queued) for index, queued in taken if queued is not None]
 
-    def _process(self, batch: list[tuple[int, Waiting]]) -> None:
+    def _process(self, batch: list[tuple[int, Queued]]) -> None:
         found, crops = [], []
-        for index, waiting in batch:
+        for index, queued in batch:
             scene = self._scenes[index]
-            if waiting.epoch != scene.epoch:
-                self._end_epoch(index, waiting.epoch)
+            if queued.epoch != scene.epoch:
+                self._end_epoch(index, queued.epoch)
             with self.stages.timed("detect"):
-                tracked = scene.find(waiting)
+                tracked = scene.find(queued.frame)
             with self.stages.timed("crop"):
-                crops += scene.crops(waiting.frame.image, tracked)
+                crops.append(scene.crops(queued.frame.image, tracked))
             found.append(tracked)
-        size = self._model.card.input.size
-        inputs = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
         with self.stages.timed("classify"):
-            probs = self._model.predict(inputs) if crops else np.zeros((0, len(self._model.card.labels)), np.float32)
+            inputs = np.concatenate(crops)
+            probs = probs_of(inputs, self._model)
         start = 0
-        for (index, waiting), tracked in zip(batch, found, strict=True):
+        for (index, queued), tracked in zip(batch, found, strict=True):
             rows = slice(start, start + len(tracked))
             start = rows.stop
-            result = self._scenes[index].conclude(
-                waiting, tracked, inputs[rows], probs[rows], self._age_ms(index, waiting)
-            )
+            age_ms = self._age_ms(index, queued)
+            result = self._scenes[index].conclude(queued.frame, tracked, inputs[rows], probs[rows], age_ms)
             self.n_faces += len(tracked)
-            self.feeds[index].buffer.done()
-            self._give(Output(result_records(result), result))
+            self.readers[index].buffer.done()
+            self._give(Output(result.records(), result))
 
-    def _age_ms(self, index: int, waiting: Waiting) -> float | None:
-        feed = self.feeds[index]
-        if not feed.address.is_live:
+    def _age_ms(self, index: int, queued: Queued) -> float | None:
+        address = self.readers[index].address
+        if not address.is_live:
             return None
-        age_ms = 1000 * (time.monotonic() - waiting.arrived_s + waiting.age_s)
-        self._ages_ms[feed.address.name] = age_ms
+        age_ms = 1000 * (time.monotonic() - queued.arrived_s + queued.age_s)
+        self._ages_ms[address.name] = age_ms
         self.stages.add("age", age_ms)
         return age_ms
 
     def _end_epoch(self, index: int, epoch: int) -> None:
-        scene, feed = self._scenes[index], self.feeds[index]
+        scene, reader = self._scenes[index], self.readers[index]
         old = scene.epoch
-        events = scene.end(epoch)
-        if events:
-            clock = feed.last_clock
-            self._give(Output(tuple(event_record(event, feed.address.name, old, clock) for event in events)))
+        records = event_records(scene.end(epoch), reader.address.name, old, reader.last_clock)
+        if records:
+            self._give(Output(records))
 
     def _close_if_over(self, index: int) -> None:
-        feed = self.feeds[index]
-        if not self._stop.is_set() and (not feed.is_over or len(feed.buffer) > 0):
+        reader = self.readers[index]
+        if not self._stop.is_set() and (not reader.is_over or len(reader.buffer) > 0):
             return
         self._open.discard(index)
-        feed.buffer.discard()
+        reader.buffer.discard()
         self._end_epoch(index, self._scenes[index].epoch)
-        feed.finish(self._why if self._stop.is_set() else None)
+        reader.finish(self._why if self._stop.is_set() else None)
 
     def _tell(self, state: State) -> None:
-        self._give(Output((state_record(state),)))
+        self._give(Output((state,)))
 
     def _give(self, output: Output) -> None:
-        may_wait = not self._stop.is_set() and all(feed.buffer.policy == "lossless" for feed in self.feeds)
+        may_wait = not self._stop.is_set() and all(reader.buffer.policy == "lossless" for reader in self.readers)
         for worker in self.workers:
             worker.put(output, may_wait=may_wait)

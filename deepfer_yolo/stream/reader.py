@@ -9,50 +9,38 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Clock, Frame, Image
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.buffers import Buffer, Policy, Waiting
+from deepfer_yolo.stream.buffers import Buffer, Queued
 from deepfer_yolo.stream.clock import Backoff, Stamp, Timeline
-from deepfer_yolo.stream.records import State, StateName
+from deepfer_yolo.stream.records import LIVE_STATES, State, StateName
 from deepfer_yolo.stream.source_errors import SLOW_REASONS, SourceReadError, explain
-from deepfer_yolo.stream.sources import Grab, Reader, ReadOptions, open_reader
+from deepfer_yolo.stream.sources import Source, open_source
+from deepfer_yolo.stream.status import SourceSummary
 
 HEALTHY_S = 10.0
 """A connection that lasted this long forgets the failures before it."""
 FIRST_RETRIES = 4
-"""How often a live source is tried again that has never given a picture, where `retries` is not set."""
+"""How often a live source is tried again that has never given a frame, where `retries` is not set."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedRules:
-    """What one source may do. `policy` None chooses: lossless where the end is known, else latest."""
-
-    policy: Policy | None = None
-    max_age_s: float = 0.5
-    retries: int | None = None
-    stall_s: float = 3.0
-    frozen_s: float = 10.0
-    max_frames: int | None = None
-    read: ReadOptions = field(default_factory=ReadOptions)
-
-
-class Feed:
-    """The reading side of one source."""
+class Reader:
+    """Reads one source in a thread of its own; its frames wait in `buffer`, its changes of state are told to `tell`."""
 
     def __init__(
-        self, address: Address, rules: FeedRules, lock: threading.Condition, tell: Callable[[State], None]
+        self, address: Address, config: StreamConfig, lock: threading.Condition, tell: Callable[[State], None]
     ) -> None:
         self.address = address
-        self.buffer = Buffer(rules.policy or ("latest" if address.is_live else "lossless"), rules.max_age_s, lock)
+        self.buffer = Buffer(config.policy or ("latest" if address.is_live else "lossless"), config.max_age_s, lock)
         self.epoch = 0
         self.reconnects = 0
         self.state: StateName | None = None
         self.failure: SourceReadError | None = None
         self.is_over = False
-        self.read_ms = 0.0
-        self._rules = rules
+        self._config = config
         self._lock = lock
         self._tell = tell
         self._stop = threading.Event()
@@ -78,34 +66,46 @@ class Feed:
 
     @property
     def has_frames(self) -> bool:
-        """Whether any picture ever came."""
+        """Whether any frame ever came."""
         return self._index > 0
 
     @property
     def last_clock(self) -> Clock:
-        """The clock of the last picture."""
+        """The clock of the last frame."""
         return self._last_stamp[1] if self._last_stamp else "pts"
 
+    def summary(self) -> SourceSummary:
+        """The source so far; the caller holds the lock."""
+        why = self.failure
+        return SourceSummary(
+            source=self.address.name,
+            state=self.state or "connecting",
+            reason=why.reason if why is not None else None,
+            error=why.message if why is not None else None,
+            hint=why.hint if why is not None else None,
+            policy=self.buffer.policy,
+            epochs=self.epoch + 1,
+            reconnects=self.reconnects,
+            counters=replace(self.buffer.counters),
+        )
+
     def finish(self, stopped: str | None) -> None:
-        """Enter the last state: failed where the source broke for good or never gave a picture, else ended."""
+        """Enter the last state: failed where the source broke for good or never gave a frame, else ended."""
         self._stop.set()
         if self.failure is not None and (stopped is None or not self.has_frames):
             self.change("failed", f"{self.failure.reason}: {self.failure.message}")
-        elif stopped is not None:
-            self.change("ended", stopped)
         else:
-            limit = self._rules.max_frames
-            self.change("ended", "picture limit" if limit is not None and self._index >= limit else "end of source")
+            self.change("ended", stopped or ("frame limit" if self._is_at_limit else "end of source"))
 
     def watch(self) -> None:
-        """Report a stall or a frozen picture; called a few times a second by the engine."""
-        if self.state not in ("live", "frozen") or not self.address.is_live:
+        """Report a stall or a frozen image; called a few times a second by the pipeline."""
+        if self.state not in LIVE_STATES or not self.address.is_live:
             return
         now = time.monotonic()
-        if now - self._last_at > self._rules.stall_s:
-            self.change("stalled", f"no picture for {self._rules.stall_s:g} s")
-        elif self.state == "live" and now - self._changed_at > self._rules.frozen_s:
-            self.change("frozen", f"the same picture for {self._rules.frozen_s:g} s")
+        if now - self._last_at > self._config.stall_s:
+            self.change("stalled", f"no frame for {self._config.stall_s:g} s")
+        elif self.state == "live" and now - self._changed_at > self._config.frozen_s:
+            self.change("frozen", f"the same image for {self._config.frozen_s:g} s")
 
     def change(self, state: StateName, reason: str) -> None:
         """Enter a state and tell it; nothing where the source is in it already."""
@@ -121,6 +121,10 @@ class Feed:
             return self._last_stamp or (0.0, "pts")
         return time.time(), "arrival"
 
+    @property
+    def _is_at_limit(self) -> bool:
+        return self._config.max_frames is not None and self._index >= self._config.max_frames
+
     def _run(self) -> None:
         try:
             self._connect_until_over()
@@ -135,7 +139,7 @@ class Feed:
             self.change("connecting", f"attempt {backoff.attempts + 1}")
             started = time.monotonic()
             try:
-                self._read_once(open_reader(self.address, self._rules.read))
+                self._read_once(open_source(self.address, self._config))
                 return
             except Exception as error:
                 # Whatever a library raises, a reader that is gone must never look like a source that has ended.
@@ -155,18 +159,19 @@ class Feed:
         is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)
         if is_hopeless or self.address.kind in ("file", "pattern"):
             return False
-        limit = self._rules.retries if self._rules.retries is not None else (None if self.has_frames else FIRST_RETRIES)
-        return limit is None or attempts <= limit
+        if self._config.retries is None:
+            return self.has_frames or attempts <= FIRST_RETRIES
+        return attempts <= self._config.retries
 
-    def _read_once(self, reader: Reader) -> None:
+    def _read_once(self, source: Source) -> None:
         """Read one connection to its end. Raises SourceReadError where it breaks, or where a live source just ends."""
-        if self._rules.policy is None and reader.is_finite:
+        if self._config.policy is None and source.is_finite:
             self.buffer.policy = "lossless"
-        timeline = Timeline(has_pts=reader.has_pts, is_live=self.address.is_live)
+        timeline = Timeline(has_pts=source.has_pts, is_live=self.address.is_live)
         is_first = True
         pace = None if self.buffer.policy == "lossless" or self.address.is_live else Pace()
         try:
-            for grab in reader.grabs():
+            for grab in source.grabs():
                 if self._stop.is_set():
                     return
                 if grab.image is None:
@@ -177,18 +182,18 @@ class Feed:
                 is_first = False
                 if pace is not None:
                     pace.wait(stamp.time_s, self._stop)
-                if not self._hand_over(grab, grab.image, stamp):
+                if not self._hand_over(grab.image, stamp):
                     return
         finally:
-            reader.close()
+            source.close()
         if not self._stop.is_set():
-            self._check_end(reader, is_empty=is_first)
+            self._check_end(source, is_empty=is_first)
 
-    def _check_end(self, reader: Reader, *, is_empty: bool) -> None:
-        if not reader.is_finite and self.address.kind != "pattern":
+    def _check_end(self, source: Source, *, is_empty: bool) -> None:
+        if not source.is_finite and self.address.kind != "pattern":
             raise SourceReadError(f"{self.address.name} ended", "eof")
         if is_empty:
-            raise SourceReadError(f"{self.address.name} holds no picture that can be decoded", "unreadable")
+            raise SourceReadError(f"{self.address.name} holds no image that can be decoded", "unreadable")
         self.failure = None
 
     def _enter_epoch(self, image: Image, stamp: Stamp, *, is_first: bool) -> None:
@@ -205,12 +210,12 @@ class Feed:
         if self.state != "frozen" or self._changed_at == now:
             self.change("live", f"{image.shape[1]}×{image.shape[0]}")
 
-    def _hand_over(self, grab: Grab, image: Image, stamp: Stamp) -> bool:
+    def _hand_over(self, image: Image, stamp: Stamp) -> bool:
+        """Whether there is more to read."""
         frame = Frame(self._index, stamp.time_s, stamp.clock, image, self.address.name)
         self._index += 1
-        if not self.buffer.put(Waiting(frame, self.epoch, time.monotonic(), stamp.age_s), self._stop):
-            return False
-        return self._rules.max_frames is None or self._index < self._rules.max_frames
+        queued = Queued(frame, self.epoch, time.monotonic(), stamp.age_s)
+        return self.buffer.put(queued, self._stop) and not self._is_at_limit
 
 
 class Pace:
@@ -220,7 +225,7 @@ class Pace:
         self._start: tuple[float, float] | None = None
 
     def wait(self, time_s: float, stop: threading.Event) -> None:
-        """Wait until it is the turn of the picture at `time_s`."""
+        """Wait until it is the turn of the frame at `time_s`."""
         now = time.monotonic()
         if self._start is None or time_s < self._start[0]:
             self._start = (time_s, now)

@@ -1,19 +1,79 @@
-"""What the stream says: one result a picture, state changes, and both as JSON records (docs/formats.md)."""
+"""What the stream says: one result a frame, and the records of faces, events and states (docs/formats.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from deepfer_yolo.records import Clock, Event, Face, Frame, Track
+from deepfer_yolo.records import Clock, Event, Face, Frame, Json, Track
 
 SCHEMA = 1
 StateName = Literal["connecting", "live", "stalled", "frozen", "lost", "ended", "failed", "sink"]
+LIVE_STATES = frozenset({"live", "frozen"})
+"""States in which frames come."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One line of the stream: what was found or happened, in which source, and when."""
+
+    kind: ClassVar[Literal["face", "event", "state"]]
+    source: str
+    epoch: int
+    time_s: float
+    clock: Clock
+
+    def to_json(self) -> Json:
+        """What all kinds have, then what is this kind's own."""
+        head: Json = {"schema": SCHEMA, "kind": self.kind, "source": self.source, "epoch": self.epoch}
+        return {**head, "time_s": round(self.time_s, 4), "clock": self.clock, **self._own()}
+
+    def _own(self) -> Json:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceRecord(Record):
+    """A track in one frame; `age_ms` is None for files."""
+
+    kind = "face"
+    frame: int
+    age_ms: float | None
+    track: Track
+
+    def _own(self) -> Json:
+        age_ms = None if self.age_ms is None else round(self.age_ms, 1)
+        return {"frame": self.frame, "age_ms": age_ms, **self.track.to_json()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventRecord(Record):
+    """An expression of one track from start to end."""
+
+    kind = "event"
+    event: Event
+
+    def _own(self) -> Json:
+        return self.event.to_json()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State(Record):
+    """A change of a source's state, or trouble of a sink: `was` → `state`, and why."""
+
+    kind = "state"
+    state: StateName
+    was: str | None
+    reason: str
+
+    def _own(self) -> Json:
+        return {"state": self.state, "was": self.was, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """Everything about one processed picture.
+    """Everything about one processed frame.
 
     `age_ms` is None for files; `hidden` holds faces that are out of sight but expected.
     """
@@ -26,83 +86,22 @@ class Result:
     age_ms: float | None = None
     boxes: Literal["face", "crop"] = "face"
 
+    def records(self) -> tuple[Record, ...]:
+        """The frame's faces, then the events that ended with it."""
+        frame = self.frame
+        at = (frame.source, self.epoch, frame.time_s, frame.clock)
+        faces = [FaceRecord(*at, frame.index, self.age_ms, track) for track in self.tracks]
+        return (*faces, *event_records(self.events, frame.source, self.epoch, frame.clock))
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """A change of a source's state: `was` → `state`, and why."""
 
-    source: str
-    epoch: int
-    time_s: float
-    clock: Clock
-    state: StateName
-    was: str | None
-    reason: str
+def event_records(events: Iterable[Event], source: str, epoch: int, clock: Clock) -> tuple[Record, ...]:
+    """The records of events, each at its end."""
+    return tuple(EventRecord(source, epoch, event.end_s, clock, event) for event in events)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Output:
-    """What sinks receive: ready records, and the picture they belong to where there is one."""
+    """What sinks receive: records, and the result that they belong to where there is one."""
 
-    records: tuple[dict[str, Any], ...]
-    result: Result | None = field(default=None)
-
-
-def face_record(result: Result, track: Track) -> dict[str, Any]:
-    """One `face` record: a track in one picture."""
-    frame = result.frame
-    return {
-        **_head("face", frame.source, result.epoch, frame.time_s, frame.clock),
-        "frame": frame.index,
-        "age_ms": None if result.age_ms is None else round(result.age_ms, 1),
-        "track": track.id,
-        "box": [round(float(v), 1) for v in track.face.box],
-        "score": round(track.face.score, 4),
-        "label": track.label,
-        "confidence": round(track.confidence, 4),
-        "probs": {
-            label: round(float(p), 4) for label, p in zip(track.smoothed.labels, track.smoothed.probs, strict=True)
-        },
-        "raw_label": track.raw.label,
-        "raw_confidence": round(track.raw.confidence, 4),
-    }
-
-
-def event_record(event: Event, source: str, epoch: int, clock: Clock) -> dict[str, Any]:
-    """One `event` record: an expression of one track from start to end."""
-    return {
-        **_head("event", source, epoch, event.end_s, clock),
-        "track": event.track_id,
-        "label": event.label,
-        "start_s": round(event.start_s, 4),
-        "end_s": round(event.end_s, 4),
-        "mean_confidence": round(event.mean_confidence, 4),
-    }
-
-
-def state_record(state: State) -> dict[str, Any]:
-    """One `state` record: a transition and its reason."""
-    return {
-        **_head("state", state.source, state.epoch, state.time_s, state.clock),
-        "state": state.state,
-        "was": state.was,
-        "reason": state.reason,
-    }
-
-
-def result_records(result: Result) -> tuple[dict[str, Any], ...]:
-    """The records of one picture: its faces, then the events that ended with it."""
-    faces = [face_record(result, track) for track in result.tracks]
-    events = [event_record(event, result.frame.source, result.epoch, result.frame.clock) for event in result.events]
-    return (*faces, *events)
-
-
-def _head(kind: str, source: str, epoch: int, time_s: float, clock: Clock) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "kind": kind,
-        "source": source,
-        "epoch": epoch,
-        "time_s": round(time_s, 4),
-        "clock": clock,
-    }
+    records: tuple[Record, ...]
+    result: Result | None = None

@@ -8,21 +8,9 @@ from deepfer_yolo.errors import SourceError
 from deepfer_yolo.stream.address import Address, scrub
 
 Reason = Literal[
-    "refused",
-    "timeout",
-    "unauthorised",
-    "not-found",
-    "no-video",
-    "codec",
-    "unreadable",
-    "truncated",
-    "forbidden",
-    "invalid",
-    "device",
-    "network",
-    "eof",
-]
-
+    "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden",
+    "invalid", "device", "network", "eof",
+]  # fmt: skip
 SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
 """Failures that seldom heal within seconds."""
 HINTS: dict[str, str] = {
@@ -49,25 +37,26 @@ class SourceReadError(SourceError):
 
 def explain(error: BaseException, address: Address, doing: str) -> SourceReadError:
     """The failure behind an exception of FFmpeg's; only its own words are kept, since PyAV's message holds the raw URL."""
-    import av
-
     if isinstance(error, SourceReadError):
         return error
-    reasons: list[tuple[tuple[type[BaseException], ...], Reason]] = [
-        ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), "unauthorised"),
-        ((av.error.HTTPNotFoundError, FileNotFoundError), "not-found"),
-        ((ConnectionRefusedError,), "refused"),
-        ((TimeoutError, av.error.ExitError), "timeout"),
-        ((av.error.DecoderNotFoundError, av.error.PatchWelcomeError), "codec"),
-        ((av.error.InvalidDataError,), "unreadable"),
-    ]
-    if doing == "opening" and (
-        address.kind == "pattern" or isinstance(error, (av.error.ArgumentError, av.error.OptionNotFoundError))
-    ):
-        reasons = [((Exception,), "invalid")]
-    reason: Reason = next(
-        (reason for kinds, reason in reasons if isinstance(error, kinds)),
-        "network" if address.kind == "network" else "unreadable",
-    )
     words = str(getattr(error, "strerror", None) or type(error).__name__)
-    return SourceReadError(f"{doing} {address.name} failed: {scrub(words, address.target)}", reason)
+    message = f"{doing} {address.name} failed: {scrub(words, address.target)}"
+    return SourceReadError(message, _reason_of(error, address, is_opening=doing == "opening"))
+
+
+def _reason_of(error: BaseException, address: Address, *, is_opening: bool) -> Reason:
+    from av import error as av
+
+    is_argument = isinstance(error, (av.ArgumentError, av.OptionNotFoundError))
+    if is_opening and (address.kind == "pattern" or is_argument):
+        return "invalid"
+    reasons: dict[Reason, tuple[type[BaseException], ...]] = {
+        "unauthorised": (av.HTTPUnauthorizedError, av.HTTPForbiddenError),
+        "not-found": (av.HTTPNotFoundError, FileNotFoundError),
+        "refused": (ConnectionRefusedError,),
+        "timeout": (TimeoutError, av.ExitError),
+        "codec": (av.DecoderNotFoundError, av.PatchWelcomeError),
+        "unreadable": (av.InvalidDataError,),
+    }
+    unknown: Reason = "network" if address.kind == "network" else "unreadable"
+    return next((reason for reason, kinds in reasons.items() if isinstance(error, kinds)), unknown)

@@ -1,123 +1,50 @@
-"""Readers: a file, network stream, camera or test pattern as decoded pictures with their own time stamps."""
+"""Open sources: a file, network stream, camera or test pattern as decoded images with their own time stamps."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.http_source import Guard
+from deepfer_yolo.stream.http_source import HttpOpener
 from deepfer_yolo.stream.source_errors import SourceReadError, explain
 
 if TYPE_CHECKING:
     import av
     import av.container
 
-
+TRUNCATION_S = 0.5
+"""What may be missing at a file's declared end: the last image of a variable frame rate may stand that long."""
+UNDATED = 5
+"""Frames without a time that a network stream may begin with: RTSP often sends the first before the clock is known."""
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG: luma from 0 to 255 instead of 16 to 235."""
 
 
-def to_rgb(frame: av.VideoFrame) -> Image:
-    """A decoded frame as uint8 RGB (H, W, 3), upright where the container asks for a rotation by a quarter turn."""
-    import cv2
-
-    name = frame.format.name
-    even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if name == "yuv420p" and frame.color_range != FULL_RANGE and even:
-        image = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
-    elif name == "nv12" and frame.color_range != FULL_RANGE and even:
-        image = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_NV12)
-    elif name in ("yuvj420p", "yuvj422p", "yuvj444p", "yuv420p", "yuv422p", "yuv444p") and (
-        name.startswith("yuvj") or frame.color_range == FULL_RANGE
-    ):
-        image = _full_range(frame)
-    else:
-        image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    upright = np.rot90(image, turns) if turns else image
-    return np.ascontiguousarray(upright, np.uint8)
-
-
-def to_frame(image: Image) -> av.VideoFrame:
-    """A uint8 RGB picture as a yuv420p frame; an odd last column or row is doubled, since 4:2:0 needs even sides."""
-    import av
-    import cv2
-
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(
-        np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8), format="yuv420p"
-    )
-
-
-def _full_range(frame: av.VideoFrame) -> Any:
-    """JPEG-range planes: chroma enlarged to the size of luma, then OpenCV's full-range YCrCb conversion."""
-    import cv2
-
-    luma, blue, red = (_plane(plane) for plane in frame.planes[:3])
-    shape = (frame.width, frame.height)
-    if blue.shape != luma.shape:
-        blue, red = (cv2.resize(plane, shape, interpolation=cv2.INTER_LINEAR) for plane in (blue, red))
-    return cv2.cvtColor(cv2.merge([luma, red, blue]), cv2.COLOR_YCrCb2RGB)
-
-
-def _plane(plane: Any) -> Any:
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return np.ascontiguousarray(rows[: plane.height, : plane.width])
-
-
-TRUNCATION_S = 0.5
-"""What may be missing at a file's declared end: the last picture of a variable frame rate may stand that long."""
-
-
-UNDATED = 5
-"""How many pictures without a time a network stream may begin with: over RTSP the first one often comes before the
-clock is known.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How sources are opened.
-
-    `ffmpeg` holds options for FFmpeg; `allowed_hosts` are those that playlists may lead to besides their own.
-    """
-
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 10.0
-    rtsp_transport: str = "tcp"
-    allowed_hosts: tuple[str, ...] = ()
-    ffmpeg: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Grab:
-    """One picture as it was read; `image` is None where it was corrupt.
-
-    `offset_s` is the wall-clock time of PTS 0 where it is known.
-    """
+    """One image as it was read, None where it was corrupt; `offset_s` is the wall-clock time of PTS 0, where known."""
 
     image: Image | None
     pts_s: float | None = None
     offset_s: float | None = None
 
 
-class Reader(Protocol):
+class Source(Protocol):
     """An open source. `is_finite` says that its end is known; `has_pts` that its time stamps are its own."""
 
     is_finite: bool
     has_pts: bool
 
     def grabs(self) -> Iterator[Grab]:
-        """Pictures in order, until the end. Raises SourceReadError where reading breaks."""
+        """Images in order, until the end. Raises SourceReadError where reading breaks."""
         ...
 
     def close(self) -> None:
@@ -125,12 +52,17 @@ class Reader(Protocol):
         ...
 
 
-class VideoReader:
+def open_source(address: Address, config: StreamConfig) -> Source:
+    """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
+    return CameraSource(address) if address.kind == "camera" else VideoSource(address, config)
+
+
+class VideoSource:
     """Whatever FFmpeg reads: files, network streams and its synthetic patterns, by PyAV."""
 
-    def __init__(self, address: Address, options: ReadOptions) -> None:
+    def __init__(self, address: Address, config: StreamConfig) -> None:
         self._address = address
-        self._container = _open(address, options)
+        self._container = _open(address, config)
         try:
             self._stream = _video_stream(self._container, address)
         except SourceReadError:
@@ -142,7 +74,7 @@ class VideoReader:
         self.has_pts = not (address.kind == "network" and self._container.format.name in ("mpjpeg", "mjpeg"))
 
     def grabs(self) -> Iterator[Grab]:
-        """Pictures in order; broken packets and frames that the decoder marks as corrupt come as `image=None`."""
+        """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`."""
         import av
 
         last_s = 0.0
@@ -187,20 +119,18 @@ class VideoReader:
         self._container.close()
 
 
-class CameraReader:
+class CameraSource:
     """A camera that OpenCV opens: an index, or a /dev/video path. Its time stamps are arrival times."""
 
     is_finite = False
     has_pts = False
 
-    def __init__(self, address: Address, options: ReadOptions) -> None:
+    def __init__(self, address: Address) -> None:
         import cv2
 
         self._address = address
-        self._timeout_s = options.read_timeout_s
         target: Any = int(address.target) if address.target.isdecimal() else address.target
-        # OpenCV and its FFmpeg write pages about each backend that does not open a camera; the error below says it in a
-        # line.
+        # OpenCV and its FFmpeg write pages about each backend that opens no camera; the error below says it in a line.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(target)
@@ -210,13 +140,13 @@ class CameraReader:
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def grabs(self) -> Iterator[Grab]:
-        """Pictures as they come. Raises SourceReadError when the camera gives none."""
+        """Images as they come. Raises SourceReadError when the camera gives none."""
         import cv2
 
         while True:
             is_read, image = self._capture.read()
             if not is_read:
-                raise SourceReadError(f"{self._address.name} gives no more pictures", "device")
+                raise SourceReadError(f"{self._address.name} gives no more images", "device")
             yield Grab(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
 
     def close(self) -> None:
@@ -224,15 +154,10 @@ class CameraReader:
         self._capture.release()
 
 
-def open_reader(address: Address, options: ReadOptions) -> Reader:
-    """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
-    return CameraReader(address, options) if address.kind == "camera" else VideoReader(address, options)
-
-
-def _open(address: Address, options: ReadOptions) -> av.container.InputContainer:
+def _open(address: Address, config: StreamConfig) -> av.container.InputContainer:
     import av
 
-    timeout = (options.open_timeout_s, options.read_timeout_s)
+    timeout = (config.open_timeout_s, config.read_timeout_s)
     started = time.monotonic()
     try:
         if address.kind == "pattern":
@@ -242,20 +167,16 @@ def _open(address: Address, options: ReadOptions) -> av.container.InputContainer
             return av.open(address.target, options={"protocol_whitelist": "file,crypto,data"})
         scheme = address.target.partition("://")[0].lower()
         if scheme in ("http", "https"):
-            guard = Guard(address.target, options.allowed_hosts, timeout_s=options.read_timeout_s)
-            return av.open(
-                address.target,
-                io_open=guard.open,
-                options={"protocol_whitelist": "http,https,crypto,data", **options.ffmpeg},
-            )
-        chosen = {"rtsp_transport": options.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
-        return av.open(address.target, timeout=timeout, options={**chosen, **options.ffmpeg})
+            opener = HttpOpener(address.target, config)
+            options = {"protocol_whitelist": "http,https,crypto,data", **config.input_option}
+            return av.open(address.target, io_open=opener.open, options=options)
+        chosen = {"rtsp_transport": config.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
+        return av.open(address.target, timeout=timeout, options={**chosen, **config.input_option})
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        if address.kind == "network" and time.monotonic() - started >= options.open_timeout_s:
+        if address.kind == "network" and time.monotonic() - started >= config.open_timeout_s:
             # FFmpeg's RTSP reports an answer that never came as invalid data.
-            raise SourceReadError(
-                f"{address.name} did not answer within {options.open_timeout_s:g} s", "timeout"
-            ) from None
+            words = f"{address.name} did not answer within {config.open_timeout_s:g} s"
+            raise SourceReadError(words, "timeout") from None
         raise explain(error, address, "opening") from None
 
 
@@ -267,3 +188,48 @@ def _video_stream(container: Any, address: Address) -> Any:
     if stream.codec_context is None:
         raise SourceReadError(f"{address.name} is in a codec that cannot be decoded here", "codec")
     return stream
+
+
+def to_rgb(frame: av.VideoFrame) -> Image:
+    """A decoded frame as uint8 RGB (H, W, 3), upright where the container asks for a rotation by a quarter turn."""
+    import cv2
+
+    name = frame.format.name
+    is_full = name.startswith("yuvj") or frame.color_range == FULL_RANGE
+    if name in ("yuv420p", "nv12") and not is_full and frame.width % 2 == 0 and frame.height % 2 == 0:
+        code = cv2.COLOR_YUV2RGB_I420 if name == "yuv420p" else cv2.COLOR_YUV2RGB_NV12
+        image: Any = cv2.cvtColor(frame.to_ndarray(), code)
+    elif is_full and name.replace("yuvj", "yuv") in ("yuv420p", "yuv422p", "yuv444p"):
+        image = _full_range(frame)
+    else:
+        image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns) if turns else image, np.uint8)
+
+
+def _full_range(frame: av.VideoFrame) -> Any:
+    """JPEG-range planes: chroma enlarged to the size of luma, then OpenCV's full-range YCrCb conversion."""
+    import cv2
+
+    luma, blue, red = (_plane(plane) for plane in frame.planes[:3])
+    shape = (frame.width, frame.height)
+    if blue.shape != luma.shape:
+        blue, red = (cv2.resize(plane, shape, interpolation=cv2.INTER_LINEAR) for plane in (blue, red))
+    return cv2.cvtColor(cv2.merge([luma, red, blue]), cv2.COLOR_YCrCb2RGB)
+
+
+def _plane(plane: Any) -> Any:
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(rows[: plane.height, : plane.width])
+
+
+def to_frame(image: Image) -> av.VideoFrame:
+    """A uint8 RGB image as a yuv420p frame; an odd last column or row is doubled, since 4:2:0 needs even sides."""
+    import av
+    import cv2
+
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")

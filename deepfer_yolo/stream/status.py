@@ -8,23 +8,31 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from deepfer_yolo.stream.reader import Feed
+from deepfer_yolo.records import Json
+from deepfer_yolo.stream.buffers import Counters
+from deepfer_yolo.stream.records import LIVE_STATES
 
 WINDOW = 2000
 """How many of the latest times of a stage its percentiles speak of."""
 
 
-class Stages:
-    """Times by stage, in milliseconds: the latest ones."""
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """What a stage takes: the median and the 99th percentile."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+class StageTimes:
+    """The latest times of each stage."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._times: dict[str, deque[float]] = {}
+        self._ms: dict[str, deque[float]] = {}
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -36,16 +44,13 @@ class Stages:
     def add(self, stage: str, ms: float) -> None:
         """Note one time."""
         with self._lock:
-            self._times.setdefault(stage, deque(maxlen=WINDOW)).append(ms)
+            self._ms.setdefault(stage, deque(maxlen=WINDOW)).append(ms)
 
-    def percentiles(self) -> dict[str, dict[str, float]]:
-        """p50 and p99 a stage, in milliseconds."""
+    def percentiles(self) -> dict[str, StageTime]:
+        """What each stage takes."""
         with self._lock:
-            times = {stage: np.array(values) for stage, values in self._times.items()}
-        return {
-            s: {"p50_ms": round(float(np.percentile(v, 50)), 3), "p99_ms": round(float(np.percentile(v, 99)), 3)}
-            for s, v in times.items()
-        }
+            times = {stage: np.array(values) for stage, values in self._ms.items()}
+        return {s: StageTime(*(round(float(p), 3) for p in np.percentile(ms, (50, 99)))) for s, ms in times.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +65,23 @@ class SourceSummary:
     policy: str
     epochs: int
     reconnects: int
-    captured: int
-    processed: int
-    overwritten: int
-    stale: int
-    corrupt: int
-    in_flight: int
-
-    @classmethod
-    def of(cls, feed: Feed) -> SourceSummary:
-        """The summary of a feed; the caller holds the engine's lock."""
-        counters = asdict(feed.buffer.counters)
-        why = feed.failure
-        return cls(
-            source=feed.address.name,
-            state=feed.state or "connecting",
-            reason=why.reason if why is not None else None,
-            error=why.message if why is not None else None,
-            hint=why.hint if why is not None else None,
-            policy=feed.buffer.policy,
-            epochs=feed.epoch + 1,
-            reconnects=feed.reconnects,
-            **counters,
-        )
+    counters: Counters
 
     @property
-    def dropped(self) -> int:
-        """Pictures that were read and not processed."""
-        return self.overwritten + self.stale + self.corrupt
+    def is_live(self) -> bool:
+        """Whether frames come."""
+        return self.state in LIVE_STATES
 
     @property
     def has_failed(self) -> bool:
         """Whether the source ended by failing."""
         return self.state == "failed"
+
+    def to_json(self) -> Json:
+        """One flat object: the counters stand beside the rest."""
+        values = asdict(self)
+        counters = values.pop("counters")
+        return {**values, **counters}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +102,7 @@ class Summary:
     sinks: list[SinkSummary]
     wall_s: float
     faces: int
-    stages: dict[str, dict[str, float]]
+    stages: dict[str, StageTime]
 
     @property
     def exit_code(self) -> int:
@@ -123,6 +112,11 @@ class Summary:
             return 1
         return 4 if n_failed else 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """The summary for JSON."""
-        return {**asdict(self), "wall_s": round(self.wall_s, 3)}
+    @property
+    def processed(self) -> int:
+        """Frames of all sources that were processed."""
+        return sum(source.counters.processed for source in self.sources)
+
+    def to_json(self) -> Json:
+        """What `--json` and `--stats-json` give."""
+        return {**asdict(self), "sources": [one.to_json() for one in self.sources], "wall_s": round(self.wall_s, 3)}

@@ -165,7 +165,7 @@ def ours(clip: Path, out: Path, classifier: Any, face_model: Path, limit: int | 
 
     config = StreamConfig(detector="yunet", face_model=face_model, max_frames=limit, overwrite=True)
     summary = run_stream([str(clip)], classifier, [f"video={out}", f"jsonl={out}.jsonl"], config)
-    return summary.sources[0].processed
+    return summary.sources[0].counters.processed
 
 
 def main() -> None:

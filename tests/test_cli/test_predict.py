@@ -66,7 +66,7 @@ def test_a_broken_picture_costs_only_its_row(pictures: Path, linear_model: Path,
     assert [row["path"] for row in rows] == sources
     assert ["error" in row for row in rows] == [False, True, True, False]
     assert rows[2]["error"] == "no such file or folder"
-    assert "2 of 4 pictures could not be read" in found.stderr
+    assert "2 of 4 images could not be read" in found.stderr
 
 
 def test_unknown_formats_are_named(pictures: Path, linear_model: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_painted_video_from_end_to_end_without_torch(painted_clip: Path, model
     records = [json.loads(line) for line in lines.read_text().splitlines()]
     assert sum(record["kind"] == "face" for record in records) == 20
     assert video.stat().st_size > 1000
-    assert "20 pictures and 20 faces" in done.stdout
+    assert "20 frames and 20 faces" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

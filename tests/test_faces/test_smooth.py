@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.faces.smooth import UNCERTAIN, Smoother, SmoothingRule, frame_weight
+from deepfer_yolo.faces.smooth import UNCERTAIN, Smoother, frame_weight
 from deepfer_yolo.records import Event, Face, Track
 
-RULE = SmoothingRule()
+CONFIG = StreamConfig()
 
 
 def probs_of(label: str, sure: float = 0.7) -> np.ndarray:
@@ -27,9 +28,9 @@ def noisy(label: str, random: np.random.RandomState) -> np.ndarray:
     return probs_of(said, random.uniform(0.35, 0.85))
 
 
-def story(fps: float, rule: SmoothingRule = RULE) -> list[Event]:
+def story(fps: float, config: StreamConfig = CONFIG) -> list[Event]:
     """Happy for 3 s, sad for 3 s, surprise for 3 s."""
-    smoother = Smoother(1, EMOTIONS, rule)
+    smoother = Smoother(1, EMOTIONS, config)
     events = []
     for step in range(int(9 * fps)):
         t = step / fps
@@ -39,19 +40,19 @@ def story(fps: float, rule: SmoothingRule = RULE) -> list[Event]:
     return [*events, last] if last else events
 
 
-@pytest.mark.parametrize("rule", [RULE, SmoothingRule(time_constant_s=1.2, hold_s=0.4)])
-def test_events_are_the_same_at_5_10_and_30_fps(rule: SmoothingRule) -> None:
-    told = {fps: story(fps, rule) for fps in (5, 10, 30)}
+@pytest.mark.parametrize("config", [CONFIG, StreamConfig(smooth_s=1.2, hold_s=0.4)])
+def test_events_are_the_same_at_5_10_and_30_fps(config: StreamConfig) -> None:
+    told = {fps: story(fps, config) for fps in (5, 10, 30)}
     for events in told.values():
         assert [event.label for event in events] == ["happy", "sad", "surprise"]
         for one, reference in zip(events, told[30], strict=True):
-            assert one.start_s == pytest.approx(reference.start_s, abs=rule.time_constant_s / 2)
-            assert one.end_s == pytest.approx(reference.end_s, abs=rule.time_constant_s / 2)
+            assert one.start_s == pytest.approx(reference.start_s, abs=config.smooth_s / 2)
+            assert one.end_s == pytest.approx(reference.end_s, abs=config.smooth_s / 2)
 
 
 def test_a_change_is_dated_within_the_time_constant_of_the_truth() -> None:
     happy, sad, _ = story(30)
-    assert 3.0 <= happy.end_s <= 3.0 + RULE.time_constant_s
+    assert 3.0 <= happy.end_s <= 3.0 + CONFIG.smooth_s
     assert sad.start_s == happy.end_s
 
 
@@ -60,13 +61,13 @@ def flips(labels: list[str]) -> int:
 
 
 def noisy_minute(
-    rule: SmoothingRule, fps: int, seed: int
+    config: StreamConfig, fps: int, seed: int
 ) -> tuple[list[str], list[str], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Raw and steady labels of a minute in which the truth changes five times, and for each frame: is the steady label
     right, is it uncertain, and is the last change further back than the time constant and the hold together twice over.
     """
     random = np.random.RandomState(seed)
-    smoother = Smoother(1, EMOTIONS, rule)
+    smoother = Smoother(1, EMOTIONS, config)
     raw, steady, truth, settled = [], [], [], []
     for step in range(fps * 60):
         t = step / fps
@@ -75,17 +76,17 @@ def noisy_minute(
         raw.append(EMOTIONS[int(probs.argmax())])
         smoother.add(probs, 1.0, t)
         steady.append(smoother.label)
-        settled.append(t % 10 > 2 * (rule.time_constant_s + rule.hold_s))
+        settled.append(t % 10 > 2 * (config.smooth_s + config.hold_s))
     said = np.array(steady)
     return raw, steady, said == np.array(truth), said == UNCERTAIN, np.array(settled)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_noisy_minute_at_the_default_rule(seed: int) -> None:
+def test_a_noisy_minute_at_the_default_config(seed: int) -> None:
     """The frames' mean confidence in the truth, 0.45, lies just above the least one, 0.4, so some of the time nothing
     can be said.
     """
-    raw, steady, right, uncertain, settled = noisy_minute(RULE, 30, seed)
+    raw, steady, right, uncertain, settled = noisy_minute(CONFIG, 30, seed)
     assert flips(raw) > 800
     assert flips(steady) <= flips(raw) / 50
     assert right.mean() > 0.8
@@ -96,7 +97,7 @@ def test_a_noisy_minute_at_the_default_rule(seed: int) -> None:
 @pytest.mark.parametrize(("fps", "share"), [(5, 0.93), (10, 0.98), (30, 0.99)])
 def test_without_a_least_confidence_all_is_right_once_a_change_was_noticed(fps: int, share: float) -> None:
     for seed in range(5):
-        raw, steady, right, uncertain, settled = noisy_minute(SmoothingRule(min_confidence=0.0), fps, seed)
+        raw, steady, right, uncertain, settled = noisy_minute(StreamConfig(min_confidence=0.0), fps, seed)
         assert not uncertain.any()
         assert flips(steady) <= 8, "five changes of the truth, and hardly more"
         assert flips(raw) > 5 * flips(steady)
@@ -104,7 +105,7 @@ def test_without_a_least_confidence_all_is_right_once_a_change_was_noticed(fps: 
 
 
 def test_a_held_label_does_not_flicker_around_the_least_confidence() -> None:
-    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.05, hold_s=0.0, min_confidence=0.5, margin=0.1))
+    smoother = Smoother(1, EMOTIONS, StreamConfig(smooth_s=0.05, hold_s=0.0, min_confidence=0.5, margin=0.1))
     said = []
     for step in range(100):
         smoother.add(probs_of("happy", 0.6 if step < 20 else 0.45 if step % 2 else 0.52), 1.0, step / 10)
@@ -116,7 +117,7 @@ def test_a_held_label_does_not_flicker_around_the_least_confidence() -> None:
 
 
 def test_a_flash_shorter_than_the_hold_changes_nothing() -> None:
-    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.05, hold_s=0.5))
+    smoother = Smoother(1, EMOTIONS, StreamConfig(smooth_s=0.05, hold_s=0.5))
     events = [
         smoother.add(probs_of("sad" if 1.0 <= step / 25 < 1.3 else "happy"), 1.0, step / 25)[1] for step in range(75)
     ]
@@ -125,7 +126,7 @@ def test_a_flash_shorter_than_the_hold_changes_nothing() -> None:
 
 
 def test_below_the_threshold_a_label_is_uncertain_and_gives_no_event() -> None:
-    smoother = Smoother(1, EMOTIONS, SmoothingRule(min_confidence=0.5))
+    smoother = Smoother(1, EMOTIONS, StreamConfig(min_confidence=0.5))
     for step in range(50):
         smoother.add(probs_of("happy", 0.3), 1.0, step / 25)
     assert smoother.label == UNCERTAIN
@@ -133,7 +134,7 @@ def test_below_the_threshold_a_label_is_uncertain_and_gives_no_event() -> None:
 
 
 def test_an_event_tells_the_confidence_in_its_own_label() -> None:
-    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=0.01, hold_s=5.0))
+    smoother = Smoother(1, EMOTIONS, StreamConfig(smooth_s=0.01, hold_s=5.0))
     for step in range(40):
         smoothed, _ = smoother.add(probs_of("happy", 0.9) if step < 20 else probs_of("sad", 0.8), 1.0, step / 10)
     track = Track(1, Face(np.array([0, 0, 9, 9], np.float32), 1.0), smoothed, smoothed, 4.0, smoother.label)
@@ -145,7 +146,7 @@ def test_an_event_tells_the_confidence_in_its_own_label() -> None:
 
 
 def test_frames_of_little_weight_say_little() -> None:
-    smoother = Smoother(1, EMOTIONS, RULE)
+    smoother = Smoother(1, EMOTIONS, CONFIG)
     for step in range(25):
         smoothed, _ = (
             smoother.add(probs_of("sad"), 0.05, step / 25)
@@ -157,7 +158,7 @@ def test_frames_of_little_weight_say_little() -> None:
 
 
 def test_the_average_is_the_hand_computed_one() -> None:
-    smoother = Smoother(1, EMOTIONS, SmoothingRule(time_constant_s=1.0))
+    smoother = Smoother(1, EMOTIONS, StreamConfig(smooth_s=1.0))
     smoother.add(probs_of("happy", 0.9), 1.0, 0.0)
     smoothed, _ = smoother.add(probs_of("sad", 0.9), 0.5, 1.0)
     first, keep = 1 - np.exp(-0.04), np.exp(-1.0)
@@ -182,7 +183,7 @@ def test_small_unsure_and_blurred_faces_weigh_less() -> None:
 
 
 def test_a_face_that_shows_nothing_is_uncertain_however_sure_the_model_is() -> None:
-    smoother = Smoother(1, EMOTIONS, RULE)
+    smoother = Smoother(1, EMOTIONS, CONFIG)
     for step in range(25):
         smoother.add(probs_of("angry", 0.9), 0.0, step / 25)
     assert smoother.label == UNCERTAIN
@@ -190,8 +191,8 @@ def test_a_face_that_shows_nothing_is_uncertain_however_sure_the_model_is() -> N
 
 
 def test_a_face_that_goes_dark_keeps_its_label_for_a_while() -> None:
-    rule = SmoothingRule(time_constant_s=0.5, hold_s=0.2)
-    smoother = Smoother(1, EMOTIONS, rule)
+    config = StreamConfig(smooth_s=0.5, hold_s=0.2)
+    smoother = Smoother(1, EMOTIONS, config)
     said = {}
     for step in range(100):
         smoother.add(

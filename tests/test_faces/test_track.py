@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.faces.track import Motion, Tracker, moved, overlap
 from deepfer_yolo.records import Face
 
@@ -23,7 +24,7 @@ def ids(tracker: Tracker, faces: list[Face], time_s: float) -> list[int]:
 
 @pytest.mark.parametrize("fps", [5, 10, 30])
 def test_two_faces_that_pass_each_other_keep_their_ids(fps: int) -> None:
-    tracker = Tracker(min_score=0.6)
+    tracker = Tracker(StreamConfig(min_score=0.6))
     seen = []
     for step in range(4 * fps):
         t = step / fps
@@ -35,7 +36,7 @@ def test_two_faces_that_pass_each_other_keep_their_ids(fps: int) -> None:
 def test_order_of_the_detections_does_not_matter(seed: int) -> None:
     random = np.random.RandomState(seed)
     places = [(60 + 150 * i, 50 + 60 * (i % 3)) for i in range(5)]
-    tracker = Tracker(min_score=0.6)
+    tracker = Tracker(StreamConfig(min_score=0.6))
     first = dict(zip(places, ids(tracker, [face(*place) for place in places], 0.0), strict=True))
     shuffled = [places[i] for i in random.permutation(5)]
     second = ids(tracker, [face(x + random.uniform(-4, 4), y + random.uniform(-4, 4)) for x, y in shuffled], 0.04)
@@ -43,7 +44,7 @@ def test_order_of_the_detections_does_not_matter(seed: int) -> None:
 
 
 def test_a_short_gap_keeps_the_id_and_a_long_one_does_not() -> None:
-    tracker = Tracker(min_score=0.6, lost_s=1.0)
+    tracker = Tracker(StreamConfig(min_score=0.6, lost_s=1.0))
     for step in range(10):
         tracker.update([face(100 + 4 * step, 100)], step / 25)
     for step in range(10, 25):
@@ -56,7 +57,7 @@ def test_a_short_gap_keeps_the_id_and_a_long_one_does_not() -> None:
 
 
 def test_unsure_detections_carry_a_track_but_do_not_begin_one_over_another() -> None:
-    tracker = Tracker(min_score=0.6)
+    tracker = Tracker(StreamConfig(min_score=0.6))
     assert ids(tracker, [face(100, 100)], 0.0) == [1]
     assert ids(tracker, [face(102, 101, score=0.4)], 0.04) == [1]
     assert tracker.update([face(400, 100, score=0.4)], 0.08) == []
@@ -64,7 +65,7 @@ def test_unsure_detections_carry_a_track_but_do_not_begin_one_over_another() -> 
 
 
 def test_coasting_follows_the_motion() -> None:
-    tracker = Tracker(min_score=0.6)
+    tracker = Tracker(StreamConfig(min_score=0.6))
     for step in range(20):
         tracker.update([face(100 + 4 * step, 100)], step / 25)
     (track,) = tracker.coast(24 / 25)
@@ -73,7 +74,7 @@ def test_coasting_follows_the_motion() -> None:
 
 
 def test_what_is_out_of_sight_is_still_expected_somewhere() -> None:
-    tracker = Tracker(min_score=0.6, lost_s=1.0)
+    tracker = Tracker(StreamConfig(min_score=0.6, lost_s=1.0))
     tracker.update([face(100, 100)], 0.0)
     tracker.update([], 0.5)
     (hidden,) = tracker.hidden(0.5)
@@ -81,7 +82,7 @@ def test_what_is_out_of_sight_is_still_expected_somewhere() -> None:
 
 
 def test_a_moving_face_that_is_missed_may_have_stayed_or_gone_on() -> None:
-    tracker = Tracker(min_score=0.6, lost_s=1.0)
+    tracker = Tracker(StreamConfig(min_score=0.6, lost_s=1.0))
     for step in range(10):
         tracker.update([face(100 + 10 * step, 100)], step / 10)
     tracker.update([], 1.2)
@@ -92,7 +93,7 @@ def test_a_moving_face_that_is_missed_may_have_stayed_or_gone_on() -> None:
 
 
 def test_ids_are_never_used_again() -> None:
-    tracker = Tracker(min_score=0.6, lost_s=0.1)
+    tracker = Tracker(StreamConfig(min_score=0.6, lost_s=0.1))
     seen = [ids(tracker, [face(100, 100)], float(step))[0] for step in range(20)]
     assert seen == list(range(1, 21))
 
@@ -102,7 +103,7 @@ def test_ids_are_never_used_again() -> None:
     st.floats(0, 3),
 )
 def test_any_detections_give_each_face_one_id(rows: list[tuple[float, float, float, float]], step_s: float) -> None:
-    tracker = Tracker(min_score=0.6)
+    tracker = Tracker(StreamConfig(min_score=0.6))
     for n in range(3):
         tracked = tracker.update([face(x, y, side, score) for x, y, side, score in rows], n * step_s)
         assert len({track.id for track in tracked}) == len(tracked)

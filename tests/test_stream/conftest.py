@@ -18,47 +18,38 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.faces.detect import WholeDetector
 from deepfer_yolo.records import Crops, Face, Frame, Prediction, Probs, Track
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.address import parse_sources
-from deepfer_yolo.stream.buffers import Policy
-from deepfer_yolo.stream.pipeline import Pipeline, RunRules
-from deepfer_yolo.stream.reader import FeedRules
+from deepfer_yolo.stream.pipeline import Pipeline
 from deepfer_yolo.stream.records import Output, Result
-from deepfer_yolo.stream.scene import SceneRules
-from deepfer_yolo.stream.sinks.worker import SinkWorker
-from deepfer_yolo.stream.sources import ReadOptions
+from deepfer_yolo.stream.sinks.worker import Sink, SinkWorker
 from deepfer_yolo.stream.status import Summary
 
 
-class CollectSink:
+class CollectSink(Sink):
     """Remembers every output; `delay_s` makes it slow."""
 
     def __init__(
         self,
-        wants: Literal["records", "pictures"] = "pictures",
+        wants: Literal["records", "images"] = "images",
         *,
         delay_s: float = 0.0,
         name: str = "collect",
         depth: int = 100_000,
     ) -> None:
-        self.name, self.wants, self.depth, self.is_remote = name, wants, depth, False
+        super().__init__(name)
+        self.wants, self.depth = wants, depth
         self.delay_s = delay_s
         self.records: list[dict[str, Any]] = []
         self.results: list[Result] = []
 
-    def open(self, sources: list[str]) -> None:
-        pass
-
     def write(self, output: Output) -> None:
-        self.records += output.records
+        self.records += [dict(record.to_json()) for record in output.records]
         self.results += [output.result] if output.result is not None else []
         time.sleep(self.delay_s)
-
-    def close(self) -> None:
-        pass
 
     def states(self, source: str | None = None) -> list[str]:
         """The states that were told, in order."""
@@ -142,26 +133,13 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
         sources: Sequence[str],
         *,
         slow_s: float = 0.0,
-        policy: Policy | None = None,
-        max_age_s: float = 0.5,
-        retries: int | None = None,
-        stall_s: float = 3.0,
-        frozen_s: float = 10.0,
-        max_frames: int | None = None,
-        max_seconds: float | None = None,
-        fail_fast: bool = False,
-        read: ReadOptions | None = None,
-        scene: SceneRules | None = None,
         workers: Sequence[SinkWorker] = (),
+        **settings: Any,
     ) -> Run:
-        addresses = parse_sources(list(sources))
-        feed = FeedRules(policy, max_age_s, retries, stall_s, frozen_s, max_frames, read or ReadOptions(3.0, 3.0))
         sink = CollectSink()
         used = SlowModel(model, slow_s) if slow_s else model
-        rules = RunRules(feed, scene or SceneRules(0.7), max_seconds, fail_fast)
-        run = Run(
-            Pipeline(addresses, used, [WholeDetector() for _ in addresses], [SinkWorker(sink), *workers], rules), sink
-        )
+        config = StreamConfig(**{"detector": "whole", "open_timeout_s": 3.0, "read_timeout_s": 3.0, **settings})
+        run = Run(Pipeline(parse_sources(list(sources)), used, [SinkWorker(sink), *workers], config), sink)
         runs.append(run)
         return run
 

@@ -1,23 +1,27 @@
-"""Many pictures: order, errors in their place, batches that do not matter."""
+"""Many images, with or without faces to find: order, errors in their place, batches that do not matter."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.errors import SourceError
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.stream.batch import find_pictures, predict_pictures
+from deepfer_yolo.stream.batch import find_images, label_images
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven pictures in two levels, one of them broken, and a file that is none."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Eleven images in two levels, one of them broken, and a file that is none."""
+    root = tmp_path_factory.mktemp("images")
     (root / "inner").mkdir()
     for i, face in enumerate(paint_faces(3, 10)[0]):
         Image.fromarray(face).save(root / ("inner" if i % 2 else ".") / f"{i}.png")
@@ -27,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_patterns_and_files(folder: Path) -> None:
-    names = [path.name for path in find_pictures([str(folder)])]
+    names = [path.name for path in find_images([str(folder)])]
     assert names == [
         "0.png",
         "2.png",
@@ -41,28 +45,28 @@ def test_folders_patterns_and_files(folder: Path) -> None:
         "7.png",
         "9.png",
     ]
-    assert [p.name for p in find_pictures([str(folder / "inner" / "[37].png"), str(folder / "0.png")])] == [
+    assert [p.name for p in find_images([str(folder / "inner" / "[37].png"), str(folder / "0.png")])] == [
         "3.png",
         "7.png",
         "0.png",
     ]
-    assert len(find_pictures([str(folder / "**" / "*.png")])) == 10
+    assert len(find_images([str(folder / "**" / "*.png")])) == 10
     # A file that was named is never dropped: its error belongs into its row.
-    assert find_pictures([str(folder / "missing.png")]) == [folder / "missing.png"]
+    assert find_images([str(folder / "missing.png")]) == [folder / "missing.png"]
 
 
 @pytest.mark.parametrize("source", ["empty", "*.gif"])
 def test_nothing_to_do_is_an_error(source: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="no pictures in"):
-        find_pictures([str(tmp_path / source)])
+    with pytest.raises(SourceError, match="no images in"):
+        find_images([str(tmp_path / source)])
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (3, 2), (64, 4)])
 def test_rows_come_in_order_whatever_the_batch(batch: int, workers: int, folder: Path, linear_model: Path) -> None:
     classifier = Classifier(linear_model)
-    paths = find_pictures([str(folder)])
-    rows = list(predict_pictures(paths, classifier, batch=batch, workers=workers))
+    paths = find_images([str(folder)])
+    rows = list(label_images(paths, classifier, PredictConfig(batch=batch, workers=workers)))
     assert [row.path for row in rows] == paths
     assert [row.path.name for row in rows if row.error is not None] == ["broken.jpg"]
     for row in rows:
@@ -72,5 +76,28 @@ def test_rows_come_in_order_whatever_the_batch(batch: int, workers: int, folder:
 
 
 def test_a_batch_of_nothing_but_errors(linear_model: Path, tmp_path: Path) -> None:
-    rows = list(predict_pictures([tmp_path / "a.png", tmp_path], Classifier(linear_model)))
+    rows = list(label_images([tmp_path / "a.png", tmp_path], Classifier(linear_model), PredictConfig()))
     assert [row.error for row in rows] == ["no such file or folder", "this is a folder, not a file"]
+
+
+def test_images_without_faces_and_broken_ones_have_their_rows(tmp_path: Path, model: Classifier) -> None:
+    Image.fromarray(np.full((200, 300, 3), 90, np.uint8)).save(tmp_path / "flat.png")
+    (tmp_path / "broken.png").write_bytes(b"x")
+    paths = [tmp_path / name for name in ("flat.png", "broken.png", "missing.png")]
+    rows = list(label_images(paths, model, PredictConfig(faces=True, detector="haar")))
+    assert [(row.path, row.prediction, row.face) for row in rows] == [(path, None, None) for path in paths]
+    assert [row.error is None for row in rows] == [True, False, False]
+    assert next(label_images(paths[:1], model, PredictConfig())).prediction is not None
+
+
+def test_the_command_finds_faces_without_torch(shared_dir: Path, model_file: Path) -> None:
+    photo = shared_dir / "media" / "zidane.jpg"
+    if not photo.is_file():
+        pytest.skip("no example photo")
+    code = "import sys; from deepfer_yolo.cli.app import app; app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
+    face_model = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
+    words = ["predict", str(photo), "-m", str(model_file), "--faces", "--face-model", str(face_model), "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2
+    assert all(row["score"] > 0.8 and sum(row["probs"].values()) == pytest.approx(1, abs=1e-3) for row in rows)

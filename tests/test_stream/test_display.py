@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deepfer_yolo.stream.sources import ReadOptions
-
-LISTEN = {"rtsp_flags": "listen", "listen_timeout": "8"}
+LISTEN = {"open_timeout_s": 10.0, "input_option": {"rtsp_flags": "listen", "listen_timeout": "8"}}
 
 
 def test_a_killed_publisher_comes_back_with_another_size(
     run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any
 ) -> None:
     port = free_port()
-    run = run_of([f"rtsp://127.0.0.1:{port}/live"], read=ReadOptions(10.0, 2.0, "tcp", (), LISTEN)).start()
+    run = run_of([f"rtsp://127.0.0.1:{port}/live"], read_timeout_s=2.0, **LISTEN).start()
     first = publish_rtsp(port)
     run.wait_for(lambda: len(run.sink.results) >= 30)
     first.kill()
@@ -28,9 +26,12 @@ def test_a_killed_publisher_comes_back_with_another_size(
     (source,) = summary.sources
     assert source.reconnects >= 1
     assert source.epochs == 2
-    assert source.captured == source.processed + source.overwritten + source.stale + source.corrupt
-    assert source.in_flight == 0
-    assert source.processed == len(run.sink.results)
+    assert (
+        source.counters.captured
+        == source.counters.processed + source.counters.overwritten + source.counters.stale + source.counters.corrupt
+    )
+    assert source.counters.in_flight == 0
+    assert source.counters.processed == len(run.sink.results)
     shapes = {(result.epoch, result.frame.image.shape[:2]) for result in run.sink.results}
     assert shapes == {(0, (120, 160)), (1, (240, 320))}
     # The test picture is bright and colourful; an invented frame would be black or flat.
@@ -51,7 +52,7 @@ def test_a_paused_publisher_is_stalled_and_then_fresh_again(
     run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any
 ) -> None:
     port = free_port()
-    run = run_of([f"rtsp://127.0.0.1:{port}/live"], stall_s=0.5, read=ReadOptions(10.0, 8.0, "tcp", (), LISTEN)).start()
+    run = run_of([f"rtsp://127.0.0.1:{port}/live"], stall_s=0.5, read_timeout_s=8.0, **LISTEN).start()
     publisher = publish_rtsp(port)
     run.wait_for(lambda: len(run.sink.results) >= 10)
     publisher.pause()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.stream.address import parse_source
-from deepfer_yolo.stream.http_source import Guard
+from deepfer_yolo.stream.http_source import HttpOpener
 from deepfer_yolo.stream.source_errors import SourceReadError
-from deepfer_yolo.stream.sources import ReadOptions, open_reader
+from deepfer_yolo.stream.sources import open_source
 
 
 def send(request: BaseHTTPRequestHandler, body: bytes, kind: str = "application/octet-stream", **headers: str) -> None:
@@ -36,13 +37,13 @@ def playlist(*urls: str) -> bytes:
     return f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n{parts}#EXT-X-ENDLIST\n".encode()
 
 
-def count(url: str, options: ReadOptions | None = None) -> int:
+def count(url: str, **settings: Any) -> int:
     (address,) = parse_source(url)
-    reader = open_reader(address, options or ReadOptions(3.0, 3.0))
+    source = open_source(address, StreamConfig(open_timeout_s=3.0, read_timeout_s=3.0, **settings))
     try:
-        return sum(grab.image is not None for grab in reader.grabs())
+        return sum(grab.image is not None for grab in source.grabs())
     finally:
-        reader.close()
+        source.close()
 
 
 def test_hls_of_the_same_host_plays(serve_http: Callable[..., str], segment: bytes) -> None:
@@ -65,7 +66,7 @@ def test_hls_of_another_host_plays_only_where_it_is_allowed(serve_http: Callable
         count(base + "/list.m3u8")
     assert caught.value.reason == "forbidden"
     assert asked == []
-    assert count(base + "/list.m3u8", ReadOptions(3.0, 3.0, allowed_hosts=("localhost",))) == 25
+    assert count(base + "/list.m3u8", allow_host=("localhost",)) == 25
 
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "/etc/hostname", "concat:/etc/hostname"])
@@ -97,7 +98,7 @@ def test_redirects_to_private_addresses_are_refused_before_a_byte_is_sent(
     inside = serve_http(lambda request: (asked.append(request.path), send(request, b"secret")))
     url = redirecting(serve_http, form.format(port=inside.rpartition(":")[2]))
     with pytest.raises(SourceReadError) as caught:
-        Guard(url + "/a", timeout_s=2).open(url + "/a", 1, {})
+        HttpOpener(url + "/a", StreamConfig(read_timeout_s=2)).open(url + "/a", 1, {})
     assert caught.value.reason in ("forbidden", "network", "refused")
     assert asked == []
 
@@ -105,7 +106,7 @@ def test_redirects_to_private_addresses_are_refused_before_a_byte_is_sent(
 def test_redirects_to_other_schemes_are_refused(serve_http: Callable[..., str]) -> None:
     url = redirecting(serve_http, "file:///etc/passwd") + "/a"
     with pytest.raises(SourceReadError) as caught:
-        Guard(url, timeout_s=2).open(url, 1, {})
+        HttpOpener(url, StreamConfig(read_timeout_s=2)).open(url, 1, {})
     assert caught.value.reason == "forbidden"
 
 

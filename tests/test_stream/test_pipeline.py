@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepfer_yolo.faces.smooth import SmoothingRule
-from deepfer_yolo.stream.scene import SceneRules
 from deepfer_yolo.stream.sinks.network import WebhookSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
-from deepfer_yolo.stream.sources import ReadOptions
 
 CAMERA = "testsrc=size=160x120:rate=30"
 
@@ -25,16 +22,15 @@ CAMERA = "testsrc=size=160x120:rate=30"
 def assert_law(run: Any) -> None:
     """captured = processed + dropped + in flight, now and at the end."""
     for source in run.pipeline.summary().sources:
-        assert (
-            source.captured == source.processed + source.overwritten + source.stale + source.corrupt + source.in_flight
-        )
+        n = source.counters
+        assert n.captured == n.processed + n.overwritten + n.stale + n.corrupt + n.in_flight
 
 
 def test_a_file_is_processed_whole_and_in_order(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     run = run_of([str(make_clip())], slow_s=0.01).start()
     summary = run.finish()
     (source,) = summary.sources
-    assert (source.captured, source.processed, source.in_flight) == (25, 25, 0)
+    assert (source.counters.captured, source.counters.processed, source.counters.in_flight) == (25, 25, 0)
     assert [result.frame.index for result in run.sink.results] == list(range(25))
     assert run.sink.states() == ["connecting", "live", "ended"]
     assert summary.exit_code == 0
@@ -47,7 +43,7 @@ def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(run_of: Callable[
         assert_law(run)
         time.sleep(0.05)
     (source,) = run.finish().sources
-    assert source.overwritten > 5 * source.processed
+    assert source.counters.overwritten > 5 * source.counters.processed
     ages = [result.age_ms for result in run.sink.results]
     assert len(ages) >= 8
     # A picture waits for one inference at most, then takes one.
@@ -58,15 +54,15 @@ def test_bounded_drops_what_is_too_old(run_of: Callable[..., Any]) -> None:
     run = run_of([CAMERA], slow_s=0.15, policy="bounded", max_age_s=0.3, max_seconds=3.0).start()
     (source,) = run.finish().sources
     assert_law(run)
-    assert source.stale > source.processed
-    assert source.in_flight == 0
+    assert source.counters.stale > source.counters.processed
+    assert source.counters.in_flight == 0
     assert max(result.age_ms for result in run.sink.results) < 1000 * (0.3 + 0.15) + 300
 
 
 def test_lossless_makes_a_live_source_wait(run_of: Callable[..., Any]) -> None:
     run = run_of([CAMERA], slow_s=0.05, policy="lossless", max_frames=20).start()
     (source,) = run.finish().sources
-    assert (source.captured, source.processed) == (20, 20)
+    assert (source.counters.captured, source.counters.processed) == (20, 20)
 
 
 def test_a_file_under_latest_plays_at_its_own_speed(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
@@ -85,7 +81,7 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
         def write(self, output: Any) -> None:
             gate.wait(20)
 
-    blocked = SinkWorker(Blocked("pictures", name="blocked", depth=4))
+    blocked = SinkWorker(Blocked("images", name="blocked", depth=4))
     slow_s = 10 / 30
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -97,7 +93,13 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
             f"http://127.0.0.1:{hole.getsockname()[1]}/x",
         ]
         run = run_of(
-            sources, slow_s=slow_s, workers=[blocked], max_seconds=4.5, retries=0, read=ReadOptions(2.0, 2.0)
+            sources,
+            slow_s=slow_s,
+            workers=[blocked],
+            max_seconds=4.5,
+            retries=0,
+            open_timeout_s=2.0,
+            read_timeout_s=2.0,
         ).start()
         summary = run.finish()
     gate.set()
@@ -138,8 +140,8 @@ def test_parameters_that_cannot_be_are_a_failure_at_once(text: str, run_of: Call
 def test_options_that_the_network_reader_does_not_take_are_a_failure_at_once(
     run_of: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
-    read = ReadOptions(2.0, 2.0, ffmpeg={"rtsp_flags": "nonsense"})
-    run = run_of([f"rtsp://127.0.0.1:{free_port()}/x"], read=read).start()
+    read = {"open_timeout_s": 2.0, "read_timeout_s": 2.0, "input_option": {"rtsp_flags": "nonsense"}}
+    run = run_of([f"rtsp://127.0.0.1:{free_port()}/x"], **read).start()
     assert run.finish(3).sources[0].reason == "invalid"
     assert run.sink.states() == ["connecting", "failed"]
 
@@ -148,7 +150,7 @@ def test_a_pattern_with_a_length_ends(run_of: Callable[..., Any]) -> None:
     run = run_of(["testsrc=size=64x48:rate=25:duration=0.4"], policy="lossless").start()
     summary = run.finish(5)
     assert run.sink.states() == ["connecting", "live", "ended"]
-    assert (summary.sources[0].processed, summary.exit_code) == (10, 0)
+    assert (summary.sources[0].counters.processed, summary.exit_code) == (10, 0)
 
 
 def test_fail_fast_ends_the_run(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
@@ -163,14 +165,14 @@ def test_stop_returns_within_a_second_while_connecting(run_of: Callable[..., Any
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(5)
-        run = run_of([f"rtsp://127.0.0.1:{hole.getsockname()[1]}/x"], read=ReadOptions(3.0, 3.0)).start()
+        run = run_of([f"rtsp://127.0.0.1:{hole.getsockname()[1]}/x"]).start()
         run.wait_for(lambda: "connecting" in run.sink.states())
         time.sleep(0.3)
         started = time.monotonic()
         summary = run.stop()
         assert time.monotonic() - started < 1.2
     assert run.sink.states()[-1] in ("ended", "failed")
-    assert summary.sources[0].captured == 0
+    assert summary.sources[0].counters.captured == 0
 
 
 def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(
@@ -229,7 +231,7 @@ def test_a_frozen_picture_is_told(run_of: Callable[..., Any]) -> None:
 
 
 def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
-    run = run_of([str(make_clip())], scene=SceneRules(0.7, detect_every=5))
+    run = run_of([str(make_clip())], detect_every=5)
     calls: list[int] = []
     detector = run.pipeline._scenes[0]._detector
     found = detector.detect
@@ -242,8 +244,8 @@ def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: 
 def test_events_cover_the_tracks_and_carry_their_epoch(
     run_of: Callable[..., Any], make_clip: Callable[..., Path]
 ) -> None:
-    rule = SmoothingRule(time_constant_s=0.1, margin=0.0, hold_s=0.0, min_confidence=0.0)
-    run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], scene=SceneRules(0.7, smoothing=rule)).start()
+    quick = {"smooth_s": 0.1, "margin": 0.0, "hold_s": 0.0, "min_confidence": 0.0}
+    run = run_of([str(make_clip(times=[i / 25 for i in range(75)]))], **quick).start()
     run.finish()
     events = [record for record in run.sink.records if record["kind"] == "event"]
     assert events

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Face, Frame, Image
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.stream.buffers import Waiting
 from deepfer_yolo.stream.records import Result
-from deepfer_yolo.stream.scene import Scene, SceneRules
+from deepfer_yolo.stream.scene import Scene
 
 
 class Fixed:
@@ -28,14 +28,8 @@ def shot(seed: int) -> Image:
 
 
 def play(model: Classifier, images: list[Image]) -> list[Result]:
-    scene = Scene(Fixed(), model.card, SceneRules(0.7))  # type: ignore[arg-type]
-    results = []
-    for index, image in enumerate(images):
-        waiting = Waiting(Frame(index, index / 10, "pts", image, "cam"), 0, 0.0)
-        tracked = scene.find(waiting)
-        crops = np.stack(scene.crops(image, tracked))
-        results.append(scene.conclude(waiting, tracked, crops, model.predict(crops), None))
-    return results
+    scene = Scene(Fixed(), model.card, StreamConfig())  # type: ignore[arg-type]
+    return [scene.label(Frame(i, i / 10, "pts", image, "cam"), model) for i, image in enumerate(images)]
 
 
 def test_a_cut_ends_the_tracks_and_their_events(model: Classifier) -> None:

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,18 @@ from deepfer_yolo.data.images import load_image
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.faces.detect import WholeDetector
-from deepfer_yolo.faces.smooth import SmoothingRule
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.stream.draw import Look, paint
+from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.metrics import MetricsServer
-from deepfer_yolo.stream.records import Output, Result, State, state_record
-from deepfer_yolo.stream.scene import SceneRules
+from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.session import run_stream
-from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.lines import JsonlSink, Rotation
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
+from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
-QUICK = SceneRules(0.7, smoothing=SmoothingRule(0.1, 0.0, 0.0, 0.0))
+STATE = State("cam", 0, 1.0, "pts", "live", None, "why")
 
 
 def video_times(path: Path) -> list[float]:
@@ -62,7 +61,7 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
     """No table of all pictures is kept in memory; every two seconds, and only then, there is a key picture to seek to."""
     import av
 
-    sink = VideoSink(str(tmp_path / name), Look())
+    sink = VideoSink(str(tmp_path / name), StreamConfig())
     sink.open(["cam"])
     times = np.cumsum([0.04, 0.5, 0.02, 0.1] * 40)
     for index, time_s in enumerate(times):
@@ -90,7 +89,7 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
 def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(
     tmp_path: Path, result_of: Callable[..., Result]
 ) -> None:
-    sink = VideoSink(str(tmp_path / "v.mp4"), Look())
+    sink = VideoSink(str(tmp_path / "v.mp4"), StreamConfig())
     sink.open(["cam"])
     for index in range(5):
         sink.write(Output((), result_of(index, time_s=1000 + index / 25)))
@@ -107,27 +106,27 @@ def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(
 def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen(result_of: Callable[..., Result]) -> None:
     result = result_of(0)
     plain = result.frame.image
-    drawn = paint(result, Look())
+    drawn = draw_faces(result)
     assert drawn.shape == plain.shape
     changed = (drawn != plain).any(axis=2)
     assert changed[60:130, 100].mean() > 0.9, "the box's left side"
     assert not changed[140:, 200:].any(), "nothing is drawn elsewhere"
     assert not changed[75:125, 108:150].any(), "the face itself stays"
 
-    hidden = paint(result, Look(is_anonymous=True, has_boxes=False))[60:130, 100:160]
+    hidden = draw_faces(result, is_anonymous=True)[65:125, 105:155]
     assert hidden.reshape(-1, 3).std(axis=0).max() < 25, "noise has become a few flat blocks"
     assert plain[60:130, 100:160].std() > 60
 
 
 def test_small_pictures_are_enlarged_so_that_a_label_fits(result_of: Callable[..., Result]) -> None:
     result = result_of(0, size=(64, 48))
-    assert paint(result, Look()).shape == (288, 384, 3)
+    assert draw_faces(result).shape == (288, 384, 3)
 
 
 def test_faces_out_of_sight_are_anonymised_too(result_of: Callable[..., Result]) -> None:
     result = result_of(0)
     lost = Result(result.frame, 0, (), (), (result.tracks[0].face,))
-    assert paint(lost, Look(is_anonymous=True))[60:130, 100:160].std(axis=(0, 1)).max() < 25
+    assert draw_faces(lost, is_anonymous=True)[60:130, 100:160].std(axis=(0, 1)).max() < 25
 
 
 def test_csv_and_jsonl_hold_the_same(make_clip: Callable[..., Path], model: Classifier, tmp_path: Path) -> None:
@@ -145,9 +144,9 @@ def test_csv_and_jsonl_hold_the_same(make_clip: Callable[..., Path], model: Clas
 def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
     from deepfer_yolo.stream.sinks.lines import CsvSink
 
-    sink = CsvSink(str(tmp_path / "o.csv"), EMOTIONS, max_bytes=10_000, keep=2)
+    sink = CsvSink(str(tmp_path / "o.csv"), StreamConfig(), EMOTIONS)
     sink.open([])
-    sink.write(Output((state_record(State("=cmd()", 0, 0.0, "pts", "live", None, "-x")),)))
+    sink.write(Output((State("=cmd()", 0, 0.0, "pts", "live", None, "-x"),)))
     sink.close()
     assert "\nstate,'=cmd()" in (tmp_path / "o.csv").read_text()
 
@@ -172,7 +171,7 @@ def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None
 
 
 def test_snapshots_come_with_new_labels_only(tmp_path: Path, result_of: Callable[..., Result]) -> None:
-    sink = SnapshotSink(str(tmp_path), Look())
+    sink = SnapshotSink(str(tmp_path), StreamConfig())
     sink.open(["cam"])
     for index, label in enumerate(["uncertain", *["happy"] * 40, *["sad"] * 5]):
         sink.write(Output((), result_of(index, label="happy" if label == "uncertain" else label)))
@@ -209,7 +208,7 @@ def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(
 
     started = time.monotonic()
     run = run_of(
-        [str(make_clip())], workers=[SinkWorker(Blocked("pictures", name="blocked", depth=2), patience_s=0.5)]
+        [str(make_clip())], workers=[SinkWorker(Blocked("images", name="blocked", depth=2), patience_s=0.5)]
     ).start()
     summary = run.finish()
     gate.set()
@@ -229,7 +228,7 @@ def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(
 
 
 def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
-    serve_http: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    serve_http: Callable[..., str], result_of: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEEPFER_WEBHOOK_SECRET", "k3y")
     bodies: list[dict[str, Any]] = []
@@ -251,17 +250,16 @@ def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
     sink = WebhookSink(serve_http(handle).replace("://", "://u:topsecret@"))
     assert "topsecret" not in sink.name
     sink.open([])
-    state = state_record(State("cam", 0, 1.0, "pts", "live", None, "why"))
-    sink.write(Output(({"kind": "face", "label": "happy"}, state)))
+    sink.write(Output((*result_of(0).records(), STATE)))
     sink.close()
-    assert bodies == [{"records": [state]}]
+    assert bodies == [{"records": [STATE.to_json()]}]
 
 
 def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(
     serve_http: Callable[..., str], free_port: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("deepfer_yolo.stream.sinks.network.FIRST_WAIT_S", 0.01)
-    state = Output((state_record(State("cam", 0, 1.0, "pts", "live", None, "why")),))
+    state = Output((STATE,))
     refusing = WebhookSink(serve_http(lambda request: request.send_error(400)))
     with pytest.raises(DeepferError, match="400"):
         refusing.write(state)
@@ -285,7 +283,7 @@ def redirect_to(serve_http: Callable[..., str], target: str) -> str:
     return serve_http(handle)
 
 
-def test_mqtt_publishes_to_a_broker() -> None:
+def test_mqtt_publishes_to_a_broker(result_of: Callable[..., Result]) -> None:
     """A broker of forty lines: it takes CONNECT and PUBLISH (QoS 0 and 1) of MQTT 3.1.1 and remembers the messages."""
     messages: list[tuple[str, dict[str, Any]]] = []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -321,14 +319,8 @@ def test_mqtt_publishes_to_a_broker() -> None:
     sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces")
     assert "topsecret" not in sink.name
     sink.open(["rtsp://host/live"])
-    sink.write(
-        Output(
-            (
-                state_record(State("rtsp://host/live", 0, 1.0, "pts", "live", None, "why")),
-                {"kind": "face", "source": "rtsp://host/live"},
-            )
-        )
-    )
+    state = replace(STATE, source="rtsp://host/live")
+    sink.write(Output((state, *result_of(0, source="rtsp://host/live").records())))
     deadline = time.monotonic() + 5
     while len(messages) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -381,10 +373,10 @@ def test_records_sinks_are_given_no_pictures(
 
 
 def test_jsonl_lines_are_whole_while_it_runs(tmp_path: Path) -> None:
-    sink = JsonlSink(str(tmp_path / "o.jsonl"), max_bytes=1000, keep=1)
+    sink = JsonlSink(str(tmp_path / "o.jsonl"), StreamConfig())
     sink.open([])
-    sink.write(Output(({"kind": "face", "label": "fröhlich"},)))
-    assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["label"] == "fröhlich"
+    sink.write(Output((replace(STATE, source="fröhlich"),)))
+    assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["source"] == "fröhlich"
     sink.close()
 
 

@@ -33,7 +33,7 @@ def test_20000_pictures_leave_no_trace_in_memory(
     samples: list[tuple[int, float, int, int]] = []
 
     def sample(pipeline: Any) -> None:
-        done = pipeline.summary().sources[0].processed
+        done = pipeline.summary().sources[0].counters.processed
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * page / 1e6
         samples.append((done, resident, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
 
@@ -45,7 +45,7 @@ def test_20000_pictures_leave_no_trace_in_memory(
         f"snapshots={tmp_path / 'snap'}",
     ]
     summary = run_stream([str(clip)], model, sinks, config, on_tick=sample)
-    assert summary.sources[0].processed == N
+    assert summary.sources[0].counters.processed == N
     warm = np.array([row for row in samples if row[0] > N // 4 and row[0] < N - 100], float)
     assert len(warm) > 20
     slope = np.polyfit(warm[:, 0] / 10_000, warm[:, 1], 1)[0]

@@ -16,25 +16,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.stream.address import parse_source
 from deepfer_yolo.stream.source_errors import SourceReadError
-from deepfer_yolo.stream.sources import ReadOptions, open_reader
+from deepfer_yolo.stream.sources import open_source
 
 
-def reason_of(target: str, options: ReadOptions | None = None) -> str:
+def reason_of(target: str, timeout_s: float = 1.0) -> str:
     """Open and read a source that must fail; the reason it gives."""
     (address,) = parse_source(target)
-    reader = None
+    source = None
     try:
-        reader = open_reader(address, options or ReadOptions(1.0, 1.0))
-        for _ in reader.grabs():
+        source = open_source(address, StreamConfig(open_timeout_s=timeout_s, read_timeout_s=timeout_s))
+        for _ in source.grabs():
             pass
     except SourceReadError as error:
         return error.reason
     finally:
-        if reader is not None:
-            reader.close()
+        if source is not None:
+            source.close()
     return "nothing was wrong"
 
 
@@ -77,7 +78,7 @@ def rtsp_refusal() -> Iterator[Callable[[str], int]]:
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_a_black_hole_times_out(scheme: str, black_hole: int) -> None:
     started = time.monotonic()
-    assert reason_of(f"{scheme}://127.0.0.1:{black_hole}/x", ReadOptions(0.5, 0.5)) == "timeout"
+    assert reason_of(f"{scheme}://127.0.0.1:{black_hole}/x", 0.5) == "timeout"
     assert time.monotonic() - started < 2.5
 
 
@@ -143,7 +144,7 @@ def test_a_file_cut_short_gives_what_it_has_and_says_so(
     run = run_of([str(path)]).start()
     summary = run.finish()
     (source,) = summary.sources
-    assert 20 < source.processed < 60
+    assert 20 < source.counters.processed < 60
     assert (source.state, source.reason) == ("failed", "truncated")
     assert summary.exit_code == 1
 
@@ -170,7 +171,7 @@ def test_pixel_formats_give_the_same_colours(pix_fmt: str, tmp_path: Path) -> No
         container.mux(stream.encode(av.VideoFrame.from_ndarray(colour, format="rgb24")))
         container.mux(stream.encode(None))
     (address,) = parse_source(str(path))
-    (grab,) = open_reader(address, ReadOptions()).grabs()
+    (grab,) = open_source(address, StreamConfig()).grabs()
     assert grab.image is not None
     for columns, wanted in ((slice(4, 28), (200, 60, 30)), (slice(36, 60), (40, 90, 180))):
         assert np.abs(grab.image[4:44, columns].reshape(-1, 3).mean(axis=0) - wanted).max() < 6
@@ -179,7 +180,7 @@ def test_pixel_formats_give_the_same_colours(pix_fmt: str, tmp_path: Path) -> No
 def test_odd_sizes_and_rotated_files_come_out_whole_and_upright(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
     odd = make_clip("odd.mkv", size=(63, 47), pix_fmt="yuv444p")
     (address,) = parse_source(str(odd))
-    assert next(open_reader(address, ReadOptions()).grabs()).image.shape == (47, 63, 3)
+    assert next(open_source(address, StreamConfig()).grabs()).image.shape == (47, 63, 3)
 
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg program to write a rotation with")
@@ -198,7 +199,7 @@ def test_odd_sizes_and_rotated_files_come_out_whole_and_upright(tmp_path: Path, 
         check=True,
     )
     (address,) = parse_source(str(rotated))
-    image = next(open_reader(address, ReadOptions()).grabs()).image
+    image = next(open_source(address, StreamConfig()).grabs()).image
     assert image is not None
     assert image.shape == (96, 48, 3)
     seen = tmp_path / "seen.png"
@@ -227,9 +228,9 @@ def test_mjpeg_counts_broken_parts_and_stamps_by_arrival(
     run = run_of([serve_http(play) + "/stream"], policy="lossless", retries=0).start()
     summary = run.finish()
     (source,) = summary.sources
-    assert source.captured == 12
-    assert source.corrupt == 2
-    assert source.processed == 10
+    assert source.counters.captured == 12
+    assert source.counters.corrupt == 2
+    assert source.counters.processed == 10
     assert {result.frame.clock for result in run.sink.results} == {"arrival"}
     assert abs(run.sink.results[0].frame.time_s - time.time()) < 30
     assert (source.state, source.reason) == ("failed", "eof")
@@ -263,7 +264,7 @@ def test_a_reader_that_raises_anything_is_a_lost_source(
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a library's mistake")
 
-    monkeypatch.setattr("deepfer_yolo.stream.reader.open_reader", broken)
+    monkeypatch.setattr("deepfer_yolo.stream.reader.open_source", broken)
     run = run_of(["testsrc=size=64x48"], retries=0).start()
     summary = run.finish()
     assert run.sink.states() == ["connecting", "failed"]

@@ -34,11 +34,11 @@ def test_the_table_shows_rate_age_queue_drops_and_stages(
     summary, ages = run.pipeline.summary(), run.pipeline.ages_ms()
     shown = printed(live_table(summary, 9.5, ages, {CAMERA: 1}))
     source = summary.sources[0]
-    assert f"{summary.wall_s:.0f} s   9.5 pictures/s   {summary.faces} faces" in shown
-    assert re.search(rf"live +{source.processed} +{source.dropped} +1 +{ages[CAMERA]:.0f}", shown)
+    assert f"{summary.wall_s:.0f} s   9.5 frames/s   {summary.faces} faces" in shown
+    assert re.search(rf"live +{source.counters.processed} +{source.counters.dropped} +1 +{ages[CAMERA]:.0f}", shown)
     assert "failed (refused)" in shown
     assert re.search(
-        rf"classify +{summary.stages['classify']['p50_ms']:.1f} +{summary.stages['classify']['p99_ms']:.1f}", shown
+        rf"classify +{summary.stages['classify'].p50_ms:.1f} +{summary.stages['classify'].p99_ms:.1f}", shown
     )
     run.stop()
 
@@ -51,9 +51,9 @@ def test_the_end_tells_the_counters_and_why_a_source_failed(
     ).start()
     summary = run.finish()
     shown = " ".join(printed(summary_table(summary)).split())
-    source = summary.sources[0]
-    assert f"ended {source.captured} {source.processed} {source.dropped} 0" in shown
-    assert f"{source.overwritten} overwritten" in shown
+    n = summary.sources[0].counters
+    assert f"ended {n.captured} {n.processed} {n.dropped} 0" in shown
+    assert f"{n.overwritten} overwritten" in shown
     assert "Connection refused (check host and port" in shown
     assert "secret" not in shown
 

@@ -12,9 +12,8 @@ import pytest
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.stream.draw import Look
 from deepfer_yolo.stream.session import run_stream
-from deepfer_yolo.stream.sinks.images import SnapshotSink
+from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
 
 WHOLE = StreamConfig(detector="whole")
@@ -27,7 +26,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("a source was opened")
 
-    monkeypatch.setattr("deepfer_yolo.stream.reader.open_reader", never)
+    monkeypatch.setattr("deepfer_yolo.stream.reader.open_source", never)
 
 
 def test_an_existing_file_is_kept_without_overwrite(
@@ -45,10 +44,10 @@ def test_an_existing_file_is_kept_without_overwrite(
 def test_no_video_is_replaced_unasked_where_names_come_from_sources(tmp_path: Path) -> None:
     (tmp_path / "v-cam.mp4").write_bytes(b"precious")
     with pytest.raises(DeepferError, match="exists"):
-        VideoSink(str(tmp_path / "v.mp4"), Look()).open(["cam", "door"])
-    VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(["cam", "door"])
+        VideoSink(str(tmp_path / "v.mp4"), WHOLE).open(["cam", "door"])
+    VideoSink(str(tmp_path / "v.mp4"), StreamConfig(overwrite=True)).open(["cam", "door"])
     with pytest.raises(DeepferError, match="source"):
-        VideoSink(str(tmp_path / "v.mp4"), Look(), overwrite=True).open(
+        VideoSink(str(tmp_path / "v.mp4"), StreamConfig(overwrite=True)).open(
             [str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")]
         )
 
@@ -104,7 +103,7 @@ def test_snapshots_of_equal_names_are_both_kept(tmp_path: Path, result_of: Calla
     from deepfer_yolo.stream.records import Output
 
     for overwrite in (False, False, True):
-        sink = SnapshotSink(str(tmp_path), Look(), overwrite=overwrite)
+        sink = SnapshotSink(str(tmp_path), StreamConfig(overwrite=overwrite))
         sink.open(["cam"])
         sink.write(Output((), result_of(7)))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -136,7 +135,7 @@ def test_the_files_of_one_source_leave_those_of_another_alone(tmp_path: Path, re
     """The second file of `cam` would be called as the first of `cam-2`."""
     from deepfer_yolo.stream.records import Output
 
-    sink = VideoSink(str(tmp_path / "v.mp4"), Look())
+    sink = VideoSink(str(tmp_path / "v.mp4"), WHOLE)
     sink.open(["cam", "cam-2"])
     sink.write(Output((), result_of(0)))
     sink.write(Output((), result_of(1, size=(320, 300))))

@@ -51,7 +51,7 @@ class Screen:
             ("getWindowProperty", self.visible),
         ):
             monkeypatch.setattr(f"cv2.{name}", method)
-        monkeypatch.setattr("deepfer_yolo.stream.sinks.registry.refuse_without_screen", lambda: None)
+        monkeypatch.setattr("deepfer_yolo.stream.sinks.window.require_screen", lambda: None)
 
     def show(self, name: str, image: Any) -> None:
         self.threads.add(threading.current_thread())
@@ -91,5 +91,5 @@ def test_a_key_ends_the_showing_and_nothing_else(
     screen.key = ord("q")
     config = SHOWN.model_copy(update={"max_frames": 30})
     summary = run_stream(["testsrc=size=320x240:rate=20"], model, [f"jsonl={tmp_path / 'o.jsonl'}"], config)
-    assert (summary.sources[0].captured, summary.exit_code) == (30, 0)
+    assert (summary.sources[0].counters.captured, summary.exit_code) == (30, 0)
     assert (len(screen.shown), screen.n_closed) == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -10,12 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, redact
-from deepfer_yolo.stream.address import refuse_placeless, slug, slugs
+from deepfer_yolo.stream.address import require_host, slug, slugs, split_credentials
 from deepfer_yolo.stream.records import Output
+from deepfer_yolo.stream.sinks.worker import Sink
 
 SECRET_VARIABLE = "DEEPFER_WEBHOOK_SECRET"  # noqa: S105 (a variable's name)
 SIGNATURE_HEADER = "X-Deepfer-Signature"
@@ -27,43 +29,40 @@ FIRST_WAIT_S = 0.2
 TIMEOUT_S = 5.0
 
 
-class WebhookSink:
+class RemoteSink(Sink):
+    """A sink behind a URL, whose credentials its name does not show."""
+
+    depth = SPOOL
+    is_remote = True
+
+    def __init__(self, kind: str, target: str, schemes: tuple[str, ...]) -> None:
+        super().__init__(f"{kind}={redact(target)}")
+        require_host(target)
+        if urlsplit(target).scheme not in schemes:
+            raise ConfigError(f"{kind} needs a URL such as {schemes[-1]}://host/path, not '{redact(target)}'")
+        self._url, self._user, self._password = split_credentials(target)
+
+
+class WebhookSink(RemoteSink):
     """POSTs events and states as JSON, one request an output, with retries; a bounded spool keeps the newest.
 
     With the environment variable DEEPFER_WEBHOOK_SECRET each request is signed: `X-Deepfer-Signature:
     t=<unix>,v1=<hex>`, the HMAC-SHA256 of `<unix>.<body>`. Redirects are not followed.
     """
 
-    wants: Literal["records", "pictures"] = "records"
-    depth = SPOOL
-    is_remote = True
-
     def __init__(self, target: str) -> None:
-        self.name = f"webhook={redact(target)}"
-        refuse_placeless(target)
-        parts = urlsplit(target)
-        if parts.scheme not in ("http", "https"):
-            raise ConfigError(f"a webhook needs a URL such as https://host/path, not '{redact(target)}'")
-        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        super().__init__("webhook", target, ("http", "https"))
         self._secret = os.environ.get(SECRET_VARIABLE, "").encode()
         self._headers = {"Content-Type": "application/json", "User-Agent": "deepfer"}
-        if parts.username:
-            import base64
-
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        if self._user:
+            pair = base64.b64encode(f"{self._user}:{self._password}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {pair}"
         self._opener = urllib.request.build_opener(_NoRedirects(), urllib.request.ProxyHandler({}))
         self._spool: deque[bytes] = deque(maxlen=SPOOL)
 
-    def open(self, sources: list[str]) -> None:
-        """Nothing to open: each request stands alone."""
-
     def write(self, output: Output) -> None:
-        """Send what waits, then these records; what cannot be sent now stays in the spool.
-
-        Raises DeepferError for a refusal.
-        """
-        records = [record for record in output.records if record["kind"] in WEBHOOK_KINDS]
+        """Send what waits, then these records; what cannot be sent now stays. Raises DeepferError for a refusal."""
+        records = [record.to_json() for record in output.records if record.kind in WEBHOOK_KINDS]
         if records:
             self._spool.append(json.dumps({"records": records}, ensure_ascii=False).encode())
         self._drain(ATTEMPTS if len(self._spool) == 1 else 1)
@@ -90,9 +89,8 @@ class WebhookSink:
         headers = dict(self._headers)
         if self._secret:
             stamp = str(int(time.time()))
-            headers[SIGNATURE_HEADER] = (
-                f"t={stamp},v1={hmac.new(self._secret, stamp.encode() + b'.' + body, hashlib.sha256).hexdigest()}"
-            )
+            digest = hmac.new(self._secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+            headers[SIGNATURE_HEADER] = f"t={stamp},v1={digest}"
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 (the scheme was checked)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S):
@@ -111,40 +109,30 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class MqttSink:
+class MqttSink(RemoteSink):
     """Publishes each record as JSON to `<prefix>/<source>/<kind>`; the URL is
     `mqtt[s]://[user:password@]host[:port]/prefix`.
     """
 
-    wants: Literal["records", "pictures"] = "records"
-    depth = SPOOL
-    is_remote = True
-
     def __init__(self, target: str) -> None:
-        self.name = f"mqtt={redact(target)}"
+        super().__init__("mqtt", target, ("mqtt", "mqtts"))
         try:
             import paho.mqtt.client
         except ImportError:
             raise MissingDependencyError.for_extra("mqtt", "paho.mqtt") from None
-        refuse_placeless(target)
-        parts = urlsplit(target)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise ConfigError(f"MQTT needs a URL such as mqtt://host/prefix, not '{redact(target)}'")
-        self._host, self._port = parts.hostname, parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+        parts = urlsplit(self._url)
+        self._host, self._port = parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         self._slugs: dict[str, str] = {}
         self._prefix = parts.path.strip("/") or "deepfer"
         self._client = paho.mqtt.client.Client(paho.mqtt.enums.CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(SPOOL)
         if parts.scheme == "mqtts":
             self._client.tls_set()
-        if parts.username:
-            self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        if self._user:
+            self._client.username_pw_set(self._user, self._password)
 
     def open(self, sources: list[str]) -> None:
-        """Connect; lost connections are taken up again by the client.
-
-        Raises DeepferError where the broker cannot be reached.
-        """
+        """Connect; the client takes up lost connections again. Raises DeepferError where there is no broker."""
         self._slugs = slugs(sources)
         try:
             self._client.connect(self._host, self._port, keepalive=30)
@@ -155,11 +143,9 @@ class MqttSink:
     def write(self, output: Output) -> None:
         """Publish the records at quality of service 0 (faces) or 1 (events and states)."""
         for record in output.records:
-            place = self._slugs.get(record["source"]) or slug(record["source"])
-            topic = f"{self._prefix}/{place}/{record['kind']}"
-            self._client.publish(
-                topic, json.dumps(record, ensure_ascii=False), qos=0 if record["kind"] == "face" else 1
-            )
+            topic = f"{self._prefix}/{self._slugs.get(record.source) or slug(record.source)}/{record.kind}"
+            text = json.dumps(record.to_json(), ensure_ascii=False)
+            self._client.publish(topic, text, qos=0 if record.kind == "face" else 1)
 
     def close(self) -> None:
         """Send what waits, for two seconds at most, and disconnect."""

@@ -2,71 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError, redact
-from deepfer_yolo.stream.draw import Look
-from deepfer_yolo.stream.sinks.images import SnapshotSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.targets import FILE_KINDS, files_of, refuse_existing_file, refuse_unwritable
-from deepfer_yolo.stream.sinks.video import SUFFIXES, VideoSink
-from deepfer_yolo.stream.sinks.window import WindowSink, refuse_without_screen
+from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
+from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
+from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
 KINDS = ("jsonl", "csv", "video", "snapshots", "webhook", "mqtt", "prometheus")
 
 
-@dataclass(frozen=True, slots=True)
-class SinkRules:
-    """What all sinks of a run share."""
-
-    labels: tuple[str, ...]
-    look: Look
-    overwrite: bool = False
-    max_bytes: int = 100_000_000
-    keep: int = 5
-
-
 def split_sink(text: str) -> tuple[str, str]:
     """Kind and target of `KIND=TARGET`. Raises ConfigError where the kind is unknown or the target is missing."""
-    kind, mark, target = text.partition("=")
-    if kind not in KINDS or not mark or not target:
+    kind, _, target = text.partition("=")
+    if kind not in KINDS or not target:
         raise ConfigError(
             f"--sink takes KIND=TARGET, not '{redact(text)}'",
             f"kinds: {', '.join(KINDS)}; for example --sink jsonl=out.jsonl",
         )
+    if target == "-" and kind != "jsonl":
+        hint = f"name a target: --sink {kind}=NAME"
+        raise ConfigError(f"--sink {kind}=- : only jsonl can go to standard output", hint)
     return kind, target
 
 
-def open_sink(text: str, rules: SinkRules) -> Sink:
-    """The sink behind `KIND=TARGET`.
-
-    Raises ConfigError for an unknown kind, DeepferError for a file that is there already.
-    """
-    kind, target = split_sink(text)
-    if target == "-" and kind != "jsonl":
-        raise ConfigError(
-            f"--sink {kind}=- : only jsonl can go to standard output", f"name a target: --sink {kind}=NAME"
-        )
-    if kind == "video" and Path(target).suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"H.264 video cannot be written to '{target}'", f"the name must end in {', '.join(SUFFIXES)}")
-    for path in files_of(kind, target, rules.keep):
-        why = "" if path == Path(target) else f", which {target} is renamed to once it is full"
-        refuse_existing_file(path, overwrite=rules.overwrite, why=why)
-    if kind in FILE_KINDS and target != "-":
-        refuse_unwritable(Path(target))
+def open_sink(kind: str, target: str, labels: tuple[str, ...], config: StreamConfig) -> Sink:
+    """The sink of a kind; nothing is written yet. Raises ConfigError or DeepferError where it cannot have its target."""
     match kind:
         case "jsonl":
-            return JsonlSink(target, max_bytes=rules.max_bytes, keep=rules.keep)
+            return JsonlSink(target, config)
         case "csv":
-            return CsvSink(target, rules.labels, max_bytes=rules.max_bytes, keep=rules.keep)
+            return CsvSink(target, config, labels)
         case "video":
-            return VideoSink(target, rules.look, overwrite=rules.overwrite)
+            return VideoSink(target, config)
         case "snapshots":
-            refuse_unwritable(Path(target) / "a.jpg")
-            return SnapshotSink(target, rules.look, overwrite=rules.overwrite)
+            return SnapshotSink(target, config)
         case "webhook":
             return WebhookSink(target)
         case "mqtt":
@@ -75,7 +50,10 @@ def open_sink(text: str, rules: SinkRules) -> Sink:
             raise ConfigError(f"'{kind}' is not a sink that takes records")
 
 
-def open_window(rules: SinkRules) -> WindowSink:
-    """The sink behind `--show`. Raises DeepferError where there is no screen."""
-    refuse_without_screen()
-    return WindowSink(rules.look)
+def check_files(files: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise DeepferError where an output's files are there already, or the first of them cannot be written."""
+    for path in files:
+        why = "" if path == files[0] else f", which {files[0]} is renamed to once it is full"
+        refuse_existing_file(path, overwrite=overwrite, why=why)
+    for path in files[:1]:
+        refuse_unwritable(path)

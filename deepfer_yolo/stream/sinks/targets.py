@@ -11,27 +11,14 @@ from pathlib import Path
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 
-LINE_KINDS = frozenset({"jsonl", "csv"})
-FILE_KINDS = LINE_KINDS | {"video"}
-
 
 def numbered(path: Path, n: int) -> Path:
     """The name of a file's n-th older part: `o.jsonl` becomes `o.1.jsonl`."""
     return path.with_name(f"{path.stem}.{n}{path.suffix}")
 
 
-def files_of(kind: str, target: str, keep: int) -> list[Path]:
-    """All files that a sink may write under names that are known before it starts; none for sinks that write no file."""
-    if kind not in FILE_KINDS or target == "-":
-        return []
-    path = Path(target)
-    return [path, *(numbered(path, n) for n in range(1, keep + 1) if kind in LINE_KINDS)]
-
-
 def refuse_existing_file(path: Path, *, overwrite: bool, why: str = "") -> None:
-    """Raise DeepferError where a file with content is there already and `overwrite` was not given; `why` says what it
-    would be for.
-    """
+    """Raise DeepferError where a file with content is there and `overwrite` was not given; `why` adds what it is for."""
     if path.is_dir():
         raise DeepferError(f"the output's name is that of a folder: {path}", "name a file")
     if path.exists() and path.stat().st_size > 0 and not overwrite:
@@ -39,9 +26,7 @@ def refuse_existing_file(path: Path, *, overwrite: bool, why: str = "") -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise DeepferError where no file can be written at `path`, whose folders need not be there yet; leaves nothing
-    behind.
-    """
+    """Raise DeepferError where no file can be written at `path`, whose folders may be missing; leaves nothing behind."""
     try:
         folder = next(parent for parent in path.parents if parent.exists())
         if not folder.is_dir():
@@ -52,30 +37,24 @@ def refuse_unwritable(path: Path) -> None:
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         why = error.strerror or error
-        raise DeepferError(
-            f"nothing can be written to {path}: {why}", "name another file, or check who owns the folder"
-        ) from None
+        hint = "name another file, or check who owns the folder"
+        raise DeepferError(f"nothing can be written to {path}: {why}", hint) from None
 
 
 def refuse_source(path: Path, sources: Iterable[str]) -> None:
-    """Raise DeepferError where `path` is the file of one of the sources: writing would destroy it, whatever
-    `--overwrite` says.
-    """
+    """Raise DeepferError where `path` is a source's file: writing would destroy it, whatever `--overwrite` says."""
     if path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources):
         raise DeepferError(f"the output is a source of this run: {path}", "name another file")
 
 
 def refuse_clashes(outputs: Sequence[Sequence[Path]], sources: Sequence[str]) -> None:
-    """Raise ConfigError where two outputs share a file, DeepferError where one has a source's; an output is a list of
-    files.
-    """
+    """Raise ConfigError where two outputs, each a list of files, share one, DeepferError where one has a source's."""
     seen: set[str] = set()
     for files in outputs:
         names = {os.path.realpath(path) for path in files}
         for path in files:
             refuse_source(path, sources)
             if os.path.realpath(path) in seen:
-                raise ConfigError(
-                    f"two outputs would write to the same file: {path}", "give each sink a file of its own"
-                )
+                hint = "give each sink a file of its own"
+                raise ConfigError(f"two outputs would write to the same file: {path}", hint)
         seen |= names

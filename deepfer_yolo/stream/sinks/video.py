@@ -5,41 +5,43 @@ from __future__ import annotations
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.files import atomic_path
+from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import slugs
-from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.records import Output, Result
+from deepfer_yolo.stream.records import Result
 from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_source
+from deepfer_yolo.stream.sinks.worker import ImageSink
 from deepfer_yolo.stream.sources import to_frame
 
 TICKS = 90_000
 """Time stamps a second in the file, MPEG's usual clock."""
 MAX_GAP_S = 10.0
 KEY_S = 2.0
-"""Seconds of video between key pictures, and so of a fragment: what a kill may cost, and how exact a seek is."""
+"""Seconds of video between key frames, and so of a fragment: what a kill may cost, and how exact a seek is."""
 FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
-"""An ordinary MP4 keeps a table of all pictures in memory until its end (0.8 MB per 10,000) and is unreadable before it
-is written.
-"""
+"""An ordinary MP4 keeps a table of all frames in memory until its end (0.8 MB per 10,000), unreadable before that."""
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov")
 SUFFIXES = (*MP4_SUFFIXES, ".mkv", ".ts")
 """Files that hold H.264 with any time stamps."""
 
 
-class VideoSink:
-    """One file a source and picture size; renamed to its final name when it is complete."""
+class VideoSink(ImageSink):
+    """One file a source and image size; renamed to its final name when it is complete.
 
-    wants: Literal["records", "pictures"] = "pictures"
-    depth = 8
-    is_remote = False
+    Raises ConfigError for a name whose suffix stands for no container that fits.
+    """
 
-    def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
-        self.name = f"video={target}"
-        self._overwrite = overwrite
+    def __init__(self, target: str, config: StreamConfig) -> None:
         self._path = Path(target)
-        self._look = look
+        super().__init__(f"video={target}", config, [self._path])
+        if self._path.suffix.lower() not in SUFFIXES:
+            raise ConfigError(
+                f"H.264 video cannot be written to '{target}'", f"the name must end in {', '.join(SUFFIXES)}"
+            )
         self._several = False
         self._recordings: dict[str, Recording] = {}
         self._n_of: dict[str, int] = {}
@@ -55,22 +57,17 @@ class VideoSink:
         self._slugs = slugs(sources)
         for path in (self._path_of(source, 1) for source in sources):
             refuse_source(path, sources)
-            refuse_existing_file(path, overwrite=self._overwrite)
+            refuse_existing_file(path, overwrite=self._config.overwrite)
 
-    def write(self, output: Output) -> None:
-        """Draw and encode one picture."""
-        if output.result is None:
-            return
-        result = output.result
-        image = paint(result, self._look)
-        recording = self._recordings.get(result.frame.source)
+    def take(self, result: Result) -> None:
+        """Draw and encode one frame."""
+        image, source = self.draw(result), result.frame.source
+        recording = self._recordings.get(source)
         if recording is not None and recording.shape != image.shape[:2]:
             recording.close()
             recording = None
         if recording is None:
-            recording = self._recordings[result.frame.source] = Recording(
-                self._next_path(result.frame.source), image.shape[:2]
-            )
+            recording = self._recordings[source] = Recording(self._next_path(source), image.shape[:2])
         recording.write(image, result)
 
     def close(self) -> None:
@@ -82,7 +79,7 @@ class VideoSink:
     def _next_path(self, source: str) -> Path:
         n = self._n_of.get(source, 0) + 1
         path = self._path_of(source, n)
-        while path in self._taken or (n > 1 and not self._overwrite and path.exists()):
+        while path in self._taken or (n > 1 and not self._config.overwrite and path.exists()):
             n += 1
             path = self._path_of(source, n)
         self._n_of[source] = n
@@ -105,11 +102,9 @@ class Recording:
         part = self._stack.enter_context(atomic_path(path))
         options = FRAGMENTED if path.suffix.lower() in MP4_SUFFIXES else {}
         self._container: Any = self._stack.enter_context(av.open(str(part), "w", options=options))
-        # ultrafast keeps up with 150 pictures of 720p a second on one core; without B-frames every picture may have any
-        # time.
-        self._stream = self._container.add_stream(
-            "libx264", rate=Fraction(30), options={"preset": "ultrafast", "crf": "23"}
-        )
+        # ultrafast keeps up with 150 frames of 720p a second on one core; without B-frames each may have any time.
+        coding = {"preset": "ultrafast", "crf": "23"}
+        self._stream = self._container.add_stream("libx264", rate=Fraction(30), options=coding)
         self._stream.width, self._stream.height = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, TICKS)
@@ -118,8 +113,8 @@ class Recording:
         self._last_tick = -1
         self._key_tick = 0
 
-    def write(self, image: Any, result: Result) -> None:
-        """Encode one picture at its own time; an epoch goes on where the last one ended."""
+    def write(self, image: Image, result: Result) -> None:
+        """Encode one frame at its own time; an epoch goes on where the last one ended."""
         from av.video.frame import PictureType
 
         time_s = result.frame.time_s

@@ -1,7 +1,4 @@
-"""`--show`: a window a source.
-
-Sinks run in threads of their own, but windows belong to the main one; so the sink only draws.
-"""
+"""`--show`: a window a source. Sinks run in threads, but windows belong to the main one; so the sink only draws."""
 
 from __future__ import annotations
 
@@ -9,12 +6,12 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Literal
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.records import Image
-from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.records import Output
+from deepfer_yolo.stream.records import Result
+from deepfer_yolo.stream.sinks.worker import ImageSink
 
 REFRESH_S = 0.03
 PROBE = "import cv2; cv2.namedWindow('deepfer'); cv2.waitKey(1)"
@@ -22,34 +19,26 @@ PROBE_S = 30.0
 HINT = "use --sink video=FILE, and look at that"
 
 
-class WindowSink:
-    """Draws pictures, which `refresh` shows; Escape or q, or closing a window, ends nothing but the showing."""
+class WindowSink(ImageSink):
+    """Draws images, which `refresh` shows; Escape or q, or closing a window, ends nothing but the showing.
 
-    wants: Literal["records", "pictures"] = "pictures"
-    name = "window"
-    depth = 8
-    is_remote = False
+    Raises DeepferError where there is no screen.
+    """
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__("window", config)
+        require_screen()
         self._lock = threading.Lock()
         self._newest: dict[str, Image] = {}
         self._shown: set[str] = set()
         self._is_open = True
 
-    def open(self, sources: list[str]) -> None:
-        """Nothing: windows open with the first pictures."""
-
-    def write(self, output: Output) -> None:
-        """Draw one picture."""
-        if output.result is None or not self._is_open:
-            return
-        image = paint(output.result, self._look)
-        with self._lock:
-            self._newest[output.result.frame.source] = image
-
-    def close(self) -> None:
-        """Nothing: `shut` closes the windows."""
+    def take(self, result: Result) -> None:
+        """Draw one frame; its window opens with the first."""
+        if self._is_open:
+            image = self.draw(result)
+            with self._lock:
+                self._newest[result.frame.source] = image
 
     def refresh(self) -> None:
         """Show what is new and take the keys; called by the main thread many times a second."""
@@ -78,7 +67,7 @@ class WindowSink:
         self._shown.clear()
 
 
-def refuse_without_screen() -> None:
+def require_screen() -> None:
     """Raise DeepferError where no window can be opened.
 
     A child process tries, since Qt ends the process that finds no screen.
@@ -86,9 +75,8 @@ def refuse_without_screen() -> None:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DeepferError("there is no screen for --show: neither DISPLAY nor WAYLAND_DISPLAY is set", HINT)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False
-        )
+        command = [sys.executable, "-c", PROBE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
         if done.returncode == 0:
             return
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]

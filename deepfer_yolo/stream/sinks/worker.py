@@ -7,43 +7,72 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.stream.records import Output, State
+from deepfer_yolo.records import Image
+from deepfer_yolo.stream.draw import draw_faces
+from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.status import SinkSummary
 
 PATIENCE_S = 10.0
-"""How long a lossless run waits for a sink that makes no progress before its pictures are dropped."""
+"""How long a lossless run waits for a sink that makes no progress before its outputs are dropped."""
 CLOSE_S = 30.0
 """How long the end of a run waits for a sink that still makes progress."""
 BLOCKED_CLOSE_S = 0.5
 
 
-class Sink(Protocol):
-    """Somewhere results go. All methods are called in the sink's own thread; an exception ends the sink, not the
-    stream.
+class Sink:
+    """Somewhere results go. All methods run in the sink's own thread; an exception ends the sink, not the stream.
 
-    A run that is stopped does not wait for an `is_remote` sink whose other side keeps silent.
+    `name` shows no credentials; `files` are those that it may write under names that are known before it starts. A run
+    that is stopped does not wait for an `is_remote` sink whose other side keeps silent.
     """
 
-    name: str
-    wants: Literal["records", "pictures"]
-    depth: int
-    is_remote: bool
+    wants: Literal["records", "images"] = "records"
+    depth = 4096
+    is_remote = False
+
+    def __init__(self, name: str, files: Sequence[Path] = ()) -> None:
+        self.name = name
+        self.files = files
 
     def open(self, sources: list[str]) -> None:
         """Get ready for these sources."""
-        ...
 
     def write(self, output: Output) -> None:
-        """Take one output. Sinks that want records are given no picture."""
-        ...
+        """Take one output; its result is None for sinks that want records alone."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Finish what was written."""
-        ...
+
+
+class ImageSink(Sink):
+    """A sink of annotated images."""
+
+    wants = "images"
+    depth = 8
+
+    def __init__(self, name: str, config: StreamConfig, files: Sequence[Path] = ()) -> None:
+        super().__init__(name, files)
+        self._config = config
+
+    def write(self, output: Output) -> None:
+        """Take the frame, where the output has one."""
+        if output.result is not None:
+            self.take(output.result)
+
+    def take(self, result: Result) -> None:
+        """Take one frame."""
+        raise NotImplementedError
+
+    def draw(self, result: Result) -> Image:
+        """The annotated image."""
+        return draw_faces(result, is_anonymous=self._config.anonymise)
 
 
 class SinkWorker:
@@ -57,24 +86,14 @@ class SinkWorker:
         self._dropped = 0
         self._error: str | None = None
         self._is_blocked = False
-        self._tell: Callable[[State], None] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self._tell: Callable[[State], None] = lambda _: None
         self._sources: list[str] = []
-
-    @property
-    def name(self) -> str:
-        """What the sink is called in reports; without credentials."""
-        return self._sink.name
+        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
     @property
     def has_failed(self) -> bool:
         """Whether the sink has given up."""
         return self._error is not None
-
-    @property
-    def waiting(self) -> int:
-        """How many outputs wait in its queue."""
-        return self._queue.qsize()
 
     def start(self, tell: Callable[[State], None], sources: list[str]) -> None:
         """Start the thread; `tell` reports trouble to all sinks."""
@@ -83,14 +102,11 @@ class SinkWorker:
         self._thread.start()
 
     def put(self, output: Output, *, may_wait: bool) -> None:
-        """Hand over an output.
-
-        A full queue drops it, but in a lossless run only after waiting for a sink without progress.
-        """
+        """Hand over an output. A full queue drops it; where it `may_wait`, only after a time without progress."""
         if self.has_failed:
             self._dropped += 1
             return
-        item = output if self._sink.wants == "pictures" else Output(output.records)
+        item = output if self._sink.wants == "images" else Output(output.records)
         if not item.records and item.result is None:
             return
         if self._offer(item, may_wait=may_wait):
@@ -120,7 +136,7 @@ class SinkWorker:
 
     def summary(self) -> SinkSummary:
         """What went through it."""
-        return SinkSummary(self.name, self._written, self._dropped, self._error)
+        return SinkSummary(self._sink.name, self._written, self._dropped, self._error)
 
     def _offer(self, item: Output | None, *, may_wait: bool) -> bool:
         patience_s = self._patience_s if may_wait and not self._is_blocked else 0.0
@@ -159,5 +175,4 @@ class SinkWorker:
             self._report(self._error)
 
     def _report(self, reason: str) -> None:
-        if self._tell is not None:
-            self._tell(State(self.name, 0, time.time(), "arrival", "sink", None, reason))
+        self._tell(State(self._sink.name, 0, time.time(), "arrival", "sink", None, reason))

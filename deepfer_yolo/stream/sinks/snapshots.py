@@ -1,16 +1,17 @@
-"""Pictures that leave: snapshots of expressions."""
+"""Snapshots: an annotated JPEG of each new expression."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal
 
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import slug, slugs
-from deepfer_yolo.stream.draw import Look, paint
-from deepfer_yolo.stream.records import Output
+from deepfer_yolo.stream.records import Result
+from deepfer_yolo.stream.sinks.targets import refuse_unwritable
+from deepfer_yolo.stream.sinks.worker import ImageSink
 
 MIN_GAP_S = 1.0
 """No two snapshots of one track come closer than this."""
@@ -18,21 +19,17 @@ REMEMBERED = 1000
 """Tracks whose last snapshot is known; older ones have long left."""
 
 
-class SnapshotSink:
+class SnapshotSink(ImageSink):
     """An annotated JPEG each time a track's label changes: `<source>-<epoch>-<frame>-<track>-<label>.jpg`.
 
-    Where that name is taken, `-2` and so on is added, unless `overwrite` was given.
+    Where that name is taken, `-2` and so on is added, unless `config.overwrite` is set. Raises DeepferError where
+    nothing can be written to the folder.
     """
 
-    wants: Literal["records", "pictures"] = "pictures"
-    depth = 8
-    is_remote = False
-
-    def __init__(self, target: str, look: Look, *, overwrite: bool = False) -> None:
-        self.name = f"snapshots={target}"
+    def __init__(self, target: str, config: StreamConfig) -> None:
+        super().__init__(f"snapshots={target}", config)
         self._folder = Path(target)
-        self._look = look
-        self._overwrite = overwrite
+        refuse_unwritable(self._folder / "a.jpg")
         self._slugs: dict[str, str] = {}
         self._last: dict[tuple[str, int, int], tuple[str, float]] = {}
 
@@ -41,11 +38,8 @@ class SnapshotSink:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._slugs = slugs(sources)
 
-    def write(self, output: Output) -> None:
-        """Save the picture where a label is new."""
-        result = output.result
-        if result is None:
-            return
+    def take(self, result: Result) -> None:
+        """Save the image where a label is new."""
         frame = result.frame
         for track in result.tracks:
             key = (frame.source, result.epoch, track.id)
@@ -57,21 +51,18 @@ class SnapshotSink:
             if len(self._last) > REMEMBERED:
                 del self._last[next(iter(self._last))]
             stem = f"{self._slugs[frame.source]}-{result.epoch}-{frame.index:06d}-{track.id}-{slug(track.label)}"
-            write_atomic(self._free(stem), to_jpeg(paint(result, self._look)))
+            write_atomic(self._free(stem), to_jpeg(self.draw(result)))
 
     def _free(self, stem: str) -> Path:
         path, n = self._folder / f"{stem}.jpg", 1
-        while path.exists() and not self._overwrite:
+        while path.exists() and not self._config.overwrite:
             n += 1
             path = self._folder / f"{stem}-{n}.jpg"
         return path
 
-    def close(self) -> None:
-        """Nothing is open between pictures."""
-
 
 def to_jpeg(image: Image) -> bytes:
-    """A uint8 RGB picture as JPEG, without any metadata."""
+    """A uint8 RGB image as JPEG, without any metadata."""
     from PIL import Image as PillowImage
 
     stream = io.BytesIO()
