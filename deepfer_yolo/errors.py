@@ -96,11 +96,11 @@ class MissingDependencyError(DeepferError):
 EXTRA_OF_MODULE = {
     **dict.fromkeys(("sklearn", "scipy", "matplotlib", "jinja2", "cleanlab"), "eval"),
     **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
-    **dict.fromkeys(("openvino", "nncf"), "openvino"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
     **dict.fromkeys(("litert_torch", "ai_edge_litert"), "litert"),
     **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets", "python_multipart"), "serve"),
+    "openvino": "openvino",
     "paho": "mqtt",
     "prometheus_client": "prometheus",
 }

@@ -27,7 +27,7 @@ from deepfer_yolo.records import plain
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.json"
 PACKAGES = (
     "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision", "ultralytics",
-    "scikit-learn", "scipy", "matplotlib", "openvino", "nncf", "tensorrt", "ncnn",
+    "scikit-learn", "scipy", "matplotlib", "openvino", "tensorrt", "ncnn",
 )  # fmt: skip
 
 

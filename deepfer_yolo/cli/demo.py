@@ -176,7 +176,7 @@ def _export(story: _Story) -> str:
     from deepfer_yolo.export.export import export_model
 
     made = export_model(Path(story.facts["checkpoint"]), ExportConfig(split="test"), out=story.model, data=story.data)
-    story.facts["parity"] = made.parity.to_dict()
+    story.facts["parity"] = made.parity.to_json()
     story.facts["model"] = str(made.path)
     same = f"{made.parity.agreement:.0%} same labels on {made.parity.n} pictures, max |Δp| {made.parity.max_diff:.0e}"
     return f"{made.path.name}, {made.n_bytes / 1e6:.1f} MB; {same}"

@@ -10,7 +10,7 @@ import typer
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from deepfer_yolo.export.export import Attempt, Export
+    from deepfer_yolo.export.export import Attempt, ExportResult
 
 FORMATS_HELP = "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
 
@@ -59,6 +59,8 @@ def export(
 
     Example: deepfer export best.pt --format onnx --precision int8 --data datasets/fer2013
     """
+    from dataclasses import replace
+
     from deepfer_yolo.cli.output import print_json, stderr
     from deepfer_yolo.config import ExportConfig
     from deepfer_yolo.presets import resolve
@@ -75,35 +77,23 @@ def export(
     }
     settings = resolve(ExportConfig, config, flags)
     from deepfer_yolo.export.export import export_model
-    from deepfer_yolo.export.formats import FORMATS
     from deepfer_yolo.export.triton import check_triton, write_triton
+    from deepfer_yolo.runtime.formats import FORMATS
 
     if triton is not None:
         check_triton(FORMATS[settings.format].suffix)
     if data is None:
         stderr().print("no --data: parity is proven on painted faces only")
     result = export_model(model, settings, out=out, data=data, overwrite=overwrite, sha256=sha256, on_attempt=_say)
-    served = (
-        None
-        if triton is None
-        else write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
-    )
+    if triton is not None:
+        served = write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
+        result = replace(result, triton=served)
     if as_json:
-        shown = {
-            "path": str(result.path),
-            "n_bytes": result.n_bytes,
-            "parity": result.parity.to_dict(),
-            "triton": served and str(served),
-        }
-        shown["attempts"] = [
-            {"name": a.name, "n_bytes": a.n_bytes, "failures": list(a.parity.failures)} for a in result.attempts
-        ]
-        shown["card"] = result.card.model_dump(mode="json", exclude={"golden"})
-        print_json(shown)
-    else:
-        _print(result)
-        if served is not None:
-            print(f"Triton: tritonserver --model-repository {triton}  (model {served.name})")
+        print_json(result.to_json())
+        return
+    _print(result)
+    if result.triton is not None:
+        print(f"Triton: tritonserver --model-repository {triton}  (model {result.triton.name})")
 
 
 def _say(attempt: Attempt) -> None:
@@ -113,19 +103,17 @@ def _say(attempt: Attempt) -> None:
     stderr().print(f"{attempt.name}: {attempt.n_bytes / 1e6:.2f} MB, {verdict}", markup=False)
 
 
-def _print(result: Export) -> None:
+def _print(result: ExportResult) -> None:
     parity = result.parity
     print(f"{result.path}  {result.n_bytes / 1e6:.2f} MB  {result.card.precision} ({result.attempts[-1].name})")
     print(f"parity on {parity.pictures}:")
-    print(
-        f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}"
-    )
+    same = f"top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}"
+    print(f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, {same}")
     for tie in parity.ties[:10]:
-        print(f"  tie: {tie['picture']}: {tie['reference']} became {tie['candidate']}, {tie['margin']:.1e} apart")
-    if parity.decisions is not None:
-        found = parity.decisions
-        low, high = found["accuracy_diff_interval"]
-        print(
-            f"  accuracy {found['accuracy_reference']:.2%} became {found['accuracy_candidate']:.2%} (difference {low:+.2%} to {high:+.2%}),"
-        )
-        print(f"  recall falls most for {found['worst_class']}: {found['recall_loss'][found['worst_class']] + 0.0:.2%}")
+        print(f"  tie: {tie.picture}: {tie.reference} became {tie.candidate}, {tie.margin:.1e} apart")
+    found = parity.decisions
+    if found is not None:
+        low, high = found.accuracy_diff_interval
+        became = f"{found.accuracy_reference:.2%} became {found.accuracy_candidate:.2%}"
+        print(f"  accuracy {became} (difference {low:+.2%} to {high:+.2%}),")
+        print(f"  recall falls most for {found.worst_class}: {found.worst_loss + 0.0:.2%}")

@@ -42,19 +42,15 @@ AllowLeakOption = Annotated[
 ]
 
 
-TORCH_SUFFIXES = (".pt", ".torchscript")
-
-
 def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
-    """The model at `path`, or the shipped one for None; `.pt` and `.torchscript` open through torch, everything else
-    without it.
+    """The model at `path`, or the shipped one for None; what torch alone opens through torch, all else without it.
 
     Raises ModelError for a file that cannot be used.
     """
-    from deepfer_yolo.runtime.model_file import DEFAULT, STEM
+    from deepfer_yolo.runtime.model_file import DEFAULT, is_for_torch
 
     path = Path(DEFAULT) if path is None else path
-    if path.suffix in TORCH_SUFFIXES or (path / f"{STEM}.torchscript").is_file():
+    if is_for_torch(path):
         from deepfer_yolo.yolo import TorchClassifier
 
         return TorchClassifier(path, provider=provider, threads=threads)

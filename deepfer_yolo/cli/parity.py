@@ -41,7 +41,7 @@ def parity(
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json
     from deepfer_yolo.config import ParityConfig
-    from deepfer_yolo.export.parity import choose_pictures, compare
+    from deepfer_yolo.export.parity import choose_sample, compare
     from deepfer_yolo.presets import resolve
 
     flags = {"split": split, "pictures": pictures, "precision": precision, "provider": provider}
@@ -49,10 +49,10 @@ def parity(
     left = open_classifier(reference, threads=2)
     right = open_classifier(candidate, provider=settings.provider, threads=2)
     found = compare(
-        left, right, choose_pictures(data, settings.split, left.labels, settings.pictures), settings.precision
+        left, right, choose_sample(data, settings.split, left.labels, settings.pictures), settings.precision
     )
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_json())
     else:
         _print(found)
     if not found.passed:
@@ -64,23 +64,16 @@ def _print(found: Parity) -> None:
     for failure in found.failures:
         print(f"  missed: {failure}")
     print(f"preprocessing: largest difference {found.input_diff} of 255")
-    print(
-        f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}"
-    )
-    if found.decisions is not None:
-        low, high = found.decisions["accuracy_diff_interval"]
-        before, after = found.decisions["accuracy_reference"], found.decisions["accuracy_candidate"]
-        print(f"accuracy: {before:.2%} became {after:.2%}, difference {low:+.2%} to {high:+.2%} (95 %, paired)")
-        worst = found.decisions["worst_class"]
-        print(
-            f"calibration error: {found.decisions['ece_reference']:.3f} became {found.decisions['ece_candidate']:.3f}"
-        )
-        print(f"worst class: {worst}, recall falls by {found.decisions['recall_loss'][worst]:.2%}")
-    print("worst pictures:")
+    same = f"top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}"
+    print(f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, {same}")
+    decided = found.decisions
+    if decided is not None:
+        low, high = decided.accuracy_diff_interval
+        became = f"{decided.accuracy_reference:.2%} became {decided.accuracy_candidate:.2%}"
+        print(f"accuracy: {became}, difference {low:+.2%} to {high:+.2%} (95 %, paired)")
+        print(f"calibration error: {decided.ece_reference:.3f} became {decided.ece_candidate:.3f}")
+        print(f"worst class: {decided.worst_class}, recall falls by {decided.worst_loss:.2%}")
+    print("worst images:")
     for row in found.worst:
-        changed = (
-            row["reference"]
-            if row["reference"] == row["candidate"]
-            else f"{row['reference']} became {row['candidate']}"
-        )
-        print(f"  |Δp| {row['diff']:.1e}  {row['picture']}  {changed}")
+        changed = row.reference if row.reference == row.candidate else f"{row.reference} became {row.candidate}"
+        print(f"  |Δp| {row.diff:.1e}  {row.picture}  {changed}")

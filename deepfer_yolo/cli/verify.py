@@ -30,16 +30,16 @@ def verify(
     """
     from dataclasses import asdict
 
-    from deepfer_yolo.cli.options import TORCH_SUFFIXES, open_classifier
+    from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json
     from deepfer_yolo.runtime.classifier import opened_file
     from deepfer_yolo.runtime.first_contact import first_contact
     from deepfer_yolo.runtime.golden import check_golden
-    from deepfer_yolo.runtime.model_file import check_pin, digest, locate
+    from deepfer_yolo.runtime.model_file import check_pin, digest, is_for_torch, locate
 
     file = locate(model)
     check_pin(file, sha256)
-    if file.suffix not in TORCH_SUFFIXES:
+    if not is_for_torch(file):
         first_contact(opened_file(file, provider), provider)
     classifier = open_classifier(file, provider=provider)
     result = check_golden(classifier)

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.errors import ConfigError, ModelError, ParityError
-from deepfer_yolo.export.candidates import Candidate, Request
-from deepfer_yolo.export.formats import FORMATS, Format
+from deepfer_yolo.export.candidates import Candidate, Request, candidates
 from deepfer_yolo.export.onnx import build_graph
-from deepfer_yolo.export.parity import Parity, Pictures, choose_pictures, compare, require
+from deepfer_yolo.export.parity import Parity, Sample, choose_sample, compare
 from deepfer_yolo.files import atomic_path, sha256_of, staged_tree
+from deepfer_yolo.records import Json, JsonValue
 from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.formats import BY_SUFFIX, FORMATS, OPENVINO, Format
 from deepfer_yolo.runtime.golden import make_golden
-from deepfer_yolo.runtime.model_file import STEM, attach, by_name, check_pin, n_bytes
+from deepfer_yolo.runtime.model_file import STEM, attach, by_name, check_pin, is_for_torch, n_bytes
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
-
-OnAttempt = Callable[["Attempt"], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One rung of a precision's ladder and how it fared."""
+    """One candidate and how it fared."""
 
     name: str
     precision: str
     n_bytes: int
     parity: Parity
 
+    def to_json(self) -> Json:
+        """Its name, its size and what it missed."""
+        return {"name": self.name, "n_bytes": self.n_bytes, "failures": list(self.parity.failures)}
+
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportResult:
     """A finished export: the file or folder, its card, the proof that it answers like the checkpoint, and what was
-    tried before.
+    tried before; `triton` is the model's folder in a Triton repository where one was written.
     """
 
     path: Path
@@ -46,6 +48,18 @@ class Export:
     parity: Parity
     n_bytes: int
     attempts: tuple[Attempt, ...]
+    triton: Path | None = None
+
+    def to_json(self) -> Json:
+        """All of it but the golden answers."""
+        return {
+            "path": str(self.path),
+            "n_bytes": self.n_bytes,
+            "parity": self.parity.to_json(),
+            "triton": None if self.triton is None else str(self.triton),
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+            "card": self.card.model_dump(mode="json", exclude={"golden"}),
+        }
 
 
 def export_model(
@@ -56,8 +70,8 @@ def export_model(
     data: Path | None = None,
     overwrite: bool = False,
     sha256: str | None = None,
-    on_attempt: OnAttempt | None = None,
-) -> Export:
+    on_attempt: Callable[[Attempt], None] = lambda _: None,
+) -> ExportResult:
     """Write `checkpoint` in the wanted format and prove it. Nothing appears under the final name unless the proof
     succeeds.
 
@@ -65,9 +79,8 @@ def export_model(
     is not set.
     """
     wanted = _format(config, data)
-    out = out or default_name(
-        checkpoint, config
-    )  # of the name as given: an export of a shipped model lands in the working folder
+    # Of the name as given: an export of a shipped model lands in the working folder.
+    out = out or default_name(checkpoint, config)
     checkpoint = by_name(checkpoint, ".pt")
     if checkpoint.suffix != ".pt":
         raise ModelError(
@@ -76,11 +89,12 @@ def export_model(
     _check_name(out, wanted, overwrite=overwrite)
     check_pin(checkpoint, sha256)
     reference = TorchClassifier(checkpoint, threads=2)
-    pictures = choose_pictures(data, config.split, reference.labels, config.pictures)
+    stock = reference.card
+    sample = choose_sample(data, config.split, stock.labels, config.pictures)
     graph = build_graph(
         load_checkpoint(checkpoint),
-        reference.card.input.size,
-        temperature=reference.card.temperature,
+        stock.input.size,
+        temperature=stock.temperature,
         opset=config.opset,
         batch=config.batch,
     )
@@ -89,24 +103,25 @@ def export_model(
         _place(out, wanted, overwrite=overwrite) as part,
         tempfile.TemporaryDirectory(prefix="deepfer-export-") as scratch,
     ):
-        request = Request(checkpoint, reference.card, config, data, frozenset(pictures.hashes), Path(scratch))
-        for candidate in wanted.candidates(graph, request):
-            card, parity = _attempt(candidate, part, reference, pictures, wanted, out, wanted.describe(request))
-            attempts.append(Attempt(candidate.name, card.precision, n_bytes(part), parity))
-            if on_attempt is not None:
-                on_attempt(attempts[-1])
+        request = Request(checkpoint, stock, config, data, frozenset(sample.hashes), Path(scratch))
+        for candidate in candidates(wanted, graph, request):
+            candidate.write(part)
+            card, parity = _prove(candidate, attach(_card(candidate, stock, wanted), part), part, reference, sample)
+            parity = replace(parity, candidate=str(out))
+            attempts.append(Attempt(candidate.name, candidate.precision, n_bytes(part), parity))
+            on_attempt(attempts[-1])
             if parity.passed:
                 break
-        else:
-            require(attempts[-1].parity)
-        card = attach(_proven(card, parity, checkpoint, attempts), part)
-        wanted.finish(part, card)
+        parity.require()
+        card = attach(_with_proof(card, parity, checkpoint, candidate.name), part)
+        if candidate.finish is not None:
+            candidate.finish(part, card)
         size = n_bytes(part)
-    return Export(out, card, parity, size, tuple(attempts))
+    return ExportResult(out, card, parity, size, tuple(attempts))
 
 
 def default_name(checkpoint: Path, config: ExportConfig) -> Path:
-    """`best.onnx` beside `best.pt`, `best-int8.onnx`, and `best-openvino-int8` for formats that are folders."""
+    """`best.onnx` beside `best.pt`, `best-int8.onnx`, and `best-openvino-fp16` for formats that are folders."""
     precision = "" if config.precision == "fp32" else f"-{config.precision}"
     if config.format == "onnx":
         return checkpoint.with_name(f"{checkpoint.stem}{precision}.onnx")
@@ -116,20 +131,21 @@ def default_name(checkpoint: Path, config: ExportConfig) -> Path:
 def _format(config: ExportConfig, data: Path | None) -> Format:
     wanted = FORMATS[config.format]
     if config.precision not in wanted.precisions:
-        raise ConfigError(
-            f"{config.format} cannot be exported in {config.precision}", f"known for it: {', '.join(wanted.precisions)}"
-        )
+        hint = f"known for it: {', '.join(wanted.precisions)}"
+        if OPENVINO in wanted.libraries.values():
+            hint = "OpenVINO runs int8 from ONNX: --format onnx --precision int8, then --provider openvino"
+        raise ConfigError(f"{config.format} cannot be exported in {config.precision}", hint)
     if config.precision == "int8" and data is None:
         raise ConfigError(
-            "int8 is calibrated on the training pictures of a data set, and none was named", "add --data DATASET"
+            "int8 is calibrated on the training images of a data set, and none was named", "add --data DATASET"
         )
     return wanted
 
 
 def _check_name(out: Path, wanted: Format, *, overwrite: bool) -> None:
-    if wanted.suffix == ".onnx" and out.suffix != ".onnx":
+    if wanted.card_inside and out.suffix != wanted.suffix:
         raise ModelError(f"an ONNX model must be named .onnx, not {out.name}", "change --out")
-    if wanted.suffix == ".onnx" and out.is_dir():
+    if wanted.card_inside and out.is_dir():
         raise ModelError(f"an ONNX model is a file, and {out} is a folder", "change --out")
     if out.exists() and not overwrite:
         raise ModelError(
@@ -141,69 +157,55 @@ def _check_name(out: Path, wanted: Format, *, overwrite: bool) -> None:
 @contextmanager
 def _place(out: Path, wanted: Format, *, overwrite: bool) -> Iterator[Path]:
     """The file to write to: beside `out` for ONNX, else `model.*` in a staged folder that becomes `out` on success."""
-    holder: AbstractContextManager[Path] = (
-        atomic_path(out) if wanted.suffix == ".onnx" else staged_tree(out, overwrite=overwrite)
-    )
-    with holder as part:
-        yield part if wanted.suffix == ".onnx" else part / f"{STEM}{wanted.suffix}"
+    if wanted.card_inside:
+        with atomic_path(out) as part:
+            yield part
+    else:
+        with staged_tree(out, overwrite=overwrite) as folder:
+            yield folder / f"{STEM}{wanted.suffix}"
 
 
-def _attempt(
-    candidate: Candidate,
-    part: Path,
-    reference: Classifier,
-    pictures: Pictures,
-    wanted: Format,
-    out: Path,
-    described: dict[str, str],
-) -> tuple[Card, Parity]:
-    """Write one candidate to `part`, give it a card with golden answers, and compare it with the checkpoint."""
-    candidate.write(part)
-    old = reference.card
-    card = attach(
-        old.model_copy(
-            update={
-                "precision": candidate.precision,
-                "golden": None,
-                # Measured on the checkpoint, they hold for a file that gives the same label on every picture, and for
-                # no other.
-                "metrics": old.metrics if candidate.precision == "fp32" else {},
-                "producer": old.producer
-                | producer("torch", "ultralytics", "onnx", "onnxruntime", *wanted.libraries)
-                | described,
-            }
-        ),
-        part,
-    )
+def _card(candidate: Candidate, stock: Card, wanted: Format) -> Card:
+    """The checkpoint's card as it holds for the candidate."""
+    libraries = producer("torch", "ultralytics", "onnx", "onnxruntime", *wanted.distributions)
+    changed = {
+        "precision": candidate.precision,
+        "golden": None,
+        # Measured on the checkpoint, they hold for a file that gives the same label on every image, and for no other.
+        "metrics": stock.metrics if candidate.precision == "fp32" else {},
+        "producer": {**stock.producer, **libraries, **candidate.producer},
+    }
+    return stock.model_copy(update=changed)
+
+
+def _prove(candidate: Candidate, card: Card, part: Path, reference: Classifier, sample: Sample) -> tuple[Card, Parity]:
+    """`card` with the golden answers of the file that was written, and how that compares with the checkpoint."""
     classifier: Classifier
-    classifier = (
-        TorchClassifier(part, threads=2)
-        if wanted.provider == "torch"
-        else Classifier(part, provider=wanted.provider, threads=2)
-    )
+    if is_for_torch(part):
+        classifier = TorchClassifier(part, threads=2)
+    else:
+        classifier = Classifier(part, provider=next(iter(BY_SUFFIX[part.suffix].libraries)), threads=2)
     try:
         golden = make_golden(classifier.predict, card.input.size)
-        parity = compare(reference, classifier, pictures, candidate.precision)
+        parity = compare(reference, classifier, sample, candidate.precision)
     except ParityError:
         raise
     except ModelError as error:
         raise ParityError(f"{candidate.name}: {error.message}", error.hint) from None
-    return card.model_copy(update={"golden": golden}), replace(parity, candidate=str(out))
+    return card.model_copy(update={"golden": golden}), parity
 
 
-def _proven(card: Card, parity: Parity, checkpoint: Path, attempts: list[Attempt]) -> Card:
+def _with_proof(card: Card, parity: Parity, checkpoint: Path, recipe: str) -> Card:
     """`card` with what the file was compared with, how close it came, and how it was made."""
-    proof: dict[str, Any] = {
+    proof: dict[str, JsonValue] = {
         "checkpoint_sha256": sha256_of(checkpoint),
         "pictures": parity.pictures,
         "n": parity.n,
         "max_diff": parity.max_diff,
         "agreement": parity.agreement,
-        "recipe": attempts[-1].name,
+        "recipe": recipe,
     }
     if parity.decisions is not None:
-        proof |= {
-            "accuracy": parity.decisions["accuracy_candidate"],
-            "accuracy_of_checkpoint": parity.decisions["accuracy_reference"],
-        }
+        proof["accuracy"] = parity.decisions.accuracy_candidate
+        proof["accuracy_of_checkpoint"] = parity.decisions.accuracy_reference
     return card.model_copy(update={"metrics": card.metrics | {"parity": proof}})

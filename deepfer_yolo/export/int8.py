@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.dataset import load_images, open_dataset
-from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.export.fp16 import blocks, in_float, noise
-from deepfer_yolo.export.onnx import quiet, save, strip
-from deepfer_yolo.export.parity import stratify
-from deepfer_yolo.export.rewrite import shorten
-from deepfer_yolo.export.rounding import Floats, Observed, best_range, full_range, observe, round_weights, steps_of
-from deepfer_yolo.records import Crops
-from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.export.calibration import BATCH, Observed, answers, calibration_images, observe, prepare
+from deepfer_yolo.export.candidates import Candidate, Request, of_graph
+from deepfer_yolo.export.graph import blocks_of_activations, copied, keep, quiet, save, shorten, strip
+from deepfer_yolo.export.rounding import Floats, best_range, full_range, round_weights, steps_of
+from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.onnx_graph import INPUT
-from deepfer_yolo.runtime.preprocess import to_inputs
 
 if TYPE_CHECKING:
     import onnx
 
-    from deepfer_yolo.export.candidates import Request
-
 Overrides = dict[str, list[dict[str, Any]]]
 """onnxruntime's word for what one tensor's quantisation shall be."""
-BATCH = 32
-SPLIT = "train"
+Exact = Callable[[str], tuple[NDArray[np.int8], Floats]]
+"""From the name of a convolution's weights to their levels and the step of each output channel."""
+STORED_MARK = "_quantized"
+"""What onnxruntime's quantiser adds to the name of stored weights."""
+QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "Split", "GlobalAveragePool", "Reshape"]
+"""All but what scales the pixels, which arrive as uint8 already, and the softmax."""
+SYMMETRIC_QUANTISED = ["Conv", "MatMul", "Gemm"]
+N_JUDGED = 256
+"""Calibration images on which the noise of blocks is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,50 +57,17 @@ LADDER = (
 """Fastest first. The files are all about as large, since weights are stored in 8 bits whatever calculates with them."""
 
 
-def ladder(model: onnx.ModelProto, request: Request) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
-    """Name and maker of each int8 graph, the fastest first; all are calibrated on the same training pictures."""
-    if request.data is None:
-        raise DatasetError("int8 needs a data set to be calibrated on", "add --data DATASET")
-    crops, n_left_out = calibration_pictures(
-        request.data, request.card.input, request.config.calibration, request.avoid
-    )
-    seen = f"{len(crops)} training pictures" + (
-        f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else ""
-    )
+def ladder(model: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    """The int8 graphs, the fastest first; all are calibrated on the same training images."""
+    crops, n_left_out = calibration_images(request.data, request.card.input, request.config.calibration, request.avoid)
+    left_out = f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else ""
     quantiser = Quantiser(observe(prepare(model, request.scratch), crops), request.scratch)
     for rung in LADDER:
-        if rung.n_float > most_float(quantiser.blocks):
+        # With nearly all blocks in floating point a file is int8 in name alone.
+        if rung.n_float > 3 * quantiser.n_blocks // 4:
             break
-        yield f"{rung.name}, {seen}", partial(_made, quantiser, rung)
-
-
-def most_float(blocks: Sequence[str]) -> int:
-    """How many of the blocks may stay in floating point: with nearly all of them a file is int8 in name alone."""
-    return 3 * len(blocks) // 4
-
-
-def _made(quantiser: Quantiser, rung: Rung) -> onnx.ModelProto:
-    return shorten(quantiser.make(rung))
-
-
-def calibration_pictures(
-    folder: Path, spec: InputSpec, n: int, avoid: frozenset[str], seed: int = 0
-) -> tuple[Crops, int]:
-    """`n` stratified training pictures as crops (n, S, S, 3), and how many were left out since they are among the
-    evaluated ones.
-
-    `avoid` holds SHA-256 of file contents. Raises DatasetError where too few are left.
-    """
-    dataset = open_dataset(folder)
-    rows = dataset.rows(SPLIT)
-    allowed = [row for row in rows if row.sha256 not in avoid]
-    if len(allowed) < min(n, 32):
-        raise DatasetError(
-            f"{folder}: {len(allowed)} training pictures are too few to calibrate int8",
-            "use a data set with a train split",
-        )
-    chosen = stratify(allowed, n, seed)[:n]
-    return to_inputs(list(load_images(dataset, chosen)), spec), len(rows) - len(allowed)
+        name = f"int8, {rung.name}, {len(crops)} training images{left_out}"
+        yield of_graph(name, "int8", lambda rung=rung: shorten(quantiser.make(rung)))  # type: ignore[misc]
 
 
 class Quantiser:
@@ -122,8 +88,8 @@ class Quantiser:
             for node in observed.graph.graph.node
             if node.op_type == "Conv"
         }
-        self._block_of = blocks(observed.graph)
-        self.blocks = sorted(set(self._block_of.values()))
+        self._block_of = blocks_of_activations(observed.graph)
+        self.n_blocks = len(set(self._block_of.values()))
         self._weights: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._whole: dict[tuple[str, int], onnx.ModelProto] = {}
         self._noise: dict[tuple[str, int], dict[str, float]] = {}
@@ -135,10 +101,10 @@ class Quantiser:
             self._whole[key] = self._quantised(rung)
         if not rung.n_float:
             return self._whole[key]
-        worst = self.noisiest(rung)[: rung.n_float]
-        return strip(in_float(self._whole[key], self._block_of, lambda block: block in worst, self._fine))
+        worst = self._noisiest(rung)[: rung.n_float]
+        return strip(in_float(self._whole[key], self._block_of, lambda block: block in worst, self._exact))
 
-    def noisiest(self, rung: Rung) -> list[str]:
+    def _noisiest(self, rung: Rung) -> list[str]:
         """All blocks, the one first whose rounded activations move the answers most."""
         key = rung.ranges, rung.bits
         if key not in self._noise:
@@ -147,12 +113,6 @@ class Quantiser:
             self._noise[key] = noise(whole, self._block_of, self._observed.crops[some], self._observed.probs[some])
         found = self._noise[key]
         return sorted(found, key=lambda block: -found[block])
-
-    def on_grid(self, bits: int) -> onnx.ModelProto:
-        """The float graph with its convolutions' weights rounded to `bits`; a quantiser that rounds them again changes
-        nothing.
-        """
-        return self._on_grid(bits)[0]
 
     def _quantised(self, rung: Rung) -> onnx.ModelProto:
         import onnx
@@ -193,7 +153,7 @@ class Quantiser:
             self._weights[name, bits] = round_weights(weights, steps, products, n_levels)
         return self._weights[name, bits], steps
 
-    def _fine(self, name: str) -> tuple[NDArray[np.int8], Floats]:
+    def _exact(self, name: str) -> tuple[NDArray[np.int8], Floats]:
         """Levels and steps of a convolution's weights in all 8 bits."""
         weights, steps = self._round(name, 8)
         return np.round(weights / steps.reshape(-1, *[1] * (weights.ndim - 1))).astype(np.int8), steps
@@ -224,7 +184,7 @@ def _quantise(source: Path, target: Path, observed: Observed, overrides: Overrid
     quantize_static(
         str(source),
         str(target),
-        Reader(observed.crops[:BATCH]),  # it insists on calibrating too, though every range is given
+        _OneBatch(observed.crops[:BATCH]),  # it insists on calibrating too, though every range is given
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -233,13 +193,6 @@ def _quantise(source: Path, target: Path, observed: Observed, overrides: Overrid
         op_types_to_quantize=SYMMETRIC_QUANTISED if symmetric else QUANTISED,
         extra_options=options | {"TensorQuantOverrides": overrides},
     )
-
-
-QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "Concat", "Split", "GlobalAveragePool", "Reshape"]
-"""All but what scales the pixels, which arrive as uint8 already, and the softmax."""
-SYMMETRIC_QUANTISED = ["Conv", "MatMul", "Gemm"]
-N_JUDGED = 256
-"""Calibration pictures on which the noise of blocks is measured."""
 
 
 def _behind_last_convolution(model: onnx.ModelProto) -> list[str]:
@@ -257,35 +210,91 @@ def _behind_last_convolution(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-class Reader:
-    """Calibration batches in the form that onnxruntime asks for; can be read again."""
+class _OneBatch:
+    """Calibration images in the form that onnxruntime asks for."""
 
     def __init__(self, crops: Crops) -> None:
-        self.crops = crops
-        self.rewind()
+        self._batches = iter([{INPUT: crops}])
 
-    def get_next(self) -> dict[str, Any] | None:
-        """The next batch, or None after the last."""
+    def get_next(self) -> dict[str, Crops] | None:
+        """The batch, then None."""
         return next(self._batches, None)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._batches
 
-    def rewind(self) -> None:
-        """Start again."""
-        self._batches: Iterator[dict[str, Any]] = iter(
-            {INPUT: self.crops[i : i + BATCH]} for i in range(0, len(self.crops), BATCH)
-        )
+def noise(model: onnx.ModelProto, names: dict[str, str], crops: Crops, expected: Probs) -> dict[str, float]:
+    """By block: how far the answers move when its activations alone are rounded, as mean Kullback-Leibler divergence
+    from `expected`.
+
+    The noises of blocks are nearly independent, so that their sum is about the noise of the whole graph.
+    """
+    found = {}
+    for block in sorted(set(names.values())):
+        alone = in_float(model, names, lambda other, block=block: other != block)  # type: ignore[misc]
+        found[block] = divergence(expected, answers(alone, crops))
+    return found
 
 
-def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """`model` with shapes inferred and layers fused, as the quantiser wants it."""
-    import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+def divergence(expected: Probs, actual: Probs) -> float:
+    """Mean Kullback-Leibler divergence of `actual` from `expected`, float32 (n, C) each, in nats."""
+    left, right = expected.astype(np.float64) + 1e-9, actual.astype(np.float64) + 1e-9
+    return float((left * np.log(left / right)).sum(1).mean())
 
-    # From a file: given a model in memory it moves the weights into a temporary file and then loses that.
-    source, target = folder / "source.onnx", folder / "prepared.onnx"
-    save(model, source)
-    with quiet():
-        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-    return onnx.load(str(target))
+
+def in_float(
+    model: onnx.ModelProto, names: dict[str, str], wanted: Callable[[str], bool], exact: Exact | None = None
+) -> onnx.ModelProto:
+    """`model` without the rounding of activations whose block is `wanted`.
+
+    A layer that is left without a rounded input or output calculates in floating point. Its weights become a cast and a
+    product, which every run-time works out once when it loads the file; a DequantizeLinear would be repeated in every
+    call. `exact` gives better weights for such a layer than it had.
+    """
+    copy = copied(model)
+    _drop_pairs(copy.graph, {name for name, block in names.items() if wanted(block)})
+    rounded = {node.output[0] for node in copy.graph.node if node.op_type == "DequantizeLinear"}
+    taken = {name for node in copy.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
+    floats = [
+        n for n in copy.graph.node if n.op_type == "Conv" and not (n.input[0] in rounded and n.output[0] in taken)
+    ]
+    _unfold(copy.graph, {name for node in floats for name in node.input[1:]}, exact)
+    return copy
+
+
+def _drop_pairs(graph: onnx.GraphProto, unrounded: Collection[str]) -> None:
+    makers = {
+        node.output[0]: node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in unrounded
+    }
+    pairs = {
+        node.output[0]: makers[node.input[0]].input[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in makers
+    }
+    kept = [node for node in graph.node if node.output[0] not in makers and node.output[0] not in pairs]
+    for node in kept:
+        for i, name in enumerate(node.input):
+            node.input[i] = pairs.get(name, name)
+    keep(graph, kept)
+
+
+def _unfold(graph: onnx.GraphProto, weights: Collection[str], exact: Exact | None) -> None:
+    """Make the DequantizeLinear nodes that give `weights` a cast and a product."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.output[0] not in weights or node.input[0] not in stored:
+            nodes.append(node)
+            continue
+        levels, steps = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
+        if exact is not None and levels.dtype == np.int8:
+            levels, steps = exact(node.input[0].removesuffix(STORED_MARK))
+        stored[node.input[0]].CopyFrom(numpy_helper.from_array(levels, node.input[0]))
+        shaped = steps.reshape(-1, *[1] * (levels.ndim - 1)) if steps.ndim else steps
+        stored[node.input[1]].CopyFrom(numpy_helper.from_array(shaped.astype(np.float32), node.input[1]))
+        name = node.output[0]
+        nodes += [
+            helper.make_node("Cast", [node.input[0]], [f"{name}/levels"], f"{name}/Cast", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}/levels", node.input[1]], [name], f"{name}/Mul"),
+        ]
+    keep(graph, nodes)

@@ -1,23 +1,19 @@
-"""From a checkpoint to our ONNX graph: uint8 pictures in, probabilities out, the network and everything around it
-inside.
-"""
+"""ONNX: from a checkpoint to our graph, uint8 images in and probabilities out with all between inside, and its candidates."""
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch  # noqa: TID253 - this package is one of the few that know torch
 
-from deepfer_yolo import __version__
-from deepfer_yolo.export.rewrite import lighten
+from deepfer_yolo.export import fp16, int8
+from deepfer_yolo.export.candidates import Candidate, Request, of_graph
+from deepfer_yolo.export.graph import lighten, strip
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -45,7 +41,7 @@ class ProbabilityGraph(torch.nn.Module):
 def build_graph(
     network: torch.nn.Module, size: int, *, temperature: float = 1.0, opset: int = 17, batch: int | None = None
 ) -> onnx.ModelProto:
-    """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of pictures dynamic.
+    """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of images dynamic.
 
     It carries no card yet.
     """
@@ -73,34 +69,12 @@ def build_graph(
     return strip(lighten(onnxslim.slim(model)))
 
 
-def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` without source paths, notes and intermediate shapes, which would make its bytes differ by machine."""
-    model.producer_name, model.producer_version, model.doc_string = "deepfer", __version__, ""
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.graph.value_info[:]
-    model.graph.doc_string = ""
-    model.graph.name = "deepfer"
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    return model
-
-
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write the model as one file, no data beside it."""
-    path.write_bytes(model.SerializeToString())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' log lines and warnings: what matters of them is measured afterwards."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        # The calibrators print their progress to stdout, which belongs to results.
-        with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
+    """The graph in the wanted precision; int8 that fails parity is followed by fp16."""
+    precision = request.config.precision
+    if precision == "fp32":
+        yield of_graph("fp32", "fp32", lambda: graph)
+        return
+    if precision == "int8":
+        yield from int8.ladder(graph, request)
+    yield from fp16.ladder(graph)

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.records import Json, JsonValue, plain
 from deepfer_yolo.runtime.backends.protocol import Model
-from deepfer_yolo.runtime.backends.registry import needs_contact
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.child_process import Child, Message, answer_parent
-from deepfer_yolo.runtime.first_contact import ensure_contact
-from deepfer_yolo.runtime.model_file import locate, n_bytes
+from deepfer_yolo.runtime.classifier import meet, opened_file
+from deepfer_yolo.runtime.model_file import is_for_torch, locate, n_bytes
 from deepfer_yolo.runtime.preprocess import to_input
 
 if TYPE_CHECKING:
@@ -143,8 +142,8 @@ class _Subject:
         """Start the child and let it open the model."""
         file, provider = locate(self._path), self._config.provider
         self.found.n_bytes = n_bytes(file)
-        if needs_contact(file, provider):
-            ensure_contact(file, provider)  # here, so that it is no part of the measured start
+        if not is_for_torch(file):
+            meet(opened_file(file, provider), provider)  # here, so that it is no part of the measured start
         began = time.perf_counter()
         self._child = Child(__name__, str(self._path), self._config.timeout_s)
         self._ask({"opener": opener, "path": str(self._path), "provider": provider, "threads": self._config.threads})

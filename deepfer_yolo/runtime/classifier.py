@@ -10,31 +10,27 @@ import numpy as np
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Image, Prediction, Probs
-from deepfer_yolo.runtime.backends.protocol import Backend, check_crops
-from deepfer_yolo.runtime.backends.registry import check_provider, needs_contact, open_backend
+from deepfer_yolo.runtime.backends.protocol import Backend, check_crops, open_backend
 from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.formats import library_of
 from deepfer_yolo.runtime.model_file import locate
 from deepfer_yolo.runtime.preprocess import to_inputs
 
 
 def open_model(path: Path, provider: str, threads: int, *, spin: bool = False) -> Backend:
-    """The backend of a model file, by the one door: an ONNX file for TensorRT becomes this machine's engine, and where
-    a native library could end the process, a child opens the file first.
+    """The backend of a model file, by the one door; see `opened_file` and `meet`.
 
     Raises ModelError where file and provider do not go together, MissingDependencyError for a library or device that is
     not there.
     """
     file = opened_file(path, provider)
-    if needs_contact(file, provider):
-        from deepfer_yolo.runtime.first_contact import ensure_contact
-
-        ensure_contact(file, provider)
+    meet(file, provider)
     return open_backend(file, provider, threads, spin=spin)
 
 
 def opened_file(path: Path, provider: str) -> Path:
     """The file that the provider really opens: `path`, or for TensorRT the engine that this machine has of it."""
-    check_provider(path, provider)
+    library_of(path, provider)
     if provider != "tensorrt":
         return path
     from deepfer_yolo.runtime.backends.tensorrt import require_driver
@@ -42,6 +38,18 @@ def opened_file(path: Path, provider: str) -> Path:
 
     require_driver()
     return engine_of(path, prove=_prove_engine) if path.suffix == ".onnx" else path
+
+
+def meet(file: Path, provider: str) -> None:
+    """Let a child process open the file first, where a native library could end this one.
+
+    All but onnxruntime on the processor: that one is what everything here is tested on, and every command pays for its
+    start.
+    """
+    if (file.suffix, provider) != (".onnx", "cpu"):
+        from deepfer_yolo.runtime.first_contact import ensure_contact
+
+        ensure_contact(file, provider)
 
 
 def _prove_engine(engine: Path) -> None:
@@ -109,9 +117,9 @@ class Classifier:
         return probs
 
     def predict_images(self, images: Sequence[Image]) -> Probs:
-        """Probabilities, float32 (n, C), for face pictures of any size, uint8 RGB (H, W, 3) each."""
+        """Probabilities, float32 (n, C), for face images of any size, uint8 RGB (H, W, 3) each."""
         return self.predict(to_inputs(images, self.card.input))
 
     def predictions(self, images: Sequence[Image]) -> list[Prediction]:
-        """One record a picture; see `predict_images`."""
+        """One record an image; see `predict_images`."""
         return [Prediction(row, self.labels) for row in self.predict_images(images)]

@@ -10,20 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from deepfer_yolo.records import Json
-from deepfer_yolo.runtime.backends.registry import open_backend
+from deepfer_yolo.runtime.backends.protocol import open_backend
 from deepfer_yolo.runtime.child_process import TIMEOUT_S, Child, Message, answer_parent
+from deepfer_yolo.runtime.formats import library_of
 from deepfer_yolo.runtime.model_file import cache_dir, digest
-
-LIBRARIES = {".engine": "tensorrt", ".param": "ncnn", ".tflite": "ai-edge-litert", ".xml": "openvino"}
-"""The distribution that runs a format; an ONNX file runs in the one that bears its provider's name, or in onnxruntime.
-"""
 
 
 def ensure_contact(path: Path, provider: str) -> None:
     """`first_contact`, once for each file, provider and version of the library on this machine; a note in the cache
     folder remembers it.
     """
-    library = LIBRARIES.get(path.suffix, "openvino" if provider == "openvino" else "onnxruntime")
+    library = library_of(path, provider).distribution
     try:
         installed = version(library)
     except PackageNotFoundError:

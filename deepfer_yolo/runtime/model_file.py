@@ -17,20 +17,9 @@ from platformdirs import user_cache_path, user_data_path
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
+from deepfer_yolo.runtime.formats import BY_SUFFIX
 from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
 
-FORMATS = {
-    ".onnx": "onnx",
-    ".xml": "openvino",
-    ".engine": "engine",
-    ".param": "ncnn",
-    ".tflite": "litert",
-    ".torchscript": "torchscript",
-    ".pt": "pt",
-}
-"""Format by suffix of the file that names the model."""
-COMPANIONS = {".xml": ".bin", ".param": ".bin"}
-"""Formats whose weights lie in a second file."""
 STEM = "model"
 SHIPPED = Path(__file__).parent.parent / "models"
 """The folder of the model files that come with the package: `<name>.onnx` to run, `<name>.pt` to train on."""
@@ -57,7 +46,7 @@ def locate(path: Path) -> Path:
         if not path.is_file():
             raise ModelError(f"no such model file: {path}", "check the path; deepfer models lists the shipped models")
         return path
-    found = [path / f"{STEM}{suffix}" for suffix in FORMATS if (path / f"{STEM}{suffix}").is_file()]
+    found = models_in(path)
     if len(found) != 1:
         raise ModelError(
             f"no such model file: {path} is a folder with {len(found)} files {STEM}.*", "name the model file itself"
@@ -65,11 +54,23 @@ def locate(path: Path) -> Path:
     return found[0]
 
 
+def models_in(folder: Path) -> list[Path]:
+    """The files `model.*` in a folder that name a model; one, unless something is wrong."""
+    return [path for suffix in BY_SUFFIX if (path := folder / f"{STEM}{suffix}").is_file()]
+
+
+def is_for_torch(path: Path) -> bool:
+    """Whether torch alone opens the file, or the one in the folder: a checkpoint or TorchScript."""
+    found = BY_SUFFIX.get((models_in(path) or [path])[0].suffix)
+    return found is not None and not found.libraries
+
+
 def parts(model: Path) -> tuple[Path, ...]:
     """All files of the model, the naming one first; raises ModelError where the second is missing."""
-    if model.suffix not in COMPANIONS:
+    found = BY_SUFFIX.get(model.suffix)
+    if found is None or found.companion is None:
         return (model,)
-    second = model.with_suffix(COMPANIONS[model.suffix])
+    second = model.with_suffix(found.companion)
     if not second.is_file():
         raise ModelError(f"{model} lacks its weights: no such file {second}", "copy both files")
     return model, second

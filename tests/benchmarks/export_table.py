@@ -23,7 +23,7 @@ from typing import Any
 DEEPFER = (sys.executable, "-m", "deepfer_yolo")
 WANTED = (
     *(("onnx", precision) for precision in ("fp32", "fp16", "int8")),
-    *(("openvino", precision) for precision in ("fp32", "fp16", "int8")),
+    *(("openvino", precision) for precision in ("fp32", "fp16")),
     *(("ncnn", precision) for precision in ("fp32", "fp16")),
     ("litert", "fp32"),
     ("torchscript", "fp32"),

@@ -17,7 +17,7 @@ runner = CliRunner()
 def test_a_model_and_itself(linear_model: Path, painted_dataset: Path) -> None:
     found = runner.invoke(app, ["parity", str(linear_model), str(linear_model), "--data", str(painted_dataset)])
     assert found.exit_code == 0, found.output
-    assert found.stdout.startswith("equal by the lines of fp32, on 56 of 56 pictures of")
+    assert found.stdout.startswith("equal by the lines of fp32, on 56 of 56 images of")
     assert "top-1 agreement 100.00%" in found.stdout
 
 

@@ -56,7 +56,7 @@ def test_it_answers_like_the_checkpoint_on_real_files(checkpoint: Path, painted_
     found = export.export_model(checkpoint, ExportConfig(pictures=28), out=tmp_path / "best.onnx", data=painted_dataset)
     assert found.parity.passed
     assert found.parity.n == 28
-    assert found.parity.pictures == f"28 of 56 pictures of {open_dataset(painted_dataset).name}, split val"
+    assert found.parity.pictures == f"28 of 56 images of {open_dataset(painted_dataset).name}, split val"
     crops = paint_golden(9, 20, 32)
     reference = TorchClassifier(checkpoint).predict(crops)
     # The answers differ between pictures, so that equality means something.

@@ -6,6 +6,8 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -17,18 +19,20 @@ from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError, ModelError
 from deepfer_yolo.export import int8
+from deepfer_yolo.export.calibration import calibration_images
 from deepfer_yolo.export.export import default_name, export_model
-from deepfer_yolo.export.parity import LINES, Line, load_pictures
+from deepfer_yolo.export.parity import LIMITS, Limits, load_sample
 from deepfer_yolo.export.triton import write_triton
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime import first_contact as contact
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.first_contact import first_contact
+from deepfer_yolo.runtime.formats import FORMATS
 from deepfer_yolo.runtime.golden import check_golden
 from deepfer_yolo.runtime.model_file import attach, check_pin, digest, locate
 from deepfer_yolo.yolo import TorchClassifier
 
-LOOSE = Line(None, 0.3)
+LOOSE = Limits(None, 0.3)
 """For random weights, whose labels lie close together: the machinery is under test here, not the accuracy."""
 
 
@@ -80,12 +84,12 @@ def test_fp16_halves_the_file_and_keeps_its_borders(checkpoint: Path, exported: 
 def test_int8_takes_the_first_rung_that_passes(
     checkpoint: Path, exported: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LINES, "int8", LOOSE)
+    monkeypatch.setitem(LIMITS, "int8", LOOSE)
     found = export_model(
         checkpoint, ExportConfig(precision="int8", calibration=64), out=tmp_path / "int8.onnx", data=painted_dataset
     )
     assert [attempt.precision for attempt in found.attempts] == ["int8"]
-    assert found.attempts[0].name.startswith("int8, min-max, 64 training pictures")
+    assert found.attempts[0].name.startswith("int8, min-max, 64 training images")
     assert found.card.metrics["parity"]["recipe"] == found.attempts[0].name
     assert found.n_bytes < 0.5 * exported.stat().st_size
     model = onnx.load(str(found.path))
@@ -104,7 +108,7 @@ def test_int8_takes_the_first_rung_that_passes(
 def test_int8_that_never_passes_ends_in_fp16(
     checkpoint: Path, painted_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LINES, "int8", Line(None, 1.1))
+    monkeypatch.setitem(LIMITS, "int8", Limits(None, 1.1))
     monkeypatch.setattr(
         int8, "LADDER", (int8.LADDER[1], int8.Rung("least squares, 2 blocks in floating point", n_float=2))
     )
@@ -125,24 +129,28 @@ def test_int8_that_never_passes_ends_in_fp16(
     assert second.parity.mean_diff < first.parity.mean_diff
 
 
-def test_calibration_never_sees_an_evaluated_picture(painted_dataset: Path, checkpoint: Path) -> None:
+def test_calibration_never_sees_an_evaluated_image(painted_dataset: Path, checkpoint: Path) -> None:
     card = TorchClassifier(checkpoint).card
     rows = open_dataset(painted_dataset).rows("train")
     stolen = frozenset(row.sha256 for row in rows[:20])
-    crops, n_left_out = int8.calibration_pictures(painted_dataset, card.input, 1000, stolen)
+    crops, n_left_out = calibration_images(painted_dataset, card.input, 1000, stolen)
     assert (len(crops), n_left_out) == (len(rows) - 20, 20)
     with pytest.raises(DatasetError, match="too few to calibrate"):
-        int8.calibration_pictures(painted_dataset, card.input, 100, frozenset(row.sha256 for row in rows))
-    assert set(load_pictures(painted_dataset, "val", card.labels, 5).hashes) == {
+        calibration_images(painted_dataset, card.input, 100, frozenset(row.sha256 for row in rows))
+    assert set(load_sample(painted_dataset, "val", card.labels, 5).hashes) == {
         row.sha256 for row in open_dataset(painted_dataset).rows("val")
     }
 
 
 def test_what_cannot_be_made_is_said_first(checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="calibrated on the training pictures"):
+    with pytest.raises(ConfigError, match="calibrated on the training images"):
         export_model(checkpoint, ExportConfig(precision="int8"))
-    with pytest.raises(ConfigError, match="torchscript cannot be exported in int8"):
+    with pytest.raises(ConfigError, match="torchscript cannot be exported in int8") as error:
         export_model(checkpoint, ExportConfig(format="torchscript", precision="int8"))
+    assert error.value.hint == "known for it: fp32"
+    with pytest.raises(ConfigError, match="openvino cannot be exported in int8") as error:
+        export_model(checkpoint, ExportConfig(format="openvino", precision="int8"))
+    assert "--format onnx --precision int8, then --provider openvino" in str(error.value.hint)
     assert default_name(Path("a/best.pt"), ExportConfig(precision="int8")) == Path("a/best-int8.onnx")
     assert default_name(Path("a/best.pt"), ExportConfig(format="openvino", precision="fp16")) == Path(
         "a/best-openvino-fp16"
@@ -169,6 +177,15 @@ def test_the_card_is_inside_the_ir_as_well(checkpoint: Path, tmp_path: Path) -> 
     text = (found.path / "model.xml").read_text(encoding="utf-8")
     assert "deepfer" in text
     assert "apparent facial expressions" in text
+
+
+def test_every_row_of_the_table_names_what_is_there() -> None:
+    assert set(FORMATS) == {*get_args(ExportConfig.model_fields["format"].annotation), "pt"}
+    for name, found in FORMATS.items():
+        assert bool(found.writer) == bool(found.precisions) == (name != "pt")
+        assert not found.writer or callable(resolve_name(found.writer))
+        for library in found.libraries.values():
+            assert {"run"} <= set(dir(resolve_name(library.backend)))
 
 
 def test_a_crash_of_native_code_becomes_a_report(

@@ -9,18 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from deepfer_yolo.export.fp16 import blocks, divergence, in_float, noise
-from deepfer_yolo.export.int8 import Quantiser, Rung, prepare
-from deepfer_yolo.export.rounding import (
-    Observed,
-    answers,
-    best_range,
-    full_range,
-    observe,
-    round_weights,
-    silu,
-    steps_of,
-)
+from deepfer_yolo.export.calibration import Observed, answers, observe, prepare
+from deepfer_yolo.export.graph import blocks_of_activations
+from deepfer_yolo.export.int8 import Quantiser, Rung, divergence, in_float, noise
+from deepfer_yolo.export.rounding import best_range, full_range, round_weights, silu, steps_of
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.onnx_graph import read_graph
 
@@ -77,14 +69,14 @@ def test_no_steps_are_spent_where_a_silu_is_flat() -> None:
 
 
 def test_every_activation_has_its_block(observed: Observed) -> None:
-    found = blocks(observed.graph)
+    found = blocks_of_activations(observed.graph)
     assert found["image"] == "/network/model.0"
     assert {found[name] for name in found if "model.4/" in name and name in observed.values} == {"/network/model.4"}
 
 
 def test_the_noise_of_blocks_adds_up_and_leaves_with_them(observed: Observed, quantiser: Quantiser) -> None:
     whole = quantiser.make(Rung("all"))
-    names = blocks(observed.graph)
+    names = blocks_of_activations(observed.graph)
     found = noise(whole, names, observed.crops, observed.probs)
     total = divergence(observed.probs, answers(whole, observed.crops))
     rest = divergence(observed.probs, answers(in_float(whole, names, lambda block: True), observed.crops))

@@ -11,12 +11,11 @@ from deepfer_yolo.data.dataset import Row, open_dataset
 from deepfer_yolo.errors import DatasetError, ParityError
 from deepfer_yolo.export.parity import (
     Parity,
-    Pictures,
+    Sample,
     compare,
     judge,
-    load_pictures,
-    paint_pictures,
-    require,
+    load_sample,
+    paint_sample,
     stratify,
 )
 from deepfer_yolo.records import Probs
@@ -25,13 +24,13 @@ from deepfer_yolo.runtime.classifier import Classifier
 LABELS = ("a", "b")
 
 
-def pictures(n: int, truth: list[int] | None = None) -> Pictures:
+def sample(n: int, truth: list[int] | None = None) -> Sample:
     blank = np.zeros((8, 8, 3), np.uint8)
-    return Pictures(
+    return Sample(
         (blank,) * n,
         tuple(f"{i}.png" for i in range(n)),
         None if truth is None else np.array(truth),
-        f"{n} test pictures",
+        f"{n} test images",
     )
 
 
@@ -41,7 +40,7 @@ def rows(*first: float) -> Probs:
 
 
 def verdict(expected: Probs, actual: Probs, precision: str, truth: list[int] | None = None) -> Parity:
-    return judge(expected, actual, pictures(len(expected), truth), precision, ("left", "right"), LABELS)
+    return judge(expected, actual, sample(len(expected), truth), precision, ("left", "right"), LABELS)
 
 
 def test_differences_are_those_of_the_probabilities() -> None:
@@ -49,7 +48,7 @@ def test_differences_are_those_of_the_probabilities() -> None:
     assert found.max_diff == pytest.approx(3e-4, rel=1e-3)
     assert found.mean_diff == pytest.approx(4e-4 / 3, rel=1e-3)
     assert found.agreement == 1
-    assert found.worst[0]["picture"] == "2.png"
+    assert found.worst[0].picture == "2.png"
     assert found.failures == ("max |Δp| 3.00e-04 > 1e-04",)
 
 
@@ -58,8 +57,8 @@ def test_a_flip_within_the_tolerance_is_a_named_tie() -> None:
     assert found.passed
     assert found.n_disagree == 1
     assert found.agreement == 1
-    assert [tie["picture"] for tie in found.ties] == ["1.png"]
-    assert (found.ties[0]["reference"], found.ties[0]["candidate"]) == ("a", "b")
+    assert [tie.picture for tie in found.ties] == ["1.png"]
+    assert (found.ties[0].reference, found.ties[0].candidate) == ("a", "b")
 
 
 @pytest.mark.parametrize(("flips", "passed"), [(1, True), (2, False)])
@@ -77,8 +76,9 @@ def test_int8_is_judged_by_what_it_decides() -> None:
     expected = rows(*[0.8] * n)
     actual = rows(*[0.75] * n)
     truth = [0] * n
-    assert verdict(expected, actual, "int8", truth).decisions["ece_reference"] == pytest.approx(0.2, abs=1e-6)  # type: ignore[index]
     found = verdict(expected, actual, "int8", truth)
+    assert found.decisions is not None
+    assert found.decisions.ece_reference == pytest.approx(0.2, abs=1e-6)
     assert found.failures == ("calibration error rises by 0.050 > 0.02",)
     assert verdict(expected, expected, "int8", truth).passed
 
@@ -90,9 +90,9 @@ def test_int8_may_not_lose_a_class() -> None:
     found = verdict(expected, actual, "int8", [0] * 1900 + [1] * 100)
     assert found.agreement > 0.98
     assert found.decisions is not None
-    assert found.decisions["worst_class"] == "b"
-    assert found.decisions["recall_loss"]["b"] == pytest.approx(0.04)
-    assert found.decisions["accuracy_diff"] == pytest.approx(-0.002)
+    assert found.decisions.worst_class == "b"
+    assert found.decisions.recall_loss["b"] == pytest.approx(0.04)
+    assert found.decisions.accuracy_diff == pytest.approx(-0.002)
     assert found.failures == ("recall of b falls by 4.00% > 3%",)
 
 
@@ -103,17 +103,17 @@ def test_the_interval_of_the_accuracy_difference_is_paired() -> None:
     found = verdict(expected, actual, "int8", [0] * 95 + [1] * 5)
     assert found.decisions is not None
     # Ten of a hundred became wrong: mean -0.10, deviation 0.3015, half width 1.96 * 0.3015 / 10.
-    assert found.decisions["accuracy_diff"] == pytest.approx(-0.10)
-    assert found.decisions["accuracy_diff_interval"] == pytest.approx([-0.1591, -0.0409], abs=1e-4)
+    assert found.decisions.accuracy_diff == pytest.approx(-0.10)
+    assert found.decisions.accuracy_diff_interval == pytest.approx([-0.1591, -0.0409], abs=1e-4)
     assert any(line.startswith("top-1 agreement 90.00%") for line in found.failures)
     assert any(line.startswith("accuracy may fall by 15.91%") for line in found.failures)
 
 
 def test_preprocessing_is_blamed_first() -> None:
-    found = judge(rows(0.9), rows(0.2), pictures(1), "fp32", ("left", "right"), LABELS, input_diff=3)
+    found = judge(rows(0.9), rows(0.2), sample(1), "fp32", ("left", "right"), LABELS, input_diff=3)
     assert found.failures[0] == "preprocessing: the inputs differ by up to 3 of 255"
     with pytest.raises(ParityError, match="preprocessing") as raised:
-        require(found)
+        found.require()
     assert raised.value.exit_code == 3
 
 
@@ -123,7 +123,7 @@ def test_nan_is_no_parity() -> None:
 
 
 def test_a_model_equals_itself(linear_model: Path) -> None:
-    found = compare(Classifier(linear_model), Classifier(linear_model), paint_pictures(40))
+    found = compare(Classifier(linear_model), Classifier(linear_model), paint_sample(40))
     assert found.passed
     assert found.max_diff == 0
     assert "painted" in found.pictures
@@ -135,19 +135,19 @@ def test_other_labels_cannot_be_compared(
 ) -> None:  # type: ignore[no-untyped-def]
     other = write_linear_model(tmp_path / "other.onnx", *fitted_weights, labels=tuple("abcdefg"))
     with pytest.raises(ParityError, match="labels differ"):
-        compare(Classifier(linear_model), Classifier(other), paint_pictures(4))
+        compare(Classifier(linear_model), Classifier(other), paint_sample(4))
 
 
-def test_real_pictures_are_stratified(painted_dataset: Path, linear_model: Path) -> None:
+def test_real_images_are_stratified(painted_dataset: Path, linear_model: Path) -> None:
     labels = Classifier(linear_model).labels
-    every = load_pictures(painted_dataset, "val", labels, 1000)
+    every = load_sample(painted_dataset, "val", labels, 1000)
     assert len(every) == 56
-    assert every.origin == f"56 of 56 pictures of {open_dataset(painted_dataset).name}, split val"
-    some = load_pictures(painted_dataset, "val", labels, 14)
+    assert every.origin == f"56 of 56 images of {open_dataset(painted_dataset).name}, split val"
+    some = load_sample(painted_dataset, "val", labels, 14)
     assert some.truth is not None
     assert np.bincount(some.truth).tolist() == [2] * 7
     with pytest.raises(DatasetError, match="does not know the label sad"):
-        load_pictures(painted_dataset, "val", labels[:5] + labels[6:], 10)
+        load_sample(painted_dataset, "val", labels[:5] + labels[6:], 10)
 
 
 def test_each_label_keeps_its_share() -> None:

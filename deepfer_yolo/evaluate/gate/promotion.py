@@ -12,7 +12,7 @@ from typing import Any
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.files import locked, staged_tree, sync_folder, write_atomic
 from deepfer_yolo.runtime.card import sidecar_path
-from deepfer_yolo.runtime.model_file import FORMATS, STEM, digest, parts
+from deepfer_yolo.runtime.model_file import STEM, digest, models_in, parts
 
 CHAMPION, RELEASES, HISTORY, LOCK = "champion", "releases", "history.jsonl", ".lock"
 LOCK_WAIT_S = 30.0
@@ -20,7 +20,7 @@ LOCK_WAIT_S = 30.0
 
 def champion_of(folder: Path) -> Path | None:
     """The model file that holds the title in a promotion folder; None where there is none yet."""
-    found = [path for suffix in FORMATS if (path := folder / CHAMPION / f"{STEM}{suffix}").is_file()]
+    found = models_in(folder / CHAMPION)
     if len(found) > 1:
         raise ConfigError(
             f"{folder / CHAMPION} holds several models: {', '.join(path.name for path in found)}", "keep one"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def torchscript(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    """The traced graph of the ONNX export, in torch's own file: the same uint8 pictures in, probabilities out."""
+    """The traced graph of the ONNX export, in torch's own file: the same uint8 images in, probabilities out."""
     yield Candidate("fp32", "fp32", lambda path: _write_torchscript(request, path))
 
 
@@ -33,7 +33,7 @@ def ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
 
 
 def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    """LiteRT's flat file: the same graph as ONNX has, one picture a call unless the configuration fixes more."""
+    """LiteRT's flat file: the same graph as ONNX has, one image a call unless the configuration fixes more."""
     yield Candidate("fp32", "fp32", lambda path: _write_litert(request, path))
 
 

@@ -1,14 +1,17 @@
-"""What every backend keeps, and what the rest of the program asks of a model."""
+"""What every backend keeps, what the rest of the program asks of a model, and how a backend is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, Protocol
 
 import numpy as np
 
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.formats import ONNXRUNTIME, library_of
 
 
 class Backend(Protocol):
@@ -36,8 +39,19 @@ class Model(Protocol):
         ...
 
 
+def open_backend(path: Path, provider: str, threads: int, *, spin: bool = False) -> Backend:
+    """The backend of a model file, opened in this process; `spin` is for the threads of onnxruntime.
+
+    Raises ModelError for a file that the provider does not run, MissingDependencyError where its library is absent.
+    """
+    library = library_of(path, provider)
+    options: dict[str, Any] = {"provider": provider, "spin": spin} if library is ONNXRUNTIME else {}
+    backend: Backend = resolve_name(library.backend)(path, threads=threads, **options)
+    return backend
+
+
 def in_batches(run: Callable[[Crops], Probs], crops: Crops, n: int) -> Probs:
-    """Answers of a model whose batch is fixed at `n`: the last batch is padded with blank pictures, whose answers are
+    """Answers of a model whose batch is fixed at `n`: the last batch is padded with blank images, whose answers are
     dropped.
     """
     padded = np.concatenate([crops, np.zeros((-len(crops) % n, *crops.shape[1:]), np.uint8)])
