@@ -8,6 +8,7 @@
     ├── ModelError               a model file, checkpoint or card that cannot be used
     │   └── ParityError          two models that must answer alike and do not
     ├── SourceError              a camera, stream or video that cannot be read
+    │   └── SourceTooLargeError  a video that is longer or larger than is allowed
     ├── TrainingError            a run that cannot start, continue or finish
     └── MissingDependencyError   an extra, system library or device that is not there
 
@@ -78,6 +79,10 @@ class SourceError(DeepferError):
     """A camera, stream or video cannot be read."""
 
 
+class SourceTooLargeError(SourceError):
+    """A video is longer, larger or more work than is allowed."""
+
+
 class TrainingError(DeepferError):
     """A training run cannot start, continue or finish."""
 
@@ -99,10 +104,10 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
     **dict.fromkeys(("litert_torch", "ai_edge_litert"), "litert"),
     **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets", "python_multipart"), "serve"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets"), "serve"),
+    **dict.fromkeys(("python_multipart", "prometheus_client"), "serve"),
     "openvino": "openvino",
     "paho": "mqtt",
-    "prometheus_client": "prometheus",
 }
 """Which extra of this package brings a top-level module."""
 

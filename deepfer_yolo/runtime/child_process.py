@@ -27,8 +27,11 @@ from deepfer_yolo.records import Json, plain
 
 if TYPE_CHECKING:
     import asyncio
+    from io import BufferedRWPair
 
-    from typing_extensions import Buffer
+    from numpy.typing import NDArray
+
+    Blob = bytes | NDArray[Any]
 
 LENGTH = struct.Struct(">I")
 MAX_HEAD, MAX_BLOB = 16_000_000, 1_000_000_000
@@ -47,9 +50,9 @@ class Message:
     blobs: tuple[bytes, ...] = ()
 
 
-def frames(head: Json, *blobs: Buffer) -> list[Buffer]:
+def frames(head: Json, *blobs: Blob) -> list[bytes | memoryview]:
     """A message as pieces for `writelines`. Blobs are bytes or C-contiguous arrays, and are not copied."""
-    views = [memoryview(blob) for blob in blobs]
+    views = [memoryview(blob) for blob in blobs]  # type: ignore[arg-type]  # NumPy arrays are buffers
     text = json.dumps([head, [view.nbytes for view in views]]).encode()
     return [LENGTH.pack(len(text)) + text, *(view.cast("B") for view in views if view.nbytes)]
 
@@ -82,10 +85,10 @@ def _parsed(text: bytes) -> tuple[dict[str, Any], list[int]]:
 class Channel:
     """One end of a connection that is waited for: two binary files, or one of a socket for both."""
 
-    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
+    def __init__(self, source: IO[bytes] | BufferedRWPair, sink: IO[bytes] | BufferedRWPair) -> None:
         self._source, self._sink = source, sink
 
-    def send(self, head: Json, *blobs: Buffer) -> None:
+    def send(self, head: Json, *blobs: Blob) -> None:
         """Send one message."""
         self._sink.writelines(frames(head, *blobs))
         self._sink.flush()
@@ -122,7 +125,7 @@ class Child:
         assert self._process.stdout is not None
         self._channel = Channel(self._process.stdout, self._process.stdin)
 
-    def ask(self, head: Json, *blobs: Buffer) -> Message:
+    def ask(self, head: Json, *blobs: Blob) -> Message:
         """Send a question and wait for its answer."""
         watchdog = threading.Timer(self._timeout_s, self._give_up)
         watchdog.start()
@@ -137,7 +140,7 @@ class Child:
         if answer is None:
             raise self._end()
         if "error" in answer.head:
-            raise _received(answer.head)
+            raise received_error(answer.head)
         return answer
 
     def _give_up(self) -> None:
@@ -201,7 +204,7 @@ def error_head(error: DeepferError) -> Json:
     return {"error": kind, "fields": plain(vars(error))}
 
 
-def _received(head: dict[str, Any]) -> DeepferError:
+def received_error(head: dict[str, Any]) -> DeepferError:
     """The error of `error_head` as it was raised in the child."""
     kind, fields = ERRORS.get(head["error"], DeepferError), head["fields"]
     error = kind.__new__(kind, fields["message"])

@@ -1,1 +1,1 @@
-"""The local web app and REST: pictures, videos and cameras in, apparent expressions out."""
+"""The local web app and REST: images, videos and cameras in, apparent expressions out."""

@@ -1,12 +1,16 @@
-"""The application: routes, page, errors and the guard around them."""
+"""The application: routes, page, source code, errors and the guard around them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+import io
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, WebSocket  # noqa: TID253 (only `deepfer serve` imports this package)
 from fastapi.exceptions import RequestValidationError  # noqa: TID253
@@ -16,9 +20,9 @@ from starlette.responses import Response
 
 from deepfer_yolo import __version__
 from deepfer_yolo.serve.camera_socket import serve_camera
-from deepfer_yolo.serve.middleware import Door, Guard, allowed_hosts
-from deepfer_yolo.serve.routes import add_read_routes, add_upload_routes, source_zip
-from deepfer_yolo.serve.schemas import MEDIA_TYPE, Problem
+from deepfer_yolo.serve.middleware import Guard
+from deepfer_yolo.serve.routes import add_routes
+from deepfer_yolo.serve.schemas import ProblemError
 from deepfer_yolo.serve.services import Services
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
 
+PACKAGE = Path(__file__).parent.parent
+SUFFIXES = frozenset({".py", ".html", ".js", ".css", ".svg", ".yaml", ".typed"})
+EPOCH = (2026, 1, 1, 0, 0, 0)
+"""One date for all members, so that the same source is the same file."""
 PAGE = Path(__file__).parent / "page"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,8 +42,8 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 DESCRIPTION = (
-    "Labels the apparent expression of faces in pictures and videos. It does not know what anyone feels. "
-    "Pictures are decoded in memory and forgotten; errors are problem+json (RFC 9457)."
+    "Labels the apparent expression of faces in images and videos. It does not know what anyone feels. "
+    "Images are decoded in memory and forgotten; errors are problem+json (RFC 9457)."
 )
 
 
@@ -58,8 +66,7 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
         redoc_url=None,
         lifespan=lifespan,
     )
-    add_upload_routes(app, services)
-    add_read_routes(app, services)
+    add_routes(app, services)
     _add_page(app)
     _add_errors(app)
 
@@ -67,13 +74,7 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
     async def camera(websocket: WebSocket) -> None:
         await serve_camera(websocket, services)
 
-    door = Door(
-        allowed_hosts(config.host, config.allow_host),
-        config.token,
-        int(config.max_body_mb * 1e6),
-        config.body_timeout_s,
-    )
-    return Guard(app, door, services.rate, services.uploads, services.budget, services.metrics)
+    return Guard(app, config, services.metrics)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -89,7 +90,7 @@ def _add_page(app: FastAPI) -> None:
         return Response(source_zip(), media_type="application/zip", headers=headers)
 
 
-def _file_route(path: Path) -> Any:
+def _file_route(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
@@ -105,28 +106,57 @@ def _file_route(path: Path) -> Any:
 def _add_errors(app: FastAPI) -> None:
     """Every refusal leaves as problem+json."""
 
-    def answer(problem: Problem) -> Response:
-        return Response(problem.body(), problem.status, problem.headers, MEDIA_TYPE)
-
-    @app.exception_handler(Problem)
-    async def on_problem(request: Request, problem: Problem) -> Response:
-        return answer(problem)
+    @app.exception_handler(ProblemError)
+    async def on_problem(request: Request, problem: ProblemError) -> Response:
+        return problem.response()
 
     @app.exception_handler(ClientDisconnect)
     async def on_leaving(request: Request, error: ClientDisconnect) -> Response:
         # Nobody reads it; the server only has to get over it.
-        return answer(Problem(400, "the client left in the middle of the body", headers={"Connection": "close"}))
+        left = ProblemError(400, "the client left in the middle of the body", headers={"Connection": "close"})
+        return left.response()
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        return answer(Problem(error.status_code, str(error.detail), headers=error.headers))
+        return ProblemError(error.status_code, str(error.detail), headers=error.headers).response()
 
     @app.exception_handler(RequestValidationError)
     async def on_validation(request: Request, error: RequestValidationError) -> Response:
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        return answer(Problem(422, places))
+        return ProblemError(422, places).response()
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> Response:
         # Starlette logs the traceback and raises on; the client learns nothing of the inside.
-        return answer(Problem(500, "an error of the server's own; its log has the details"))
+        return ProblemError(500, "an error of the server's own; its log has the details").response()
+
+
+@cache
+def source_zip() -> bytes:
+    """The package as it is installed here, with its licence."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(PACKAGE.rglob("*")):
+            if path.is_file() and path.suffix in SUFFIXES and "__pycache__" not in path.parts:
+                _add(archive, f"deepfer_yolo/{path.relative_to(PACKAGE)}", path.read_bytes())
+        for name, text in _beside().items():
+            _add(archive, name, text)
+    return content.getvalue()
+
+
+def _beside() -> dict[str, bytes]:
+    """Licence and build file: from the source tree where there is one, else from the installed distribution."""
+    found = {
+        name: path.read_bytes()
+        for name in ("LICENSE", "pyproject.toml", "README.md")
+        if (path := PACKAGE.parent / name).is_file()
+    }
+    if "LICENSE" not in found:
+        for file in metadata.files("deepfer-yolo") or []:
+            if file.name in ("LICENSE", "METADATA"):
+                found[file.name] = file.read_binary()
+    return found
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED)

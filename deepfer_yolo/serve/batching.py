@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.serve.metrics import Metrics
@@ -27,11 +28,11 @@ class Batcher:
     `max_wait_ms`.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, *, max_batch: int, max_wait_ms: float) -> None:
+    def __init__(self, model: Model, config: ServeConfig, metrics: Metrics) -> None:
         self._model = model
         self._metrics = metrics
-        self._max_batch = max_batch
-        self._max_wait_s = max_wait_ms / 1000
+        self._max_batch = config.max_batch
+        self._max_wait_s = config.max_wait_ms / 1000
         self._waiting: deque[_Waiting] = deque()
         self._has_some = asyncio.Event()
         self._has_enough = asyncio.Event()
@@ -73,7 +74,7 @@ class Batcher:
             await self._gather()
             batch = self._take()
             crops = batch[0].crops if len(batch) == 1 else np.concatenate([waiting.crops for waiting in batch])
-            self._metrics.observe_batch(len(crops))
+            self._metrics.batches.observe(len(crops))
             try:
                 probs = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.predict, crops)
             except Exception as error:

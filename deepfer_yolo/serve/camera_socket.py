@@ -1,10 +1,10 @@
-"""A camera over a WebSocket: one JPEG in, its faces out, one picture at a time."""
+"""A camera over a WebSocket: one JPEG in, its faces out, one image at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -12,124 +12,113 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.faces.track import Tracked
 from deepfer_yolo.records import Crops, Face, Frame, Image
-from deepfer_yolo.runtime.card import Card
-from deepfer_yolo.serve.decode_pool import Message
-from deepfer_yolo.serve.schemas import Problem
+from deepfer_yolo.serve.decode_pool import Found
+from deepfer_yolo.serve.schemas import CameraAnswer, ProblemError
 from deepfer_yolo.serve.services import Services
-from deepfer_yolo.serve.video import shortened
+from deepfer_yolo.serve.video import tracked_faces
 from deepfer_yolo.stream.records import Result
 from deepfer_yolo.stream.scene import Scene
 
 IDLE_S = 60.0
 """A camera that sends nothing for so long is disconnected."""
 MAX_BAD = 10
-"""After so many unreadable pictures in a row the sender is no camera."""
+"""After so many unreadable images in a row the sender is no camera."""
 UNSUPPORTED, GOING_AWAY, TRY_LATER = 1003, 1001, 1013
 
 
-class SeenFaces:
+class FoundFaces:
     """A detector whose faces were found in a decode worker already."""
 
-    name = "seen"
+    name = "found"
 
-    def __init__(self, boxes: Any) -> None:
-        self.boxes = boxes
+    def __init__(self) -> None:
+        self.boxes: Literal["face", "crop"] = "face"
         self.faces: list[Face] = []
 
     def detect(self, image: Image) -> list[Face]:
-        """The faces of the picture under way."""
+        """The faces of the image under way."""
         return self.faces
 
 
-class CameraScene:
+class Camera:
     """The faces of one camera over time; the same scene that `deepfer stream` uses."""
 
-    def __init__(self, card: Card, config: StreamConfig) -> None:
-        self._card = card
-        self._config = config
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._began = time.monotonic()
-        self._seen: SeenFaces | None = None
+        self._detector = FoundFaces()
         self._scene: Scene | None = None
         self._index = 0
 
-    def look(self, reply: Message) -> tuple[Frame, list[Tracked], Crops]:
-        """Follow the faces that a decode worker found in one picture, and cut them out."""
-        height, width, _ = (int(v) for v in reply.head["shape"])
-        image = np.frombuffer(reply.blobs[0], np.uint8).reshape(height, width, 3)
-        if self._seen is None or self._scene is None:
-            self._seen = SeenFaces(reply.head["boxes"])
-            self._scene = Scene(self._seen, self._card, self._config)
-        self._seen.faces = [_face(row) for row in reply.head["faces"]]
+    async def answer(self, content: bytes) -> CameraAnswer:
+        """The faces of the next image. Raises ProblemError where it cannot be read."""
+        services, began = self._services, time.perf_counter()
+        reply = await services.pool.run({"task": "image"}, content, timeout_s=services.config.decode_timeout_s)
+        found_s = time.perf_counter()
+        result = await self._label(Found.of(reply), reply.blobs[0])
+        height, width = result.frame.image.shape[:2]
+        return CameraAnswer(
+            index=result.frame.index,
+            time_s=round(result.frame.time_s, 3),
+            width=width,
+            height=height,
+            faces=tracked_faces(result),
+            find_ms=round(1000 * (found_s - began), 1),
+            label_ms=round(1000 * (time.perf_counter() - found_s), 1),
+        )
+
+    async def _label(self, found: Found, pixels: bytes) -> Result:
+        """Follow, cut out, infer and smooth the faces that a decode worker found in one image."""
+        card = self._services.classifier.card
+        image = np.frombuffer(pixels, np.uint8).reshape(found.height, found.width, 3)
+        self._detector.boxes, self._detector.faces = found.boxes, found.faces
+        scene = self._scene = self._scene or Scene(self._detector, card, StreamConfig.of_faces(self._services.config))
         frame = Frame(self._index, time.monotonic() - self._began, "arrival", image, "camera")
         self._index += 1
-        tracked = self._scene.find(frame)
-        return frame, tracked, self._scene.crops(image, tracked)
 
-    def conclude(self, frame: Frame, tracked: list[Tracked], crops: Any, probs: Any) -> Result:
-        """Smooth what the model says."""
-        if self._scene is None:
-            raise RuntimeError("conclude before look")
-        return self._scene.conclude(frame, tracked, crops, probs)
+        def look() -> tuple[list[Tracked], Crops]:
+            tracked = scene.find(frame)
+            return tracked, scene.crops(image, tracked)
+
+        tracked, crops = await asyncio.to_thread(look)
+        return scene.conclude(frame, tracked, crops, await self._services.batcher.predict(crops))
 
 
 async def serve_camera(websocket: WebSocket, services: Services) -> None:
-    """Answer the pictures of one camera until it leaves."""
+    """Answer the images of one camera until it leaves."""
     try:
         # A browser shows a page why a connection was closed, but not why it was refused.
         await websocket.accept()
         with services.cameras.hold():
             await _answer_all(websocket, services)
-    except Problem as problem:
+    except ProblemError as problem:
         await websocket.close(TRY_LATER, problem.detail)
     except WebSocketDisconnect:
         pass
 
 
 async def _answer_all(websocket: WebSocket, services: Services) -> None:
-    scene = CameraScene(services.classifier.card, StreamConfig.of_faces(services.config))
+    camera = Camera(services)
     n_bad = 0
     while True:
         try:
             async with asyncio.timeout(IDLE_S):
                 message = await websocket.receive()
         except TimeoutError:
-            await websocket.close(GOING_AWAY, "no picture for a minute")
+            await websocket.close(GOING_AWAY, "no image for a minute")
             return
         if message["type"] == "websocket.disconnect":
             return
         content = message.get("bytes")
         if content is None:
-            await websocket.close(UNSUPPORTED, "send pictures as binary messages")
+            await websocket.close(UNSUPPORTED, "send images as binary messages")
             return
         try:
-            await websocket.send_json(await _answer(content, scene, services))
+            await websocket.send_text((await camera.answer(content)).model_dump_json())
             n_bad = 0
-        except Problem as problem:
+        except ProblemError as problem:
             n_bad += 1
             if n_bad >= MAX_BAD:
-                await websocket.close(UNSUPPORTED, "these are not pictures")
+                await websocket.close(UNSUPPORTED, "these are not images")
                 return
             await websocket.send_json({"error": problem.detail})
-
-
-async def _answer(content: bytes, scene: CameraScene, services: Services) -> dict[str, Any]:
-    began = time.perf_counter()
-    reply = await services.pool.run(Message({"task": "look"}, (content,)), timeout_s=services.config.decode_timeout_s)
-    looked = time.perf_counter()
-    frame, tracked, crops = await asyncio.to_thread(scene.look, reply)
-    result = scene.conclude(frame, tracked, crops, await services.batcher.predict(crops))
-    height, width = frame.image.shape[:2]
-    return {
-        "index": frame.index,
-        "time_s": round(frame.time_s, 3),
-        "width": width,
-        "height": height,
-        "faces": [shortened(track) for track in result.tracks],
-        "find_ms": round(1000 * (looked - began), 1),
-        "label_ms": round(1000 * (time.perf_counter() - looked), 1),
-    }
-
-
-def _face(row: dict[str, Any]) -> Face:
-    landmarks = None if row["landmarks"] is None else np.array(row["landmarks"], np.float32)
-    return Face(np.array(row["box"], np.float32), float(row["score"]), landmarks)

@@ -1,69 +1,28 @@
-"""The decode workers: as many processes as configured, each serving one request at a time; one that dies is replaced."""
+"""The decode workers: some processes, each serving one request at a time; one that dies is replaced."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
-import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from io import BufferedRWPair
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.serve.schemas import Problem
+import numpy as np
+from numpy.typing import NDArray
 
-LENGTH = struct.Struct(">I")
-MAX_HEAD = 16_000_000
-MAX_BLOB = 1_000_000_000
+from deepfer_yolo.errors import DeepferError, ImageTooLargeError, SourceTooLargeError
+from deepfer_yolo.records import Face, Json, Probs, plain
+from deepfer_yolo.runtime.child_process import Message, frames, receive, received_error
+from deepfer_yolo.serve.schemas import ProblemError
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is said, and the bytes that go with it."""
-
-    head: dict[str, Any]
-    blobs: tuple[bytes, ...] = ()
-
-
-def pack(message: Message) -> bytes:
-    """A message as bytes: the length of its JSON, the JSON with the sizes of the blobs, the blobs."""
-    head = json.dumps({"sizes": [len(blob) for blob in message.blobs], **message.head}).encode()
-    return b"".join((LENGTH.pack(len(head)), head, *message.blobs))
-
-
-def read(file: BufferedRWPair) -> Message | None:
-    """The next message of a blocking file; None at its end."""
-    start = file.read(LENGTH.size)
-    if len(start) < LENGTH.size:
-        return None
-    head = json.loads(file.read(LENGTH.unpack(start)[0]))
-    return Message(head, tuple(file.read(size) for size in head.pop("sizes")))
-
-
-async def receive(reader: asyncio.StreamReader) -> Message:
-    """The next message of a stream.
-
-    Raises EOFError where the other side is gone and ValueError for what is no message.
-    """
-    length = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
-    if length > MAX_HEAD:
-        raise ValueError(f"a message of {length} bytes")
-    head = json.loads(await reader.readexactly(length))
-    return Message(head, tuple([await reader.readexactly(size) for size in _sizes(head)]))
-
-
-def _sizes(head: Any) -> Sequence[int]:
-    sizes: list[int] = head.pop("sizes")
-    if not all(isinstance(size, int) and 0 <= size <= MAX_BLOB for size in sizes):
-        raise ValueError(f"blobs of {sizes} bytes")
-    return sizes
-
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.child_process import Blob
+    from deepfer_yolo.serve.metrics import Metrics
 
 START_S = 60.0
 STOP_S = 2.0
@@ -74,7 +33,34 @@ LOG = logging.getLogger("deepfer.serve")
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "HOME", "TMPDIR")
 """What a worker sees of the environment: no token, no credentials."""
 
-Answer = Callable[[Message], Awaitable[Message]]
+Predict = Callable[[Message], Awaitable[Probs]]
+"""The probabilities of the crops that a worker asks about; it has no model."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a decode worker found in one image. `boxes` says what a face's box means, as a `Detector` does."""
+
+    width: int
+    height: int
+    boxes: Literal["face", "crop"]
+    faces: list[Face]
+
+    def to_json(self) -> Json:
+        """The head of a worker's answer; the pixels follow."""
+        found: Json = plain(self)
+        return found
+
+    @classmethod
+    def of(cls, reply: Message) -> Found:
+        """What `to_json` said."""
+        rows = reply.head["faces"]
+        faces = [Face(_array(row["box"]), row["score"], row["landmarks"] and _array(row["landmarks"])) for row in rows]
+        return cls(reply.head["width"], reply.head["height"], reply.head["boxes"], faces)
+
+
+def _array(values: list[float]) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
 
 
 class WorkerProcess:
@@ -88,7 +74,7 @@ class WorkerProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls, setup: dict[str, Any]) -> WorkerProcess:
+    async def start(cls, setup: Json) -> WorkerProcess:
         """Start a worker and wait until it is ready. Raises DeepferError where it does not come up."""
         ours, theirs = socket.socketpair()
         environment = {key: os.environ[key] for key in ENVIRONMENT if key in os.environ} | {
@@ -104,7 +90,7 @@ class WorkerProcess:
         worker = cls(process, reader, writer)
         try:
             async with asyncio.timeout(START_S):
-                await worker.exchange(Message(setup), None)
+                await worker.exchange(setup)
         except (EOFError, OSError, TimeoutError):
             await worker.kill()
             raise DeepferError(
@@ -112,17 +98,15 @@ class WorkerProcess:
             ) from None
         return worker
 
-    async def exchange(self, message: Message, answer: Answer | None) -> Message:
-        """Send a task and wait for its result; what the worker asks meanwhile goes to `answer`."""
-        await self._send(message)
-        while True:
-            reply = await receive(self._reader)
-            if "n" not in reply.head or answer is None:
-                return reply
-            await self._send(await answer(reply))
+    async def exchange(self, head: Json, *blobs: Blob, predict: Predict | None = None) -> Message:
+        """Send a task and wait for its result; meanwhile the worker may ask for probabilities."""
+        await self._send(head, *blobs)
+        while "n" in (reply := await receive(self._reader)).head and predict is not None:
+            await self._send({}, await predict(reply))
+        return reply
 
-    async def _send(self, message: Message) -> None:
-        self._writer.write(pack(message))
+    async def _send(self, head: Json, *blobs: Blob) -> None:
+        self._writer.writelines(frames(head, *blobs))
         await self._writer.drain()
 
     async def kill(self) -> None:
@@ -145,15 +129,14 @@ class WorkerProcess:
 class Pool:
     """Hands tasks to idle workers, first come, first served."""
 
-    def __init__(self, setup: dict[str, Any], n_workers: int) -> None:
+    def __init__(self, setup: Json, n_workers: int, metrics: Metrics) -> None:
         self._setup = setup
         self._n_workers = n_workers
+        self._metrics = metrics
         self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
         self._all: set[WorkerProcess] = set()
         self._restarts: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self.n_crashes = 0
-        self.n_timeouts = 0
 
     async def start(self) -> None:
         """Start all workers. Raises DeepferError where one does not come up."""
@@ -177,26 +160,31 @@ class Pool:
         """Process ids of the workers that are up."""
         return [worker.process.pid for worker in self._all]
 
-    async def run(self, message: Message, *, timeout_s: float, answer: Answer | None = None) -> Message:
-        """The result of one task. Raises Problem where the file is refused, took too long or took its worker down."""
+    async def run(self, task: Json, content: bytes, *, timeout_s: float, predict: Predict | None = None) -> Message:
+        """The result of one task on a file's bytes.
+
+        Raises ProblemError where the file is refused, took too long or took its worker down.
+        """
         async with self._borrow() as worker:
             try:
                 async with asyncio.timeout(timeout_s):
-                    reply = await worker.exchange(message, answer)
+                    reply = await worker.exchange(task, content, predict=predict)
             except TimeoutError:
-                self.n_timeouts += 1
+                self._metrics.timeouts.inc()
                 self._discard(worker)
-                raise Problem(422, f"decoding took longer than {timeout_s:g} s") from None
-            except (EOFError, OSError, ValueError, json.JSONDecodeError):
-                self.n_crashes += 1
+                raise ProblemError(422, f"decoding took longer than {timeout_s:g} s") from None
+            except (EOFError, OSError, ValueError):
+                self._metrics.crashes.inc()
                 self._discard(worker)
-                raise Problem(422, "the file could not be decoded: its decode worker stopped") from None
+                raise ProblemError(422, "the file could not be decoded: its decode worker stopped") from None
             except BaseException:
                 # The request was given up half way: the connection holds half a conversation.
                 self._discard(worker)
                 raise
         if "error" in reply.head:
-            raise Problem(int(reply.head["status"]), str(reply.head["error"]))
+            error = received_error(reply.head)
+            is_large = isinstance(error, ImageTooLargeError | SourceTooLargeError)
+            raise ProblemError(413 if is_large else 422, error.message)
         return reply
 
     @asynccontextmanager
@@ -205,7 +193,7 @@ class Pool:
             async with asyncio.timeout(QUEUE_S):
                 worker = await self._idle.get()
         except TimeoutError:
-            raise Problem(503, "all decode workers are busy", headers={"Retry-After": "5"}) from None
+            raise ProblemError(503, "all decode workers are busy", headers={"Retry-After": "5"}) from None
         try:
             yield worker
         finally:

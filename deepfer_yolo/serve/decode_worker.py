@@ -1,8 +1,8 @@
-"""The decode worker: a process of its own, with a memory limit, that turns the bytes of strangers into crops and faces.
+"""A decode worker: a process of its own, with a memory limit, that turns the bytes of strangers into crops and faces.
 
-Started by `pool.py` as `python -m deepfer_yolo.serve.decode_worker FD`, where FD is its end of a socket pair. It holds no
-model: it answers `crops` and `look` requests with pixels, and during a `video` it asks the server for the probabilities
-of its crops.
+`decode_pool` starts it as `python -m deepfer_yolo.serve.decode_worker FD`, where FD is its end of a socket pair. It
+holds no model: it answers `crops` and `image` tasks with pixels, and during a `video` it asks the server for the
+probabilities of its crops.
 """
 
 from __future__ import annotations
@@ -11,107 +11,84 @@ import os
 import resource
 import socket
 import sys
-from io import BufferedRWPair
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepfer_yolo.config import FaceConfig
+from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import DatasetError, ImageTooLargeError, SourceError
+from deepfer_yolo.errors import DatasetError, SourceError, SourceTooLargeError
 from deepfer_yolo.faces.align import crop_face
-from deepfer_yolo.faces.detect import WholeDetector, open_detector
-from deepfer_yolo.records import Crops, Face, Image, Probs
+from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
+from deepfer_yolo.records import Crops, Image, Json, Probs
 from deepfer_yolo.runtime.card import Card, parse_card
+from deepfer_yolo.runtime.child_process import Channel, Message, error_head
 from deepfer_yolo.runtime.preprocess import to_input
-from deepfer_yolo.serve.decode_pool import Message, pack, read
-from deepfer_yolo.serve.schemas import TooLarge
-from deepfer_yolo.serve.video import VideoRules, watch_video
+from deepfer_yolo.serve.decode_pool import Found
+from deepfer_yolo.serve.video import label_video
+
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.child_process import Blob
 
 PAGE_BYTES = resource.getpagesize()
-TOO_LARGE, UNREADABLE = 413, 422
 MAX_FACES = 64
-"""Faces of one picture that are labelled, best score first."""
+"""Faces of one image that are labelled, best score first."""
 
 
 class Worker:
-    """One process's state: the card's rules, the detectors and the connection."""
+    """One process's state: the card, the configuration, the detectors and the connection."""
 
-    def __init__(self, setup: dict[str, Any], file: BufferedRWPair) -> None:
-        self._file = file
-        self._card: Card = parse_card(setup["card"], "the server")
-        self._max_pixels = int(setup["max_pixels"])
-        self._video = VideoRules(**setup["video"])
-        self._faces = FaceConfig(**setup["faces"])
-        self._image_detector, self._camera_detector = (
-            open_detector(self._faces, "image"),
-            open_detector(self._faces, "video"),
-        )
+    def __init__(self, setup: Message, channel: Channel) -> None:
+        self._channel = channel
+        self._card = parse_card(setup.head["card"], "the server")
+        self.config = ServeConfig.model_validate(setup.head["config"])
+        self._image_detector = open_detector(self.config, "image")
+        self._camera_detector = open_detector(self.config, "video")
 
-    def answer(self, message: Message) -> Message:
-        """Do one task; what is wrong with the file becomes an `error` with an HTTP status."""
+    def answer(self, message: Message) -> tuple[Json, list[Blob]]:
+        """Do one task, whose answer is a head and blobs; what is wrong with the file is an answer too."""
+        task, content = message.head, message.blobs[0]
         try:
-            return {"crops": self._crops, "look": self._look, "video": self._watch}[message.head["task"]](message)
-        except (ImageTooLargeError, TooLarge) as error:
-            return _refusal(TOO_LARGE, error.message)
+            if task["task"] == "video":
+                return label_video(content, task["name"], self, self.config).model_dump(), []
+            if task["task"] == "image":
+                image, found = self._find(content, self._camera_detector)
+                return found.to_json(), [image]
+            return self._crops(content, has_faces=task["faces"])
         except (DatasetError, SourceError) as error:
-            return _refusal(UNREADABLE, error.message)
+            return error_head(error), []
         except MemoryError:
-            return _refusal(TOO_LARGE, "needs more memory than a decode worker may use")
+            return error_head(SourceTooLargeError("needs more memory than a decode worker may use")), []
 
-    def _crops(self, message: Message) -> Message:
-        """Model inputs of one picture: of the faces in it, or of the whole picture."""
-        image = self._load(message.blobs[0])
-        if message.head["faces"]:
-            faces = self._image_detector.detect(image)[:MAX_FACES]
-            spec = self._card.crop if self._image_detector.boxes == "face" else None
-            crops = [crop_face(image, face, spec, self._card.input) for face in faces]
-        else:
-            faces = WholeDetector().detect(image)
-            crops = [to_input(image, self._card.input)]
-        head = {"width": image.shape[1], "height": image.shape[0], "faces": [_plain(face) for face in faces]}
-        return Message(head, (b"".join(crop.tobytes() for crop in crops),))
+    def _crops(self, content: bytes, *, has_faces: bool) -> tuple[Json, list[Blob]]:
+        """Model inputs of one image: of the faces in it, or of the whole image."""
+        image, found = self._find(content, self._image_detector if has_faces else WholeDetector())
+        if not has_faces:
+            return found.to_json(), [to_input(image, self._card.input)]
+        spec = self._card.crop if found.boxes == "face" else None
+        crops = [crop_face(image, face, spec, self._card.input) for face in found.faces]
+        return found.to_json(), [np.array(crops, np.uint8)]
 
-    def _look(self, message: Message) -> Message:
-        """One image of a camera, decoded, its faces, and what may carry on a track."""
-        image = self._load(message.blobs[0])
-        faces = self._camera_detector.detect(image)[:MAX_FACES]
-        head = {"shape": image.shape, "faces": [_plain(face) for face in faces], "boxes": self._camera_detector.boxes}
-        return Message(head, (image.tobytes(),))
-
-    def _watch(self, message: Message) -> Message:
-        return Message({"video": watch_video(message.blobs[0], self, self._faces, self._video)})
+    def _find(self, content: bytes, detector: Detector) -> tuple[Image, Found]:
+        image = load_image(content, max_pixels=int(self.config.max_megapixels * 1e6))
+        height, width = image.shape[:2]
+        return image, Found(width, height, detector.boxes, detector.detect(image)[:MAX_FACES])
 
     @property
     def card(self) -> Card:
-        """The served model's card; with `predict` this makes the worker a `stream.pipeline.Model`."""
+        """The served model's card; with `predict` this makes the worker a `Model`."""
         return self._card
 
     def predict(self, crops: Crops) -> Probs:
         """Probabilities, float32 (n, C), asked of the server, which alone holds the model."""
-        _send(self._file, Message({"n": len(crops)}, (crops.tobytes(),)))
-        reply = read(self._file)
+        if len(crops) == 0:
+            return np.zeros((0, len(self._card.labels)), np.float32)
+        self._channel.send({"n": len(crops)}, crops)
+        reply = self._channel.receive()
         if reply is None:
             sys.exit(0)
         return np.frombuffer(reply.blobs[0], np.float32).reshape(len(crops), len(self._card.labels))
-
-    def _load(self, content: bytes) -> Image:
-        return load_image(content, max_pixels=self._max_pixels)
-
-
-def _refusal(status: int, message: str) -> Message:
-    return Message({"error": message, "status": status})
-
-
-def _plain(face: Face) -> dict[str, Any]:
-    landmarks = None if face.landmarks is None else face.landmarks.tolist()
-    return {"box": face.box.tolist(), "score": face.score, "landmarks": landmarks}
-
-
-def _send(file: BufferedRWPair, message: Message) -> None:
-    file.write(pack(message))
-    file.flush()
 
 
 def limit_process(memory_mb: int) -> None:
@@ -129,19 +106,21 @@ def main() -> None:
     file = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
     os.environ.clear()
     cv2.setNumThreads(1)
-    setup = read(file)
+    channel = Channel(file, file)
+    setup = channel.receive()
     if setup is None:
         return
-    worker = Worker(setup.head, file)
+    worker = Worker(setup, channel)
     _warm_up(worker)
-    limit_process(int(setup.head["memory_mb"]))
-    _send(file, Message({"ready": os.getpid()}))
-    while (message := read(file)) is not None:
-        _send(file, worker.answer(message))
+    limit_process(worker.config.worker_memory_mb)
+    channel.send({"ready": os.getpid()})
+    while (message := channel.receive()) is not None:
+        head, blobs = worker.answer(message)
+        channel.send(head, *blobs)
 
 
 def _warm_up(worker: Worker) -> None:
-    """Load what the first picture and video would load, so that the memory limit counts from there."""
+    """Load what the first image and video would load, so that the memory limit counts from there."""
     import io
 
     import av  # noqa: F401
@@ -152,7 +131,7 @@ def _warm_up(worker: Worker) -> None:
         content = io.BytesIO()
         PillowImage.new("RGB", (64, 64)).save(content, kind)
         worker.answer(Message({"task": "crops", "faces": True}, (content.getvalue(),)))
-    worker.answer(Message({"task": "look"}, (content.getvalue(),)))
+    worker.answer(Message({"task": "image"}, (content.getvalue(),)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The live sources of the command line, watched by the same engine as `deepfer stream`; the newest picture of each is
+"""The live sources of the command line, watched by the same engine as `deepfer stream`; the newest frame of each is
 kept, nothing else.
 """
 
@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deepfer_yolo.config import FaceConfig, StreamConfig
-from deepfer_yolo.serve.video import shortened
+from deepfer_yolo.serve.schemas import LiveSource
+from deepfer_yolo.serve.video import tracked_faces
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.pipeline import Pipeline
@@ -80,36 +81,35 @@ class LiveBoard:
             self._pipeline.stop()
             self._thread.join(5.0)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[LiveSource]:
         """State, age, counters and faces of each source."""
         if self._pipeline is None:
             return []
         sources = zip(self._addresses, self._pipeline.summary().sources, strict=True)
         return [self._row(index, address, source) for index, (address, source) in enumerate(sources)]
 
-    def _row(self, index: int, address: Address, source: SourceSummary) -> dict[str, Any]:
+    def _row(self, index: int, address: Address, source: SourceSummary) -> LiveSource:
         newest, came_s = self._sink.newest.get(source.source, (None, 0.0))
         reason = self._sink.reasons.get(source.source)
-        return {
-            "index": index,
-            "name": _shown(address),
-            "state": source.state,
-            "reason": None if reason is None else reason.replace(address.name, _shown(address)),
-            # Of what is shown now: a source that is lost has an old picture, not a fast one.
-            "age_ms": None
-            if newest is None or newest.age_ms is None
-            else round(newest.age_ms + 1000 * (time.monotonic() - came_s), 1),
-            "captured": source.counters.captured,
-            "processed": source.counters.processed,
-            "dropped": source.counters.dropped,
-            "reconnects": source.reconnects,
-            "faces": [shortened(track) for track in newest.tracks]
-            if newest is not None and source.state == "live"
-            else [],
-        }
+        age_ms = None
+        if newest is not None and newest.age_ms is not None:
+            # Of what is shown now: a source that is lost has an old frame, not a fast one.
+            age_ms = round(newest.age_ms + 1000 * (time.monotonic() - came_s), 1)
+        return LiveSource(
+            index=index,
+            name=_shown(address),
+            state=source.state,
+            reason=None if reason is None else reason.replace(address.name, _shown(address)),
+            age_ms=age_ms,
+            captured=source.counters.captured,
+            processed=source.counters.processed,
+            dropped=source.counters.dropped,
+            reconnects=source.reconnects,
+            faces=[] if newest is None or source.state != "live" else tracked_faces(newest),
+        )
 
-    def picture(self, index: int) -> bytes | None:
-        """The newest picture of a source with its faces marked, as JPEG; None where there is none."""
+    def preview(self, index: int) -> bytes | None:
+        """The newest frame of a source with its faces marked, as JPEG; None where there is none."""
         import cv2
 
         if not 0 <= index < len(self._addresses):

@@ -1,81 +1,65 @@
-"""What the server counts, in Prometheus' text format (version 0.0.4)."""
+"""What the server counts and measures, for Prometheus."""
 
 from __future__ import annotations
 
-import bisect
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from prometheus_client import (  # noqa: TID253 (only `deepfer serve` imports this package)
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+PAGE_BYTES = 4096
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Histogram:
-    """Counts by upper bound."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def lines(self, name: str) -> Iterable[str]:
-        """The histogram's lines."""
-        total = 0
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{le="{bound}"}} {total}'
-        yield f"{name}_sum {self._sum:.6f}"
-        yield f"{name}_count {total}"
-
-
 class Metrics:
-    """Counters of one server."""
+    """Counters of one server, and what is measured when somebody asks."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.seconds = Histogram(SECONDS)
-        self.batches = Histogram(SIZES)
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each count, which nobody asked for
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("deepfer_requests", "Finished requests.", ["route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "deepfer_request_seconds",
+            "Time from the head of a request to the end of its answer.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batches = Histogram("deepfer_batch_size", "Crops in one inference.", buckets=SIZES, registry=registry)
+        self.crashes = Counter("deepfer_worker_crashes", "Decode workers that died in a request.", registry=registry)
+        self.timeouts = Counter(
+            "deepfer_worker_timeouts", "Decode workers that were ended for taking too long.", registry=registry
+        )
+        self.measure("process_resident_memory_bytes", "Resident memory of the server.", resident_bytes)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one finished request. `route` is a route's pattern, never a path that a stranger chose."""
-        self.requests[route, status] += 1
-        self.seconds.observe(seconds)
+        self._requests.labels(route, status).inc()
+        self._seconds.observe(seconds)
 
-    def observe_batch(self, n: int) -> None:
-        """Count one inference over `n` crops."""
-        self.batches.observe(n)
+    def measure(self, name: str, words: str, value: Callable[[], float]) -> None:
+        """Ask `value` whenever the metrics are read."""
+        Gauge(name, words, registry=self._registry).set_function(value)
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """Everything; `gauges` holds what is measured now, by name, with its help text."""
-        lines = ["# HELP deepfer_requests_total Finished requests.", "# TYPE deepfer_requests_total counter"]
-        lines += [
-            f'deepfer_requests_total{{route="{route}",status="{status}"}} {n}'
-            for (route, status), n in sorted(self.requests.items())
-        ]
-        lines += [
-            "# HELP deepfer_request_seconds Time from the head of a request to the end of its answer.",
-            "# TYPE deepfer_request_seconds histogram",
-        ]
-        lines += self.seconds.lines("deepfer_request_seconds")
-        lines += ["# HELP deepfer_batch_size Crops in one inference.", "# TYPE deepfer_batch_size histogram"]
-        lines += self.batches.lines("deepfer_batch_size")
-        for name, (words, value) in gauges.items():
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# HELP {name} {words}", f"# TYPE {name} {kind}", f"{name} {value:g}"]
-        return "\n".join(lines) + "\n"
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text format (version 0.0.4)."""
+        return generate_latest(self._registry)
 
 
-def resident_bytes(pid: int | str = "self") -> int:
-    """Memory that a process holds, in bytes; 0 where it is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError):
-        return 0
-    return pages * 4096
+def resident_bytes(pids: Iterable[int | str] = ("self",)) -> int:
+    """Memory that processes hold together, in bytes; those that are gone hold none."""
+    total = 0
+    for pid in pids:
+        try:
+            total += PAGE_BYTES * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError):
+            continue
+    return total

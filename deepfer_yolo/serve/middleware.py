@@ -1,4 +1,7 @@
-"""The door: every request passes here before any route sees it, and every answer gets its headers here."""
+"""What every request passes before any route sees it: who may come in, how often, and with how much.
+
+Every answer gets its security headers here.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 
 from deepfer_yolo.serve.metrics import Metrics
-from deepfer_yolo.serve.schemas import MEDIA_TYPE, Problem, too_many
+from deepfer_yolo.serve.schemas import ProblemError, too_many
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from deepfer_yolo.config import ServeConfig
 
 MAX_CLIENTS = 4096
 """Clients whose rate is remembered; the longest silent one is forgotten first."""
@@ -39,7 +43,7 @@ class Rate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def spend(self, client: str) -> None:
-        """Count one request. Raises Problem where the client's bucket is empty."""
+        """Count one request. Raises ProblemError where the client's bucket is empty."""
         if self._per_s == 0:
             return
         now = self._clock()
@@ -63,7 +67,7 @@ class Slots:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Take one for the time of the body. Raises Problem where none is free."""
+        """Take one for the time of the body. Raises ProblemError where none is free."""
         if self.in_use >= self.limit:
             raise too_many(f"{self.limit} {self._what} are under way already")
         self.in_use += 1
@@ -81,7 +85,7 @@ class Budget:
         self.in_use = 0
 
     def take(self, n: int) -> None:
-        """Count `n` bytes. Raises Problem where they do not fit; the caller gives back what it took with `give`."""
+        """Count `n` bytes, until they are given back. Raises ProblemError where they do not fit."""
         if self.in_use + n > self._limit:
             raise too_many("the uploads under way take all the memory that they may", 2.0)
         self.in_use += n
@@ -92,10 +96,7 @@ class Budget:
 
 
 def return_memory() -> None:
-    """Let the allocator give what was freed back to the system; glibc keeps what large bodies took for ever.
-
-    Elsewhere nothing happens.
-    """
+    """Let glibc give back what was freed, as it keeps what large bodies took; elsewhere do nothing."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
@@ -107,8 +108,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 COOKIE = "deepfer_session"
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -123,38 +124,41 @@ LARGE, RETURN_AFTER_S = 4_000_000, 1.0
 """Bodies of so many bytes are worth asking the allocator for, once the last reference to them is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Who may come in, and with how much."""
-
-    hosts: frozenset[str]
-    token: str | None
-    max_body: int
-    body_timeout_s: float
-
-
 class Guard:
     """ASGI middleware: host, origin, token, rate, concurrency, body size and time, security headers, counting."""
 
-    def __init__(self, app: ASGIApp, door: Door, rate: Rate, uploads: Slots, budget: Budget, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, config: ServeConfig, metrics: Metrics) -> None:
         self._app = app
-        self._door = door
-        self._rate = rate
-        self._uploads = uploads
-        self._budget = budget
+        self._config = config
+        self._hosts = allowed_hosts(config.host, config.allow_host)
+        self._max_body = int(config.max_body_mb * 1e6)
+        self._rate = Rate(config.rate_per_s, config.burst)
+        self._uploads = Slots(config.max_uploads, "uploads")
+        self._budget = Budget(int(config.max_memory_mb * 1e6))
         self._metrics = metrics
+        metrics.measure("deepfer_uploads_in_flight", "Uploads under way.", lambda: self._uploads.in_use)
+        words = "Bytes that uploads under way hold."
+        metrics.measure("deepfer_upload_bytes_in_flight", words, lambda: self._budget.in_use)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or lifespan."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
-            try:
-                self._check(scope)
-            except Problem as problem:
-                await _deny(problem, scope, send)
-                return
+            await self._websocket(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope)
+        except ProblemError as problem:
+            if "websocket.http.response" in scope.get("extensions", {}):
+                answer = problem.response()
+                answer.raw_headers += RAW_HEADERS
+                await answer(scope, receive, send)
+            else:  # the server cannot give a status of ours; it answers 403
+                await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
@@ -166,28 +170,33 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *RAW_HEADERS, *_cache(message["headers"])]
+                message["headers"] = [*message["headers"], *RAW_HEADERS]
+                if not any(name == NO_STORE[0] for name, _ in message["headers"]):
+                    message["headers"].append(NO_STORE)
                 if status >= 400 and body.is_endless:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        body = _Body(receive, self._door, self._budget, is_chunked="transfer-encoding" in Headers(scope=scope))
+        headers = Headers(scope=scope)
+        body = _Body(receive, self._budget, self._max_body, self._config.body_timeout_s, "transfer-encoding" in headers)
+        answer: ASGIApp = self._app
         try:
             cookie = self._check(scope)
-            _check_length(scope, self._door.max_body)
+            _check_length(headers, self._max_body)
             if cookie:
-                await _redirect(cookie, send_with_headers)
-            elif scope["method"] == "POST":
+                answer = _enter(cookie)
+            if scope["method"] == "POST":
                 with self._uploads.hold():
-                    await self._app(scope, body.receive, send_with_headers)
+                    await answer(scope, body.receive, send_with_headers)
             else:
-                await self._app(scope, receive, send_with_headers)
-        except Problem as problem:
-            await refuse(problem, send_with_headers)
+                await answer(scope, receive, send_with_headers)
+        except ProblemError as problem:
+            await problem.response()(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The server stops and has waited long enough; only it cancels requests.
             if status == 0:
-                await refuse(Problem(503, "the server stops", headers={"Connection": "close"}), send_with_headers)
+                stopped = ProblemError(503, "the server stops", headers={"Connection": "close"})
+                await stopped.response()(scope, receive, send_with_headers)
         finally:
             if body.release() > LARGE:
                 asyncio.get_running_loop().call_later(RETURN_AFTER_S, return_memory)
@@ -195,14 +204,14 @@ class Guard:
             self._metrics.observe_request(route, status, time.perf_counter() - began)
 
     def _check(self, scope: Scope) -> str | None:
-        """Raise Problem for who may not come in; a cookie's value where a browser brought the token in the address."""
+        """Raise ProblemError for who may not come in; a cookie's value for who brought the token in the address."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if host_name(host) not in self._door.hosts and not (self._door.token and _is_ip(host_name(host))):
-            raise Problem(421, "this server is not called that; name the host with --allow-host")
+        if host_name(host) not in self._hosts and not (self._config.token and _is_ip(host_name(host))):
+            raise ProblemError(421, "this server is not called that; name the host with --allow-host")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            raise Problem(403, "requests of other sites are refused")
+            raise ProblemError(403, "requests of other sites are refused")
         if scope["path"] in OPEN_PATHS:
             return None
         client = scope["client"][0] if scope.get("client") else "?"
@@ -210,7 +219,7 @@ class Guard:
         return self._check_token(scope, headers)
 
     def _check_token(self, scope: Scope, headers: Headers) -> str | None:
-        token = self._door.token
+        token = self._config.token
         if token is None:
             return None
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -218,19 +227,12 @@ class Guard:
             return None
         if any(_same(value, session_of(token)) for value in _cookies(headers)):
             return None
-        # A plus in a query means a space, which no token holds.
-        asked = [
-            value.replace(" ", "+")
-            for value in parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
-        ]
-        if (
-            scope["type"] == "http"
-            and scope["path"] == "/"
-            and scope["method"] == "GET"
-            and any(_same(value, token) for value in asked)
-        ):
-            return session_of(token)
-        raise Problem(
+        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/"):
+            # A plus in a query means a space, which no token holds.
+            asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
+            if any(_same(value.replace(" ", "+"), token) for value in asked):
+                return session_of(token)
+        raise ProblemError(
             401,
             "a token is needed: Authorization: Bearer …, or open /?token=… in a browser",
             headers={"WWW-Authenticate": "Bearer"},
@@ -240,31 +242,32 @@ class Guard:
 class _Body:
     """A request's body, counted while it arrives."""
 
-    def __init__(self, receive: Receive, door: Door, budget: Budget, *, is_chunked: bool) -> None:
+    def __init__(self, receive: Receive, budget: Budget, max_size: int, timeout_s: float, is_chunked: bool) -> None:
         self._receive = receive
-        self._is_chunked = is_chunked
-        self._door = door
         self._budget = budget
+        self._max_size = max_size
+        self._timeout_s = timeout_s
+        self._is_chunked = is_chunked
         self._size = 0
         self._deadline: float | None = None
         self._is_complete = False
 
     async def receive(self) -> Message:
-        """The next piece. Raises Problem past the limit of size or time."""
+        """The next piece. Raises ProblemError past the limit of size or time."""
         if self._is_complete:
             return await self._receive()
         if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + self._door.body_timeout_s
+            self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise Problem(
-                408, f"the body took longer than {self._door.body_timeout_s:g} s", headers={"Connection": "close"}
+            raise ProblemError(
+                408, f"the body took longer than {self._timeout_s:g} s", headers={"Connection": "close"}
             ) from None
         n = len(message.get("body", b""))
-        if self._size + n > self._door.max_body:
-            raise too_large(self._door.max_body)
+        if self._size + n > self._max_size:
+            raise too_large(self._max_size)
         self._budget.take(n)
         self._size += n
         self._is_complete = not message.get("more_body", False)
@@ -272,7 +275,7 @@ class _Body:
 
     @property
     def is_endless(self) -> bool:
-        """Whether a body without a length is still under way: it is not waited for, unlike one that says where it ends."""
+        """Whether a body without a length is still under way; unlike one that says where it ends, it is not awaited."""
         return self._is_chunked and not self._is_complete
 
     def release(self) -> int:
@@ -281,16 +284,16 @@ class _Body:
         return self._size
 
 
-def _check_length(scope: Scope, limit: int) -> None:
+def _check_length(headers: Headers, limit: int) -> None:
     """Refuse a body that says itself that it is too large, before any of it is read."""
-    length = Headers(scope=scope).get("content-length", "0")
+    length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > limit:
         raise too_large(limit)
 
 
-def too_large(limit: int) -> Problem:
+def too_large(limit: int) -> ProblemError:
     """The refusal of a body; the connection closes, since the rest of it may still be on its way."""
-    return Problem(413, f"the body is larger than {limit / 1e6:g} MB", headers={"Connection": "close"})
+    return ProblemError(413, f"the body is larger than {limit / 1e6:g} MB", headers={"Connection": "close"})
 
 
 def host_name(host: str) -> str:
@@ -313,41 +316,12 @@ def session_of(token: str) -> str:
     return hmac.new(token.encode(), b"deepfer session", hashlib.sha256).hexdigest()
 
 
-async def refuse(problem: Problem, send: Send) -> None:
-    """Answer with a problem document."""
-    body = problem.body()
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
-    start = {
-        "type": "http.response.start",
-        "status": problem.status,
-        "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _deny(problem: Problem, scope: Scope, send: Send) -> None:
-    """Refuse a WebSocket before it is one: with the problem's own status where the server can, else with 403."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    body = problem.body()
-    headers = [(b"content-type", MEDIA_TYPE.encode()), *RAW_HEADERS]
-    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
-
-
-async def _redirect(session: str, send: Send) -> None:
+def _enter(session: str) -> ASGIApp:
+    """The answer that gives a browser its cookie and leads it to the page without the token in the address."""
     # Lax, not Strict: a browser that came by a link in a mail or chat would not send a strict cookie to the page it is
     # led to. Other sites' requests are refused by their Origin.
     cookie = f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Lax"
-    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 303, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _cache(headers: list[Any]) -> list[tuple[bytes, bytes]]:
-    return [] if any(name == b"cache-control" for name, _ in headers) else [NO_STORE]
+    return Response(status_code=303, headers={"location": "/", "set-cookie": cookie})
 
 
 def _cookies(headers: Headers) -> list[str]:

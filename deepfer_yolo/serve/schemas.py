@@ -1,15 +1,21 @@
-"""The shapes of answers, for the OpenAPI document."""
+"""The shapes of answers, which are also the OpenAPI document's, and the error that becomes one."""
 
 from __future__ import annotations
 
 import http
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.records import JsonValue
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+SCHEMA = 1
+MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemDocument(BaseModel):
@@ -22,7 +28,7 @@ class ProblemDocument(BaseModel):
 
 
 class LabelledFace(BaseModel):
-    """One face and its apparent expression. `box` is x1, y1, x2, y2 in pixels of the upright picture."""
+    """One face and its apparent expression. `box` is x1, y1, x2, y2 in pixels of the upright image."""
 
     box: list[float] = Field(min_length=4, max_length=4)
     score: float
@@ -32,7 +38,7 @@ class LabelledFace(BaseModel):
 
 
 class Picture(BaseModel):
-    """One uploaded picture: its faces, or what is wrong with it."""
+    """One uploaded image: its faces, or what is wrong with it."""
 
     name: str
     width: int | None = None
@@ -51,7 +57,7 @@ class Predicted(BaseModel):
 
 
 class TrackedFace(BaseModel):
-    """One face in one picture of a video, smoothed over time."""
+    """One face in one frame of a video, smoothed over time."""
 
     track: int
     box: list[float] = Field(min_length=4, max_length=4)
@@ -62,7 +68,7 @@ class TrackedFace(BaseModel):
 
 
 class VideoFrame(BaseModel):
-    """One picture of a video."""
+    """One frame of a video."""
 
     time_s: float
     faces: list[TrackedFace]
@@ -134,37 +140,45 @@ class LiveSources(BaseModel):
     sources: list[LiveSource]
 
 
+class CameraAnswer(BaseModel):
+    """The answer to one image of a camera; not in the OpenAPI document, which knows no WebSockets."""
+
+    index: int
+    time_s: float
+    width: int
+    height: int
+    faces: list[TrackedFace]
+    find_ms: float
+    label_ms: float
+
+
 class Health(BaseModel):
     """The answer of a health check."""
 
     status: str
 
 
-MEDIA_TYPE = "application/problem+json"
-
-
-class Problem(Exception):  # noqa: N818 (what RFC 9457 calls it)
+class ProblemError(Exception):
     """A request that is refused: an HTTP status, what is wrong, and what else the answer says."""
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: JsonValue
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
         self.more = more
 
-    def body(self) -> bytes:
-        """The problem document."""
+    def response(self) -> Response:
+        """The problem document as an answer."""
+        from starlette.responses import Response  # decode workers know the schemas, but not Starlette
+
         title = http.HTTPStatus(self.status).phrase
-        return json.dumps(
-            {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.more}
-        ).encode()
+        document = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.more}
+        return Response(json.dumps(document), self.status, self.headers, MEDIA_TYPE)
 
 
-class TooLarge(DeepferError):  # noqa: N818 (says what is wrong)
-    """A file that is beyond a limit: of pixels, seconds or memory."""
-
-
-def too_many(detail: str, retry_after_s: float = 1.0) -> Problem:
+def too_many(detail: str, retry_after_s: float = 1.0) -> ProblemError:
     """The refusal of a client that asks too much at once."""
-    return Problem(429, detail, headers={"Retry-After": str(max(1, round(retry_after_s)))})
+    return ProblemError(429, detail, headers={"Retry-After": str(max(1, round(retry_after_s)))})

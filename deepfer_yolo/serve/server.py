@@ -14,7 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import uvicorn  # noqa: TID253 (only `deepfer serve` imports this package)
+
 from deepfer_yolo.errors import ConfigError, DeepferError
+from deepfer_yolo.serve.app import create_app
+from deepfer_yolo.serve.http_protocol import BoundedProtocol
 from deepfer_yolo.serve.middleware import host_name, is_loopback
 
 if TYPE_CHECKING:
@@ -22,10 +26,8 @@ if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
 
-MAX_FRAME_BYTES = 4_000_000
-"""The largest picture that a camera may send."""
-
-
+MAX_IMAGE_BYTES = 4_000_000
+"""The largest image that a camera may send."""
 NOISE = frozenset(
     {
         "ASGI callable returned without completing handshake.",
@@ -104,6 +106,29 @@ def entry_url(url: str, token: str | None) -> str:
     return url if token is None else f"{url}?token={quote(token, safe='')}"
 
 
+class Server(uvicorn.Server):
+    """uvicorn, which says when it is ready and is stopped as gently by a second signal as by the first."""
+
+    def __init__(self, settings: uvicorn.Config, stop_timeout_s: float, on_ready: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._stop_timeout_s = stop_timeout_s
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, at a signal."""
+        # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds
+        # away.
+        if not self.should_exit and self.server_state.tasks:
+            print(f"stopping; what is under way has {self._stop_timeout_s:g} s", file=sys.stderr, flush=True)
+        self.should_exit = True
+
+
 def run(
     classifier: Classifier,
     config: ServeConfig,
@@ -112,24 +137,13 @@ def run(
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way. Raises DeepferError where the start fails."""
-    import uvicorn
-
-    from deepfer_yolo.serve.app import create_app
-    from deepfer_yolo.serve.protocol import BoundedProtocol
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in NOISE)
-    limits = {
-        "head_timeout_s": config.head_timeout_s,
-        "body_timeout_s": config.body_timeout_s,
-        "max_connections": config.max_connections,
-    }
-    bounded = type("Bounded", (BoundedProtocol,), limits)
     settings = uvicorn.Config(
         create_app(classifier, config, live),
-        http=bounded,
+        http=type("ConfiguredProtocol", (BoundedProtocol,), {"limits": config}),
         ws="websockets-sansio",
-        ws_max_size=MAX_FRAME_BYTES,
+        ws_max_size=MAX_IMAGE_BYTES,
         ws_max_queue=2,
         ws_per_message_deflate=False,
         lifespan="on",
@@ -140,23 +154,8 @@ def run(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=math.ceil(config.stop_timeout_s),
     )
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                on_ready()
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # uvicorn would drop everything at a second Ctrl-C, workers and sources included; the end is at most seconds
-            # away.
-            if not self.should_exit and self.server_state.tasks:
-                print(f"stopping; what is under way has {config.stop_timeout_s:g} s", file=sys.stderr, flush=True)
-            self.should_exit = True
-
-    server = Server(settings)
-    # To be stopped is a server's ordinary end, also by a signal that comes before or after uvicorn's own handlers
-    # stand.
+    server = Server(settings, config.stop_timeout_s, on_ready)
+    # To be stopped is a server's ordinary end, also by a signal before or after uvicorn's own handlers stand.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])

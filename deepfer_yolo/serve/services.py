@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.faces.detect import find_face_model, open_detector
-from deepfer_yolo.records import Crops, Prediction
+from deepfer_yolo.records import Prediction
 from deepfer_yolo.serve.batching import Batcher
-from deepfer_yolo.serve.decode_pool import Message, Pool
+from deepfer_yolo.serve.decode_pool import Found, Pool
 from deepfer_yolo.serve.metrics import Metrics, resident_bytes
-from deepfer_yolo.serve.middleware import Budget, Rate, Slots
+from deepfer_yolo.serve.middleware import Slots
+from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from deepfer_yolo.config import ServeConfig
+    from deepfer_yolo.records import Crops, Face, Json, Probs
+    from deepfer_yolo.runtime.child_process import Message
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
+    from deepfer_yolo.serve.upload import Upload
 
 
 class Services:
@@ -31,16 +32,19 @@ class Services:
         self.config = config
         self.live = live
         self.metrics = Metrics()
-        self.rate = Rate(config.rate_per_s, config.burst)
-        self.uploads = Slots(config.max_uploads, "uploads")
         self.videos = Slots(max(1, config.workers - 1), "videos")
         self.cameras = Slots(config.max_cameras, "cameras")
-        self.budget = Budget(int(config.max_memory_mb * 1e6))
         # A wrong or missing detector file shows here, before a worker is started.
         self.detector = open_detector(config, "image").name
-        self.batcher = Batcher(classifier, self.metrics, max_batch=config.max_batch, max_wait_ms=config.max_wait_ms)
-        self.pool = Pool(setup_of(classifier, config, self.detector), config.workers)
+        self.batcher = Batcher(classifier, config, self.metrics)
+        self.pool = Pool(worker_setup(classifier, config, self.detector), config.workers, self.metrics)
         self.is_ready = False
+        measure = self.metrics.measure
+        measure("deepfer_ready", "1 when requests are answered.", lambda: self.is_ready)
+        measure("deepfer_workers", "Decode workers that are up.", lambda: self.pool.n_alive)
+        measure("deepfer_cameras", "Camera connections.", lambda: self.cameras.in_use)
+        words = "Resident memory of all decode workers."
+        measure("deepfer_worker_resident_memory_bytes", words, lambda: resident_bytes(self.pool.pids))
 
     async def start(self) -> None:
         """Start the workers, warm up the model, open the live sources."""
@@ -57,81 +61,54 @@ class Services:
         await self.pool.close()
         await self.batcher.close()
 
-    async def label_picture(self, content: bytes, *, faces: bool) -> dict[str, Any]:
-        """Width, height and labelled faces of one picture. Raises Problem where it cannot be read."""
+    async def label_image(self, upload: Upload, *, faces: bool) -> Picture:
+        """Size and labelled faces of one image. Raises ProblemError where it cannot be read."""
         self.batcher.n_coming += 1
         try:
-            task = Message({"task": "crops", "faces": faces}, (content,))
-            reply = await self.pool.run(task, timeout_s=self.config.decode_timeout_s)
+            task: Json = {"task": "crops", "faces": faces}
+            reply = await self.pool.run(task, upload.content, timeout_s=self.config.decode_timeout_s)
         finally:
             self.batcher.n_coming -= 1
-        found = reply.head["faces"]
-        probs = await self.batcher.predict(self.crops_of(reply, len(found)))
-        labels = self.classifier.labels
-        rows = [_face_row(face, Prediction(row, labels)) for face, row in zip(found, probs, strict=True)]
-        return {"width": reply.head["width"], "height": reply.head["height"], "faces": rows}
+        found = Found.of(reply)
+        probs = await self.batcher.predict(self._crops(reply, len(found.faces)))
+        predictions = (Prediction(row, self.classifier.labels) for row in probs)
+        rows = [_labelled(face, prediction) for face, prediction in zip(found.faces, predictions, strict=True)]
+        return Picture(name=upload.name, width=found.width, height=found.height, faces=rows)
 
-    async def label_video(self, content: bytes) -> dict[str, Any]:
-        """Frames and events of one video. Raises Problem where it cannot be read."""
-        task = Message({"task": "video"}, (content,))
+    async def label_video(self, upload: Upload) -> Watched:
+        """Frames and events of one video. Raises ProblemError where it cannot be read."""
+        task = {"task": "video", "name": upload.name}
         with self.videos.hold():
-            reply = await self.pool.run(task, timeout_s=self.config.video_timeout_s, answer=self._answer_crops)
-        video: dict[str, Any] = reply.head["video"]
-        return video
+            reply = await self.pool.run(
+                task, upload.content, timeout_s=self.config.video_timeout_s, predict=self._predict
+            )
+        return Watched.model_validate(reply.head)
 
-    async def _answer_crops(self, asked: Message) -> Message:
-        probs = await self.batcher.predict(self.crops_of(asked, int(asked.head["n"])))
-        return Message({}, (np.ascontiguousarray(probs).tobytes(),))
+    async def _predict(self, asked: Message) -> Probs:
+        return np.ascontiguousarray(await self.batcher.predict(self._crops(asked, int(asked.head["n"]))))
 
-    def crops_of(self, message: Message, n: int) -> Crops:
+    def _crops(self, message: Message, n: int) -> Crops:
         """The crops that a worker sent. Raises ValueError where the bytes are not `n` of them."""
         size = self.classifier.card.input.size
         return np.frombuffer(message.blobs[0], np.uint8).reshape(n, size, size, 3)
 
-    def gauges(self) -> dict[str, tuple[str, float]]:
-        """What is measured now, for /metrics."""
-        return {
-            "deepfer_ready": ("1 when requests are answered.", float(self.is_ready)),
-            "deepfer_workers": ("Decode workers that are up.", self.pool.n_alive),
-            "deepfer_worker_crashes_total": ("Decode workers that died in a request.", self.pool.n_crashes),
-            "deepfer_worker_timeouts_total": (
-                "Decode workers that were ended for taking too long.",
-                self.pool.n_timeouts,
-            ),
-            "deepfer_uploads_in_flight": ("Uploads under way.", self.uploads.in_use),
-            "deepfer_upload_bytes_in_flight": ("Bytes that uploads under way hold.", self.budget.in_use),
-            "deepfer_cameras": ("Camera connections.", self.cameras.in_use),
-            "process_resident_memory_bytes": ("Resident memory of the server.", resident_bytes()),
-            "deepfer_worker_resident_memory_bytes": (
-                "Resident memory of all decode workers.",
-                sum(map(resident_bytes, self.pool.pids)),
-            ),
-        }
 
-
-def setup_of(classifier: Classifier, config: ServeConfig, detector: str) -> dict[str, Any]:
+def worker_setup(classifier: Classifier, config: ServeConfig, detector: str) -> Json:
     """What a decode worker is told at its start: with the detector that was chosen and its file, which it could not
-    find without an environment.
+    find without an environment, and without the token.
     """
-    pixels = int(config.max_megapixels * 1e6)
     face_model = find_face_model(config.face_model) if detector == "yunet" else None
-    file = None if face_model is None else str(face_model.resolve())
-    return {
-        "card": classifier.card.to_json(),
-        "faces": config.model_dump(include=set(FaceConfig.model_fields)) | {"detector": detector, "face_model": file},
-        "max_pixels": pixels,
-        "memory_mb": config.worker_memory_mb,
-        "video": {"max_s": config.max_video_s, "max_pixels": min(pixels, 9_000_000), "fps": config.video_fps},
-    }
+    file = None if face_model is None else face_model.resolve()
+    told = config.model_copy(update={"detector": detector, "face_model": file, "token": None})
+    return {"card": classifier.card.to_json(), "config": told.model_dump(mode="json")}
 
 
-def _face_row(face: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
-    """One face for JSON; the probabilities are exact, a float32 survives the way through a decimal fraction and back."""
-    values: Sequence[float] = prediction.probs.tolist()
-    return {
-        "box": [round(v, 2) for v in face["box"]],
-        "score": round(face["score"], 4),
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "probs": dict(zip(prediction.labels, values, strict=True)),
-    }
+def _labelled(face: Face, prediction: Prediction) -> LabelledFace:
+    """One face for JSON. Its probabilities are exact: a float32 survives the way to a decimal fraction and back."""
+    return LabelledFace(
+        box=[round(v, 2) for v in face.box.tolist()],
+        score=round(face.score, 4),
+        label=prediction.label,
+        confidence=prediction.confidence,
+        probs=dict(zip(prediction.labels, prediction.probs.tolist(), strict=True)),
+    )

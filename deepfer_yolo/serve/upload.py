@@ -1,4 +1,4 @@
-"""Multipart forms read from the wire into memory, with every limit enforced while they arrive; nothing touches a disk."""
+"""Forms with files, read into memory, with every limit enforced while they arrive; nothing touches a disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from deepfer_yolo.serve.schemas import Problem
+from deepfer_yolo.serve.schemas import ProblemError
 
 MAX_NAME = 255
 MAX_FIELD_BYTES = 1000
@@ -75,24 +75,24 @@ class FormReader:
 
         kind, options = parse_options_header(self._disposition)
         if kind != b"form-data" or b"name" not in options:
-            raise Problem(400, "a part of the form has no Content-Disposition: form-data with a name")
+            raise ProblemError(400, "a part of the form has no Content-Disposition: form-data with a name")
         self._field = options[b"name"].decode("utf-8", "replace")
         name = options.get(b"filename")
         self._file = None if name is None else _shown(name)
         if self._file is None:
             self._n_fields += 1
             if self._n_fields > MAX_FIELDS:
-                raise Problem(413, f"the form has more than {MAX_FIELDS} text fields")
+                raise ProblemError(413, f"the form has more than {MAX_FIELDS} text fields")
         elif self._field != self._file_field:
-            raise Problem(422, f"files belong into the form field '{self._file_field}'")
+            raise ProblemError(422, f"files belong into the form field '{self._file_field}'")
         elif len(self.form.files) >= self._max_files:
-            raise Problem(413, f"more than {self._max_files} file{'s' * (self._max_files > 1)} in one request")
+            raise ProblemError(413, f"more than {self._max_files} file{'s' * (self._max_files > 1)} in one request")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """A piece of a part's content."""
         self._size += end - start
         if self._file is None and self._size > MAX_FIELD_BYTES:
-            raise Problem(413, f"a text field of the form is longer than {MAX_FIELD_BYTES} bytes")
+            raise ProblemError(413, f"a text field of the form is longer than {MAX_FIELD_BYTES} bytes")
         self._content.append(data[start:end])
 
     def on_part_end(self) -> None:
@@ -101,7 +101,7 @@ class FormReader:
         if self._file is not None:
             self.form.files.append(Upload(self._file, content))
         elif self._field == self._file_field:
-            raise Problem(422, f"the form field '{self._field}' must be a file, with a file name")
+            raise ProblemError(422, f"the form field '{self._field}' must be a file, with a file name")
         else:
             self.form.fields[self._field] = content.decode("utf-8", "replace")
 
@@ -114,14 +114,14 @@ CALLBACKS = tuple(name for name in vars(FormReader) if name.startswith("on_"))
 
 
 async def read_form(request: Request, *, file_field: str, max_files: int) -> Form:
-    """The form of a request. Raises Problem where it is not one, is cut short or passes a limit."""
+    """The form of a request. Raises ProblemError where it is not one, is cut short or passes a limit."""
     from python_multipart.exceptions import MultipartParseError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Problem(415, "send multipart/form-data with a boundary")
+        raise ProblemError(415, "send multipart/form-data with a boundary")
     reader = FormReader(file_field, max_files)
     callbacks: Any = {name: getattr(reader, name) for name in CALLBACKS}
     try:
@@ -130,21 +130,21 @@ async def read_form(request: Request, *, file_field: str, max_files: int) -> For
             parser.write(chunk)
         parser.finalize()
     except MultipartParseError as error:
-        raise Problem(400, f"the form cannot be read: {error}") from None
+        raise ProblemError(400, f"the form cannot be read: {error}") from None
     if not reader.is_complete:
-        raise Problem(400, "the form ends before its closing boundary")
+        raise ProblemError(400, "the form ends before its closing boundary")
     if not reader.form.files:
-        raise Problem(422, f"no file in the form field '{file_field}'")
+        raise ProblemError(422, f"no file in the form field '{file_field}'")
     return reader.form
 
 
 def flag(text: str | None, default: bool, name: str) -> bool:
-    """A form field as yes or no. Raises Problem for anything else."""
+    """A form field as yes or no. Raises ProblemError for anything else."""
     if text is None:
         return default
     words = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
     if text.strip().lower() not in words:
-        raise Problem(422, f"the form field '{name}' must be true or false")
+        raise ProblemError(422, f"the form field '{name}' must be true or false")
     return words[text.strip().lower()]
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
-from deepfer_yolo.config import FaceConfig, StreamConfig
-from deepfer_yolo.errors import SourceError
+from deepfer_yolo.config import ServeConfig, StreamConfig
+from deepfer_yolo.errors import SourceError, SourceTooLargeError
 from deepfer_yolo.faces.detect import open_detector
-from deepfer_yolo.records import Event, Frame, Json, Track
+from deepfer_yolo.records import Event, Frame
 from deepfer_yolo.runtime.backends.protocol import Model
-from deepfer_yolo.serve.schemas import TooLarge
+from deepfer_yolo.serve.schemas import SCHEMA, TrackedFace, VideoEvent, VideoFrame, Watched
 from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.records import Result
 from deepfer_yolo.stream.scene import Scene
 from deepfer_yolo.stream.sources import open_source
 
@@ -28,69 +27,65 @@ SIGNATURES = {
 
 Playlists and other formats that name further files are not among them.
 """
+MAX_FRAME_PIXELS = 9_000_000
+"""The largest frame, where images may be larger still: of a video many are in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRules:
-    """How long a video may be, how large its pictures, and how many pictures a second are looked at."""
+def label_video(content: bytes, name: str, model: Model, config: ServeConfig) -> Watched:
+    """Faces by frame, and events, of the bytes of a video file that its sender calls `name`.
 
-    max_s: float
-    max_pixels: int
-    fps: float
-
-
-def watch_video(content: bytes, model: Model, faces: FaceConfig, rules: VideoRules) -> dict[str, Any]:
-    """Faces by picture, and events, of a video file's bytes.
-
-    Raises SourceError where it cannot be read and TooLarge past a limit.
+    Raises SourceError where it cannot be read, SourceTooLargeError past a limit.
     """
     if not any(content[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES.values()):
         raise SourceError(f"not a video in a known container ({', '.join(SIGNATURES)})")
-    scene = Scene(open_detector(faces, "video"), model.card, StreamConfig.of_faces(faces))
-    frames: list[dict[str, Any]] = []
+    scene = Scene(open_detector(config, "video"), model.card, StreamConfig.of_faces(config))
+    frames: list[VideoFrame] = []
     events: list[Event] = []
-    size = (0, 0)
+    width = height = 0
     with _in_memory(content) as path:
-        for frame in _frames(path, rules):
+        for frame in _frames(path, config):
             result = scene.label(frame, model)
-            size = (frame.image.shape[1], frame.image.shape[0])
-            frames.append({"time_s": round(frame.time_s, 4), "faces": [shortened(track) for track in result.tracks]})
+            height, width = frame.image.shape[:2]
+            frames.append(VideoFrame(time_s=round(frame.time_s, 4), faces=tracked_faces(result)))
             events += result.events
     events += scene.end(0)
-    last_s = frames[-1]["time_s"] if frames else 0.0
-    return {
-        "width": size[0],
-        "height": size[1],
-        "duration_s": last_s,
-        "frames": frames,
-        "events": [event.to_json() for event in events],
-    }
+    return Watched(
+        schema_version=SCHEMA,
+        model=model.card.name,
+        name=name,
+        width=width,
+        height=height,
+        duration_s=frames[-1].time_s,
+        frames=frames,
+        events=[VideoEvent.model_validate(event.to_json()) for event in events],
+    )
 
 
-def _frames(path: str, rules: VideoRules) -> Iterator[Frame]:
-    """The frames that are looked at. Raises TooLarge past the limits of length and size."""
+def _frames(path: str, config: ServeConfig) -> Iterator[Frame]:
+    """The frames that are looked at. Raises SourceTooLargeError past the limits of length and size."""
     source = open_source(Address("the video", "file", path), StreamConfig())
+    max_pixels = min(int(config.max_megapixels * 1e6), MAX_FRAME_PIXELS)
     due_s, first_s, index = 0.0, None, 0
     try:
         for grab in source.grabs():
             if grab.image is None or grab.pts_s is None:
                 continue
-            # The file's own clock, as players show it: the sound may begin before the pictures.
+            # The file's own clock, as players show it: the sound may begin before the frames.
             time_s = max(0.0, grab.pts_s)
             first_s = time_s if first_s is None else first_s
-            if time_s - first_s > rules.max_s:
-                raise TooLarge(f"the video is longer than {rules.max_s:g} s")
-            if grab.image.shape[0] * grab.image.shape[1] > rules.max_pixels:
-                raise TooLarge(f"the video's pictures have more than {rules.max_pixels:,} pixels")
+            if time_s - first_s > config.max_video_s:
+                raise SourceTooLargeError(f"the video is longer than {config.max_video_s:g} s")
+            if grab.image.shape[0] * grab.image.shape[1] > max_pixels:
+                raise SourceTooLargeError(f"the video's frames have more than {max_pixels:,} pixels")
             if time_s + 1e-6 < due_s:
                 continue
-            due_s = max(due_s, time_s - 1 / rules.fps) + 1 / rules.fps
+            due_s = max(due_s, time_s - 1 / config.video_fps) + 1 / config.video_fps
             yield Frame(index, time_s, "pts", grab.image, "video")
             index += 1
     finally:
         source.close()
     if index == 0:
-        raise SourceError("the video holds no picture that can be decoded")
+        raise SourceError("the video holds no frame that can be decoded")
 
 
 @contextmanager
@@ -105,7 +100,6 @@ def _in_memory(content: bytes) -> Iterator[str]:
         os.close(handle)
 
 
-def shortened(track: Track) -> Json:
-    """What a page needs of a track."""
-    record = track.to_json()
-    return {key: record[key] for key in ("track", "box", "label", "confidence", "probs", "raw_label")}
+def tracked_faces(result: Result) -> list[TrackedFace]:
+    """What a page needs of the tracks of one frame."""
+    return [TrackedFace.model_validate(track.to_json()) for track in result.tracks]

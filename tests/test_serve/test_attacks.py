@@ -39,7 +39,7 @@ def alive(strict: Any) -> Iterator[Any]:
     yield strict
     deadline = time.monotonic() + 20
     with httpx.Client(base_url=strict.url, timeout=5) as client:
-        while "\ndeepfer_workers 2\n" not in client.get("/metrics").text:
+        while "\ndeepfer_workers 2.0\n" not in client.get("/metrics").text:
             assert time.monotonic() < deadline, "a decode worker was not replaced"
             time.sleep(0.1)
         assert client.get("/readyz").status_code == 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
 from collections.abc import Callable
@@ -17,12 +16,11 @@ import pytest
 from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.serve import decode_pool
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.metrics import Metrics
 from deepfer_yolo.serve.middleware import Budget, Rate, Slots, allowed_hosts, host_name, is_loopback
-from deepfer_yolo.serve.schemas import Problem
-from deepfer_yolo.serve.services import setup_of
+from deepfer_yolo.serve.schemas import ProblemError
+from deepfer_yolo.serve.services import worker_setup
 
 
 class Slow:
@@ -40,7 +38,7 @@ class Slow:
 
 
 async def ask_all(model: Slow, groups: list[Crops], **settings: Any) -> list[Probs]:
-    batcher = Batcher(model, Metrics(), **settings)
+    batcher = Batcher(model, ServeConfig(**settings), Metrics())
     await batcher.start()
     answers = await asyncio.gather(*(batcher.predict(group) for group in groups))
     await batcher.close()
@@ -62,7 +60,7 @@ def test_a_batch_waits_for_company_only_while_some_is_coming(linear_model: Path)
     crop = np.zeros((1, 24, 24, 3), np.uint8)
 
     async def ask(n_coming: int) -> float:
-        batcher = Batcher(model, Metrics(), max_batch=2, max_wait_ms=300)
+        batcher = Batcher(model, ServeConfig(max_batch=2, max_wait_ms=300), Metrics())
         await batcher.start()
         batcher.n_coming = n_coming
         began = time.perf_counter()
@@ -82,7 +80,7 @@ def test_a_failing_inference_fails_its_requests_and_no_others(linear_model: Path
             return super().predict(crops)
 
     async def ask() -> list[Any]:
-        batcher = Batcher(Failing(linear_model), Metrics(), max_batch=1, max_wait_ms=0)
+        batcher = Batcher(Failing(linear_model), ServeConfig(max_batch=1, max_wait_ms=0), Metrics())
         await batcher.start()
         dark, bright = np.zeros((1, 24, 24, 3), np.uint8), np.ones((1, 24, 24, 3), np.uint8)
         answers = await asyncio.gather(
@@ -101,12 +99,12 @@ def test_the_rate_is_a_bucket_a_client() -> None:
     def allowed(client: str) -> bool:
         try:
             rate.spend(client)
-        except Problem:
+        except ProblemError:
             return False
         return True
 
     assert [allowed("a") for _ in range(4)] == [True, True, True, False]
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(ProblemError) as refused:
         rate.spend("a")
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "1")
     assert allowed("b")
@@ -118,11 +116,11 @@ def test_the_rate_is_a_bucket_a_client() -> None:
 
 def test_slots_and_bytes_come_back() -> None:
     slots, budget = Slots(1, "things"), Budget(10)
-    with slots.hold(), pytest.raises(Problem, match="1 things"), slots.hold():
+    with slots.hold(), pytest.raises(ProblemError, match="1 things"), slots.hold():
         pass
     with slots.hold():
         budget.take(8)
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(ProblemError) as refused:
         budget.take(3)
     assert refused.value.status == 429
     budget.give(8)
@@ -152,33 +150,16 @@ def test_which_hosts_are_this_machine() -> None:
     assert "box.local" in allowed_hosts("0.0.0.0", ["Box.Local"])
 
 
-def test_messages_survive_the_wire() -> None:
-    message = decode_pool.Message({"a": [1, "ä"]}, (b"", b"xyz"))
-    file: Any = io.BytesIO(decode_pool.pack(message))
-    assert decode_pool.read(file) == message
-    assert decode_pool.read(file) is None
-
-    async def receive(content: bytes) -> decode_pool.Message:
-        reader = asyncio.StreamReader()
-        reader.feed_data(content)
-        reader.feed_eof()
-        return await decode_pool.receive(reader)
-
-    assert asyncio.run(receive(decode_pool.pack(message))) == message
-    head = json.dumps({"sizes": [-1]}).encode()
-    with pytest.raises(ValueError, match="blobs"):
-        asyncio.run(receive(decode_pool.LENGTH.pack(len(head)) + head))
-
-
 def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
     linear_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "yunet.onnx").touch()
     monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "yunet.onnx"))
-    classifier, config = Classifier(linear_model), ServeConfig()
-    faces = setup_of(classifier, config, "yunet")["faces"]
-    assert (faces["detector"], faces["face_model"]) == ("yunet", str(tmp_path / "yunet.onnx"))
-    assert setup_of(classifier, config, "haar")["faces"]["face_model"] is None
+    classifier, config = Classifier(linear_model), ServeConfig(token="0123456789abcdef")
+    told = ServeConfig.model_validate(worker_setup(classifier, config, "yunet")["config"])
+    assert (told.detector, told.face_model, told.token) == ("yunet", tmp_path / "yunet.onnx", None)
+    told = ServeConfig.model_validate(worker_setup(classifier, config, "haar")["config"])
+    assert (told.detector, told.face_model) == ("haar", None)
 
 
 def test_a_token_opens_the_server_and_a_cookie_stands_for_it(

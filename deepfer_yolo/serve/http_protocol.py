@@ -5,9 +5,12 @@ uvicorn has none.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: TID253 (this file is about uvicorn)
+
+from deepfer_yolo.config import ServeConfig
 
 MAX_HEAD_BYTES = 64_000
 GRACE_S = 2.0
@@ -19,26 +22,22 @@ class BoundedProtocol(HttpToolsProtocol):
     cut off.
     """
 
-    head_timeout_s = 10.0
-    body_timeout_s = 60.0
-    max_connections = 256
+    limits = ServeConfig()
 
     def connection_made(self, transport: Any) -> None:
         """A client connects."""
         super().connection_made(transport)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout_s, self._give_up)
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
         self._answering: Any = None
-        if len(self.connections) > self.max_connections:
+        self._limit("head", self.limits.head_timeout_s)
+        if len(self.connections) > self.limits.max_connections:
             self._give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        self._stop_timer()
-        self._stop_body_timer()
-        self._stop_write_timer()
+        for part in list(self._timers):
+            self._lift(part)
         super().connection_lost(exc)
         if self._answering is not None:
             # uvicorn tells the newest request only; of several in one connection an earlier one may be under way.
@@ -52,56 +51,49 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(self.body_timeout_s, self.transport.abort)
+        self._limit("answer", self.limits.body_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has read."""
-        self._stop_write_timer()
+        self._lift("answer")
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrive; while a head is incomplete they are counted."""
-        if self._head_timer is not None:
+        if "head" in self._timers:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if "head" in self._timers and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
     def on_message_begin(self) -> None:
         """A request begins on a connection that may have had others."""
         super().on_message_begin()
-        if self._head_timer is None:
+        if "head" not in self._timers:
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up)
+            self._limit("head", self.limits.head_timeout_s)
 
     def on_headers_complete(self) -> None:
         """The head is complete; the body must follow, whether anyone wants it or not."""
-        self._stop_timer()
-        self._stop_body_timer()
-        self._body_timer = self.loop.call_later(self.body_timeout_s + GRACE_S, self._give_up)
+        self._lift("head")
+        self._limit("body", self.limits.body_timeout_s + GRACE_S)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        self._stop_body_timer()
+        self._lift("body")
         super().on_message_complete()
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _limit(self, part: str, seconds: float, end: Callable[[], None] | None = None) -> None:
+        """Begin to count the time that a part may take."""
+        self._lift(part)
+        self._timers[part] = self.loop.call_later(seconds, end or self._give_up)
 
-    def _stop_body_timer(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+    def _lift(self, part: str) -> None:
+        if (timer := self._timers.pop(part, None)) is not None:
+            timer.cancel()
 
     def _give_up(self) -> None:
-        self._head_timer = None
+        self._timers.pop("head", None)
         if not self.transport.is_closing():
             self.transport.close()
