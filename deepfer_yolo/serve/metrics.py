@@ -24,7 +24,7 @@ class Metrics:
     """Counters of one server, and what is measured when somebody asks."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each count, which nobody asked for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # would double every count
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("deepfer_requests", "Finished requests.", ["route", "status"], registry=registry)
         self._seconds = Histogram(
