@@ -153,7 +153,7 @@ class Event:
 
 
 def plain(value: Any) -> Any:
-    """`value` as what JSON knows: records by field, arrays and tuples as lists, paths as text, NaN and infinity as None."""
+    """`value` as JSON knows it: records by field, arrays and tuples as lists, paths as text, NaN and infinity None."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -15,7 +15,10 @@ from deepfer_yolo.runtime.model_file import pulled
 
 MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
 YUNET_NAME = "yunet"
-HAAR_NOTE = "no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer (deepfer models pull yunet)"
+HAAR_NOTE = (
+    "no YuNet file: faces are searched by OpenCV's Haar cascade, which is slower and finds fewer "
+    "(deepfer models pull yunet)"
+)
 """Said on stderr where `auto` falls back to Haar."""
 DETECT_SIZE, YUNET_VIDEO_SIZE = 640, 320
 """The longer side, in pixels, of what a detector sees where the configuration names none.

@@ -9,6 +9,7 @@ from deepfer_yolo.records import Clock
 
 MAX_GAP_S = 10.0
 """A step forward beyond this, or any step back, starts a new epoch: no track lives across it."""
+FIRST_WAIT_S, FIRST_SLOW_WAIT_S, MAX_WAIT_S = 0.5, 10.0, 30.0
 MAX_CLOCK_ERROR_S = 60.0
 """A source whose wall clock is further than this from ours when it is first heard of has not set it."""
 
@@ -71,24 +72,10 @@ class Timeline:
         return step < 0 or step - waited > MAX_GAP_S
 
 
-class Backoff:
-    """Waiting times before reconnecting: doubled up to a cap, half of it random, back to the start after health."""
+def backoff_s(attempts: int, *, is_slow: bool = False) -> float:
+    """How long to wait after so many failed attempts: doubled up to a cap, half of it random.
 
-    def __init__(
-        self, *, first_s: float = 0.5, cap_s: float = 30.0, slow_first_s: float = 10.0, seed: int | None = None
-    ) -> None:
-        self._first_s = first_s
-        self._cap_s = cap_s
-        self._slow_first_s = slow_first_s
-        self._random = random.Random(seed)  # noqa: S311 (spreads reconnects, hides nothing)
-        self.attempts = 0
-
-    def next_s(self, *, is_slow: bool = False) -> float:
-        """The next waiting time; `is_slow` for refusals that waiting seldom heals, such as 401 and 404."""
-        full = min(self._cap_s, (self._slow_first_s if is_slow else self._first_s) * 2 ** min(self.attempts, 20))
-        self.attempts += 1
-        return float(full * (0.5 + 0.5 * self._random.random()))
-
-    def reset(self) -> None:
-        """Forget the failures; called when a connection has been healthy."""
-        self.attempts = 0
+    `is_slow` is for refusals that waiting seldom heals, such as 401 and 404.
+    """
+    full_s = min(MAX_WAIT_S, (FIRST_SLOW_WAIT_S if is_slow else FIRST_WAIT_S) * 2.0 ** min(attempts, 20))
+    return full_s * random.uniform(0.5, 1.0)  # noqa: S311 (spreads reconnects, hides nothing)

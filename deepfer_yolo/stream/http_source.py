@@ -186,11 +186,8 @@ class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         super().__init__()
         self._trusted = trusted
 
-    def http_open(self, req: Any) -> Any:
-        return self.do_open(_checked(http.client.HTTPConnection, self._trusted), req)
-
-    def https_open(self, req: Any) -> Any:
-        return self.do_open(_checked(http.client.HTTPSConnection, self._trusted), req)
+    def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+        return super().do_open(_checked(http_class, self._trusted), req, **arguments)
 
 
 def _checked(kind: Any, trusted: set[str]) -> Any:

@@ -18,7 +18,7 @@ COUNTERS = ("captured", "processed", "overwritten", "stale", "corrupt")
 
 
 class MetricsServer:
-    """Serves the counters of a pipeline; `target` is `[HOST:]PORT`, the host being this machine alone if none is named."""
+    """Serves the counters of a pipeline; `target` is `[HOST:]PORT`, to this machine alone where it names no host."""
 
     def __init__(self, target: str) -> None:
         try:

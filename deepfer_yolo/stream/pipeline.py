@@ -50,19 +50,16 @@ class Pipeline:
         self._error: BaseException | None = None
         self._started = time.monotonic()
         self.readers = [Reader(address, config, self.lock, self._tell) for address in addresses]
-        self._scenes = [Scene(open_detector(config, "video"), model.card, config) for _ in addresses]
-        self._open = set(range(len(addresses)))
+        scenes = [Scene(open_detector(config, "video"), model.card, config) for _ in addresses]
+        self._open = list(zip(self.readers, scenes, strict=True))
         self.n_faces = 0
         self._ages_ms: dict[str, float] = {}
 
     def run(self) -> Summary:
-        """Run to the end of all sources, a limit or `stop`; returns the counters.
-
-        An unexpected error of the model is raised here.
-        """
+        """Run to the end of all sources, a limit or `stop`. An unexpected error of the model is raised here."""
         self._started = time.monotonic()
         for worker in self.workers:
-            worker.start(self._tell, [reader.address.name for reader in self.readers])
+            worker.start(self._tell)
         for reader in self.readers:
             reader.start()
         inference = threading.Thread(target=self._infer, name="inference", daemon=True)
@@ -86,10 +83,7 @@ class Pipeline:
         return self.summary()
 
     def stop(self, why: str = "stopped") -> None:
-        """End the run soon; what waits is counted as dropped.
-
-        Safe from any thread and from signal handlers' exceptions.
-        """
+        """End the run soon; what waits is counted as dropped. Safe from any thread and from signals' exceptions."""
         if self._stop.is_set():
             return
         self._why = why
@@ -103,13 +97,8 @@ class Pipeline:
         """The counters and states so far."""
         with self.lock:
             sources = [reader.summary() for reader in self.readers]
-        return Summary(
-            sources,
-            [worker.summary() for worker in self.workers],
-            time.monotonic() - self._started,
-            self.n_faces,
-            self.stages.percentiles(),
-        )
+        sinks, wall_s = [worker.summary() for worker in self.workers], time.monotonic() - self._started
+        return Summary(sources, sinks, wall_s, self.n_faces, self.stages.percentiles())
 
     @property
     def is_healthy(self) -> bool:
@@ -139,33 +128,33 @@ class Pipeline:
                 batch = self._next_batch()
                 if batch:
                     self._process(batch)
-                for index in sorted(self._open):
-                    self._close_if_over(index)
+                for reader, scene in list(self._open):
+                    if self._stop.is_set() or (reader.is_over and len(reader.buffer) == 0):
+                        self._close(reader, scene)
         except BaseException as error:
             self._error = error
             self.stop("inference failed")
 
-    def _next_batch(self) -> list[tuple[int, Queued]]:
+    def _next_batch(self) -> list[tuple[Reader, Scene, Queued]]:
         """At most one frame of each source; waits a moment where there is none."""
         with self.lock:
             batch = self._take()
-            if not batch and not self._stop.is_set() and not any(self.readers[i].is_over for i in self._open):
+            if not batch and not self._stop.is_set() and not any(reader.is_over for reader, _ in self._open):
                 self.lock.wait(TICK_S)
                 batch = self._take()
         return batch
 
-    def _take(self) -> list[tuple[int, Queued]]:
+    def _take(self) -> list[tuple[Reader, Scene, Queued]]:
         if self._stop.is_set():
             return []
-        taken = ((index, self.readers[index].buffer.take()) for index in sorted(self._open))
-        return [(index, queued) for index, queued in taken if queued is not None]
+        taken = ((reader, scene, reader.buffer.take()) for reader, scene in self._open)
+        return [(reader, scene, queued) for reader, scene, queued in taken if queued is not None]
 
-    def _process(self, batch: list[tuple[int, Queued]]) -> None:
+    def _process(self, batch: list[tuple[Reader, Scene, Queued]]) -> None:
         found, crops = [], []
-        for index, queued in batch:
-            scene = self._scenes[index]
+        for reader, scene, queued in batch:
             if queued.epoch != scene.epoch:
-                self._end_epoch(index, queued.epoch)
+                self._end_epoch(reader, scene, queued.epoch)
             with self.stages.timed("detect"):
                 tracked = scene.find(queued.frame)
             with self.stages.timed("crop"):
@@ -175,17 +164,16 @@ class Pipeline:
             inputs = np.concatenate(crops)
             probs = probs_of(inputs, self._model)
         start = 0
-        for (index, queued), tracked in zip(batch, found, strict=True):
+        for (reader, scene, queued), tracked in zip(batch, found, strict=True):
             rows = slice(start, start + len(tracked))
             start = rows.stop
-            age_ms = self._age_ms(index, queued)
-            result = self._scenes[index].conclude(queued.frame, tracked, inputs[rows], probs[rows], age_ms)
+            age_ms = self._age_ms(reader.address, queued)
+            result = scene.conclude(queued.frame, tracked, inputs[rows], probs[rows], age_ms)
             self.n_faces += len(tracked)
-            self.readers[index].buffer.done()
+            reader.buffer.done()
             self._give(Output(result.records(), result))
 
-    def _age_ms(self, index: int, queued: Queued) -> float | None:
-        address = self.readers[index].address
+    def _age_ms(self, address: Address, queued: Queued) -> float | None:
         if not address.is_live:
             return None
         age_ms = 1000 * (time.monotonic() - queued.arrived_s + queued.age_s)
@@ -193,20 +181,16 @@ class Pipeline:
         self.stages.add("age", age_ms)
         return age_ms
 
-    def _end_epoch(self, index: int, epoch: int) -> None:
-        scene, reader = self._scenes[index], self.readers[index]
-        old = scene.epoch
-        records = event_records(scene.end(epoch), reader.address.name, old, reader.last_clock)
+    def _end_epoch(self, reader: Reader, scene: Scene, next_epoch: int) -> None:
+        epoch = scene.epoch
+        records = event_records(scene.end(next_epoch), reader.address.name, epoch, reader.last_clock)
         if records:
             self._give(Output(records))
 
-    def _close_if_over(self, index: int) -> None:
-        reader = self.readers[index]
-        if not self._stop.is_set() and (not reader.is_over or len(reader.buffer) > 0):
-            return
-        self._open.discard(index)
+    def _close(self, reader: Reader, scene: Scene) -> None:
+        self._open.remove((reader, scene))
         reader.buffer.discard()
-        self._end_epoch(index, self._scenes[index].epoch)
+        self._end_epoch(reader, scene, scene.epoch)
         reader.finish(self._why if self._stop.is_set() else None)
 
     def _tell(self, state: State) -> None:

@@ -15,7 +15,7 @@ from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Clock, Frame, Image
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Buffer, Queued
-from deepfer_yolo.stream.clock import Backoff, Stamp, Timeline
+from deepfer_yolo.stream.clock import Stamp, Timeline, backoff_s
 from deepfer_yolo.stream.records import LIVE_STATES, State, StateName
 from deepfer_yolo.stream.source_errors import SLOW_REASONS, SourceReadError, explain
 from deepfer_yolo.stream.sources import Source, open_source
@@ -134,9 +134,9 @@ class Reader:
                 self._lock.notify_all()
 
     def _connect_until_over(self) -> None:
-        backoff = Backoff()
+        attempts = 0
         while not self._stop.is_set():
-            self.change("connecting", f"attempt {backoff.attempts + 1}")
+            self.change("connecting", f"attempt {attempts + 1}")
             started = time.monotonic()
             try:
                 self._read_once(open_source(self.address, self._config))
@@ -147,13 +147,12 @@ class Reader:
                 if self._stop.is_set():
                     return
                 self.failure = failure
-                if time.monotonic() - started > HEALTHY_S:
-                    backoff.reset()
-                if not self._may_retry(failure, backoff.attempts + 1):
+                attempts = 1 if time.monotonic() - started > HEALTHY_S else attempts + 1
+                if not self._may_retry(failure, attempts):
                     return
                 self.change("lost", f"{failure.reason}: {failure.message}")
                 self.reconnects += 1
-                self._stop.wait(backoff.next_s(is_slow=failure.reason in SLOW_REASONS))
+                self._stop.wait(backoff_s(attempts - 1, is_slow=failure.reason in SLOW_REASONS))
 
     def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
         is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)

@@ -10,8 +10,8 @@ from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.pipeline import Pipeline
-from deepfer_yolo.stream.sinks.registry import check_files, open_sink, split_sink
-from deepfer_yolo.stream.sinks.targets import refuse_clashes
+from deepfer_yolo.stream.sinks.registry import make_sink, split_sink
+from deepfer_yolo.stream.sinks.targets import check_outputs
 from deepfer_yolo.stream.sinks.window import WindowSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 from deepfer_yolo.stream.status import Summary
@@ -35,13 +35,13 @@ def run_stream(
     addresses = parse_sources(list(sources))
     split = [split_sink(text) for text in sinks]
     servers = [MetricsServer(target) for kind, target in split if kind == "prometheus"]
-    opened = [open_sink(kind, target, model.card.labels, config) for kind, target in split if kind != "prometheus"]
-    outputs = [*(sink.files for sink in opened), *([path] for path in others)]
-    for files in outputs:
-        check_files(files, overwrite=config.overwrite)
-    refuse_clashes(outputs, [address.target for address in addresses if address.kind == "file"])
+    names = [address.name for address in addresses]
+    made = [make_sink(*one, names, model.card.labels, config) for one in split if one[0] != "prometheus"]
+    outputs = [*((sink.name, sink.files) for sink in made), *((str(path), [path]) for path in others)]
+    inputs = [Path(address.target) for address in addresses if address.kind == "file"]
+    check_outputs(outputs, inputs, overwrite=config.overwrite)
     window = WindowSink(config) if config.show else None
-    opened += [window] if window is not None else []
+    made += [window] if window is not None else []
 
     def tick(pipeline: Pipeline) -> None:
         if on_tick is not None:
@@ -49,7 +49,7 @@ def run_stream(
         if window is not None:
             window.refresh()
 
-    pipeline = Pipeline(addresses, model, [SinkWorker(sink) for sink in opened], config, tick)
+    pipeline = Pipeline(addresses, model, [SinkWorker(sink) for sink in made], config, tick)
     try:
         for server in servers:
             server.start(pipeline)

@@ -36,7 +36,7 @@ class SourceReadError(SourceError):
 
 
 def explain(error: BaseException, address: Address, doing: str) -> SourceReadError:
-    """The failure behind an exception of FFmpeg's; only its own words are kept, since PyAV's message holds the raw URL."""
+    """The failure behind an exception of FFmpeg's, in its own words: PyAV's message holds the raw URL."""
     if isinstance(error, SourceReadError):
         return error
     words = str(getattr(error, "strerror", None) or type(error).__name__)

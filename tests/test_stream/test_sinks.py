@@ -29,7 +29,7 @@ from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.session import run_stream
-from deepfer_yolo.stream.sinks.lines import JsonlSink, Rotation
+from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
 from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
 from deepfer_yolo.stream.sinks.video import VideoSink
@@ -61,8 +61,8 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
     """No table of all pictures is kept in memory; every two seconds, and only then, there is a key picture to seek to."""
     import av
 
-    sink = VideoSink(str(tmp_path / name), StreamConfig())
-    sink.open(["cam"])
+    sink = VideoSink(str(tmp_path / name), ["cam"], StreamConfig())
+    sink.open()
     times = np.cumsum([0.04, 0.5, 0.02, 0.1] * 40)
     for index, time_s in enumerate(times):
         sink.write(Output((), result_of(0, time_s=float(time_s))))
@@ -89,8 +89,8 @@ def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
 def test_a_video_goes_on_over_epochs_and_starts_anew_with_another_size(
     tmp_path: Path, result_of: Callable[..., Result]
 ) -> None:
-    sink = VideoSink(str(tmp_path / "v.mp4"), StreamConfig())
-    sink.open(["cam"])
+    sink = VideoSink(str(tmp_path / "v.mp4"), ["cam"], StreamConfig())
+    sink.open()
     for index in range(5):
         sink.write(Output((), result_of(index, time_s=1000 + index / 25)))
     for index in range(5):
@@ -142,37 +142,32 @@ def test_csv_and_jsonl_hold_the_same(make_clip: Callable[..., Path], model: Clas
 
 
 def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
-    from deepfer_yolo.stream.sinks.lines import CsvSink
-
     sink = CsvSink(str(tmp_path / "o.csv"), StreamConfig(), EMOTIONS)
-    sink.open([])
+    sink.open()
     sink.write(Output((State("=cmd()", 0, 0.0, "pts", "live", None, "-x"),)))
     sink.close()
     assert "\nstate,'=cmd()" in (tmp_path / "o.csv").read_text()
 
 
 def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None:
-    rotation = Rotation(tmp_path / "log.jsonl", max_bytes=100, keep=2, header="head\n")
-    rotation.open()
-    for index in range(40):
-        rotation.write(f"line {index:03d} of the log\n")
-    rotation.close()
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["log.1.jsonl", "log.2.jsonl", "log.jsonl"]
-    assert all(path.stat().st_size <= 100 and path.read_text().startswith("head\n") for path in tmp_path.iterdir())
-    kept = [
-        line
-        for name in ("log.2.jsonl", "log.1.jsonl", "log.jsonl")
-        for line in (tmp_path / name).read_text().splitlines()
-        if line != "head"
-    ]
-    assert kept[-1] == "line 039 of the log"
-    assert kept == [f"line {index:03d} of the log" for index in range(40 - len(kept), 40)]
+    sink = CsvSink(str(tmp_path / "log.csv"), StreamConfig(max_bytes=1000, keep=2), EMOTIONS)
+    sink.open()
+    for index in range(100):
+        sink.write(Output((replace(STATE, source=f"camera {index:03d}"),)))
+    sink.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.1.csv", "log.2.csv", "log.csv"]
+    kept: list[str] = []
+    for name in ("log.2.csv", "log.1.csv", "log.csv"):
+        assert (tmp_path / name).stat().st_size <= 1000
+        with (tmp_path / name).open(newline="") as file:
+            kept += [row["source"] for row in csv.DictReader(file)]
+    assert kept == [f"camera {index:03d}" for index in range(100 - len(kept), 100)]
+    assert 20 < len(kept) < 60
 
 
 def test_snapshots_come_with_new_labels_only(tmp_path: Path, result_of: Callable[..., Result]) -> None:
-    sink = SnapshotSink(str(tmp_path), StreamConfig())
-    sink.open(["cam"])
+    sink = SnapshotSink(str(tmp_path), ["cam"], StreamConfig())
+    sink.open()
     for index, label in enumerate(["uncertain", *["happy"] * 40, *["sad"] * 5]):
         sink.write(Output((), result_of(index, label="happy" if label == "uncertain" else label)))
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -249,7 +244,7 @@ def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
 
     sink = WebhookSink(serve_http(handle).replace("://", "://u:topsecret@"))
     assert "topsecret" not in sink.name
-    sink.open([])
+    sink.open()
     sink.write(Output((*result_of(0).records(), STATE)))
     sink.close()
     assert bodies == [{"records": [STATE.to_json()]}]
@@ -316,9 +311,9 @@ def test_mqtt_publishes_to_a_broker(result_of: Callable[..., Result]) -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces")
+    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces", ["rtsp://host/live"])
     assert "topsecret" not in sink.name
-    sink.open(["rtsp://host/live"])
+    sink.open()
     state = replace(STATE, source="rtsp://host/live")
     sink.write(Output((state, *result_of(0, source="rtsp://host/live").records())))
     deadline = time.monotonic() + 5
@@ -332,9 +327,9 @@ def test_mqtt_publishes_to_a_broker(result_of: Callable[..., Result]) -> None:
 
 
 def test_mqtt_without_a_broker_is_an_error_without_the_password(free_port: Any) -> None:
-    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{free_port()}/x")
+    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{free_port()}/x", [])
     with pytest.raises(DeepferError) as caught:
-        sink.open([])
+        sink.open()
     assert "topsecret" not in str(caught.value)
 
 
@@ -374,7 +369,7 @@ def test_records_sinks_are_given_no_pictures(
 
 def test_jsonl_lines_are_whole_while_it_runs(tmp_path: Path) -> None:
     sink = JsonlSink(str(tmp_path / "o.jsonl"), StreamConfig())
-    sink.open([])
+    sink.open()
     sink.write(Output((replace(STATE, source="fröhlich"),)))
     assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["source"] == "fröhlich"
     sink.close()

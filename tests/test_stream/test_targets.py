@@ -41,15 +41,18 @@ def test_an_existing_file_is_kept_without_overwrite(
     assert "precious" not in old.read_text()
 
 
-def test_no_video_is_replaced_unasked_where_names_come_from_sources(tmp_path: Path) -> None:
-    (tmp_path / "v-cam.mp4").write_bytes(b"precious")
-    with pytest.raises(DeepferError, match="exists"):
-        VideoSink(str(tmp_path / "v.mp4"), WHOLE).open(["cam", "door"])
-    VideoSink(str(tmp_path / "v.mp4"), StreamConfig(overwrite=True)).open(["cam", "door"])
-    with pytest.raises(DeepferError, match="source"):
-        VideoSink(str(tmp_path / "v.mp4"), StreamConfig(overwrite=True)).open(
-            [str(tmp_path / "v-cam.mp4"), str(tmp_path / "cam.mp4")]
-        )
+@pytest.mark.usefixtures("unopened")
+def test_no_video_is_replaced_unasked_where_names_come_from_sources(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
+    old, clips = tmp_path / "v-door.mp4", [str(make_clip("cam.mp4")), str(make_clip("door.mp4"))]
+    old.write_bytes(b"precious")
+    with pytest.raises(DeepferError, match=r"exists: .*v-door\.mp4, which video="):
+        run_stream(clips, model, [f"video={tmp_path / 'v.mp4'}"], WHOLE)
+    overwriting = StreamConfig(detector="whole", overwrite=True)
+    with pytest.raises(DeepferError, match="a source of this run"):
+        run_stream([str(old), clips[1]], model, [f"video={tmp_path / 'v.mp4'}"], overwriting)
+    assert old.read_bytes() == b"precious"
 
 
 @pytest.mark.usefixtures("unopened")
@@ -103,8 +106,8 @@ def test_snapshots_of_equal_names_are_both_kept(tmp_path: Path, result_of: Calla
     from deepfer_yolo.stream.records import Output
 
     for overwrite in (False, False, True):
-        sink = SnapshotSink(str(tmp_path), StreamConfig(overwrite=overwrite))
-        sink.open(["cam"])
+        sink = SnapshotSink(str(tmp_path), ["cam"], StreamConfig(overwrite=overwrite))
+        sink.open()
         sink.write(Output((), result_of(7)))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "cam-0-000007-1-happy-2.jpg",
@@ -135,8 +138,8 @@ def test_the_files_of_one_source_leave_those_of_another_alone(tmp_path: Path, re
     """The second file of `cam` would be called as the first of `cam-2`."""
     from deepfer_yolo.stream.records import Output
 
-    sink = VideoSink(str(tmp_path / "v.mp4"), WHOLE)
-    sink.open(["cam", "cam-2"])
+    sink = VideoSink(str(tmp_path / "v.mp4"), ["cam", "cam-2"], WHOLE)
+    sink.open()
     sink.write(Output((), result_of(0)))
     sink.write(Output((), result_of(1, size=(320, 300))))
     sink.write(Output((), result_of(2, source="cam-2")))

@@ -13,7 +13,6 @@ from typing import IO
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import JsonValue
 from deepfer_yolo.stream.records import Output, Record
-from deepfer_yolo.stream.sinks.targets import numbered
 from deepfer_yolo.stream.sinks.worker import Sink
 
 CSV_FIELDS = (
@@ -22,30 +21,34 @@ CSV_FIELDS = (
 )  # fmt: skip
 
 
-class Rotation:
-    """A text file that is renamed to `<stem>.1<suffix>` (then .2, …, up to `keep`) once it holds `max_bytes`.
+class LineSink(Sink):
+    """Writes each record as a line, to a file or, for the target `-`, to standard output.
 
-    A line is never split; each file begins with `header`.
+    Once the file holds `max_bytes` it is renamed to `<stem>.1<suffix>` (then .2, …, up to `keep`); a line is never
+    split, and each file begins with `header`.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, keep: int, header: str = "") -> None:
-        self.files = [path, *(numbered(path, n) for n in range(1, keep + 1))]
-        self._max_bytes = max_bytes
+    def __init__(self, kind: str, target: str, config: StreamConfig, header: str = "") -> None:
+        path = Path(target)
+        parts = [path, *(path.parent / f"{path.stem}.{n}{path.suffix}" for n in range(1, config.keep + 1))]
+        super().__init__(f"{kind}={target}", parts if target != "-" else [])
+        self._max_bytes = config.max_bytes
         self._header = header
         self._file: IO[str] | None = None
         self._size = 0
 
     def open(self) -> None:
         """Open a new file."""
-        self.files[0].parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.files[0].open("w", encoding="utf-8", newline="")
-        self._size = 0
-        if self._header:
+        if self.files:
+            self.files[0].parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.files[0].open("w", encoding="utf-8", newline="")
+            self._size = 0
             self._put(self._header)
 
-    def write(self, lines: str) -> None:
-        """Write whole lines and flush them, so that a reader can follow the file."""
-        if self._size > len(self._header) and self._size + len(lines) > self._max_bytes:
+    def write(self, output: Output) -> None:
+        """Write the records and flush, so that a reader can follow."""
+        lines = "".join(self.line(record) for record in output.records)
+        if self._file is not None and self._size > len(self._header) and self._size + len(lines) > self._max_bytes:
             self.close()
             for older, newer in zip(self.files[:0:-1], self.files[-2::-1], strict=True):
                 if newer.exists():
@@ -54,49 +57,19 @@ class Rotation:
         self._put(lines)
 
     def _put(self, text: str) -> None:
-        if self._file is not None:
-            self._file.write(text)
-            self._file.flush()
-            self._size += len(text.encode())
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-class LineSink(Sink):
-    """A sink that writes each record as a line, to a file that rotates or, for the target `-`, to standard output."""
-
-    def __init__(self, name: str, target: str, config: StreamConfig, header: str = "") -> None:
-        self._file = None
-        if target != "-":
-            self._file = Rotation(Path(target), max_bytes=config.max_bytes, keep=config.keep, header=header)
-        super().__init__(f"{name}={target}", self._file.files if self._file is not None else ())
-
-    def open(self, sources: list[str]) -> None:
-        """Open the file."""
-        if self._file is not None:
-            self._file.open()
-
-    def write(self, output: Output) -> None:
-        """Write the records."""
-        lines = "".join(self.line(record) for record in output.records)
-        if self._file is not None:
-            self._file.write(lines)
-        else:
-            sys.stdout.write(lines)
-            sys.stdout.flush()
-
-    def line(self, record: Record) -> str:
-        """A record as a line, with its end."""
-        raise NotImplementedError
+        out = self._file or sys.stdout
+        out.write(text)
+        out.flush()
+        self._size += len(text.encode())
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
         if self._file is not None:
             self._file.close()
+
+    def line(self, record: Record) -> str:
+        """A record as a line, with its end."""
+        raise NotImplementedError
 
 
 class JsonlSink(LineSink):

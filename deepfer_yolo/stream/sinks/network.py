@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,7 +115,7 @@ class MqttSink(RemoteSink):
     `mqtt[s]://[user:password@]host[:port]/prefix`.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, sources: Sequence[str]) -> None:
         super().__init__("mqtt", target, ("mqtt", "mqtts"))
         try:
             import paho.mqtt.client
@@ -122,7 +123,7 @@ class MqttSink(RemoteSink):
             raise MissingDependencyError.for_extra("mqtt", "paho.mqtt") from None
         parts = urlsplit(self._url)
         self._host, self._port = parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883)
-        self._slugs: dict[str, str] = {}
+        self._slugs = slugs(sources)
         self._prefix = parts.path.strip("/") or "deepfer"
         self._client = paho.mqtt.client.Client(paho.mqtt.enums.CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(SPOOL)
@@ -131,9 +132,8 @@ class MqttSink(RemoteSink):
         if self._user:
             self._client.username_pw_set(self._user, self._password)
 
-    def open(self, sources: list[str]) -> None:
+    def open(self) -> None:
         """Connect; the client takes up lost connections again. Raises DeepferError where there is no broker."""
-        self._slugs = slugs(sources)
         try:
             self._client.connect(self._host, self._port, keepalive=30)
         except OSError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError, redact
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
 from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
-from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_unwritable
 from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
@@ -31,29 +29,20 @@ def split_sink(text: str) -> tuple[str, str]:
     return kind, target
 
 
-def open_sink(kind: str, target: str, labels: tuple[str, ...], config: StreamConfig) -> Sink:
-    """The sink of a kind; nothing is written yet. Raises ConfigError or DeepferError where it cannot have its target."""
+def make_sink(kind: str, target: str, sources: Sequence[str], labels: tuple[str, ...], config: StreamConfig) -> Sink:
+    """The sink of a kind, not yet open. Raises ConfigError for a target that it cannot have."""
     match kind:
         case "jsonl":
             return JsonlSink(target, config)
         case "csv":
             return CsvSink(target, config, labels)
         case "video":
-            return VideoSink(target, config)
+            return VideoSink(target, sources, config)
         case "snapshots":
-            return SnapshotSink(target, config)
+            return SnapshotSink(target, sources, config)
         case "webhook":
             return WebhookSink(target)
         case "mqtt":
-            return MqttSink(target)
+            return MqttSink(target, sources)
         case _:
             raise ConfigError(f"'{kind}' is not a sink that takes records")
-
-
-def check_files(files: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise DeepferError where an output's files are there already, or the first of them cannot be written."""
-    for path in files:
-        why = "" if path == files[0] else f", which {files[0]} is renamed to once it is full"
-        refuse_existing_file(path, overwrite=overwrite, why=why)
-    for path in files[:1]:
-        refuse_unwritable(path)

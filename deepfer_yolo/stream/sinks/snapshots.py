@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
@@ -26,17 +27,16 @@ class SnapshotSink(ImageSink):
     nothing can be written to the folder.
     """
 
-    def __init__(self, target: str, config: StreamConfig) -> None:
+    def __init__(self, target: str, sources: Sequence[str], config: StreamConfig) -> None:
         super().__init__(f"snapshots={target}", config)
         self._folder = Path(target)
         refuse_unwritable(self._folder / "a.jpg")
-        self._slugs: dict[str, str] = {}
+        self._slugs = slugs(sources)
         self._last: dict[tuple[str, int, int], tuple[str, float]] = {}
 
-    def open(self, sources: list[str]) -> None:
+    def open(self) -> None:
         """Make the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._slugs = slugs(sources)
 
     def take(self, result: Result) -> None:
         """Save the image where a label is new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,6 @@ from deepfer_yolo.files import atomic_path
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import slugs
 from deepfer_yolo.stream.records import Result
-from deepfer_yolo.stream.sinks.targets import refuse_existing_file, refuse_source
 from deepfer_yolo.stream.sinks.worker import ImageSink
 from deepfer_yolo.stream.sources import to_frame
 
@@ -35,29 +35,16 @@ class VideoSink(ImageSink):
     Raises ConfigError for a name whose suffix stands for no container that fits.
     """
 
-    def __init__(self, target: str, config: StreamConfig) -> None:
+    def __init__(self, target: str, sources: Sequence[str], config: StreamConfig) -> None:
         self._path = Path(target)
-        super().__init__(f"video={target}", config, [self._path])
         if self._path.suffix.lower() not in SUFFIXES:
-            raise ConfigError(
-                f"H.264 video cannot be written to '{target}'", f"the name must end in {', '.join(SUFFIXES)}"
-            )
-        self._several = False
+            hint = f"the name must end in {', '.join(SUFFIXES)}"
+            raise ConfigError(f"H.264 video cannot be written to '{target}'", hint)
+        self._stems = {name: f"-{made}" if len(sources) > 1 else "" for name, made in slugs(sources).items()}
         self._recordings: dict[str, Recording] = {}
         self._n_of: dict[str, int] = {}
-        self._slugs: dict[str, str] = {}
         self._taken: set[Path] = set()
-
-    def open(self, sources: list[str]) -> None:
-        """Settle whether file names need the source in them.
-
-        Raises DeepferError where such a file is there already, or is a source.
-        """
-        self._several = len(sources) > 1
-        self._slugs = slugs(sources)
-        for path in (self._path_of(source, 1) for source in sources):
-            refuse_source(path, sources)
-            refuse_existing_file(path, overwrite=self._config.overwrite)
+        super().__init__(f"video={target}", config, [self._path_of(source, 1) for source in sources])
 
     def take(self, result: Result) -> None:
         """Draw and encode one frame."""
@@ -87,8 +74,8 @@ class VideoSink(ImageSink):
         return path
 
     def _path_of(self, source: str, n: int) -> Path:
-        parts = [self._path.stem, *([self._slugs[source]] if self._several else []), *([str(n)] if n > 1 else [])]
-        return self._path.with_name("-".join(parts) + self._path.suffix)
+        number = f"-{n}" if n > 1 else ""
+        return self._path.with_name(f"{self._path.stem}{self._stems[source]}{number}{self._path.suffix}")
 
 
 class Recording:

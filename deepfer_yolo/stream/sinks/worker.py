@@ -1,6 +1,4 @@
-"""A sink behind its own thread and bounded queue: a blocked, failing or full sink never stalls the stream, and is
-reported.
-"""
+"""A sink behind a thread and a bounded queue of its own: one that blocks or fails is reported, and stalls nothing."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ class Sink:
         self.name = name
         self.files = files
 
-    def open(self, sources: list[str]) -> None:
-        """Get ready for these sources."""
+    def open(self) -> None:
+        """Get ready."""
 
     def write(self, output: Output) -> None:
         """Take one output; its result is None for sinks that want records alone."""
@@ -87,7 +85,6 @@ class SinkWorker:
         self._error: str | None = None
         self._is_blocked = False
         self._tell: Callable[[State], None] = lambda _: None
-        self._sources: list[str] = []
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
     @property
@@ -95,10 +92,9 @@ class SinkWorker:
         """Whether the sink has given up."""
         return self._error is not None
 
-    def start(self, tell: Callable[[State], None], sources: list[str]) -> None:
+    def start(self, tell: Callable[[State], None]) -> None:
         """Start the thread; `tell` reports trouble to all sinks."""
         self._tell = tell
-        self._sources = sources
         self._thread.start()
 
     def put(self, output: Output, *, may_wait: bool) -> None:
@@ -118,9 +114,7 @@ class SinkWorker:
             self._report("its queue is full; what comes now is dropped")
 
     def close(self, *, in_haste: bool = False) -> None:
-        """Let the sink finish; one without progress is left behind and reported, and a remote one soon where the run
-        was stopped.
-        """
+        """Let the sink finish; one without progress is left behind and reported, a remote one soon where `in_haste`."""
         deadline = time.monotonic() + CLOSE_S
         self._offer(None, may_wait=not self._is_blocked)
         written, moved_at = self._written, time.monotonic()
@@ -157,7 +151,7 @@ class SinkWorker:
 
     def _run(self) -> None:
         try:
-            self._sink.open(self._sources)
+            self._sink.open()
             while (item := self._queue.get()) is not None:
                 self._sink.write(item)
                 self._written += item.result is not None or self._sink.wants == "records"
