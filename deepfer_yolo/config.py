@@ -186,6 +186,11 @@ class TrainConfig(Config):
     start_imgsz: int | None = key(None, "Side of the input in the first epochs.", shown="imgsz", ge=32, multiple_of=16)
     start_share: Share = key(0.5, "Share of the epochs that run at start_imgsz.")
 
+    @property
+    def n_runs(self) -> int:
+        """How many trainings the recipe asks for: one, or one a fold."""
+        return self.folds if self.folds is not None and self.fold is None else 1
+
 
 class Range(Config):
     """Values from `low` to `high`, both included; whole numbers where both are; `log` draws their logarithm evenly."""

@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,47 +64,22 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError.for_extra("train", error.name or "ultralytics") from None
 
-# Ultralytics replaces Pillow's open by one that, at the first broken picture, tries to install a HEIF reader.
+# Ultralytics replaces Pillow's open by one that, at the first broken image, tries to install a HEIF reader.
 PillowImage.open = _PILLOW_OPEN
 
 _OFF = (
-    "sync",
-    "clearml",
-    "comet",
-    "dvc",
-    "hub",
-    "mlflow",
-    "neptune",
-    "raytune",
-    "tensorboard",
-    "wandb",
-    "openvino_msg",
-)
+    "sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "openvino_msg",
+)  # fmt: skip
 if any(SETTINGS.get(key) for key in _OFF):
     SETTINGS.update({key: False for key in _OFF if key in SETTINGS})
-
-
 LOGGER.setLevel("ERROR")
+
 __all__ = [
-    "RANK",
-    "TRAINED_HASHES",
-    "ClassificationModel",
-    "ClassificationTrainer",
-    "ClassificationValidator",
-    "ClassifyMetrics",
-    "TorchBackend",
-    "TorchClassifier",
-    "build_model",
-    "load_checkpoint",
-    "packaged_models",
-    "read_checkpoint",
-    "remember",
-    "strip_optimizer",
-    "tensorboard_is_open",
-    "trained_hashes",
-    "trainer_callbacks",
-    "transfer",
-]
+    "RANK", "TRAINED_HASHES", "ClassificationModel", "ClassificationTrainer", "ClassificationValidator",
+    "ClassifyMetrics", "TorchBackend", "TorchClassifier", "build_model", "count_parameters", "labels_of",
+    "load_checkpoint", "packaged_models", "read_checkpoint", "rebuild", "remember", "strip_optimizer",
+    "tensorboard_is_open", "trained_hashes", "trainer_callbacks", "transfer",
+]  # fmt: skip
 
 _PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
 
@@ -136,15 +112,31 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
                 f"unknown model '{spec}'{guess}", f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file"
             )
         source, scale = known[spec]
-    layers = read_yaml(source)
+    return _build({**read_yaml(source), "scale": scale, "yaml_file": Path(spec).name}, n_classes, source)
+
+
+def rebuild(checkpoint: ClassificationModel, n_classes: int, path: Path) -> ClassificationModel:
+    """A network of the architecture of `checkpoint`, which is in the file `path`, with fresh weights."""
+    return _build(checkpoint.yaml, n_classes, path)
+
+
+def _build(layers: Mapping[str, Any], n_classes: int, source: Path) -> ClassificationModel:
     try:
-        return ClassificationModel(
-            {**layers, "scale": scale, "yaml_file": Path(spec).name, "nc": n_classes}, nc=n_classes, ch=3, verbose=False
-        )
+        return ClassificationModel({**layers, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
     except Exception as error:  # the parser raises whatever the layer's constructor raises
         raise ModelError(
             f"{source} does not describe a classifier that Ultralytics can build: {type(error).__name__}: {error}"
         ) from None
+
+
+def labels_of(model: ClassificationModel) -> tuple[str, ...]:
+    """The labels of a network in the order of its classes."""
+    return tuple(str(model.names[index]) for index in range(len(model.names)))
+
+
+def count_parameters(model: ClassificationModel) -> int:
+    """How many weights a network has."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[int, int]:
@@ -164,13 +156,13 @@ def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[
 
 
 TRAINED_HASHES = "trained_hashes"
-"""The attribute of a network that holds the hashes of the pictures it was trained on: an int64 tensor (n,), which stock
+"""The attribute of a network that holds the hashes of the images it was trained on: an int64 tensor (n,), which stock
 Ultralytics keeps.
 """
 
 
 def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDArray[np.uint64] | None:
-    """The hashes of the pictures that a network has learned, uint64 (n,): those it carries and those that the card
+    """The hashes of the images that a network has learned, uint64 (n,): those it carries and those that the card
     beside `path` names.
 
     None where neither knows. Raises ModelError for values that are no hashes.
@@ -181,7 +173,7 @@ def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDAr
         return beside
     if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
         raise ModelError(
-            f"{path}: its hashes of training pictures cannot be read", "the checkpoint was changed; train it again"
+            f"{path}: its hashes of training images cannot be read", "the checkpoint was changed; train it again"
         )
     own = held.cpu().numpy().view(np.uint64)
     return own if beside is None else np.union1d(own, beside)
@@ -271,10 +263,9 @@ class TorchBackend:
         hashes = trained_hashes(self.model, path)
         if hashes is not None:
             self.card = self.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
-        names = tuple(self.model.names[i] for i in range(len(self.model.names)))
-        if names != self.card.labels:
+        if self.card.labels != (labels := labels_of(self.model)):
             raise ModelError(
-                f"{path}: the card's labels {self.card.labels} are not the checkpoint's {names}",
+                f"{path}: the card's labels {self.card.labels} are not the checkpoint's {labels}",
                 f"deepfer card {path} writes a new one",
             )
 
@@ -289,7 +280,7 @@ class TorchBackend:
 
 
 class TorchScriptBackend:
-    """An exported `.torchscript`: uint8 pictures in, probabilities out, as in ONNX.
+    """An exported `.torchscript`: uint8 images in, probabilities out, as in ONNX.
 
     Its card must name the bytes of the file.
     """

@@ -30,7 +30,7 @@ def test_bare_names_are_the_packaged_architectures() -> None:
 
 
 def test_pillow_stays_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(UnidentifiedImageError):
         Image.open(tmp_path / "text.jpg")
 

@@ -135,7 +135,8 @@ def _audit(story: _Story) -> str:
 def _train(story: _Story) -> str:
     from deepfer_yolo.config import TrainConfig
     from deepfer_yolo.presets import resolve
-    from deepfer_yolo.train.run import Outcome, train
+    from deepfer_yolo.train.results import TrainResult
+    from deepfer_yolo.train.run import train
 
     config = resolve(TrainConfig, PRESET, {"data": str(story.data), "seed": story.seed, "threads": story.threads})
     epochs_shown = iter(range(1, config.epochs + 1))
@@ -145,12 +146,12 @@ def _train(story: _Story) -> str:
         if f"/{config.epochs}" in line:
             story.tick(next(epochs_shown, config.epochs) / config.epochs)
 
-    outcome = train(config, name="painted", show=show, root=story.folder / "runs")
-    if not isinstance(outcome, Outcome):
+    result = train(config, name="painted", show=show, root=story.folder / "runs")
+    if not isinstance(result, TrainResult):
         raise KeyboardInterrupt
-    story.facts["checkpoint"], story.facts["training"] = str(outcome.checkpoint), outcome.metrics
+    story.facts["checkpoint"], story.facts["training"] = str(result.checkpoint), result.metrics()
     how = f"{config.epochs} epochs of {Path(config.model or '').stem}"
-    return f"{how}: {outcome.metrics['val']['top1']:.1%} on val, {outcome.metrics['images_per_s']:.0f} pictures/s"
+    return f"{how}: {result.val.top1:.1%} on val, {result.images_per_s or 0:.0f} images/s"
 
 
 def _evaluate(story: _Story) -> str:

@@ -12,8 +12,8 @@ from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, JsonOption, 
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import TrainConfig
-    from deepfer_yolo.train.crossval import CrossValidated
-    from deepfer_yolo.train.run import Outcome
+    from deepfer_yolo.train.crossval import CrossValidation
+    from deepfer_yolo.train.results import TrainResult
 
 _MODELS = "yolo11n-cls, yolo26n-cls, yolov8n-cls (or s, m, l, x), a .pt or a .yaml file."
 _SCRATCH = "from scratch for a bare name"
@@ -142,19 +142,19 @@ def train(
 def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -> None:
     """Train by a recipe, or continue the run in a folder, and print what came out."""
     from deepfer_yolo.cli.output import stderr
-    from deepfer_yolo.train import crossval, run
+    from deepfer_yolo.train import run
     from deepfer_yolo.train.progress import StopSignal
 
     show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     with StopSignal() as stop:
         if isinstance(start, Path):
-            outcome = crossval.resume(start, show=show, should_stop=stop.given)
+            result = run.resume(start, show=show, should_stop=stop.given)
         else:
-            outcome = crossval.train(start, name=name, show=show, should_stop=stop.given)
-    if isinstance(outcome, run.Stopped):
-        show(f"continue with: deepfer train --resume {_short(outcome.folder)}")
+            result = run.train(start, name=name, show=show, should_stop=stop.given)
+    if isinstance(result, run.Stopped):
+        show(f"continue with: deepfer train --resume {_short(result.folder)}")
         raise typer.Exit(stop.exit_code)
-    _print_outcome(outcome, as_json=as_json)
+    _print_result(result, as_json=as_json)
 
 
 def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
@@ -169,22 +169,17 @@ def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
         )
 
 
-def _print_outcome(outcome: Outcome | CrossValidated, *, as_json: bool) -> None:
+def _print_result(result: TrainResult | CrossValidation, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.records import plain
-    from deepfer_yolo.train.crossval import CrossValidated, lines_of
+    from deepfer_yolo.train.crossval import CrossValidation
 
     if as_json:
-        print_json(
-            plain({"run": outcome.folder, "checkpoint": getattr(outcome, "checkpoint", None), **outcome.metrics})
-        )
-    elif isinstance(outcome, CrossValidated):
-        print("\n".join(lines_of(outcome.metrics)))
+        print_json(result.to_json())
+    elif isinstance(result, CrossValidation):
+        print("\n".join(result.lines()))
     else:
-        val = outcome.metrics["val"]
-        print(
-            f"{_short(outcome.checkpoint)}  val n={val['n']}  top-1 {val['top1']:.2%}  macro-F1 {val['macro_f1']:.2%}"
-        )
+        val = result.val
+        print(f"{_short(result.checkpoint)}  val n={val.n}  top-1 {val.top1:.2%}  macro-F1 {val.macro_f1:.2%}")
 
 
 def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
@@ -194,18 +189,16 @@ def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
 
     found = plan(recipe)
     if as_json:
-        print_json(found)
+        print_json(found.to_json())
         return
-    print("".join(f"{key}: {value}\n" for key, value in found["recipe"].items() if value is not None))
-    print("\n".join(found["start"]))
-    print(
-        f"{found['train']:,} train and {found['val']:,} val pictures: {', '.join(f'{k} {n:,}' for k, n in found['train_counts'].items())}"
-    )
-    if found["runs"] > 1:
-        print(f"the first of {found['runs']} folds; the time is for all of them")
-    print(
-        f"{found['parameters']:,} parameters, {found['gflops']:.3f} GFLOP a picture, about {clock(found['estimated_s'])} of training"
-    )
+    print("".join(f"{k}: {value}\n" for k, value in found.recipe.model_dump(mode="json").items() if value is not None))
+    print("\n".join(found.start))
+    counts = ", ".join(f"{label} {n:,}" for label, n in found.train_counts.items())
+    print(f"{found.train:,} train and {found.val:,} val images: {counts}")
+    if found.runs > 1:
+        print(f"the first of {found.runs} folds; the time is for all of them")
+    time = clock(found.estimated_s)
+    print(f"{found.parameters:,} parameters, {found.gflops:.3f} GFLOP an image, about {time} of training")
 
 
 def _short(path: Path) -> Path:

@@ -11,7 +11,7 @@ import typer
 from deepfer_yolo.cli.options import JsonOption, NameOption
 
 if TYPE_CHECKING:
-    from deepfer_yolo.train.tune import Found
+    from deepfer_yolo.train.tune import TuneResult
 
 _DATA = Annotated[
     Path | None,
@@ -91,18 +91,16 @@ def tune(
         raise typer.Exit(stop.exit_code)
 
 
-def _print(found: Found, *, as_json: bool) -> None:
+def _print(found: TuneResult, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json, stdout
-    from deepfer_yolo.records import plain
     from deepfer_yolo.report.tables import percent, table
     from deepfer_yolo.train.tune import words
 
     if as_json:
-        print_json(plain({"run": found.folder, "best": found.best, "trials": found.trials}))
+        print_json(found.to_json())
         return
     rows = [
-        [row["trial"], percent(row["value"], 2), row["epochs"], row["state"], words(row["params"])]
-        for row in found.trials
+        [trial.trial, percent(trial.value, 2), trial.epochs, trial.state, words(trial.params)] for trial in found.trials
     ]
     stdout().print(table(("trial", "best %", "epochs", "state", "recipe"), rows))
     if found.best is not None:

@@ -64,13 +64,13 @@ def card_checkpoint(
 
     `taught` is the data set whose train split it learned; None keeps the hashes of the checkpoint and of its old card.
     """
-    from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint, trained_hashes
+    from deepfer_yolo.yolo import TorchClassifier, labels_of, load_checkpoint, read_checkpoint, trained_hashes
 
     target = sidecar_path(checkpoint)
     if target.exists() and not overwrite:
         raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
     network = load_checkpoint(checkpoint)
-    labels = tuple(str(network.names[i]) for i in range(len(network.names)))
+    labels = labels_of(network)
     if facts.labels is not None and facts.labels != labels:
         raise ConfigError(
             f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out"

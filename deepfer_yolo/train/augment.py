@@ -1,13 +1,11 @@
 """Augmentation for small faces, batched in tensors on the training device.
 
-What happens to a picture follows from the seed, the epoch and the picture's index alone, never from the order of
+What happens to an image follows from the seed, the epoch and the image's index alone, never from the order of
 batches or the number of workers; only what is mixed in, pasted in or set around it comes from the neighbour in the
 batch.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
@@ -18,11 +16,11 @@ from deepfer_yolo.config import TrainConfig
 _AUGMENT_STREAM, _NOISE_STREAM = 1, 2
 """Keep the draws here apart from the shuffling of the same seed and epoch."""
 N_PATTERNS = 64
-"""Patterns of noise that the pictures of an epoch share."""
+"""Patterns of noise that the images of an epoch share."""
 
 
 class Draws:
-    """Every random number of one epoch's augmentation, one entry a picture; drawn by numpy, so equal on every device."""
+    """Every random number of one epoch's augmentation, one entry an image; drawn by numpy, so equal on every device."""
 
     def __init__(self, config: TrainConfig, n: int, epoch: int) -> None:
         random = np.random.Generator(np.random.PCG64([config.seed, epoch, _AUGMENT_STREAM]))
@@ -32,7 +30,7 @@ class Draws:
         mirror = np.where(uniform[2] < config.fliplr, -1.0, 1.0).astype(np.float32)
         zoom = 1 / (1 + signed[3] * config.scale)
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
-        # Rows map output to input coordinates in [-1, 1], as affine_grid wants them; the picture's half side is 1.
+        # Rows map output to input coordinates in [-1, 1], as affine_grid wants them; the image's half side is 1.
         rows = [cos * mirror, shear * cos - sin, signed[4] * config.translate * 2, sin * mirror, shear * sin + cos]
         self.theta = torch.from_numpy(np.stack([*rows, signed[5] * config.translate * 2], 1).astype(np.float32)).view(
             n, 2, 3
@@ -45,7 +43,7 @@ class Draws:
         self.box = torch.from_numpy(np.stack([uniform[9] * (1 - side[0]), uniform[10] * (1 - side[1]), *side], 1))
         share = random.beta(config.mixup, config.mixup, n) if config.mixup else np.ones(n)
         share = np.maximum(share, 1 - share).astype(np.float32)
-        # CutMix pastes a square of up to half the area from the neighbour; such a picture is not mixed as well.
+        # CutMix pastes a square of up to half the area from the neighbour; such an image is not mixed as well.
         cut = np.sqrt(random.uniform(0.05, 0.5, n)).astype(np.float32) * (random.random(n) < config.cutmix)
         corner = random.random((2, n), dtype=np.float32) * (1 - cut)
         self.cut = torch.from_numpy(np.stack([*corner, cut, cut], 1).astype(np.float32))
@@ -74,9 +72,9 @@ class Draws:
 
 
 def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) -> torch.Tensor:
-    """A training batch, float (b, c, size, size) in 0..1, from uint8 (b, c, h, w); `index` picks the pictures' draws.
+    """A training batch, float (b, c, size, size) in 0..1, from uint8 (b, c, h, w); `index` picks the images' draws.
 
-    Flip, shift, rotation, scale and shear are one grid sample from the stored pixels, so a picture is interpolated
+    Flip, shift, rotation, scale and shear are one grid sample from the stored pixels, so an image is interpolated
     once.
     """
     n, device = len(pixels), pixels.device
@@ -99,7 +97,7 @@ def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) 
 
 
 def _degrade(images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
-    """Blur, a share of a Gaussian of 1 px that each picture has for itself, and noise, where the recipe has any."""
+    """Blur, a share of a Gaussian of 1 px that each image has for itself, and noise, where the recipe has any."""
     shape, device = (len(images), 1, 1, 1), images.device
     if bool((blur := draws.blur[index]).any()):
         soft = functional.pad(images, (2, 2, 2, 2), mode="replicate")
@@ -130,7 +128,7 @@ def soft_targets(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
 
 
 def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixup (Zhang et al., 2018): each picture keeps `share` (b,) of itself and takes the rest from its neighbour in
+    """Mixup (Zhang et al., 2018): each image keeps `share` (b,) of itself and takes the rest from its neighbour in
     the batch.
     """
     if len(images) < 2 or bool((share == 1).all()):
@@ -150,18 +148,3 @@ def cut_mix(images: torch.Tensor, targets: torch.Tensor, box: torch.Tensor) -> t
     inside = _inside(box.to(images.device), images.shape[-1])
     kept = 1 - inside.float().mean((1, 2, 3)).view(-1, 1)
     return torch.where(inside, images.roll(1, 0), images), torch.lerp(targets.roll(1, 0), targets, kept)
-
-
-def warm_up_ratio(steps: int) -> float:
-    """How far an average over `steps` updates may reach back; 0 for the first, towards 1 later."""
-    return (1 + steps) / (10 + steps) if steps else 0.0
-
-
-def ema_decay(steps_per_epoch: int, epochs: float, steps: int) -> float:
-    """The decay of the weights' moving average whose memory is `epochs` epochs, shortened while few `steps` have been
-    made.
-
-    Ultralytics' own (0.9999, warmed up over 2,000 steps) still averages over ten steps when a run of 20 short epochs
-    ends.
-    """
-    return min(math.exp(-1 / max(1.0, steps_per_epoch * epochs)), warm_up_ratio(steps))

@@ -17,7 +17,7 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_input
 
 Read = Callable[[Sequence[int]], Iterable[Image]]
-"""Reads the pictures of a split at the given places, uint8 RGB (H, W, 3), in that order."""
+"""Reads the images of a split at the given places, uint8 RGB (H, W, 3), in that order."""
 Prepare = Callable[[Image], Image]
 
 
@@ -36,15 +36,14 @@ class FilePixels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Faces:
-    """One split. `pixels` gives uint8 (n, c, h, w) by an index tensor, c 1 for grey; `labels` int64 (n,); `paths` names
-    each picture; `soft`, where there are votes, is float (n, C) and sums to 1; `hashes` (n,) tell each picture, as it
-    was before any resize, by 64 bits.
+class DecodedSplit:
+    """One split. `pixels` gives uint8 (n, c, h, w) by an index tensor, c 1 for grey; `labels` int64 (n,); `soft`, where
+    there are votes, is float (n, C) and sums to 1; `hashes` (n,) tell each image, as it was before any resize, by 64
+    bits.
     """
 
     pixels: torch.Tensor | FilePixels
     labels: torch.Tensor
-    paths: tuple[str, ...]
     soft: torch.Tensor | None = None
     hashes: Hashes | None = None
 
@@ -53,7 +52,7 @@ class Faces:
 
 
 class Survey:
-    """What the pictures that pass have in common, and the hash of each."""
+    """What the images that pass have in common, and the hash of each."""
 
     def __init__(self) -> None:
         self.grey = True
@@ -73,13 +72,13 @@ class Survey:
 
 
 def read_train(
-    images: Iterable[Image], labels: Sequence[int], paths: Sequence[str], size: int, read: Read | None = None
-) -> tuple[Faces, InputSpec]:
+    images: Iterable[Image], labels: Sequence[int], size: int, read: Read | None = None
+) -> tuple[DecodedSplit, InputSpec]:
     """The training split, and what a model learns to see from it: grey where all are, and their side where all share
     one.
 
-    Square pictures of one side up to `size` are kept as they are: the augmentation then enlarges them in the same step
-    that moves them. All others are reduced to the model's input as they arrive, so that large pictures do not fill the
+    Square images of one side up to `size` are kept as they are: the augmentation then enlarges them in the same step
+    that moves them. All others are reduced to the model's input as they arrive, so that large images do not fill the
     memory. With `read` none is kept.
     """
     plain, survey, kept = InputSpec(size=size), Survey(), []
@@ -97,26 +96,23 @@ def read_train(
         return image if image.shape[:2] == (side, side) else to_input(image, plain)
 
     pixels = _planes([prepare(image) for image in kept], spec) if read is None else FilePixels(read, prepare, spec)
-    return _faces(pixels, labels, paths, survey), spec
+    return _split(pixels, labels, survey), spec
 
 
-def read_val(
-    images: Iterable[Image], labels: Sequence[int], paths: Sequence[str], spec: InputSpec, read: Read | None = None
-) -> Faces:
-    """A held-out split exactly as the exported model will be fed; with `read` no picture is kept."""
+def read_val(images: Iterable[Image], labels: Sequence[int], spec: InputSpec, read: Read | None = None) -> DecodedSplit:
+    """A held-out split exactly as the exported model will be fed; with `read` no image is kept."""
     survey = Survey()
 
     def prepare(image: Image) -> Image:
         return to_input(image, spec)
 
     kept = [prepare(image) for image in survey.of(images) if read is None]
-    return _faces(_planes(kept, spec) if read is None else FilePixels(read, prepare, spec), labels, paths, survey)
+    return _split(_planes(kept, spec) if read is None else FilePixels(read, prepare, spec), labels, survey)
 
 
-def _faces(pixels: torch.Tensor | FilePixels, labels: Sequence[int], paths: Sequence[str], survey: Survey) -> Faces:
-    return Faces(
-        pixels, torch.tensor(labels, dtype=torch.int64), tuple(paths), hashes=np.array(survey.hashes, np.uint64)
-    )
+def _split(pixels: torch.Tensor | FilePixels, labels: Sequence[int], survey: Survey) -> DecodedSplit:
+    hashes = np.array(survey.hashes, np.uint64)
+    return DecodedSplit(pixels, torch.tensor(labels, dtype=torch.int64), hashes=hashes)
 
 
 def _planes(images: Sequence[Image], spec: InputSpec) -> torch.Tensor:

@@ -12,26 +12,45 @@ from deepfer_yolo.errors import ConfigError, MissingDependencyError
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def check_device(device: str) -> None:
-    """Raise for a device that is not there or not known."""
-    if device == "cpu":
-        return
-    if device == "mps":
-        if not torch.backends.mps.is_available():
-            raise MissingDependencyError(
-                "--device mps: this machine has no Apple GPU that torch can use", "use --device cpu"
-            )
+def n_devices(device: str) -> int:
+    """How many devices `0,1` names."""
+    return len(device.split(","))
+
+
+def check_device(config: TrainConfig) -> None:
+    """Raise for devices that are not there or not known, and for a recipe that cannot be dealt to several."""
+    device = config.device
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise MissingDependencyError(
+            "--device mps: this machine has no Apple GPU that torch can use", "use --device cpu"
+        )
+    if device in {"cpu", "mps"}:
         return
     numbers = device.split(",")
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
         raise ConfigError(
             f"unknown device '{device}'", "use cpu, mps, the number of a GPU such as 0, or several such as 0,1"
         )
+    check_shares(config)
     found = torch.cuda.device_count()
     if max(map(int, numbers)) >= found:
         seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
         raise MissingDependencyError(
             f"--device {device}: this machine has {seen}", "use --device cpu; deepfer doctor shows what is there"
+        )
+
+
+def check_shares(config: TrainConfig) -> None:
+    """Raise ConfigError where a recipe cannot be dealt to the devices that it names."""
+    n = n_devices(config.device)
+    if n > 1 and (config.batch % n or config.batch // n < 2):
+        raise ConfigError(
+            f"a batch of {config.batch} cannot be dealt to {n} devices",
+            f"use a multiple of {n}, such as --batch {n * 64}",
+        )
+    if n > 1 and config.time is not None:
+        raise ConfigError(
+            "time: each of several processes would guess its own number of epochs", "use --epochs, or one device"
         )
 
 
@@ -51,7 +70,7 @@ def use_bf16(config: TrainConfig) -> bool:
 def fits_on(device: torch.device, n_bytes: int) -> bool:
     """Whether so much may be kept on a device beside the training itself: up to half of what is free there."""
     if device.type != "cuda":
-        return True  # the pictures are in this memory already
+        return True  # the images are in this memory already
     return n_bytes <= torch.cuda.mem_get_info(device)[0] // 2
 
 

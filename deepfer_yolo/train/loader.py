@@ -1,6 +1,6 @@
 """Batches drawn by index from a decoded split, and augmented in tensors.
 
-Decoding once and augmenting in tensors replaces the stock loader, which delivers about 1,000 pictures a second and
+Decoding once and augmenting in tensors replaces the stock loader, which delivers about 1,000 images a second and
 core.
 """
 
@@ -15,7 +15,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
-from deepfer_yolo.train.decoded_split import Faces, FilePixels
+from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import fits_on
 from deepfer_yolo.train.losses import class_weights
 
@@ -33,7 +33,7 @@ class EpochSampler:
     ) -> None:
         self.n, self.batch, self.seed, self.rank, self.world = n, batch, seed, rank, world
         self.chance = None if weights is None else weights.double().numpy() / weights.double().sum().item()
-        """The chance (n,) of each picture to be drawn, with replacement; None draws each once."""
+        """The chance (n,) of each image to be drawn, with replacement; None draws each once."""
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,39 +62,40 @@ class TrainLoader:
     drop_last = True  # no batch is ever short: see EpochSampler
 
     def __init__(
-        self, faces: Faces, config: TrainConfig, n_classes: int, device: torch.device, *, rank: int = 0, world: int = 1
+        self,
+        split: DecodedSplit,
+        config: TrainConfig,
+        n_classes: int,
+        device: torch.device,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.dataset = faces
+        self.dataset = split
         self.config, self.device = config, device
         self.batch_size = config.batch
         weights = None
         if config.sampling != "natural":
-            counts = torch.bincount(faces.labels, minlength=n_classes).clamp_min(1)
-            weights = class_weights(config.sampling, counts)[faces.labels]
-        self.sampler = EpochSampler(len(faces), config.batch, config.seed, rank, world, weights)
+            counts = torch.bincount(split.labels, minlength=n_classes).clamp_min(1)
+            weights = class_weights(config.sampling, counts)[split.labels]
+        self.sampler = EpochSampler(len(split), config.batch, config.seed, rank, world, weights)
         self.epochs = config.epochs
         """How long the run is; under a time budget an estimate that the trainer renews."""
         self.skip = 0
         """Batches of the next epoch that a resumed run has made already."""
-        self._pixels = faces.pixels
+        self._pixels = split.pixels
         if isinstance(self._pixels, torch.Tensor) and fits_on(device, self._pixels.nbytes):
             self._pixels = self._pixels.to(device)
-        self._labels = faces.labels.to(device)
-        hard = torch.nn.functional.one_hot(faces.labels, n_classes).float()
-        self._targets = soft_targets(hard if faces.soft is None else faces.soft, config.label_smoothing).to(device)
+        self._labels = split.labels.to(device)
+        hard = torch.nn.functional.one_hot(split.labels, n_classes).float()
+        self._targets = soft_targets(hard if split.soft is None else split.soft, config.label_smoothing).to(device)
 
     def __len__(self) -> int:
         return self.sampler.n_batches
 
-    def size_at(self, epoch: int) -> int:
-        """The side in pixels that pictures have in `epoch`; smaller at first where the recipe says so."""
-        config = self.config
-        early = config.start_imgsz is not None and epoch < config.start_share * self.epochs
-        return config.start_imgsz if early and config.start_imgsz else config.imgsz
-
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         epoch = self.sampler.epoch
-        draws, size = Draws(self.config, len(self.dataset), epoch), self.size_at(epoch)
+        draws, size = Draws(self.config, len(self.dataset), epoch), side_at(self.config, epoch, self.epochs)
         batches, self.skip = self.sampler.batches()[self.skip :], 0
         # From files, the next batch is decoded while the network works on this one.
         pixels = map_in_order(
@@ -104,11 +105,11 @@ class TrainLoader:
             yield self.batch(index, part, draws, size)
 
     def pixels_of(self, index: torch.Tensor) -> torch.Tensor:
-        """The pictures at `index` as they are stored, uint8 (b, c, h, w)."""
+        """The images at `index` as they are stored, uint8 (b, c, h, w)."""
         return self._pixels[index.to(self._pixels.device)]
 
     def batch(self, index: torch.Tensor, pixels: torch.Tensor, draws: Draws, size: int) -> dict[str, torch.Tensor]:
-        """One training batch of the pictures at `index`."""
+        """One training batch of the images at `index`."""
         where = index.to(self.device)
         images = augment(pixels.to(self.device), draws, index, size)
         images, targets = mix(images, self._targets[where], draws.share[index])
@@ -125,9 +126,9 @@ class ValLoader:
 
     num_workers = 0
 
-    def __init__(self, faces: Faces, batch: int, device: torch.device, *, rank: int = 0, world: int = 1) -> None:
-        self.dataset, self.batch_size, self.device = faces, batch, device
-        self.first, self.end = (len(faces) * part // world for part in (rank, rank + 1))
+    def __init__(self, split: DecodedSplit, batch: int, device: torch.device, *, rank: int = 0, world: int = 1) -> None:
+        self.dataset, self.batch_size, self.device = split, batch, device
+        self.first, self.end = (len(split) * part // world for part in (rank, rank + 1))
 
     def __len__(self) -> int:
         return math.ceil((self.end - self.first) / self.batch_size)
@@ -137,6 +138,12 @@ class ValLoader:
             part = torch.arange(start, min(start + self.batch_size, self.end))
             images = self.dataset.pixels[part].to(self.device).float().div_(255)
             yield {"img": _three_channels(images), "cls": self.dataset.labels[part].to(self.device)}
+
+
+def side_at(config: TrainConfig, epoch: int, epochs: int) -> int:
+    """The side in pixels that images have in `epoch` of `epochs`; smaller at first where the recipe says so."""
+    is_early = epoch < config.start_share * epochs
+    return config.start_imgsz if config.start_imgsz is not None and is_early else config.imgsz
 
 
 def _three_channels(images: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,12 @@
-"""What best.pt gives on the validation split, and the temperature that makes its confidence honest."""
+"""What training measures: the validation of every epoch, the scores of a checkpoint, and the temperature that makes its
+confidence honest.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,20 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals, headline, rows_of
-from deepfer_yolo.evaluate.metrics import confusion_matrix, ece, macro_f1, noise_floor, reliability
-from deepfer_yolo.files import atomic_path
-from deepfer_yolo.report.plots import learning, save_png
-from deepfer_yolo.train.augment import Draws
-from deepfer_yolo.train.decoded_split import Faces
-from deepfer_yolo.train.loader import TrainLoader, ValLoader
+from deepfer_yolo.evaluate.metrics import brier_of, confusion_matrix, ece, macro_f1, noise_floor, reliability
+from deepfer_yolo.files import write_atomic
+from deepfer_yolo.train.decoded_split import DecodedSplit
+from deepfer_yolo.train.loader import ValLoader
 from deepfer_yolo.yolo import ClassificationValidator, ClassifyMetrics, load_checkpoint
 
 TOP1, TOP5, MACRO_F1 = "metrics/accuracy_top1", "metrics/accuracy_top5", "metrics/macro_f1"
 """Column names in Ultralytics' results.csv; the first two are its own."""
+FOLDS = 5
+TEMPERATURES = (0.2, 10.0)
+"""The range that is searched; a few dozen images that are all right would else ask for 0."""
+
+Logits = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 
 class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
@@ -35,7 +42,7 @@ class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
     def process(self, targets: list[torch.Tensor], pred: list[torch.Tensor]) -> None:
         """Compute all figures from ranked classes, (n, k) each, and targets (n,)."""
         super().process(targets, pred)
-        predicted, labels = torch.cat(pred)[:, 0].numpy().astype(np.int64), torch.cat(targets).numpy().astype(np.int64)
+        predicted, labels = torch.cat(pred)[:, 0].long().numpy(), torch.cat(targets).long().numpy()
         self.macro_f1 = macro_f1(confusion_matrix(predicted, labels, 1 + int(max(predicted.max(), labels.max()))))
 
     @property
@@ -68,89 +75,83 @@ class FaceValidator(ClassificationValidator):  # type: ignore[misc]
         return batch
 
     def finalize_metrics(self) -> None:
-        """Keep the timing; the stock confusion pictures are replaced by `deepfer evaluate`."""
+        """Keep the timing; `deepfer evaluate` draws the confusion matrix."""
         self.metrics.speed = self.speed
 
     def print_results(self) -> None:
         """Print nothing: the progress display does."""
 
 
-ROWS, COLUMNS = 6, 10
-AUGMENTED, CURVES = "augmented.png", "curves.png"
+def read_results(path: Path) -> dict[str, list[float]]:
+    """results.csv by column, one value an epoch."""
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    return {key: [float(row[key]) for row in rows] for key in rows[0]}
 
 
-def save_augmented(loader: TrainLoader, folder: Path) -> Path:
-    """A sheet of training pictures of the first epoch as the network will see them, enlarged twice; return its path."""
-    from PIL import Image
-
-    n = min(ROWS * COLUMNS, len(loader.dataset))
-    index = torch.linspace(0, len(loader.dataset) - 1, n).long()
-    batch = loader.batch(
-        index, loader.pixels_of(index), Draws(loader.config, len(loader.dataset), 0), loader.size_at(0)
-    )
-    side = batch["img"].shape[-1]
-    sheet = torch.full((ROWS * side, COLUMNS * side, 3), 255, dtype=torch.uint8)
-    for place, image in enumerate(batch["img"].mul(255).round().byte().cpu().permute(0, 2, 3, 1)):
-        row, column = divmod(place, COLUMNS)
-        sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = image
-    picture = Image.fromarray(sheet.numpy())
-    with atomic_path(folder / AUGMENTED) as part:
-        picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(part)
-    return folder / AUGMENTED
+def trim_results(path: Path, epochs: int) -> None:
+    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats
+    that epoch.
+    """
+    if path.is_file():
+        header, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
+        numbers = [row.partition(",")[0].strip() for row in rows]
+        kept = [row for row, number in zip(rows, numbers, strict=True) if number.isdigit() and int(number) <= epochs]
+        write_atomic(path, "".join(f"{row}\n" for row in (header, *kept)))
 
 
-def save_curves(folder: Path) -> Path:
-    """Losses, top-1 and macro-F1 by epoch, from results.csv; return the picture's path."""
-    rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
-    losses, shares = (
-        {shown: [float(row[key]) for row in rows] for shown, key in names.items()}
-        for names in ({"train": "train/loss", "val": "val/loss"}, {"val top-1": TOP1, "val macro-F1": MACRO_F1})
-    )
-    save_png(learning([int(row["epoch"]) for row in rows], losses, shares), folder / CURVES)
-    return folder / CURVES
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a checkpoint names the `n` images of a split."""
+
+    n: int
+    top1: float
+    macro_f1: float
 
 
-Logits = NDArray[np.float64]
-Labels = NDArray[np.int64]
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The temperature fitted on all images, and the ECE in 15 bins before and after it.
 
-FOLDS = 5
-TEMPERATURES = (0.2, 10.0)
-"""The range that is searched; a few dozen pictures that are all right would else ask for 0."""
+    After: each fifth scaled by the temperature that the other four ask for. `ece_floor` is what a perfectly calibrated
+    model would show on this many images.
+    """
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    ece_floor: float
 
 
-def logits_of(checkpoint: Path, faces: Faces, batch: int) -> Logits:
+def logits_of(checkpoint: Path, split: DecodedSplit, batch: int) -> Logits:
     """Logits, float64 (n, C), of the checkpoint as it lies on the disk for a decoded split, on the CPU."""
     model = load_checkpoint(checkpoint).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        parts = [model(part["img"])[1].double().numpy() for part in ValLoader(faces, batch, torch.device("cpu"))]
+        parts = [model(part["img"])[1].double().numpy() for part in ValLoader(split, batch, torch.device("cpu"))]
     return np.concatenate(parts)
 
 
-def score(logits: Logits, labels: Labels) -> dict[str, Any]:
-    """n, top-1 and macro-F1 of logits (n, C) against class indices (n,)."""
-    confusion = confusion_of(logits, labels)
-    top1 = float(confusion.trace() / confusion.sum())
-    return {"n": len(labels), "top1": top1, "macro_f1": macro_f1(confusion)}
-
-
 def confusion_of(logits: Logits, labels: Labels) -> Labels:
-    """Counts (C, C): rows are the labels, columns the predictions."""
+    """Counts (C, C) of logits (n, C) against class indices (n,): rows are the labels, columns the predictions."""
     return confusion_matrix(logits.argmax(1), labels, logits.shape[1])
 
 
-def card_metrics(
-    logits: Logits, labels: Labels, calibration: dict[str, float], subjects: Sequence[str]
-) -> dict[str, Any]:
+def score(confusion: Labels) -> Score:
+    """The score behind a confusion matrix (C, C)."""
+    n = int(confusion.sum())
+    return Score(n, float(confusion.trace() / n), macro_f1(confusion))
+
+
+def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subjects: Sequence[str]) -> dict[str, Any]:
     """What a card says of the split that chose the epoch: metrics, their 95 % intervals, and the confusion matrix."""
-    probs = softmax(logits, calibration["temperature"])
+    probs = softmax(logits, calibration.temperature)
     values = headline(rows_of(probs, labels).sum(0))
     return {
         "split": "val",
         "n": len(labels),
         **{name: float(values[name]) for name in CARD_METRICS},
-        "ece": calibration["ece_after"],
-        "ece_uncalibrated": calibration["ece_before"],
-        "ece_noise_floor": calibration["ece_floor"],
+        "ece": calibration.ece_after,
+        "ece_uncalibrated": calibration.ece_before,
+        "ece_noise_floor": calibration.ece_floor,
         "intervals": card_intervals(probs, labels, subjects),
         "confusion": confusion_of(logits, labels).tolist(),
     }
@@ -169,10 +170,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     The log-likelihood of Guo et al. (2017) would sharpen every answer for the sake of what label smoothing and teachers
     leave on unlikely classes; the Brier score is proper too and looks at the likely ones, whose confidence is shown.
     """
-    wanted = np.eye(logits.shape[1])[labels]
 
     def loss(log_t: float) -> float:
-        return float(((softmax(logits, float(np.exp(log_t))) - wanted) ** 2).sum(1).mean())
+        return float(brier_of(softmax(logits, float(np.exp(log_t))), labels).mean())
 
     low, high = np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])
     golden = (5**0.5 - 1) / 2
@@ -182,21 +182,17 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def calibrate(logits: Logits, labels: Labels) -> dict[str, float]:
-    """The temperature fitted on all, ECE-15 before, and after: each fold scaled by the temperature that the other four
-    ask for.
-
-    `ece_floor` is what a perfectly calibrated model would show on this many pictures.
-    """
+def calibrate(logits: Logits, labels: Labels) -> Calibration:
+    """The calibration of logits (n, C) by the class indices (n,)."""
     fold = np.random.default_rng(0).permutation(len(labels)) % FOLDS
     held_out = np.empty_like(logits)
     for number in range(FOLDS):
         inside = fold == number
         if inside.any():
             held_out[inside] = softmax(logits[inside], fit_temperature(logits[~inside], labels[~inside]))
-    return {
-        "temperature": fit_temperature(logits, labels),
-        "ece_before": ece(reliability(softmax(logits), labels)),
-        "ece_after": ece(reliability(held_out, labels)),
-        "ece_floor": noise_floor(held_out),
-    }
+    return Calibration(
+        temperature=fit_temperature(logits, labels),
+        ece_before=ece(reliability(softmax(logits), labels)),
+        ece_after=ece(reliability(held_out, labels)),
+        ece_floor=noise_floor(held_out),
+    )

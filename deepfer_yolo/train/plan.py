@@ -3,60 +3,82 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.records import Json, plain
 from deepfer_yolo.train.device import check_device, use_bf16
+from deepfer_yolo.train.loader import side_at
 from deepfer_yolo.train.losses import make_loss
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import starting_model
-from deepfer_yolo.yolo import ClassificationModel
+from deepfer_yolo.yolo import ClassificationModel, count_parameters
 
 TIMED_STEPS = 4
 
 
-def plan(config: TrainConfig) -> dict[str, Any]:
-    """The resolved recipe, pictures a split, parameters, GFLOPs a picture, and an estimate from a few real steps on
-    noise.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that has not begun; of a cross-validation the first fold, and the time of all."""
 
-    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate; of
-    a cross-validation the first fold is described and all are in the estimate.
+    recipe: TrainConfig
+    runs: int
+    start: list[str]
+    """What there is to say of the start."""
+    labels: tuple[str, ...]
+    train: int
+    val: int
+    train_counts: dict[str, int]
+    parameters: int
+    gflops: float
+    """Of one image's forward pass."""
+    estimated_s: float
+
+    def to_json(self) -> Json:
+        """All of it, the recipe key by key."""
+        found: Json = plain(self) | {"recipe": self.recipe.model_dump(mode="json")}
+        return found
+
+
+def plan(config: TrainConfig) -> Plan:
+    """What `config` asks for, with an estimate from a few real steps on noise.
+
+    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate.
     """
-    check_device(config.device)
-    n_runs = config.folds if config.folds is not None and config.fold is None else 1
+    check_device(config)
+    n_runs = config.n_runs
     config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
     notes: list[str] = []
     model = starting_model(config, dataset.labels, notes.append)
-    train, val = len(dataset.rows("train")), len(dataset.rows("val"))
-    seconds = config.time * 3600 if config.time is not None else estimate(config, model, train)
-    return {
-        "recipe": config.model_dump(mode="json"),
-        "runs": n_runs,
-        "start": notes,
-        "labels": list(dataset.labels),
-        "train": train,
-        "val": val,
-        "train_counts": dataset.counts("train"),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gflops": flops(model, config.imgsz) / 1e9,
-        "estimated_s": seconds * n_runs,
-    }
+    operations = flops(model, config.imgsz)  # before the estimate takes the network to its device
+    n_train = len(dataset.rows("train"))
+    seconds = config.time * 3600 if config.time is not None else estimate(config, model, n_train)
+    return Plan(
+        recipe=config,
+        runs=n_runs,
+        start=notes,
+        labels=dataset.labels,
+        train=n_train,
+        val=len(dataset.rows("val")),
+        train_counts=dataset.counts("train"),
+        parameters=count_parameters(model),
+        gflops=operations / 1e9,
+        estimated_s=seconds * n_runs,
+    )
 
 
 def estimate(config: TrainConfig, model: ClassificationModel, n: int) -> float:
-    """Seconds for all epochs of `n` pictures, by the speed of a few steps at each side that the recipe has."""
-    early = round(config.start_share * config.epochs) if config.start_imgsz else 0
-    seconds = n * (config.epochs - early) / images_per_s(model, config, config.imgsz)
-    if config.start_imgsz and early:
-        seconds += n * early / images_per_s(model, config, config.start_imgsz)
-    return seconds
+    """Seconds for all epochs of `n` images, by the speed of a few steps at each side that the recipe has."""
+    sides = Counter(side_at(config, epoch, config.epochs) for epoch in range(config.epochs))
+    return sum(n * epochs / images_per_s(model, config, side) for side, epochs in sides.items())
 
 
 def flops(model: ClassificationModel, size: int) -> float:
-    """Floating-point operations of one picture's forward pass, a multiplication and an addition counted as two."""
+    """Floating-point operations of one image's forward pass, a multiplication and an addition counted as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.train.ranks import FAILURE, write_failure
-from deepfer_yolo.train.run import work
+from deepfer_yolo.train.progress import Callbacks
+from deepfer_yolo.train.ranks import is_asked_to_stop, leave_failure
+from deepfer_yolo.train.run import continue_here, recipe_of
 from deepfer_yolo.train.trainer import FaceTrainer
 
 
 def main(folder: Path, trainer: type[FaceTrainer] = FaceTrainer) -> None:
     """Take part in the run in `folder`; an error is left there for the process that began it."""
+    show = functools.partial(print, file=sys.stderr, flush=True)
     try:
-        work(folder, trainer)
+        continue_here(recipe_of(folder), folder, Callbacks(show, lambda: is_asked_to_stop(folder)), trainer)
     except DeepferError as error:
-        write_failure(folder / FAILURE, error)
+        leave_failure(folder, error)
         sys.exit(1)
     finally:
         if torch.distributed.is_initialized():

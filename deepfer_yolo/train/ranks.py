@@ -15,34 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deepfer_yolo import errors
-from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.errors import ConfigError, DeepferError, TrainingError
+from deepfer_yolo.errors import DeepferError, TrainingError
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.runtime.child_process import error_head, received_error
 
 STOP, FAILURE = ".stop", ".failure.json"
 PARENT = "DEEPFER_PARENT"
 WORKER = ("-m", "deepfer_yolo.train.rank_worker")
 POLL_S = 0.1
-
-
-def n_devices(device: str) -> int:
-    """How many devices `0,1` names."""
-    return len(device.split(","))
-
-
-def check_ranks(config: TrainConfig) -> None:
-    """Raise ConfigError where a recipe cannot be run on the devices that it names."""
-    n = n_devices(config.device)
-    if n > 1 and (config.batch % n or config.batch // n < 2):
-        raise ConfigError(
-            f"a batch of {config.batch} cannot be dealt to {n} devices",
-            f"use a multiple of {n}, such as --batch {n * 64}",
-        )
-    if n > 1 and config.time is not None:
-        raise ConfigError(
-            "time: each of several processes would guess its own number of epochs", "use --epochs, or one device"
-        )
 
 
 def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], worker: Sequence[str] = WORKER) -> None:
@@ -53,19 +33,10 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
     """
     for name in (STOP, FAILURE):
         (folder / name).unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(n),
-        *worker,
-        str(folder),
-    ]
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n))
     surroundings = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
     # In a session of their own: Ctrl-C reaches this process alone, which asks the others.
-    process = subprocess.Popen(command, env=surroundings, start_new_session=True)
+    process = subprocess.Popen([*torchrun, *worker, str(folder)], env=surroundings, start_new_session=True)
     try:
         while process.poll() is None:
             if should_stop():
@@ -73,8 +44,8 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
             time.sleep(POLL_S)
     finally:
         (folder / STOP).unlink(missing_ok=True)
-    if (folder / FAILURE).is_file():
-        raise read_failure(folder / FAILURE)
+    if (error := found_failure(folder)) is not None:
+        raise error
     if process.returncode:
         raise TrainingError(
             f"one of {n} training processes died (exit code {process.returncode})", f"deepfer train --resume {folder}"
@@ -92,16 +63,15 @@ def is_asked_to_stop(folder: Path) -> bool:
     return False
 
 
-def write_failure(path: Path, error: DeepferError) -> None:
+def leave_failure(folder: Path, error: DeepferError) -> None:
     """Leave an error where the process that began the run finds it."""
-    write_atomic(path, json.dumps({"type": type(error).__name__, "fields": vars(error)}))
+    write_atomic(folder / FAILURE, json.dumps(error_head(error)))
 
 
-def read_failure(path: Path) -> DeepferError:
-    """The error that a process left, as its own class."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
-    kind: type[DeepferError] = getattr(errors, content["type"])
-    error = kind(content["fields"]["message"])
-    vars(error).update(content["fields"])
-    return error
+def found_failure(folder: Path) -> DeepferError | None:
+    """The error that a process left, fields and all."""
+    if not (folder / FAILURE).is_file():
+        return None
+    left = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+    (folder / FAILURE).unlink()
+    return received_error(left)

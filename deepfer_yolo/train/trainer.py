@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,12 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import atomic_path, write_atomic
-from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.model_file import DEFAULT
-from deepfer_yolo.train.augment import ema_decay
-from deepfer_yolo.train.decoded_split import Faces
 from deepfer_yolo.train.loader import TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
-from deepfer_yolo.train.measure import FaceValidator
-from deepfer_yolo.train.start import save_state
+from deepfer_yolo.train.measure import FaceValidator, read_results, trim_results
+from deepfer_yolo.train.state import RunState
+from deepfer_yolo.train.training_run import TrainingRun
 from deepfer_yolo.yolo import (
     RANK,
     TRAINED_HASHES,
@@ -37,16 +33,25 @@ from deepfer_yolo.yolo import (
 )
 
 _LAYER = re.compile(r"model\.(\d+)\.")
+SAME_ARGUMENTS = {
+    "data", "epochs", "time", "imgsz", "batch", "device", "seed", "lr0", "lrf", "momentum", "weight_decay",
+    "warmup_epochs", "dropout", "patience",
+}  # fmt: skip
+"""Keys of the recipe that Ultralytics has by the same name."""
 
 
+@dataclass
 class Plateau:
     """The share of lr0 that is in force: multiplied by `factor` after `patience` epochs without a better fitness, never
     below `floor`.
     """
 
-    def __init__(self, patience: int, factor: float, floor: float) -> None:
-        self.patience, self.factor, self.floor = patience, factor, floor
-        self.share, self.best, self.waited = 1.0, float("-inf"), 0
+    patience: int
+    factor: float
+    floor: float
+    share: float = 1.0
+    best: float = -math.inf
+    waited: int = 0
 
     def update(self, fitness: float) -> None:
         """Take one epoch's fitness."""
@@ -57,20 +62,12 @@ class Plateau:
         if self.waited >= self.patience:
             self.share, self.waited = max(self.floor, self.share * self.factor), 0
 
-    def state(self) -> dict[str, float]:
-        """All that a resumed run needs to go on alike."""
-        return {"share": self.share, "best": self.best, "waited": self.waited}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Go on from what `state` returned."""
-        self.share, self.best, self.waited = state["share"], state["best"], int(state["waited"])
-
 
 def decay_by_layer(optimizer: torch.optim.Optimizer, model: torch.nn.Module, decay: float) -> None:
     """Split the optimiser's groups so that each layer learns at `decay` times the rate of the layer above it; the head
     keeps its rate.
 
-    Layers are those of the model yaml (``model.<n>.``). The idea: what the lower layers know of any picture is worth
+    Layers are those of the model yaml (``model.<n>.``). The idea: what the lower layers know of any image is worth
     keeping (Howard and Ruder, 2018, discriminative fine-tuning).
     """
     layer_of = {
@@ -86,22 +83,15 @@ def decay_by_layer(optimizer: torch.optim.Optimizer, model: torch.nn.Module, dec
             optimizer.add_param_group({**group, "params": parameters, "lr": group["lr"] * decay ** (top - layer)})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """All that a training needs: the recipe, the decoded data, the network to start from, and where to write."""
+def ema_decay(steps_per_epoch: int, epochs: float, steps: int) -> float:
+    """The decay of the weights' moving average whose memory is `epochs` epochs, shortened while few `steps` have been
+    made.
 
-    config: TrainConfig
-    folder: Path
-    labels: tuple[str, ...]
-    train: Faces
-    val: Faces
-    spec: InputSpec
-    model: ClassificationModel
-    bf16: bool = False
-    state: dict[str, Any] | None = None
-    fingerprint: str = ""
-    teachers: tuple[ClassificationModel, ...] = ()
-    leaks: dict[str, Any] = field(default_factory=dict)
+    Ultralytics' own (0.9999, warmed up over 2,000 steps) still averages over ten steps when a run of 20 short epochs
+    ends.
+    """
+    reach = (1 + steps) / (10 + steps) if steps else 0.0
+    return min(math.exp(-1 / max(1.0, steps_per_epoch * epochs)), reach)
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on later)
@@ -111,15 +101,19 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on late
 class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     """`ClassificationTrainer` on decoded faces. Its EMA, schedule, optimiser and callbacks are Ultralytics' own."""
 
-    def __init__(self, job: Job, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self.job = job
+    def __init__(self, run: TrainingRun, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.run = run
         self.should_stop = should_stop
         self.stopping = False
-        self.soft_loss = make_loss(job.config, torch.bincount(job.train.labels, minlength=len(job.labels)).clamp_min(1))
-        self.plateau = Plateau(job.config.plateau_epochs, job.config.plateau_factor, job.config.lrf)
+        counts = torch.bincount(run.train.labels, minlength=len(run.dataset.labels)).clamp_min(1)
+        self.soft_loss = make_loss(run.config, counts)
+        self.plateau = Plateau(run.config.plateau_epochs, run.config.plateau_factor, run.config.lrf)
         self.spent_s = 0.0
         """Seconds of training before the run was last interrupted."""
-        super().__init__(overrides=stock_arguments(job), _callbacks=trainer_callbacks(job.config.logger))
+        super().__init__(
+            overrides=stock_arguments(run.config, folder, resume=run.state is not None),
+            _callbacks=trainer_callbacks(run.config.logger),
+        )
         self.add_callback("on_pretrain_routine_end", FaceTrainer._prepare)
         self.add_callback("on_train_start", FaceTrainer._begin_run)
         self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
@@ -146,44 +140,36 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Our own state decides where a run goes on, not the rounded last.pt."""
-        self.resume = self.job.state is not None
+        self.resume = self.run.state is not None
 
     def get_dataset(self) -> dict[str, Any]:
-        """The class names; the pictures are in the job already."""
-        labels = self.job.labels
-        return {
-            "train": "train",
-            "val": "val",
-            "test": None,
-            "nc": len(labels),
-            "names": dict(enumerate(labels)),
-            "channels": 3,
-        }
+        """The class names; the images are in the run already."""
+        names = dict(enumerate(self.run.dataset.labels))
+        return {"train": "train", "val": "val", "test": None, "nc": len(names), "names": names, "channels": 3}
 
-    def setup_model(self) -> dict[str, Any] | None:
-        """Take the job's network, in the memory layout that CPUs and tensor cores like best, and return the state to
+    def setup_model(self) -> RunState | None:
+        """Take the run's network, in the memory layout that CPUs and tensor cores like best, and return the state to
         resume.
         """
-        self.model = self.job.model.train().to(memory_format=torch.channels_last)
+        self.model = self.run.model.train().to(memory_format=torch.channels_last)
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
-                module.p = self.job.config.dropout
+                module.p = self.run.config.dropout
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
-        self.model.criterion = (
-            None  # the loop looks for it; the EMA then uses Ultralytics' plain cross-entropy for the val loss
-        )
-        return self.job.state
+        # The loop looks for it; the EMA then uses Ultralytics' plain cross-entropy for the val loss.
+        self.model.criterion = None
+        return self.run.state
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> TrainLoader | ValLoader:
         """Our loaders instead of the stock ones; `dataset_path` is unused."""
-        job = self.job
-        if mode == "train":
-            recipe = job.config.model_copy(update={"batch": batch_size})
-            return TrainLoader(job.train, recipe, len(job.labels), self.device, rank=max(RANK, 0), world=self.n_ranks)
-        return ValLoader(job.val, batch_size, self.device, rank=max(RANK, 0), world=self.n_ranks)
+        run, rank = self.run, max(RANK, 0)
+        if mode == "val":
+            return ValLoader(run.val, batch_size, self.device, rank=rank, world=self.n_ranks)
+        recipe = run.config.model_copy(update={"batch": batch_size})
+        return TrainLoader(run.train, recipe, len(run.dataset.labels), self.device, rank=rank, world=self.n_ranks)
 
     def preprocess_batch(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Leave the batch as the loader made it: float32, on the device."""
@@ -191,48 +177,45 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def get_validator(self) -> FaceValidator:
         """Our ordered validation."""
-        return FaceValidator(self.test_loader, self.save_dir, copy(self.args), self.callbacks, self.job.config.fitness)
+        return FaceValidator(self.test_loader, self.save_dir, copy(self.args), self.callbacks, self.run.config.fitness)
 
     def build_optimizer(self, model: torch.nn.Module, *words: Any, **options: Any) -> torch.optim.Optimizer:
         """Ultralytics' optimiser, its groups split by layer where the recipe asks for it."""
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *words, **options)
-        if self.job.config.lr_decay < 1:
-            decay_by_layer(optimizer, self.network, self.job.config.lr_decay)
+        if self.run.config.lr_decay < 1:
+            decay_by_layer(optimizer, self.network, self.run.config.lr_decay)
         return optimizer
 
     def _setup_scheduler(self) -> None:
         super()._setup_scheduler()
-        if self.job.config.schedule == "plateau":
+        if self.run.config.schedule == "plateau":
             self.lf = lambda _: self.plateau.share  # the warm-up of the loop asks it as well
             self.scheduler.lr_lambdas = [self.lf] * len(self.scheduler.lr_lambdas)
 
     def _prepare(self) -> None:
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
-        torch.set_num_threads(self.job.config.threads)  # Ultralytics leaves one thread of two cores
+        torch.set_num_threads(self.run.config.threads)  # Ultralytics leaves one thread of two cores
         self.network.loss = self._loss
-        for teacher in self.job.teachers:
+        for teacher in self.run.teachers:
             teacher.to(self.device, memory_format=torch.channels_last).eval()
-        steps, epochs = len(self.train_loader), self.job.config.ema_epochs
+        steps, epochs = len(self.train_loader), self.run.config.ema_epochs
         self.ema.decay = lambda done: ema_decay(steps, epochs, done)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.bf16)
 
     def _loss(self, batch: dict[str, torch.Tensor], preds: Any = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with self._autocast():
             logits = self.network.predict(batch["img"]) if preds is None else preds
         loss = self.soft_loss(logits.float(), batch["target"])
-        if self.job.teachers:
+        if self.run.teachers:
             with torch.no_grad(), self._autocast():
-                wanted = torch.stack(
-                    [teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.job.teachers]
-                ).mean(0)
-            config = self.job.config
-            apart = distillation(logits.float(), wanted, config.teacher_temperature)
+                answers = [teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.run.teachers]
+            config = self.run.config
+            apart = distillation(logits.float(), torch.stack(answers).mean(0), config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
-        return loss / self.n_ranks, {
-            "loss": loss.detach()
-        }  # DDP takes the mean, and Ultralytics multiplies by the number of processes
+        # DDP takes the mean, and Ultralytics multiplies by the number of processes.
+        return loss / self.n_ranks, {"loss": loss.detach()}
 
     def _begin_run(self) -> None:
         # What was spent before an interruption counts against the budget, and stands in the time column of results.csv.
@@ -243,9 +226,9 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self._oom_retries = 3  # else Ultralytics would silently halve the batch when memory runs out
         self.train_loader.epochs = self.epochs
         # Everything random of an epoch follows from its number, so a resumed run draws what an unbroken one does.
-        torch.manual_seed(self.job.config.seed * 100_003 + self.epoch)
-        if self.train_loader.skip and self.job.state is not None:
-            torch.set_rng_state(self.job.state["torch_rng"])
+        torch.manual_seed(self.run.config.seed * 100_003 + self.epoch)
+        if self.train_loader.skip and self.run.state is not None:
+            torch.set_rng_state(self.run.state.torch_rng)
         self.train_loader.sampler.set_epoch(self.epoch)
         self.batches_done = self.train_loader.skip
 
@@ -262,15 +245,14 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             self.stopping = True
 
     def _end_epoch(self) -> None:
-        if (
-            self.stopping and not self._agree(bool(self.stop))[0]
-        ):  # only the first process knows whether the run is done
+        # Only the first process knows whether the run is done.
+        if self.stopping and not self._agree(bool(self.stop))[0]:
             raise Interrupted
 
     def _diverged(self) -> TrainingError:
         return TrainingError(
-            f"the loss is not a number in epoch {self.epoch + 1} (lr0 {self.job.config.lr0:g}); the last good checkpoint is kept",
-            f"use a smaller --lr0, such as {self.job.config.lr0 / 3:.2g}",
+            f"the loss is not a number in epoch {self.epoch + 1} (lr0 {self.run.config.lr0:g}); the last good checkpoint is kept",
+            f"use a smaller --lr0, such as {self.run.config.lr0 / 3:.2g}",
         )
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
@@ -288,8 +270,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
         Ultralytics reads it with polars, which answers a Ctrl-C with a KeyboardInterrupt of its own.
         """
-        rows = list(csv.DictReader(io.StringIO(self.csv.read_text(encoding="utf-8"))))
-        return {key: [float(row[key]) for row in rows] for key in rows[0]}
+        return read_results(self.csv)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this
@@ -314,48 +295,47 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         return True
 
     def _save_state(self, epoch: int, batch: int) -> None:
-        state = {
-            "epoch": epoch,
-            "batch": batch,
-            "fingerprint": self.job.fingerprint,
-            "leaks": self.job.leaks,
-            TRAINED_HASHES: getattr(self.ema.ema, TRAINED_HASHES, None),
-            "model": self.network.state_dict(),
-            "ema": self.ema.ema.state_dict(),
-            "updates": self.ema.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "best_fitness": self.best_fitness,
-            "stopper": {"best_fitness": self.stopper.best_fitness, "best_epoch": self.stopper.best_epoch},
-            "torch_rng": torch.get_rng_state(),
-            "plateau": self.plateau.state(),
-            "spent_s": time.time() - self.train_time_start,
-            "epochs": self.epochs,
-            "done": bool(self.stop),
-        }
-        save_state(self.wdir, state)
+        RunState(
+            epoch=epoch,
+            batch=batch,
+            fingerprint=self.run.dataset.fingerprint,
+            leaks=self.run.leaks,
+            trained_hashes=getattr(self.ema.ema, TRAINED_HASHES, None),
+            model=self.network.state_dict(),
+            ema=self.ema.ema.state_dict(),
+            updates=self.ema.updates,
+            optimizer=self.optimizer.state_dict(),
+            best_fitness=self.best_fitness,
+            stopper={"best_fitness": self.stopper.best_fitness, "best_epoch": self.stopper.best_epoch},
+            torch_rng=torch.get_rng_state(),
+            plateau=self.plateau.__dict__,
+            spent_s=time.time() - self.train_time_start,
+            epochs=self.epochs,
+            done=bool(self.stop),
+        ).save(self.wdir)
 
-    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+    def resume_training(self, ckpt: RunState | None) -> None:
         """Go on from our own state, in full precision, at the batch where it was saved."""
         if ckpt is None:
             return
-        self.network.load_state_dict(ckpt["model"])
-        self.ema.ema.load_state_dict(ckpt["ema"])
-        self.ema.updates = ckpt["updates"]
-        self.optimizer.load_state_dict(ckpt["optimizer"])
-        self.best_fitness = ckpt["best_fitness"]
-        self.stopper.__dict__.update(ckpt["stopper"])
-        self.plateau.restore(ckpt["plateau"])
-        self.spent_s = ckpt["spent_s"]
-        if self.job.config.time is not None:
-            self.epochs = self.args.epochs = ckpt["epochs"]
+        self.network.load_state_dict(ckpt.model)
+        self.ema.ema.load_state_dict(ckpt.ema)
+        self.ema.updates = ckpt.updates
+        self.optimizer.load_state_dict(ckpt.optimizer)
+        self.best_fitness = ckpt.best_fitness
+        self.stopper.__dict__.update(ckpt.stopper)
+        self.plateau.__dict__.update(ckpt.plateau)
+        self.spent_s = ckpt.spent_s
+        if self.run.config.time is not None:
+            self.epochs = self.args.epochs = ckpt.epochs
             self._setup_scheduler()
-        self.start_epoch = ckpt["epoch"]
-        self.train_loader.skip = ckpt["batch"]
+        self.start_epoch = ckpt.epoch
+        self.train_loader.skip = ckpt.batch
         if RANK < 1:
             trim_results(self.csv, self.start_epoch)
 
     def _do_train(self) -> None:
-        if self.job.state is not None and self.job.state["done"]:
+        if self.run.state is not None and self.run.state.done:
             # Killed between its last checkpoint and its measurement: one more epoch would make another model.
             self._setup_train()
             self.epoch = self.start_epoch - 1
@@ -365,43 +345,29 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def final_eval(self) -> None:
         """Strip both checkpoints to what is shipped, without this machine's paths; the caller measures best.pt itself."""
-        args = {**vars(self.args), "data": Path(self.args.data).name, "save_dir": self.job.folder.name}
+        args = {**vars(self.args), "data": Path(self.args.data).name, "save_dir": self.save_dir.name}
         for path in (self.last, self.best):
             if RANK < 1 and path.exists():
                 with atomic_path(path) as part:
                     strip_optimizer(path, s=str(part), updates={"git": None, "train_args": args})
 
 
-def stock_arguments(job: Job) -> dict[str, Any]:
+def stock_arguments(config: TrainConfig, folder: Path, *, resume: bool) -> dict[str, Any]:
     """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in
     config.yaml.
     """
-    config = job.config
     return {
+        **config.model_dump(include=SAME_ARGUMENTS),
         "model": f"{Path(config.model or DEFAULT).stem}.yaml",
-        "data": config.data,
-        "save_dir": str(job.folder),
+        "save_dir": str(folder),
         "exist_ok": True,
-        "resume": job.state is not None,
-        "epochs": config.epochs,
-        "time": config.time,
-        "imgsz": config.imgsz,
-        "batch": config.batch,
+        "resume": resume,
         "nbs": config.batch,
-        "device": config.device,
         "workers": 0,
-        "seed": config.seed,
         "optimizer": {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer],
-        "lr0": config.lr0,
-        "lrf": config.lrf,
         "cos_lr": True,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
-        "warmup_epochs": config.warmup_epochs,
         "warmup_momentum": config.momentum,
         "warmup_bias_lr": 0.0,
-        "dropout": config.dropout,
-        "patience": config.patience,
         "freeze": config.freeze or None,
         "close_mosaic": 0,
         "amp": False,
@@ -409,18 +375,3 @@ def stock_arguments(job: Job) -> dict[str, Any]:
         "verbose": False,
         "pretrained": False,
     }
-
-
-def trim_results(path: Path, epochs: int) -> None:
-    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats
-    that epoch.
-    """
-    if not path.is_file():
-        return
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    kept = [
-        row
-        for row in rows
-        if row and (row[0].strip() == "epoch" or (row[0].strip().isdigit() and int(row[0]) <= epochs))
-    ]
-    write_atomic(path, "".join(",".join(row) + "\n" for row in kept))

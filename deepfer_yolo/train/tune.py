@@ -15,17 +15,49 @@ from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.presets import read_yaml, resolve, to_yaml
+from deepfer_yolo.records import Json, JsonValue, plain
 from deepfer_yolo.runs import CONFIG, create_run, write_metrics
 from deepfer_yolo.train import run
+from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.start import drop_states
+from deepfer_yolo.train.state import drop_states
 
 if TYPE_CHECKING:
     import optuna
 
-
+RECIPE, BEST = "recipe.yaml", "best.yaml"
 FIXED = frozenset({"data", "device", "threads", "seed", "fitness", "logger", "exclude", "allow_leak"})
 """Keys of the recipe that a search must not touch: another seed or another validation is luck, not a recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """A trial that has ended: `state` is complete, pruned or fail; `value` the fitness of best.pt, of the last epoch
+    where it was pruned, None where it failed.
+    """
+
+    trial: int
+    state: str
+    value: float | None
+    epochs: int
+    params: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial
+    was completed.
+    """
+
+    folder: Path
+    trials: list[TrialResult]
+    best: Path | None
+    stopped: bool = False
+
+    def to_json(self) -> Json:
+        """Folder, best recipe and trials."""
+        found: Json = plain({"run": self.folder, "best": self.best, "trials": self.trials})
+        return found
 
 
 class Study:
@@ -66,41 +98,27 @@ class Study:
 
         An epoch that was reported before an interruption counts once.
         """
-        known = self.study.trials[trial.number].intermediate_values
-        if epoch not in known:
+        if epoch not in self.study.trials[trial.number].intermediate_values:
             trial.report(fitness, epoch)
         return bool(trial.should_prune())
 
     def tell(self, trial: optuna.trial.Trial, value: float | None, *, pruned: bool = False) -> None:
         """End a trial with its value, as pruned, or without either as failed."""
-        import optuna
+        from optuna.trial import TrialState
 
-        state = optuna.trial.TrialState
-        if value is not None:
-            self.study.tell(trial, value)
-        else:
-            self.study.tell(trial, state=state.PRUNED if pruned else state.FAIL)
+        state = TrialState.COMPLETE if value is not None else TrialState.PRUNED if pruned else TrialState.FAIL
+        self.study.tell(trial, value, state)
 
-    def ended(self) -> int:
-        """How many trials are behind us."""
-        return sum(trial.state.is_finished() for trial in self.study.trials)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Every trial that has ended: number, state, value (the last epoch's where pruned), epochs and parameters; best
-        first.
-        """
+    def ended(self) -> list[TrialResult]:
+        """Every trial that is behind us, the best first."""
         found = [
-            {
-                "trial": trial.number,
-                "state": trial.state.name.lower(),
-                "value": trial.value,
-                "epochs": len(trial.intermediate_values),
-                "params": dict(trial.params),
-            }
+            TrialResult(
+                trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), trial.params
+            )
             for trial in self.study.trials
             if trial.state.is_finished()
         ]
-        return sorted(found, key=lambda row: (row["state"] != "complete", -(row["value"] or 0)))
+        return sorted(found, key=lambda trial: (trial.state != "complete", -(trial.value or 0)))
 
 
 def check_space(space: Mapping[str, Range | Choices], recipe: TrainConfig) -> None:
@@ -140,31 +158,14 @@ def _distribution(span: Range | Choices) -> optuna.distributions.BaseDistributio
     return FloatDistribution(span.low, span.high, log=span.log)
 
 
-RECIPE, BEST = "recipe.yaml", "best.yaml"
-
-Show = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial
-    was completed.
-    """
-
-    folder: Path
-    trials: list[dict[str, Any]]
-    best: Path | None
-    stopped: bool = False
-
-
 class _Pruned(Exception):  # noqa: N818  (not an error: the trial ends early)
     """The trial is worse than half of those before it."""
 
 
 def tune(
-    config: TuneConfig, recipe: TrainConfig, *, name: str | None = None, show: Show = print, should_stop: Callable[[], bool] = lambda: False,
-    root: Path = Path("runs"),
-) -> Found:  # fmt: skip
+    config: TuneConfig, recipe: TrainConfig, *, name: str | None = None, root: Path = Path("runs"),
+    show: Callable[[str], None] = print, should_stop: Callable[[], bool] = lambda: False,
+) -> TuneResult:  # fmt: skip
     """Search around `recipe`, whose `data` names a data set folder, in a new folder `root/tune/<name>`.
 
     Raises ConfigError for a space that does not fit the recipe, and what a training raises for its data, model and
@@ -181,12 +182,9 @@ def tune(
 
 
 def resume(
-    folder: Path,
-    *,
-    limits: Mapping[str, Any] | None = None,
-    show: Show = print,
+    folder: Path, *, limits: Mapping[str, Any] | None = None, show: Callable[[str], None] = print,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Found:
+) -> TuneResult:  # fmt: skip
     """Go on with the search in `folder`, to its own limits or to the `trials` and `time` of `limits` that are not None;
     the time counts anew.
     """
@@ -200,24 +198,27 @@ def resume(
 
 
 def _search(
-    folder: Path, config: TuneConfig, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]
-) -> Found:
+    folder: Path, config: TuneConfig, recipe: TrainConfig, show: Callable[[str], None], should_stop: Callable[[], bool]
+) -> TuneResult:
     began = time.monotonic()
     stopped = False
     with run.lock(folder):
         study = Study(folder, config)
-        while study.ended() < config.trials and not stopped:
+        while (n := len(study.ended())) < config.trials and not stopped:
             if config.time is not None and time.monotonic() - began > config.time * 3600:
-                show(f"the time is over after {study.ended()} of {config.trials} trials")
+                show(f"the time is over after {n} of {config.trials} trials")
                 break
-            stopped = _trial(study, folder, recipe, show, should_stop)
-        found = Found(folder, study.rows(), _write_best(study, folder, recipe), stopped)
-        write_metrics(folder, {"fitness": recipe.fitness, "trials": found.trials})
-    return found
+            stopped = not _run_trial(study, folder, recipe, show, should_stop)
+        trials = study.ended()
+        result = TuneResult(folder, trials, _write_best(trials, folder, recipe), stopped)
+        write_metrics(folder, {"fitness": recipe.fitness, "trials": trials})
+    return result
 
 
-def _trial(study: Study, folder: Path, recipe: TrainConfig, show: Show, should_stop: Callable[[], bool]) -> bool:
-    """Run one trial to its end; True where it was stopped and waits to be resumed."""
+def _run_trial(
+    study: Study, folder: Path, recipe: TrainConfig, show: Callable[[str], None], should_stop: Callable[[], bool]
+) -> bool:
+    """Run one trial to its end; False where it was stopped and waits to be resumed."""
     trial = study.next()
     name = f"{trial.number:03d}"
     place = folder / "train" / name
@@ -232,49 +233,42 @@ def _trial(study: Study, folder: Path, recipe: TrainConfig, show: Show, should_s
 
     try:
         if (place / CONFIG).is_file():
-            outcome = run.resume(place, show=tell, should_stop=should_stop, on_epoch=watch)
+            result = run.resume(place, show=tell, should_stop=should_stop, on_epoch=watch)
         else:
             config = recipe.model_copy(update=trial.params)
-            outcome = run.train(config, name=name, show=tell, should_stop=should_stop, root=folder, on_epoch=watch)
-    except _Pruned:
-        show(f"trial {trial.number}: pruned, worse than the median of those before it")
-        study.tell(trial, None, pruned=True)
-        drop_states(place / "weights")
-        return False
-    except TrainingError as error:
+            result = run.train(config, name=name, root=folder, show=tell, should_stop=should_stop, on_epoch=watch)
+    except (_Pruned, TrainingError) as error:
         if not place.is_dir():
             raise  # nothing has been trained: the fault is in the input, and the next trial would meet it too
-        show(f"trial {trial.number}: failed, {error.message}")
-        study.tell(trial, None)
+        pruned = isinstance(error, _Pruned)
+        why = "pruned, worse than the median of those before it" if pruned else f"failed, {error}"
+        show(f"trial {trial.number}: {why}")
+        study.tell(trial, None, pruned=pruned)
         drop_states(place / "weights")
-        return False
-    if isinstance(outcome, run.Stopped):
         return True
-    study.tell(trial, float(outcome.metrics["val"][recipe.fitness]))
-    return False
+    if isinstance(result, TrainResult):
+        study.tell(trial, result.best_fitness)
+    return isinstance(result, TrainResult)
 
 
-def _write_best(study: Study, folder: Path, recipe: TrainConfig) -> Path | None:
+def _write_best(trials: list[TrialResult], folder: Path, recipe: TrainConfig) -> Path | None:
     """Write the best recipe as a small diff over the defaults, ready for `deepfer train --config`; None where no trial
     was completed.
     """
-    best = next((row for row in study.rows() if row["state"] == "complete"), None)
-    if best is None:
+    if not trials or trials[0].state != "complete":
         return None
-    chosen, defaults = (
-        recipe.model_copy(update=best["params"]).model_dump(mode="json"),
-        TrainConfig().model_dump(mode="json"),
-    )
+    best, defaults = trials[0], TrainConfig().model_dump(mode="json")
+    chosen = recipe.model_copy(update=best.params).model_dump(mode="json")
     changed = {key: value for key, value in chosen.items() if value != defaults[key] and key != "data"}
     head = (
-        f"# Trial {best['trial']} of {study.ended()} in {folder.name}: {recipe.fitness} {best['value']:.4f} on val. The best of many trials looks\n"
-        "# better than it is: train it again with other seeds, and measure it on test once.\n"
+        f"# Trial {best.trial} of {len(trials)} in {folder.name}: {recipe.fitness} {best.value:.4f} on val. The best "
+        "of many trials looks\n# better than it is: train it again with other seeds, and measure it on test once.\n"
     )
     write_atomic(folder / BEST, head + yaml.safe_dump(changed, sort_keys=False))
     return folder / BEST
 
 
-def words(params: dict[str, Any]) -> str:
+def words(params: Mapping[str, JsonValue]) -> str:
     """``lr0=0.0123 mixup=0.2``."""
     return " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()

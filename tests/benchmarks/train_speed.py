@@ -38,17 +38,14 @@ def painted(folder: Path, n: int) -> Path:
 def ours(data: Path, folder: Path, arguments: argparse.Namespace) -> Any:
     """Our trainer, set up and ready for its first step."""
     from deepfer_yolo.config import TrainConfig
-    from deepfer_yolo.train.splits import open_for_training, read_splits
-    from deepfer_yolo.train.start import starting_model
-    from deepfer_yolo.train.trainer import FaceTrainer, Job
+    from deepfer_yolo.train.trainer import FaceTrainer
+    from deepfer_yolo.train.training_run import TrainingRun
 
     config = TrainConfig(
-        data=str(data), model=arguments.model, imgsz=arguments.imgsz, batch=arguments.batch, threads=arguments.threads
-    )
-    dataset = open_for_training(config)
-    train, val, spec = read_splits(dataset, config)
-    model = starting_model(config, dataset.labels, lambda _: None)
-    trainer = FaceTrainer(Job(config, folder, dataset.labels, train, val, spec, model, arguments.precision == "bf16"))
+        data=str(data), model=arguments.model, imgsz=arguments.imgsz, batch=arguments.batch, threads=arguments.threads,
+        precision=arguments.precision,
+    )  # fmt: skip
+    trainer = FaceTrainer(TrainingRun.open(config), folder)
     trainer._setup_train()
     return trainer
 

@@ -153,7 +153,7 @@ def test_folds_print_mean_and_spread(painted_dataset: Path, tmp_path: Path) -> N
     assert [line.split(":")[0] for line in lines[:3]] == ["fold 1", "fold 2", "fold 3"]
     assert lines[3].startswith("3 folds by none: top-1 ")
     assert "±" in lines[3]
-    assert lines[4].startswith("all 224 pictures, each tested once: top-1 ")
+    assert lines[4].startswith("all 224 images, each tested once: top-1 ")
     assert (tmp_path / "runs/train/cv/fold-3/weights/best.pt").is_file()
 
 

@@ -28,7 +28,7 @@ def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_yaml: Path, painted_dataset: Path) -> TrainConfig:
-    """A recipe for it on the painted data set: 140 pictures, four batches an epoch."""
+    """A recipe for it on the painted data set: 140 images, four batches an epoch."""
     return TrainConfig(
         data=str(painted_dataset),
         model=str(tiny_yaml),
@@ -44,8 +44,9 @@ def tiny_config(tiny_yaml: Path, painted_dataset: Path) -> TrainConfig:
 @pytest.fixture(scope="session")
 def finished_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished run of `tiny_config`. Treat it as read-only."""
-    from deepfer_yolo.train.run import Outcome, train
+    from deepfer_yolo.train.results import TrainResult
+    from deepfer_yolo.train.run import train
 
-    outcome = train(tiny_config, name="finished", show=lambda _: None, root=tmp_path_factory.mktemp("runs"))
-    assert isinstance(outcome, Outcome)
-    return outcome.folder
+    result = train(tiny_config, name="finished", show=lambda _: None, root=tmp_path_factory.mktemp("runs"))
+    assert isinstance(result, TrainResult)
+    return result.folder

@@ -64,7 +64,7 @@ class GlooTrainer(FaceTrainer):
 
 
 def record(batch: Any) -> Any:
-    """`TrainLoader.batch` that notes which pictures it was asked for."""
+    """`TrainLoader.batch` that notes which images it was asked for."""
 
     @functools.wraps(batch)
     def noting(self: TrainLoader, index: torch.Tensor, *words: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Augmentation by hand-computed pictures, and its independence from the order of batches."""
+"""Augmentation by hand-computed images, and its independence from the order of batches."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from deepfer_yolo.config import TrainConfig
-from deepfer_yolo.train.augment import Draws, augment, cut_mix, ema_decay, mix, soft_targets
+from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
 
 KEYS = ("fliplr", "degrees", "translate", "scale", "shear", "brightness", "contrast", "erasing", "mixup")
 STILL = dict.fromkeys(KEYS, 0.0)
 
 
-def pictures(n: int = 4, size: int = 8) -> torch.Tensor:
+def images(n: int = 4, size: int = 8) -> torch.Tensor:
     return torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
@@ -21,24 +21,24 @@ def run(changes: dict[str, float], pixels: torch.Tensor, size: int | None = None
     return augment(pixels, Draws(config, len(pixels), epoch), torch.arange(len(pixels)), size or pixels.shape[-1])
 
 
-def test_with_everything_off_a_picture_is_itself() -> None:
-    pixels = pictures()
+def test_with_everything_off_an_image_is_itself() -> None:
+    pixels = images()
     assert torch.allclose(run({}, pixels), pixels / 255, atol=1e-6)
 
 
 def test_flip_mirrors_left_and_right() -> None:
-    pixels = pictures()
+    pixels = images()
     assert torch.allclose(run({"fliplr": 1.0}, pixels), pixels.flip(3) / 255, atol=1e-5)
 
 
-def test_half_of_the_pictures_are_flipped_at_one_half() -> None:
+def test_half_of_the_images_are_flipped_at_one_half() -> None:
     draws = Draws(TrainConfig(**{**STILL, "fliplr": 0.5}), 4000, 0)  # type: ignore[arg-type]
     assert 0.45 < float((draws.theta[:, 0, 0] < 0).float().mean()) < 0.55
 
 
 def test_shift_and_scale_stay_inside_their_ranges_and_reach_them() -> None:
     draws = Draws(TrainConfig(**{**STILL, "translate": 0.1, "scale": 0.2, "fliplr": 0.0}), 4000, 0)  # type: ignore[arg-type]
-    shift = draws.theta[:, :, 2].abs() / 2  # of the picture's side
+    shift = draws.theta[:, :, 2].abs() / 2  # of the image's side
     zoom = 1 / draws.theta[:, 0, 0]
     assert 0.095 < float(shift.max()) <= 0.1
     assert float(zoom.min()) == pytest.approx(0.8, abs=0.005)
@@ -54,28 +54,28 @@ def test_rotation_keeps_angles_and_lengths() -> None:
 
 
 def test_contrast_keeps_the_mean_and_brightness_moves_it() -> None:
-    pixels = pictures() // 4 + 96  # away from black and white, where clipping would move the mean
+    pixels = images() // 4 + 96  # away from black and white, where clipping would move the mean
     before = (pixels / 255).mean((1, 2, 3))
     assert torch.allclose(run({"contrast": 0.5}, pixels).mean((1, 2, 3)), before, atol=1e-5)
     assert float((run({"brightness": 0.2}, pixels).mean((1, 2, 3)) - before).abs().max()) > 0.02
 
 
 def test_erasing_fills_a_rectangle_with_the_mean() -> None:
-    pixels = pictures(64, 32)
+    pixels = images(64, 32)
     changed = run({"erasing": 1.0}, pixels) - pixels / 255
     share = (changed.abs() > 1e-4).float().mean((1, 2, 3))
     assert float(share.min()) > 0.002
     assert float(share.max()) < 0.13
 
 
-def test_an_enlarged_picture_is_what_bilinear_gives() -> None:
-    pixels = pictures(2, 8)
+def test_an_enlarged_image_is_what_bilinear_gives() -> None:
+    pixels = images(2, 8)
     wanted = torch.nn.functional.interpolate(pixels / 255, (16, 16), mode="bilinear", align_corners=False)
     assert torch.allclose(run({}, pixels, 16), wanted, atol=1e-5)
 
 
-def test_what_happens_to_a_picture_depends_on_seed_epoch_and_index_alone() -> None:
-    pixels = pictures(16)
+def test_what_happens_to_an_image_depends_on_seed_epoch_and_index_alone() -> None:
+    pixels = images(16)
     config = TrainConfig()
     draws = Draws(config, 16, epoch=3)
     whole = augment(pixels, draws, torch.arange(16), 8)
@@ -107,7 +107,7 @@ def test_cutmix_takes_pixels_and_as_large_a_share_of_the_target_from_the_neighbo
     assert torch.allclose(targets, torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
 
 
-def test_a_picture_is_cut_or_mixed_and_never_both() -> None:
+def test_an_image_is_cut_or_mixed_and_never_both() -> None:
     draws = Draws(TrainConfig(mixup=0.4, cutmix=0.5), 2000, 0)
     cut = draws.cut[:, 2] > 0
     assert 0.45 < float(cut.float().mean()) < 0.55
@@ -129,7 +129,7 @@ def test_blur_keeps_what_is_flat_and_softens_an_edge() -> None:
     soft = run({"blur": 1.0}, pixels)
     assert torch.allclose(soft[..., :5], torch.zeros(8, 1, 16, 5), atol=1e-6)
     assert torch.allclose(soft[..., 11:], torch.full((8, 1, 16, 5), 200 / 255), atol=1e-5)
-    # Left of the edge a whole Gaussian of one pixel shows 31 % of the bright side; the share of each picture is drawn.
+    # Left of the edge a whole Gaussian of one pixel shows 31 % of the bright side; the share of each image is drawn.
     assert 0.2 < float(soft[:, 0, 8, 7].max()) / (200 / 255) < 0.31
     assert float(soft[:, 0, 8, 7].min()) < 0.1
 
@@ -143,24 +143,18 @@ def test_noise_has_the_strength_that_is_drawn_and_no_mean() -> None:
     assert abs(float(changed.mean())) < 0.002
 
 
-def test_around_a_picture_stands_its_neighbour_instead_of_a_repeated_border() -> None:
+def test_around_an_image_stands_its_neighbour_instead_of_a_repeated_border() -> None:
     pixels = torch.stack([torch.full((1, 8, 8), value, dtype=torch.uint8) for value in (10, 200)] * 8)
     alone, among = (run({"scale": 0.5, "surround": share}, pixels) for share in (0.0, 1.0))
     assert torch.allclose(alone, (pixels / 255).expand_as(alone), atol=1e-6)
     strange = (among - alone).abs() > 0.5
-    assert bool(strange[:, 0, 0, 0].any())  # a corner of a picture that was made smaller
+    assert bool(strange[:, 0, 0, 0].any())  # a corner of an image that was made smaller
     assert not bool(strange[:, 0, 2:6, 2:6].any())
 
 
 def test_noise_and_blur_depend_on_seed_epoch_and_index_alone() -> None:
-    pixels, config = pictures(16), TrainConfig(noise=0.1, blur=0.5)
+    pixels, config = images(16), TrainConfig(noise=0.1, blur=0.5)
     draws, order = Draws(config, 16, epoch=3), torch.tensor([5, 0, 11])
     whole = augment(pixels, draws, torch.arange(16), 8)
     assert torch.equal(augment(pixels[order], draws, order, 8), whole[order])
     assert not torch.equal(augment(pixels, Draws(config, 16, epoch=4), torch.arange(16), 8), whole)
-
-
-def test_the_moving_average_starts_short_and_reaches_its_memory() -> None:
-    assert ema_decay(100, 1.0, 0) == 0.0
-    assert ema_decay(100, 1.0, 1) == pytest.approx(2 / 11)
-    assert ema_decay(100, 1.0, 10**6) == pytest.approx(0.99, abs=1e-3)

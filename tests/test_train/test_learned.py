@@ -18,7 +18,8 @@ from deepfer_yolo.errors import LeakError, ModelError
 from deepfer_yolo.export.cards import Facts, card_checkpoint
 from deepfer_yolo.export.export import export_model
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.train.run import Outcome, Stopped, resume, train
+from deepfer_yolo.train.results import TrainResult
+from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
 
 
@@ -104,14 +105,14 @@ def test_with_allow_leak_it_goes_on_and_the_record_says_so(
     stopped = train(config, name="r", show=lines.append, should_stop=stop, root=tmp_path)
     assert isinstance(stopped, Stopped)
     assert any(line.startswith("--allow-leak: the start best.pt has learned") for line in lines)
-    outcome = resume(stopped.folder, show=quiet)
-    assert isinstance(outcome, Outcome)
-    record = json.loads((outcome.folder / "metrics.json").read_text())["learned_before"]["the start best.pt"]
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    record = json.loads((result.folder / "metrics.json").read_text())["learned_before"]["the start best.pt"]
     assert record["val"]["leaked"] > 10
     assert record["test"]["leaked"] > 10
     # What it carries now is what both trainings learned, and the resumed run has not forgotten the first.
     own = LeakGuard(open_dataset(resplit)).hashes("train")
-    found = trained_hashes(load_checkpoint(outcome.checkpoint))
+    found = trained_hashes(load_checkpoint(result.checkpoint))
     assert found is not None
     assert np.array_equal(found, np.union1d(own, learned))
 
@@ -120,11 +121,11 @@ def test_going_on_with_the_split_it_was_trained_on_is_fine(
     tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    outcome = train(
+    result = train(
         short(tiny_config, model=str(finished_run / "weights" / "best.pt")), show=lines.append, root=tmp_path
     )
-    assert isinstance(outcome, Outcome)
-    assert outcome.metrics["learned_before"]["the start best.pt"]["val"]["learned"] == 0
+    assert isinstance(result, TrainResult)
+    assert result.learned_before["the start best.pt"]["val"]["learned"] == 0
     assert not [line for line in lines if "leak" in line]
 
 

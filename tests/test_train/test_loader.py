@@ -15,7 +15,7 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.train import device, splits
 from deepfer_yolo.train.decoded_split import read_train, read_val
-from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader
+from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader, side_at
 
 
 def faces(n: int, side: int, *, colour: bool = False) -> list[np.ndarray]:
@@ -26,22 +26,22 @@ def faces(n: int, side: int, *, colour: bool = False) -> list[np.ndarray]:
     return list(grey)
 
 
-def test_small_grey_pictures_are_kept_as_they_are_in_one_channel() -> None:
+def test_small_grey_images_are_kept_as_they_are_in_one_channel() -> None:
     images = faces(5, 48)
-    kept, spec = read_train(iter(images), [0, 1, 2, 3, 4], list("abcde"), 64)
+    kept, spec = read_train(iter(images), [0, 1, 2, 3, 4], 64)
     assert kept.pixels.shape == (5, 1, 48, 48)
     assert (kept.pixels[:, 0].numpy() == np.stack(images)[..., 0]).all()
     assert (spec.size, spec.colour, spec.native_px) == (64, "grey", 48)
 
 
-def test_one_colour_picture_makes_the_split_rgb() -> None:
-    kept, spec = read_train([*faces(3, 48), *faces(1, 48, colour=True)], [0] * 4, list("abcd"), 64)
+def test_one_colour_image_makes_the_split_rgb() -> None:
+    kept, spec = read_train([*faces(3, 48), *faces(1, 48, colour=True)], [0] * 4, 64)
     assert kept.pixels.shape == (4, 3, 48, 48)
     assert spec.colour == "rgb"
 
 
-def test_large_and_mixed_pictures_are_reduced_to_the_input() -> None:
-    kept, spec = read_train([*faces(2, 100), *faces(2, 48)], [0] * 4, list("abcd"), 64)
+def test_large_and_mixed_images_are_reduced_to_the_input() -> None:
+    kept, spec = read_train([*faces(2, 100), *faces(2, 48)], [0] * 4, 64)
     assert kept.pixels.shape == (4, 1, 64, 64)
     assert spec.native_px is None
     assert (kept.pixels[:2, 0].numpy() == to_inputs(faces(2, 100), spec)[..., 0]).all()
@@ -50,7 +50,7 @@ def test_large_and_mixed_pictures_are_reduced_to_the_input() -> None:
 def test_validation_sees_what_an_exported_model_is_fed() -> None:
     spec = InputSpec(size=64, colour="grey", native_px=48)
     images = faces(3, 48)
-    read = read_val(iter(images), [0, 1, 2], list("abc"), spec)
+    read = read_val(iter(images), [0, 1, 2], spec)
     batches = list(ValLoader(read, 2, torch.device("cpu")))
     assert [len(batch["cls"]) for batch in batches] == [2, 1]
     seen = torch.cat([batch["img"] for batch in batches]).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -58,7 +58,7 @@ def test_validation_sees_what_an_exported_model_is_fed() -> None:
 
 
 @pytest.mark.parametrize(("n", "batch", "world"), [(10, 4, 1), (129, 128, 1), (7, 128, 1), (101, 16, 2), (100, 16, 3)])
-def test_an_epoch_deals_every_picture_once_whatever_the_number_of_ranks(n: int, batch: int, world: int) -> None:
+def test_an_epoch_deals_every_image_once_whatever_the_number_of_ranks(n: int, batch: int, world: int) -> None:
     dealt: list[int] = []
     counts = set()
     for rank in range(world):
@@ -84,7 +84,7 @@ def test_the_order_changes_with_the_epoch_and_returns_with_it() -> None:
 
 
 def test_a_resumed_epoch_leaves_out_the_batches_that_were_made() -> None:
-    kept, _ = read_train(faces(12, 32), list(range(7)) + [0] * 5, [""] * 12, 32)
+    kept, _ = read_train(faces(12, 32), list(range(7)) + [0] * 5, 32)
     config = TrainConfig(imgsz=32, batch=4, mixup=0.0)
     loader = TrainLoader(kept, config, 7, torch.device("cpu"))
     whole = list(loader)
@@ -97,7 +97,7 @@ def test_a_resumed_epoch_leaves_out_the_batches_that_were_made() -> None:
 
 def test_balanced_sampling_draws_rare_classes_as_often_as_frequent_ones() -> None:
     labels = [0] * 900 + [1] * 100
-    kept, _ = read_train(faces(1000, 32), labels, [""] * 1000, 32)
+    kept, _ = read_train(faces(1000, 32), labels, 32)
     shares = {}
     for sampling in ("natural", "sqrt", "balanced"):
         loader = TrainLoader(kept, TrainConfig(imgsz=32, sampling=sampling), 2, torch.device("cpu"))  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_balanced_sampling_draws_rare_classes_as_often_as_frequent_ones() -> Non
 
 
 def test_votes_become_the_targets() -> None:
-    kept, _ = read_train(faces(4, 32), [0, 1, 2, 0], [""] * 4, 32)
+    kept, _ = read_train(faces(4, 32), [0, 1, 2, 0], 32)
     soft = torch.tensor([[0.5, 0.5, 0.0]]).repeat(4, 1)
     config = TrainConfig(imgsz=32, batch=4, mixup=0.0, label_smoothing=0.0)
     batch = next(iter(TrainLoader(replace(kept, soft=soft), config, 3, torch.device("cpu"))))
@@ -117,11 +117,11 @@ def test_votes_become_the_targets() -> None:
 
 
 def test_resolution_grows_during_the_run() -> None:
-    kept, _ = read_train(faces(4, 32), [0, 1, 2, 3], [""] * 4, 64)
+    kept, _ = read_train(faces(4, 32), [0, 1, 2, 3], 64)
     loader = TrainLoader(
         kept, TrainConfig(imgsz=64, start_imgsz=32, start_share=0.5, epochs=10), 7, torch.device("cpu")
     )
-    assert [loader.size_at(epoch) for epoch in (0, 4, 5, 9)] == [32, 32, 64, 64]
+    assert [side_at(loader.config, epoch, loader.epochs) for epoch in (0, 4, 5, 9)] == [32, 32, 64, 64]
     batch = next(iter(loader))
     assert batch["img"].shape == (4, 3, 32, 32)
     assert batch["img"].is_contiguous(memory_format=torch.channels_last)
@@ -133,7 +133,7 @@ def test_resolution_grows_during_the_run() -> None:
     ids=["small", "large", "mixed"],
 )
 def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> None:
-    labels, paths = [0, 1, 2] * 3, list("abcdefghi")
+    labels = [0, 1, 2] * 3
     asked: list[int] = []
 
     def read(places: Sequence[int]) -> Iterator[np.ndarray]:
@@ -141,8 +141,8 @@ def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> N
         return iter([images[place] for place in places])
 
     config = TrainConfig(imgsz=64, batch=4)
-    kept, spec = read_train(images, labels, paths, 64)
-    on_files, same = read_train(images, labels, paths, 64, read)
+    kept, spec = read_train(images, labels, 64)
+    on_files, same = read_train(images, labels, 64, read)
     assert same == spec
     assert not asked
     assert kept.hashes is not None
@@ -157,12 +157,12 @@ def test_batches_from_files_are_those_from_memory(images: list[np.ndarray]) -> N
         torch.equal(left["img"], right["img"]) and torch.equal(left["target"], right["target"]) for left, right in pairs
     )
     assert sorted(asked) == list(range(9))
-    held = ValLoader(read_val(images, labels, paths, spec), 4, torch.device("cpu"))
-    again = ValLoader(read_val(images, labels, paths, spec, read), 4, torch.device("cpu"))
+    held = ValLoader(read_val(images, labels, spec), 4, torch.device("cpu"))
+    again = ValLoader(read_val(images, labels, spec, read), 4, torch.device("cpu"))
     assert all(torch.equal(left["img"], right["img"]) for left, right in zip(held, again, strict=True))
 
 
-def test_pictures_that_do_not_fit_the_memory_stay_in_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_the_memory_stay_in_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
     n, need = 1000, 2 * 3 * 1000 * 64**2
     monkeypatch.setattr(splits, "free_memory", lambda: need)
     assert not splits.reads_files(TrainConfig(), n)

@@ -43,7 +43,7 @@ def test_logit_adjustment_at_equal_logits_asks_for_the_prior() -> None:
     assert float(loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))) == pytest.approx(-math.log(0.1), rel=1e-5)
 
 
-def test_class_weights_average_to_one_over_the_pictures() -> None:
+def test_class_weights_average_to_one_over_the_images() -> None:
     counts = torch.tensor([90, 10])
     assert class_weights("none", counts).tolist() == [1.0, 1.0]
     balanced = class_weights("balanced", counts)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
-from deepfer_yolo.train.measure import calibrate, fit_temperature, score, softmax
+from deepfer_yolo.train.measure import Score, calibrate, confusion_of, fit_temperature, score, softmax
 
 
 def overconfident(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -23,9 +25,9 @@ def test_the_temperature_that_was_put_in_is_found() -> None:
 def test_calibration_brings_the_error_down_to_the_floor() -> None:
     logits, labels = overconfident(3000, 2.5)
     found = calibrate(logits, labels)
-    assert found["ece_before"] > 0.1
-    assert found["ece_after"] < 0.03
-    assert found["ece_after"] < 1.8 * found["ece_floor"]
+    assert found.ece_before > 0.1
+    assert found.ece_after < 0.03
+    assert found.ece_after < 1.8 * found.ece_floor
 
 
 def test_what_label_smoothing_leaves_on_unlikely_classes_does_not_sharpen_the_answer() -> None:
@@ -33,17 +35,17 @@ def test_what_label_smoothing_leaves_on_unlikely_classes_does_not_sharpen_the_an
     honest, labels = overconfident(4000, 1.0)
     smoothed = np.log(0.8 * softmax(honest) + 0.2 / 7)
     assert fit_temperature(smoothed, labels) == pytest.approx(0.796, abs=0.01)
-    assert calibrate(smoothed, labels)["ece_after"] < 0.02
+    assert calibrate(smoothed, labels).ece_after < 0.02
 
 
-def test_a_few_pictures_that_are_all_right_do_not_ask_for_certainty() -> None:
+def test_a_few_images_that_are_all_right_do_not_ask_for_certainty() -> None:
     found = calibrate(np.eye(7) * 9, np.arange(7))
-    assert 0.19 < found["temperature"] < 10.1
-    assert np.isfinite(list(found.values())).all()
+    assert 0.19 < found.temperature < 10.1
+    assert np.isfinite(astuple(found)).all()
 
 
 def test_scores_by_hand() -> None:
     logits = np.array([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [0, 1, 2]])
-    found = score(logits, np.array([0, 1, 2, 2]))
+    found = score(confusion_of(logits, np.array([0, 1, 2, 2])))
     # F1: class 0 = 2/3, class 1 = 0, class 2 = 1
-    assert found == {"n": 4, "top1": 0.75, "macro_f1": pytest.approx((2 / 3 + 0 + 1) / 3)}
+    assert found == Score(n=4, top1=0.75, macro_f1=pytest.approx((2 / 3 + 0 + 1) / 3))

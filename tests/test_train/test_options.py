@@ -1,4 +1,4 @@
-"""Options of a run that need a run to be seen: teacher, votes, quarantine, model yamls, dry run, pictures."""
+"""Options of a run that need a run to be seen: teacher, votes, quarantine, model yamls, dry run, images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.presets import configs_dir
 from deepfer_yolo.train.plan import plan
-from deepfer_yolo.train.run import Outcome, train
+from deepfer_yolo.train.results import TrainResult
+from deepfer_yolo.train.run import train
 from deepfer_yolo.train.splits import open_for_training, read_splits
 from deepfer_yolo.train.start import open_teachers, starting_model
 
 
-def run(config: TrainConfig, root: Path, **changes: object) -> dict[str, object]:
-    outcome = train(config.model_copy(update={"epochs": 1, **changes}), name="r", show=lambda _: None, root=root)
-    assert isinstance(outcome, Outcome)
-    return outcome.metrics
+def run(config: TrainConfig, root: Path, **changes: object) -> None:
+    result = train(config.model_copy(update={"epochs": 1, **changes}), name="r", show=lambda _: None, root=root)
+    assert isinstance(result, TrainResult)
 
 
 def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(
@@ -61,7 +61,7 @@ def test_the_quarantine_thins_train_and_never_val(
     assert len(dataset.rows("train")) == 139
     assert len(dataset.rows("val")) == 56
     assert dataset.fingerprint == fingerprint([row for row in rows if row.path != listed[0]])
-    path.write_text("picture,finding,why\nanother/picture.png,blank,x\n")
+    path.write_text("picture,finding,why\nanother/image.png,blank,x\n")
     with pytest.raises(DatasetError, match="not in this data set"):
         open_for_training(tiny_config.model_copy(update={"exclude": str(path)}))
 
@@ -97,7 +97,7 @@ def test_evidence_reads_votes_in_the_data_sets_own_words(
         read_splits(open_for_training(config), config)
     voted = tmp_path / "voted"
     shutil.copytree(painted_dataset, voted)
-    # Whoever voted "sad" here saw what the data set calls angry; the first picture's own label is an outlier among
+    # Whoever voted "sad" here saw what the data set calls angry; the first image's own label is an outlier among
     # those votes.
     rows = read_manifest(voted)
     train_rows = [index for index, row in enumerate(rows) if row.split == "train"]
@@ -136,20 +136,20 @@ def test_a_dry_run_tells_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = plan(tiny_config.model_copy(update={"start_imgsz": 32}))
-    json.dumps(found)
-    assert (found["train"], found["val"]) == (140, 56)
+    json.dumps(found.to_json())
+    assert (found.train, found.val) == (140, 56)
     # 16 filters of 3x3x3 over 16x16 positions, 32 of 3x3x16 over 8x8, 64 of 3x3x32 over 4x4, 1280 of 64 over 4x4, 7 of
     # 1280: two each
     wanted = 2 * (16 * 27 * 256 + 32 * 144 * 64 + 64 * 288 * 16 + 1280 * 64 * 16 + 7 * 1280)
-    assert found["gflops"] * 1e9 == pytest.approx(wanted)
-    assert found["estimated_s"] > 0
+    assert found.gflops * 1e9 == pytest.approx(wanted)
+    assert found.estimated_s > 0
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_leaves_curves_and_a_sheet_of_augmented_faces(finished_run: Path) -> None:
-    with Image.open(finished_run / "augmented.png") as picture:
-        sheet = np.asarray(picture)
+    with Image.open(finished_run / "augmented.png") as image:
+        sheet = np.asarray(image)
     assert sheet.shape == (6 * 32 * 2, 10 * 32 * 2, 3)
     assert sheet.std() > 20
-    with Image.open(finished_run / "curves.png") as picture:
-        assert picture.size[0] > 300
+    with Image.open(finished_run / "curves.png") as image:
+        assert image.size[0] > 300

@@ -15,10 +15,10 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, LeakError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.runs import create_run
-from deepfer_yolo.train.decoded_split import Faces
-from deepfer_yolo.train.device import check_device
+from deepfer_yolo.train.decoded_split import DecodedSplit
+from deepfer_yolo.train.device import check_device, check_shares
 from deepfer_yolo.train.loader import EpochSampler, ValLoader
-from deepfer_yolo.train.ranks import STOP, check_ranks, launch, read_failure, write_failure
+from deepfer_yolo.train.ranks import STOP, found_failure, launch, leave_failure
 from deepfer_yolo.train.run import absolute, resume
 from deepfer_yolo.yolo import load_checkpoint, trained_hashes
 
@@ -34,7 +34,7 @@ def test_two_processes_train_as_one(tiny_config: TrainConfig, tmp_path: Path) ->
     launch(folder, 2, 1, lambda: False, GLOO)
     left = [json.loads((folder / f"rank{rank}-0.json").read_text()) for rank in (0, 1)]
     assert [part["ddp"] for part in left] == ["DistributedDataParallel"] * 2
-    # 140 pictures in batches of 18 + 18: four steps each, every picture once.
+    # 140 images in batches of 18 + 18: four steps each, every image once.
     assert [part["batches"] for part in left] == [4, 4]
     assert [len(part["drawn"]) for part in left] == [70, 70]
     assert sorted(left[0]["drawn"] + left[1]["drawn"]) == list(range(140))
@@ -83,10 +83,10 @@ def test_an_error_of_a_process_arrives_as_itself(tiny_config: TrainConfig, tmp_p
 
 def test_an_error_is_left_and_found(tmp_path: Path) -> None:
     left = LeakError("learned", "another", path=tmp_path / "a.png", line=2)
-    write_failure(tmp_path / "failure.json", left)
-    error = read_failure(tmp_path / "failure.json")
+    leave_failure(tmp_path, left)
+    error = found_failure(tmp_path)
     assert (type(error), str(error), vars(error)) == (LeakError, str(left), vars(left))
-    assert not list(tmp_path.iterdir())
+    assert found_failure(tmp_path) is None
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])
@@ -95,7 +95,7 @@ def test_shards_are_complete_and_equal_in_steps(world: int) -> None:
         parts = [EpochSampler(n, 8, seed=3, rank=rank, world=world).batches() for rank in range(world)]
         assert len({len(part) for part in parts}) == 1
         assert sorted(int(index) for part in parts for batch in part for index in batch) == list(range(n))
-        faces = Faces(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.arange(n), tuple(map(str, range(n))))
+        faces = DecodedSplit(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.arange(n))
         loaders = [ValLoader(faces, 8, torch.device("cpu"), rank=rank, world=world) for rank in range(world)]
         batches = [list(loader) for loader in loaders]
         assert [len(part) for part in batches] == [len(loader) for loader in loaders]
@@ -114,7 +114,7 @@ def test_recipes_that_cannot_be_dealt_are_refused(
     change: dict[str, object], words: str, tiny_config: TrainConfig
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_ranks(tiny_config.model_copy(update=change))
+        check_shares(tiny_config.model_copy(update=change))
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_recipes_that_cannot_be_dealt_are_refused(
 )
 def test_devices_that_are_not_there(device: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        check_device(device)
+        check_device(TrainConfig(device=device))

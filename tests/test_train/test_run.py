@@ -21,7 +21,8 @@ from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import fingerprint, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
-from deepfer_yolo.train.run import Outcome, Stopped, absolute, lock, resume, train
+from deepfer_yolo.train.results import TrainResult
+from deepfer_yolo.train.run import Stopped, absolute, lock, resume, train
 from deepfer_yolo.train.trainer import FaceTrainer
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
 
@@ -77,10 +78,10 @@ def test_best_is_the_epoch_with_the_best_top1_and_metrics_are_its_own(finished_r
     top1 = [float(row["metrics/accuracy_top1"]) for row in rows]
     assert metrics["best_epoch"] == 1 + int(np.argmax(top1))
     assert metrics["val"]["n"] == 56
-    assert metrics["val"]["top1"] == pytest.approx(max(top1), abs=0.02)  # float16 may turn one picture of 56
+    assert metrics["val"]["top1"] == pytest.approx(max(top1), abs=0.02)  # float16 may turn one image of 56
 
 
-def test_the_card_says_what_the_pictures_are_and_the_classifier_agrees_with_the_metrics(
+def test_the_card_says_what_the_images_are_and_the_classifier_agrees_with_the_metrics(
     finished_run: Path, painted_dataset: Path
 ) -> None:
     classifier = TorchClassifier(finished_run / "weights" / "best.pt")
@@ -134,10 +135,10 @@ def test_same_seed_same_weights_and_a_stopped_run_continues_to_the_very_same(
     assert isinstance(stopped, Stopped)
     assert not (stopped.folder / "metrics.json").exists()
     lines: list[str] = []
-    outcome = resume(stopped.folder, show=lines.append)
-    assert isinstance(outcome, Outcome)
+    result = resume(stopped.folder, show=lines.append)
+    assert isinstance(result, TrainResult)
     assert "epoch 2, batch 3" in lines[0]
-    assert weights_hash(outcome.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
+    assert weights_hash(result.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
     rows = [row["epoch"] for row in results(stopped.folder)]
     assert rows == ["1", "2", "3"]
     with pytest.raises(TrainingError, match="has finished"):
@@ -148,10 +149,10 @@ def test_training_leaves_polars_alone_which_answers_ctrl_c_with_an_exception_of_
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, "polars", None)  # importing it raises
-    outcome = train(tiny_config.model_copy(update={"epochs": 1}), name="r", show=quiet, root=tmp_path)
-    assert isinstance(outcome, Outcome)
-    saved = read_checkpoint(outcome.folder / "weights" / "last.pt")["train_results"]
-    assert [float(row["val/loss"]) for row in results(outcome.folder)] == saved["val/loss"]
+    result = train(tiny_config.model_copy(update={"epochs": 1}), name="r", show=quiet, root=tmp_path)
+    assert isinstance(result, TrainResult)
+    saved = read_checkpoint(result.folder / "weights" / "last.pt")["train_results"]
+    assert [float(row["val/loss"]) for row in results(result.folder)] == saved["val/loss"]
     assert saved["epoch"] == [1]
 
 
@@ -166,13 +167,13 @@ def test_a_run_killed_before_it_was_measured_is_measured_and_trained_no_further(
         with pytest.raises(KeyboardInterrupt):
             train(tiny_config, name="r", show=quiet, root=tmp_path)
     lines: list[str] = []
-    outcome = resume(tmp_path / "train" / "r", show=lines.append)
-    assert isinstance(outcome, Outcome)
+    result = resume(tmp_path / "train" / "r", show=lines.append)
+    assert isinstance(result, TrainResult)
     assert "from its last epoch, to measure it" in lines[0]
-    assert [row["epoch"] for row in results(outcome.folder)] == ["1", "2", "3"]
+    assert [row["epoch"] for row in results(result.folder)] == ["1", "2", "3"]
     for name in ("best.pt", "last.pt"):
-        assert weights_hash(outcome.folder / "weights" / name) == weights_hash(finished_run / "weights" / name)
-    before, after = (json.loads((folder / "metrics.json").read_text()) for folder in (finished_run, outcome.folder))
+        assert weights_hash(result.folder / "weights" / name) == weights_hash(finished_run / "weights" / name)
+    before, after = (json.loads((folder / "metrics.json").read_text()) for folder in (finished_run, result.folder))
     assert {key: after[key] for key in ("val", "best_epoch", "epochs")} == {
         key: before[key] for key in ("val", "best_epoch", "epochs")
     }
@@ -200,13 +201,13 @@ def test_out_of_memory_is_an_error_and_never_silently_a_smaller_batch(
         train(tiny_config, name="r", show=quiet, root=tmp_path)
     assert error.value.hint == "use --batch 17"
     monkeypatch.undo()
-    assert isinstance(resume(tmp_path / "train" / "r", show=quiet), Outcome)
+    assert isinstance(resume(tmp_path / "train" / "r", show=quiet), TrainResult)
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import deepfer_yolo.train.start as checkpoint_module
+    import deepfer_yolo.train.state as checkpoint_module
 
     written = 0
     original = checkpoint_module.write_atomic
@@ -223,7 +224,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(
         train(tiny_config, name="r", show=quiet, root=tmp_path)
     assert f"deepfer train --resume {tmp_path / 'train' / 'r'}" in str(error.value.hint)
     lines: list[str] = []
-    assert isinstance(resume(tmp_path / "train" / "r", show=lines.append), Outcome)
+    assert isinstance(resume(tmp_path / "train" / "r", show=lines.append), TrainResult)
     assert "epoch 2, batch 1" in lines[0]
 
 
@@ -271,9 +272,9 @@ def test_a_run_without_the_listed_images_resumes_with_the_fingerprint_of_the_res
     with pytest.raises(TrainingError, match="has changed since the run began"):
         resume(stopped.folder, show=quiet)
     quarantine.write_text(f"picture\n{listed[0]}\n")
-    outcome = resume(stopped.folder, show=quiet)
-    assert isinstance(outcome, Outcome)
-    card = TorchClassifier(outcome.checkpoint).card
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    card = TorchClassifier(result.checkpoint).card
     assert card.trained_on is not None
     assert card.trained_on.fingerprint == fingerprint([row for row in rows if row.path != listed[0]])
 
@@ -299,7 +300,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_the_last_good_checkpoint
                 parameter.data.fill_(float("nan"))
         return False
 
-    import deepfer_yolo.train.run as run_module
+    import deepfer_yolo.train.training_run as run_module
 
     original = run_module.starting_model
     try:
@@ -362,18 +363,18 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
     stopped = train(config, name="r", show=quiet, should_stop=lambda: True, root=Path("runs"))
     assert isinstance(stopped, Stopped)
     monkeypatch.chdir(tmp_path)
-    assert isinstance(resume(stopped.folder, show=quiet), Outcome)
+    assert isinstance(resume(stopped.folder, show=quiet), TrainResult)
     assert absolute(config.model_copy(update={"model": "deepfer-n", "teacher": ("deepfer-n",)})).model == "deepfer-n"
 
 
-def test_pictures_stay_in_their_files_where_the_recipe_asks_for_it(
+def test_images_stay_in_their_files_where_the_recipe_asks_for_it(
     tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    outcome = train(tiny_config.model_copy(update={"cache": "files"}), name="r", show=lines.append, root=tmp_path)
-    assert isinstance(outcome, Outcome)
+    result = train(tiny_config.model_copy(update={"cache": "files"}), name="r", show=lines.append, root=tmp_path)
+    assert isinstance(result, TrainResult)
     assert any("decoded from their files" in line for line in lines)
-    assert weights_hash(outcome.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
+    assert weights_hash(result.checkpoint) == weights_hash(finished_run / "weights" / "best.pt")
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

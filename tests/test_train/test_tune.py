@@ -14,7 +14,10 @@ import yaml
 from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
 from deepfer_yolo.presets import resolve
+from deepfer_yolo.records import plain
 from deepfer_yolo.train import run
+from deepfer_yolo.train.measure import Calibration, Score
+from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.tune import BEST, Study, check_space, resume, tune
 
 SPACE: dict[str, Range | Choices] = {"lr0": Range(low=0.01, high=0.2, log=True), "mixup": Choices(choices=(0.0, 0.2))}
@@ -30,14 +33,14 @@ def test_a_search_writes_its_trials_and_a_recipe_that_train_takes_and_goes_on_ex
     monkeypatch.chdir(tmp_path)
     recipe, settings = tiny_config.model_copy(update={"epochs": 2}), TuneConfig(trials=2, startup_trials=1, space=SPACE)
     whole = tune(settings, recipe, name="whole", show=quiet)
-    assert [row["state"] for row in whole.trials] == ["complete"] * 2
-    values = [row["value"] for row in whole.trials]
+    assert [trial.state for trial in whole.trials] == ["complete"] * 2
+    values = [trial.value for trial in whole.trials]
     assert values == sorted(values, reverse=True)
     assert whole.best == whole.folder / BEST
     assert resolve(TrainConfig, str(whole.best), {"data": recipe.data}) == recipe.model_copy(
-        update=whole.trials[0]["params"]
+        update=whole.trials[0].params
     )
-    assert json.loads((whole.folder / "metrics.json").read_text())["trials"] == whole.trials
+    assert json.loads((whole.folder / "metrics.json").read_text())["trials"] == plain(whole.trials)
 
     asked = 0
 
@@ -52,8 +55,8 @@ def test_a_search_writes_its_trials_and_a_recipe_that_train_takes_and_goes_on_ex
     lines: list[str] = []
     again = resume(parted.folder, show=lines.append)
     assert any("resuming" in line for line in lines)
-    assert [(row["trial"], row["value"], row["params"]) for row in again.trials] == [
-        (row["trial"], row["value"], row["params"]) for row in whole.trials
+    assert [(trial.trial, trial.value, trial.params) for trial in again.trials] == [
+        (trial.trial, trial.value, trial.params) for trial in whole.trials
     ]
 
 
@@ -62,7 +65,7 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
 ) -> None:  # fmt: skip
     curves = iter([[0.5, 0.6, 0.7], None, [0.6, 0.7, 0.8], [0.1, 0.1, 0.1]])
 
-    def train(config: TrainConfig, *, name: str, root: Path, on_epoch: run.OnEpoch, **_: object) -> run.Outcome:
+    def train(config: TrainConfig, *, name: str, root: Path, on_epoch: run.OnEpoch, **_: object) -> TrainResult:
         folder = root / "train" / name
         folder.mkdir(parents=True)
         curve = next(curves)
@@ -70,7 +73,8 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
             raise TrainingError("the loss is not a number")
         for epoch, fitness in enumerate(curve, 1):
             on_epoch(epoch, fitness)
-        return run.Outcome(folder, folder / "best.pt", {"val": {"top1": curve[-1]}})
+        score, calibration = Score(10, curve[-1], 0.0), Calibration(1.0, 0.0, 0.0, 0.0)
+        return TrainResult(folder, 3, 3, score, calibration, "top1", 10, None, None, 1, "fp32", 1, {})
 
     monkeypatch.setattr(run, "train", train)
     lines: list[str] = []
@@ -81,11 +85,11 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
         show=lines.append,
         root=tmp_path,
     )
-    assert [(row["trial"], row["state"], row["value"], row["epochs"]) for row in found.trials[:2]] == [
+    assert [(trial.trial, trial.state, trial.value, trial.epochs) for trial in found.trials[:2]] == [
         (2, "complete", 0.8, 3),
         (0, "complete", 0.7, 3),
     ]
-    ended = {row["trial"]: (row["state"], row["epochs"]) for row in found.trials}
+    ended = {trial.trial: (trial.state, trial.epochs) for trial in found.trials}
     assert (ended[1], ended[3]) == (("fail", 0), ("pruned", 1))
     assert "trial 1: failed, the loss is not a number" in lines
 

@@ -14,9 +14,10 @@ import torch
 from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import resolve
-from deepfer_yolo.train.run import Outcome, Stopped, resume, train
+from deepfer_yolo.train.results import TrainResult
+from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.start import starting_model
-from deepfer_yolo.train.trainer import FaceTrainer, Plateau, decay_by_layer
+from deepfer_yolo.train.trainer import FaceTrainer, Plateau, decay_by_layer, ema_decay
 from deepfer_yolo.yolo import load_checkpoint
 
 
@@ -46,9 +47,12 @@ def test_a_plateau_lowers_the_rate_after_so_many_epochs_and_no_further_than_its_
         plateau.update(fitness)
         shares.append(round(plateau.share, 6))
     assert shares == [1, 1, 1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05]
-    again = Plateau(patience=2, factor=0.1, floor=0.05)
-    again.restore(plateau.state())
-    assert again.__dict__ == plateau.__dict__
+
+
+def test_the_moving_average_starts_short_and_reaches_its_memory() -> None:
+    assert ema_decay(100, 1.0, 0) == 0.0
+    assert ema_decay(100, 1.0, 1) == pytest.approx(2 / 11)
+    assert ema_decay(100, 1.0, 10**6) == pytest.approx(0.99, abs=1e-3)
 
 
 def test_each_layer_learns_at_a_share_of_the_rate_above_it(tiny_config: TrainConfig) -> None:
@@ -88,17 +92,17 @@ def test_a_stopped_run_with_plateau_and_rates_by_layer_continues_to_the_very_sam
     whole = train(config, name="whole", show=quiet, root=tmp_path)
     stopped = train(config, name="stopped", show=quiet, should_stop=stop_after(10), root=tmp_path)
     assert isinstance(stopped, Stopped)
-    outcome = resume(stopped.folder, show=quiet)
-    assert isinstance(whole, Outcome)
-    assert isinstance(outcome, Outcome)
-    weights = [load_checkpoint(found.folder / "weights" / "last.pt").state_dict() for found in (whole, outcome)]
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(whole, TrainResult)
+    assert isinstance(result, TrainResult)
+    weights = [load_checkpoint(found.folder / "weights" / "last.pt").state_dict() for found in (whole, result)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     top1, rates = column(whole.folder, "metrics/accuracy_top1"), column(whole.folder, "lr/pg0")
     share, best = 1.0, -math.inf
     for fitness, rate in zip(top1, rates, strict=True):
         assert rate == pytest.approx(0.05 * share)
         share, best = (share, fitness) if fitness > best else (share * 0.5, best)
-    assert rates == column(outcome.folder, "lr/pg0")
+    assert rates == column(result.folder, "lr/pg0")
     assert rates[-1] < rates[0], "this recipe never met a plateau: the test shows nothing"
     last = [
         key for key in (whole.folder / "results.csv").read_text().splitlines()[0].split(",") if key.startswith("lr/")
@@ -142,18 +146,18 @@ def test_the_schedule_ends_with_the_time_and_an_interruption_does_not_lengthen_i
     )  # four batches an epoch: six epochs, not three
     stopped = train(config, name="stopped", show=quiet, should_stop=stop_after(10), root=tmp_path)
     slow_clock.s += 10_000
-    outcome = resume(stopped.folder, show=quiet)
-    assert isinstance(outcome, Outcome)
-    assert outcome.metrics["epochs"] == 6
-    assert column(outcome.folder, "time") == [4, 8, 12, 16, 20, 24]
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    assert result.epochs == 6
+    assert column(result.folder, "time") == [4, 8, 12, 16, 20, 24]
     # After the first epoch the loop knows how long the run will be: from there on the cosine is that of six epochs.
     wanted = [0.05 * ((1 - math.cos(epoch * math.pi / 6)) / 2 * (0.01 - 1) + 1) for epoch in range(6)]
-    assert column(outcome.folder, "lr/pg0") == pytest.approx(wanted, rel=1e-4)
+    assert column(result.folder, "lr/pg0") == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_time_that_ends_within_an_epoch_ends_the_run_there(
     tiny_config: TrainConfig, tmp_path: Path, slow_clock: SimpleNamespace
 ) -> None:
-    outcome = train(tiny_config.model_copy(update={"time": 5 / 3600}), name="r", show=quiet, root=tmp_path)
-    assert isinstance(outcome, Outcome)
-    assert column(outcome.folder, "time") == [4, 6]
+    result = train(tiny_config.model_copy(update={"time": 5 / 3600}), name="r", show=quiet, root=tmp_path)
+    assert isinstance(result, TrainResult)
+    assert column(result.folder, "time") == [4, 6]

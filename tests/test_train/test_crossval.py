@@ -1,4 +1,4 @@
-"""Cross-validation: every picture tested once, nobody on both sides, and a run that can be stopped and continued."""
+"""Cross-validation: every image tested once, nobody on both sides, and a run that can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_m
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
-from deepfer_yolo.train import crossval, run
-from deepfer_yolo.train.crossval import CrossValidated, lines_of, summary
+from deepfer_yolo.train.crossval import CrossValidation
 from deepfer_yolo.train.plan import plan
+from deepfer_yolo.train.results import FoldScore
+from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.splits import deal, open_for_training
 from deepfer_yolo.yolo import TorchClassifier
 
@@ -37,7 +38,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def laboratory(painted_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The painted faces as 224 pictures of 16 people."""
+    """The painted faces as 224 images of 16 people."""
     target = tmp_path_factory.mktemp("laboratory") / "data"
     shutil.copytree(painted_dataset, target)
     rows = read_manifest(target)
@@ -51,9 +52,9 @@ def recipe(tiny_config: TrainConfig, laboratory: Path) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def validated(recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> CrossValidated:
-    done = crossval.train(recipe, name="cv", show=quiet, root=tmp_path_factory.mktemp("runs"))
-    assert isinstance(done, CrossValidated)
+def validated(recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
+    done = train(recipe, name="cv", show=quiet, root=tmp_path_factory.mktemp("runs"))
+    assert isinstance(done, CrossValidation)
     return done
 
 
@@ -61,7 +62,7 @@ def fold(recipe: TrainConfig, number: int) -> Dataset:
     return open_for_training(recipe.model_copy(update={"fold": number}))
 
 
-def test_every_picture_is_tested_once_and_nobody_is_on_two_sides(recipe: TrainConfig) -> None:
+def test_every_image_is_tested_once_and_nobody_is_on_two_sides(recipe: TrainConfig) -> None:
     tested = []
     for number in range(1, 4):
         dataset = fold(recipe, number)
@@ -102,7 +103,7 @@ def test_copies_stay_together_where_there_are_no_subjects(laboratory: Path, tmp_
     assert mixed[200] == mixed[220] == mixed[3] != mixed[210]
 
 
-def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidated, laboratory: Path) -> None:
+def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidation, laboratory: Path) -> None:
     metrics = json.loads((validated.folder / "metrics.json").read_text())
     tests = [
         json.loads((validated.folder / f"fold-{number}" / "metrics.json").read_text())["test"] for number in range(1, 4)
@@ -115,7 +116,7 @@ def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidated, labor
     }
     assert metrics["n"] == sum(test["n"] for test in tests) == 224
     assert metrics["top1"] == pytest.approx(sum(test["top1"] * test["n"] for test in tests) / 224)
-    assert "3 folds by subject" in lines_of(metrics)[-2]
+    assert "3 folds by subject" in validated.lines()[-2]
     # A fold's figure is what its own checkpoint gives on the people that it has not seen.
     with (validated.folder / "folds.csv").open() as file:
         mine = {row["path"] for row in csv.DictReader(file) if row["fold"] == "2"}
@@ -129,7 +130,7 @@ def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidated, labor
 
 
 def test_a_stopped_cross_validation_goes_on_where_it_was_and_ends_alike(
-    recipe: TrainConfig, validated: CrossValidated, laboratory: Path, tmp_path: Path
+    recipe: TrainConfig, validated: CrossValidation, laboratory: Path, tmp_path: Path
 ) -> None:
     before = content_of(laboratory)
     asked = 0
@@ -139,28 +140,28 @@ def test_a_stopped_cross_validation_goes_on_where_it_was_and_ends_alike(
         asked += 1
         return asked == 3
 
-    stopped = crossval.train(recipe, name="cv", show=quiet, should_stop=stop_in_the_second_fold, root=tmp_path)
-    assert isinstance(stopped, run.Stopped)
+    stopped = train(recipe, name="cv", show=quiet, should_stop=stop_in_the_second_fold, root=tmp_path)
+    assert isinstance(stopped, Stopped)
     assert stopped.folder == tmp_path / "train" / "cv"
     assert (stopped.folder / "fold-1" / "metrics.json").is_file()
     assert not (stopped.folder / "fold-2" / "metrics.json").is_file()
     first = content_of(stopped.folder / "fold-1")
     (stopped.folder / "fold-3").mkdir()  # a kill between the folder and its recipe
     lines: list[str] = []
-    done = crossval.resume(stopped.folder, show=lines.append)
-    assert isinstance(done, CrossValidated)
+    done = resume(stopped.folder, show=lines.append)
+    assert isinstance(done, CrossValidation)
     assert "fold 1 of 3" not in lines
     assert lines[0] == "fold 2 of 3"
     assert "resuming" in lines[1]
     assert content_of(stopped.folder / "fold-1") == first
-    assert done.metrics == validated.metrics
+    assert done.metrics() == validated.metrics()
     assert content_of(laboratory) == before
     with pytest.raises(TrainingError, match="has finished"):
-        crossval.resume(stopped.folder, show=quiet)
+        resume(stopped.folder, show=quiet)
 
 
 def test_data_that_have_changed_are_refused(
-    recipe: TrainConfig, validated: CrossValidated, laboratory: Path, tmp_path: Path
+    recipe: TrainConfig, validated: CrossValidation, laboratory: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(laboratory, data)
@@ -172,16 +173,14 @@ def test_data_that_have_changed_are_refused(
     config = (folder / "config.yaml").read_text().replace(str(laboratory), str(data))
     (folder / "config.yaml").write_text(config)
     with pytest.raises(TrainingError, match="has changed since the cross-validation began"):
-        crossval.resume(folder, show=quiet)
+        resume(folder, show=quiet)
 
 
-def test_a_start_that_has_learned_the_pictures_is_refused_in_every_fold(
+def test_a_start_that_has_learned_the_images_is_refused_in_every_fold(
     recipe: TrainConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LeakError, match="has learned"):
-        crossval.train(
-            recipe.model_copy(update={"model": str(finished_run / "weights" / "best.pt")}), show=quiet, root=tmp_path
-        )
+        train(recipe.model_copy(update={"model": str(finished_run / "weights" / "best.pt")}), show=quiet, root=tmp_path)
     assert not list((tmp_path / "train").iterdir())
 
 
@@ -197,7 +196,7 @@ def test_folds_that_cannot_be_are_clear_errors_and_leave_nothing(
     change: dict[str, int], words: str, recipe: TrainConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        crossval.train(recipe.model_copy(update=change), root=tmp_path)
+        train(recipe.model_copy(update=change), root=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,17 +207,13 @@ def test_the_seed_deals_the_folds(recipe: TrainConfig) -> None:
 
 def test_a_dry_run_counts_all_folds(recipe: TrainConfig) -> None:
     found = plan(recipe)
-    assert found["runs"] == 3
-    assert found["train"] + found["val"] < 224
+    assert found.runs == 3
+    assert found.train + found.val < 224
 
 
-def test_pooled_figures_by_hand() -> None:
-    found = summary(
-        [
-            {"top1": 1.0, "macro_f1": 1.0, "confusion": [[2, 0], [0, 1]]},
-            {"top1": 0.5, "macro_f1": 1 / 3, "confusion": [[1, 0], [1, 0]]},
-        ]
-    )
-    assert (found["n"], found["top1"]) == (5, 0.8)
-    assert found["macro_f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)
-    assert found["over_folds"]["top1"]["sd"] == pytest.approx(0.5 / 2**0.5)
+def test_pooled_figures_by_hand(recipe: TrainConfig, tmp_path: Path) -> None:
+    tests = (FoldScore(3, 1.0, 1.0, ((2, 0), (0, 1))), FoldScore(2, 0.5, 1 / 3, ((1, 0), (1, 0))))
+    found = CrossValidation.of(tmp_path, tests, recipe)
+    assert (found.n, found.top1) == (5, 0.8)
+    assert found.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
+    assert found.over_folds.top1.sd == pytest.approx(0.5 / 2**0.5)

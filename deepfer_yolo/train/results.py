@@ -1,0 +1,129 @@
+"""What a finished run gives: best.pt with its card, and the figures of metrics.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from deepfer_yolo import __version__
+from deepfer_yolo.files import sha256_of
+from deepfer_yolo.records import Json, plain
+from deepfer_yolo.runs import METRICS, write_metrics
+from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
+from deepfer_yolo.train.measure import (
+    Calibration,
+    Score,
+    calibrate,
+    card_metrics,
+    confusion_of,
+    logits_of,
+    score,
+)
+from deepfer_yolo.train.progress import Progress, save_curves
+from deepfer_yolo.train.splits import read_held_out
+from deepfer_yolo.train.state import drop_states
+from deepfer_yolo.train.trainer import FaceTrainer
+from deepfer_yolo.yolo import count_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScore(Score):
+    """The score on the images that a fold of a cross-validation neither trained on nor chose by."""
+
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run: its folder, and the figures of its metrics.json."""
+
+    folder: Path
+    best_epoch: int
+    epochs: int
+    val: Score
+    calibration: Calibration
+    fitness: str
+    train_images: int
+    images_per_s: float | None
+    epoch_s: float | None
+    parameters: int
+    precision: str
+    threads: int
+    learned_before: dict[str, Any]
+    test: FoldScore | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best epoch's network, as it is shipped."""
+        return self.folder / "weights" / "best.pt"
+
+    @property
+    def best_fitness(self) -> float:
+        """The figure of val that chose the epoch."""
+        return self.val.macro_f1 if self.fitness == "macro_f1" else self.val.top1
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The result of the run in `folder`, which has finished."""
+        figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        return TypeAdapter(cls).validate_python({"folder": folder, **figures})
+
+    def metrics(self) -> Json:
+        """The figures of metrics.json."""
+        left_out = {"folder"} if self.test is not None else {"folder", "test"}
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}
+
+    def to_json(self) -> Json:
+        """The figures, and where run and checkpoint are."""
+        return {"run": str(self.folder), "checkpoint": str(self.checkpoint), **self.metrics()}
+
+
+def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
+    """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume would need."""
+    run, folder, batch = trainer.run, trainer.save_dir, trainer.run.config.batch
+    logits, labels = logits_of(trainer.best, run.val, batch), run.val.labels.numpy()
+    calibration = calibrate(logits, labels)
+    test = None
+    if run.config.fold is not None:
+        held_out = read_held_out(run.dataset, "test", run.spec)
+        confusion = confusion_of(logits_of(trainer.best, held_out, batch), held_out.labels.numpy())
+        test = FoldScore(**plain(score(confusion)), confusion=tuple(map(tuple, confusion.tolist())))
+    result = TrainResult(
+        folder=folder,
+        best_epoch=trainer.stopper.best_epoch,
+        epochs=trainer.epoch + 1,
+        val=score(confusion_of(logits, labels)),
+        calibration=calibration,
+        fitness=run.config.fitness,
+        train_images=len(run.train),
+        images_per_s=float(np.median(progress.images_per_s)) if progress.images_per_s else None,
+        epoch_s=float(np.median(progress.epoch_s)) if progress.epoch_s else None,
+        parameters=count_parameters(run.model),
+        precision=run.precision,
+        threads=run.config.threads,
+        learned_before=run.leaks,
+        test=test,
+    )
+    subjects = [row.subject for row in run.dataset.rows("val")]
+    found = {"dataset": run.dataset.name, **card_metrics(logits, labels, calibration, subjects)}
+    card = Card(
+        name=folder.name,
+        labels=run.dataset.labels,
+        input=run.spec,
+        temperature=calibration.temperature,
+        trained_on=TrainedOn(name=run.dataset.name, fingerprint=run.dataset.fingerprint),
+        metrics={"val": found},
+        file_sha256=sha256_of(trainer.best),
+        producer={"deepfer": __version__} | {name: metadata.version(name) for name in ("ultralytics", "torch")},
+    )
+    write_sidecar(card, trainer.best)
+    save_curves(folder)
+    write_metrics(folder, result.metrics())
+    drop_states(trainer.wdir)
+    return result

@@ -1,0 +1,126 @@
+"""All that one run is made of: recipe, data, networks, and the state that it goes on from."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch  # noqa: TID253  (this package exists to run torch)
+
+from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.data.dataset import Dataset
+from deepfer_yolo.data.leaks import Hashes, LeakGuard
+from deepfer_yolo.errors import TrainingError
+from deepfer_yolo.runtime.card import InputSpec
+from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
+from deepfer_yolo.train.device import free_memory, use_bf16
+from deepfer_yolo.train.splits import open_for_training, read_splits
+from deepfer_yolo.train.start import named_model, open_teachers, starting_model
+from deepfer_yolo.train.state import RunState
+from deepfer_yolo.yolo import ClassificationModel, count_parameters, remember, trained_hashes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRun:
+    """What a run learns from and with; opened before its folder is made, so that bad input leaves no folder behind."""
+
+    config: TrainConfig
+    dataset: Dataset
+    train: DecodedSplit
+    val: DecodedSplit
+    spec: InputSpec
+    """What the network is fed."""
+    model: ClassificationModel
+    teachers: tuple[ClassificationModel, ...]
+    leaks: dict[str, Any]
+    """What start and teachers have learned of the held-out splits, for the record."""
+    notes: tuple[str, ...]
+    """What there is to say of the start."""
+    state: RunState | None
+    bf16: bool
+    """Whether the forward pass runs in bfloat16."""
+    read_s: float
+
+    @classmethod
+    def open(cls, config: TrainConfig, state: RunState | None = None) -> Self:
+        """Read everything that `config` names; a run that goes on from `state` is given what it knew.
+
+        Raises DatasetError (LeakError where the start has learned held-out images), ConfigError, ModelError, or
+        TrainingError where the data set is not the one that the run was begun with.
+        """
+        dataset = open_for_training(config)
+        if state is not None and state.fingerprint != dataset.fingerprint:
+            raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
+        notes: list[str] = []
+        torch.manual_seed(config.seed)  # before the network draws its first weights
+        start = config if state is None else config.model_copy(update={"pretrained": None})
+        model = starting_model(start, dataset.labels, notes.append)
+        began = time.perf_counter()
+        # The first optimiser of a process imports torch's compiler, which takes two seconds: now, while files are read.
+        threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
+        teachers = open_teachers(config, dataset.labels)
+        train, val, spec = read_splits(dataset, config)
+        read_s = time.perf_counter() - began
+        if state is None:
+            leaks, lines = check_start(config, dataset, val.hashes, model, teachers)
+            notes += lines
+        else:
+            leaks = state.leaks
+            remember(model, None if state.trained_hashes is None else state.trained_hashes.numpy().view(np.uint64))
+        # Every checkpoint carries what is learned now, and what start and teachers had learned.
+        remember(model, trained_hashes(model), *map(trained_hashes, teachers), train.hashes)
+        bf16 = use_bf16(config)
+        return cls(config, dataset, train, val, spec, model, teachers, leaks, tuple(notes), state, bf16, read_s)
+
+    @property
+    def precision(self) -> str:
+        """bf16 or fp32."""
+        return "bf16" if self.bf16 else "fp32"
+
+    def describe(self) -> list[str]:
+        """Lines that say what is about to be trained."""
+        config = self.config
+        lines = [
+            f"{len(self.train):,} train and {len(self.val):,} val images, {self.spec.colour}, "
+            f"{count_parameters(self.model):,} parameters, {config.device}, {self.precision}, {config.threads} threads; "
+            f"read in {self.read_s:.1f} s"
+        ]
+        if isinstance(self.train.pixels, FilePixels):
+            why = f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"
+            why = "as the recipe asks" if config.cache == "files" else why
+            lines.append(f"images are decoded from their files for every batch, {why}")
+        return lines
+
+
+def check_start(
+    config: TrainConfig,
+    dataset: Dataset,
+    val: Hashes | None,
+    model: ClassificationModel,
+    teachers: Sequence[ClassificationModel],
+) -> tuple[dict[str, Any], list[str]]:
+    """What the start and the teachers have learned of val and test: the record of the run, and lines to show; see
+    `LeakGuard.check`.
+
+    A start from scratch is not in the record. Raises LeakError for a leak, unless the recipe allows it.
+    """
+    models: dict[str, Hashes | None] = {}
+    start = config.pretrained or named_model(config)
+    if start.endswith(".pt"):
+        models[f"the start {Path(start).name}"] = trained_hashes(model)
+    for path, teacher in zip(config.teacher, teachers, strict=True):
+        models[f"the teacher {Path(path).name}"] = trained_hashes(teacher)
+    whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))
+    guard = LeakGuard(dataset, whole, {} if val is None else {"val": val})
+    learned = guard.check(models, dataset.splits, allow=config.allow_leak)
+    silent = [name for name, known in models.items() if known is None]
+    return dict(learned.to_json()), [
+        *learned.lines,
+        *(f"{name} does not say which images it has learned, so leaks from it cannot be seen" for name in silent),
+    ]
