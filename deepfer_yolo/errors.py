@@ -19,9 +19,11 @@ What comes from a URL passes `redact` on its way into a message, a log or a file
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -125,6 +127,15 @@ def explain_import_error(error: ImportError) -> MissingDependencyError | None:
     if isinstance(error, ModuleNotFoundError) and module in EXTRA_OF_MODULE:
         return MissingDependencyError.for_extra(EXTRA_OF_MODULE[module], module)
     return None
+
+
+@contextmanager
+def explained_imports() -> Iterator[None]:
+    """Imports of an optional extra: one that fails raises the clear error."""
+    try:
+        yield
+    except ImportError as error:
+        raise explain_import_error(error) or error from None
 
 
 EXIT_GATE_FAILED = 3

@@ -123,7 +123,7 @@ def paint_frames(
 
 
 class _Person:
-    """What stays the same between two pictures of one painted person."""
+    """What stays the same between two images of one painted person."""
 
     def __init__(self, random: RandomState) -> None:
         self.skin = int(random.randint(105, 215))
@@ -225,7 +225,7 @@ def _face_coordinates(random: RandomState, side: int) -> tuple[Ints, Ints]:
 
     The turn uses the rational rotation (q²-p², 2pq)/(q²+p²), which needs no trigonometry.
     """
-    scale = int(random.randint(90, 113))  # percent of the picture's half side that half a face takes, inverted
+    scale = int(random.randint(90, 113))  # percent of the image's half side that half a face takes, inverted
     shift_x, shift_y = int(random.randint(-80, 81)), int(random.randint(-80, 81))
     p, q = int(random.randint(-87, 88)), 1000
     cosine, sine, norm = q * q - p * p, 2 * p * q, q * q + p * p

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.data.dataset import SPLITS, Row
 from deepfer_yolo.data.duplicates import Thumbs, alike, group, near_pairs
 from deepfer_yolo.data.untrusted import printable
-from deepfer_yolo.errors import ConfigError, MissingDependencyError
+from deepfer_yolo.errors import ConfigError, explained_imports
 
 DEFAULT = "train=0.8,val=0.1,test=0.1"
 MAX_FOLDS = 50
@@ -84,10 +84,8 @@ def assign_folds(labels: Sequence[str], groups: NDArray[np.int64], folds: int, s
 
 def _stratified(labels: Sequence[str], groups: NDArray[np.int64], folds: int, seed: int) -> list[int]:
     """A fold from 0 for each image."""
-    try:
+    with explained_imports():
         from sklearn.model_selection import StratifiedGroupKFold
-    except ModuleNotFoundError:
-        raise MissingDependencyError.for_extra("eval", "sklearn") from None
     result = np.zeros(len(labels), np.int64)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import MissingDependencyError
+from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.evaluate.metrics import (
     COVERAGES,
     brier_of,
@@ -186,8 +186,6 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:
 
 
 def _stats() -> Any:
-    try:
+    with explained_imports():
         from scipy import stats
-    except ModuleNotFoundError:
-        raise MissingDependencyError.for_extra("eval", "scipy") from None
     return stats

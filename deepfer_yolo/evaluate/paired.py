@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import CompareConfig, GateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError
+from deepfer_yolo.errors import ConfigError, DatasetError, explained_imports
 from deepfer_yolo.evaluate.evaluation import importing, measure_scores
 from deepfer_yolo.evaluate.intervals import (
     CONFIDENCE,
@@ -285,10 +285,8 @@ def class_table(
 
 
 def _binomtest(k: int, n: int, alternative: str = "two-sided") -> Any:
-    try:
+    with explained_imports():
         from scipy.stats import binomtest
-    except ModuleNotFoundError:
-        raise MissingDependencyError.for_extra("eval", "scipy") from None
     return binomtest(k, n, alternative=alternative)
 
 

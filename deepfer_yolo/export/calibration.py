@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.export.graph import attributes, copied, quiet, save
+from deepfer_yolo.export.graph import attribute, copied, quiet, save
 from deepfer_yolo.export.parity import stratify
 from deepfer_yolo.export.rounding import Floats
 from deepfer_yolo.records import Crops, Probs
@@ -48,7 +48,7 @@ def calibration_images(
     allowed = [row for row in rows if row.sha256 not in avoid]
     if len(allowed) < min(n, 32):
         raise DatasetError(
-            f"{folder}: {len(allowed)} training pictures are too few to calibrate int8",
+            f"{folder}: {len(allowed)} training images are too few to calibrate int8",
             "use a data set with a train split",
         )
     chosen = stratify(allowed, n, seed)[:n]
@@ -104,7 +104,7 @@ def observe(graph: onnx.ModelProto, crops: Crops, seed: int = 0) -> Observed:
                     [random.choice(flat, min(N_VALUES, flat.size)), np.array([flat.min(), flat.max()])]
                 )
         for node in convolutions:
-            patches = _patches(found[node.input[0]], attributes(node), random)
+            patches = _patches(found[node.input[0]], node, random)
             products[node.name] = (
                 products.get(node.name, 0.0)
                 + (patches.transpose(0, 2, 1) @ patches).astype(np.float64) / patches.shape[1]
@@ -144,16 +144,17 @@ def _showing(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     return copy
 
 
-def _patches(planes: Floats, layer: dict[str, Any], random: np.random.Generator) -> Floats:
+def _patches(planes: Floats, layer: onnx.NodeProto, random: np.random.Generator) -> Floats:
     """What a convolution multiplies its weights with at sampled places, float32 (groups, rows, k), from `planes` (n, c,
     H, W).
     """
-    top, left, bottom, right = layer.get("pads", [0, 0, 0, 0])
-    down, across = layer.get("strides", [1, 1])
+    top, left, bottom, right = attribute(layer, "pads", [0, 0, 0, 0])
+    down, across = attribute(layer, "strides", [1, 1])
     padded = np.pad(planes, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    windows = sliding_window_view(padded, layer["kernel_shape"], axis=(2, 3))[:, :, ::down, ::across]
+    kernel = attribute(layer, "kernel_shape", [1, 1])
+    windows = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::down, ::across]
     n, _, rows, columns = windows.shape[:4]
     chosen = random.choice(n * rows * columns, min(N_PATCHES, n * rows * columns), replace=False)
     image, row, column = np.unravel_index(chosen, (n, rows, columns))
-    patches: Floats = windows[image, :, row, column].reshape(len(chosen), layer.get("group", 1), -1).transpose(1, 0, 2)
-    return patches
+    patches: Floats = windows[image, :, row, column].reshape(len(chosen), attribute(layer, "group", 1), -1)
+    return patches.transpose(1, 0, 2)

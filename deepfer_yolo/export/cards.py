@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from deepfer_yolo.runtime.card import (
 )
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, put_card, read_graph, value_shape
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, put_card, read_graph, value_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -101,7 +100,7 @@ def add_metrics(
     """Measure `classifier` on one split of `dataset`; the headline numbers, 95 % intervals and the confusion matrix go
     into `model`'s card.
 
-    Returns the card, and lines to show about pictures that the model has learned. Raises LeakError, see `check_models`.
+    Returns the card, and lines to show about images that the model has learned. Raises LeakError, see `check_models`.
     """
     opened = open_dataset(dataset)
     learned = check_models({model.name: classifier}, opened, split, allow=allow_leak)
@@ -171,7 +170,7 @@ def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
         )
     inner = compose.add_prefix(model, "inner/")
     graph = inner.graph
-    value_in, value_out = _inputs(graph)[0], graph.output[0]
+    value_in, value_out = graph_inputs(graph)[0], graph.output[0]
     n_labels = len(facts.labels or ())
     mean = np.array(facts.mean, np.float32).reshape(1, 3, 1, 1)
     std = np.array(facts.std, np.float32).reshape(1, 3, 1, 1)
@@ -226,14 +225,9 @@ def _trained_size(arguments: Any) -> int | None:
     return -(-imgsz // 32) * 32 if isinstance(imgsz, int) and imgsz > 0 else None
 
 
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    stored = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in stored]
-
-
 def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
-    """Whether the graph takes float planes; raises ModelError for a form that is neither that nor this program's own."""
-    inputs, outputs = _inputs(model.graph), list(model.graph.output)
+    """Whether the graph takes float planes; raises ModelError for a form that is neither that nor our own."""
+    inputs, outputs = graph_inputs(model.graph), list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{source} has {len(inputs)} inputs and {len(outputs)} outputs; a classifier has one of each")
     shape_in, shape_out = value_shape(inputs[0]), value_shape(outputs[0])
@@ -243,7 +237,7 @@ def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
     if kinds != (FLOAT, FLOAT) or len(shape_in) != 4 or shape_in[1] != 3 or len(shape_out) != 2:
         raise ModelError(
             f"{source} takes {shape_in} and gives {shape_out}: only float32 (n, 3, S, S) to (n, labels) can be wrapped",
-            "export the model with planes first and one row of numbers a picture",
+            "export the model with planes first and one row of numbers per image",
         )
     return True
 
@@ -251,7 +245,7 @@ def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
 def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
     """`facts` filled from the graph's shapes and from Ultralytics' metadata, whose values are Python literals."""
     said = {entry.key: entry.value for entry in model.metadata_props}
-    shape = value_shape(_inputs(model.graph)[0]) if _inputs(model.graph) else ()
+    shape = value_shape(graph_inputs(model.graph)[0]) if graph_inputs(model.graph) else ()
     sides = [side for side in (shape[2:4] if len(shape) == 4 and shape[1] == 3 else shape[1:3]) if side]
     size = facts.size or (sides[0] if sides else None)
     labels = facts.labels
@@ -264,12 +258,12 @@ def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
     n_outputs = value_shape(model.graph.output[0])[-1:]
     if n_outputs and n_outputs[0] not in {None, len(labels)}:
         raise ConfigError(
-            f"{source} gives {n_outputs[0]} numbers a picture, but there are {len(labels)} labels: {', '.join(labels)}"
+            f"{source} gives {n_outputs[0]} numbers per image, but there are {len(labels)} labels: {', '.join(labels)}"
         )
     if size is None:
         raise ModelError(f"{source} does not say its input size", "name it: --size 64")
     if sides and any(side != size for side in sides):
-        raise ConfigError(f"{source} takes {shape}, not pictures of {size}×{size}", "leave --size out")
+        raise ConfigError(f"{source} takes {shape}, not images of {size}×{size}", "leave --size out")
     if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):
         # Ultralytics' classification transform divides by 255 and normalises by nothing since 8.0.
         facts = replace(facts, mean=facts.mean or (0.0, 0.0, 0.0), std=facts.std or (1.0, 1.0, 1.0))
@@ -303,11 +297,11 @@ def _ends_in_softmax(model: onnx.ModelProto) -> bool:
 
 
 def _check_batches(classifier: Classifier, source: Path) -> None:
-    """Refuse a graph that says its batch is dynamic and answers otherwise when pictures come together."""
+    """Refuse a graph that says its batch is dynamic and answers otherwise when images come together."""
     size = classifier.card.input.size
     crops: Any = np.random.RandomState(0).randint(0, 256, (3, size, size, 3)).astype(np.uint8)
     fixed = ModelError(
-        f"{source} does not answer alike when pictures come in one batch: its batch is fixed inside",
+        f"{source} does not answer alike when images come in one batch: its batch is fixed inside",
         "export it with a dynamic batch",
     )
     try:
@@ -332,8 +326,4 @@ def parse_numbers(text: str | None, flag: str) -> tuple[float, float, float] | N
 
 def parse_labels(text: str | None) -> tuple[str, ...] | None:
     """Labels from ``a,b,c``."""
-    return None if text is None else _trimmed(text.split(","))
-
-
-def _trimmed(parts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for part in parts)
+    return None if text is None else tuple(part.strip() for part in text.split(","))

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from deepfer_yolo import __version__
 if TYPE_CHECKING:
     import onnx
 
+Value = TypeVar("Value")
 DEPTH = 3
 """Parts of a node's name, `/network/model.9/…`, that name its block: one layer of the network's own description."""
 Cut = list[tuple[int, int, str]]
@@ -33,11 +34,12 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """The node's attributes as Python values."""
+def attribute(node: onnx.NodeProto, name: str, default: Value) -> Value:
+    """The node's attribute as a Python value."""
     import onnx
 
-    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    found: Iterator[Value] = (onnx.helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name)
+    return next(found, default)
 
 
 def keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
@@ -170,7 +172,7 @@ def _cut(users: list[onnx.NodeProto], stored: dict[str, NDArray[np.generic]], n_
         if node.op_type == "Slice" and len(numbers) >= 3 and numbers[2] == [1] and numbers[3:] in ([], [[1]]):
             start, end = int(numbers[0][0]), int(numbers[1][0])
             found.append((start, min(end, n_channels), node.output[0]))
-        elif node.op_type == "Split" and attributes(node).get("axis", 0) == 1 and len(numbers) == 1:
+        elif node.op_type == "Split" and attribute(node, "axis", 0) == 1 and len(numbers) == 1:
             ends = np.cumsum(numbers[0]).tolist()
             found += [(end - size, end, name) for size, end, name in zip(numbers[0], ends, node.output, strict=True)]
         else:
@@ -213,7 +215,7 @@ def _part(
 
 
 def _is_grouped(node: onnx.NodeProto) -> bool:
-    return bool(attributes(node).get("group", 1) != 1)
+    return attribute(node, "group", 1) != 1
 
 
 def _users(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:

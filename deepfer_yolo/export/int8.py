@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from deepfer_yolo.runtime.onnx_graph import INPUT
 if TYPE_CHECKING:
     import onnx
 
-Overrides = dict[str, list[dict[str, Any]]]
+Overrides = dict[str, list[dict[str, object]]]
 """onnxruntime's word for what one tensor's quantisation shall be."""
 Exact = Callable[[str], tuple[NDArray[np.int8], Floats]]
 """From the name of a convolution's weights to their levels and the step of each output channel."""

@@ -1,4 +1,4 @@
-"""ONNX: from a checkpoint to our graph, uint8 images in and probabilities out with all between inside, and its candidates."""
+"""ONNX: our graph of a checkpoint, uint8 images in and probabilities out, and what is tried of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ProbabilityGraph(torch.nn.Module):
-    """A YOLO classifier with its cast, transpose, scale, temperature and softmax: uint8 (n, S, S, 3) to float32 (n, C)."""
+    """A YOLO classifier with cast, transpose, scale, temperature and softmax: uint8 (n, S, S, 3) to float32 (n, C)."""
 
     def __init__(self, network: torch.nn.Module, temperature: float) -> None:
         super().__init__()

@@ -1,6 +1,4 @@
-"""Two models proven equal on the same images: first what they are fed, then what they answer, so that the right stage is
-blamed.
-"""
+"""Two models proven equal on the same images: what they are fed, then what they answer, so that the stage is known."""
 
 from __future__ import annotations
 
@@ -124,8 +122,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What two models make of labelled images: accuracy, its difference with a paired 95 % interval, the recall that each
-    label loses, and calibration error.
+    """What two models make of labelled images: accuracy, its difference with a paired 95 % interval, the recall that
+    each label loses, and calibration error.
     """
 
     accuracy_reference: float
@@ -179,8 +177,9 @@ class Parity:
         """Raise ParityError that names every limit missed, where one was."""
         if self.failures:
             worst = self.worst[0]
+            missed = "; ".join(self.failures)
             raise ParityError(
-                f"{self.candidate} does not answer like {self.reference} on {self.pictures}: {'; '.join(self.failures)}",
+                f"{self.candidate} does not answer like {self.reference} on {self.pictures}: {missed}",
                 f"worst image: {worst.picture} ({worst.reference} became {worst.candidate}, |Δp| {worst.diff:.2e})",
             )
 

@@ -1,4 +1,4 @@
-"""From floats to 8 bits: the range of an activation that loses least, and weights rounded so that their errors cancel."""
+"""From floats to 8 bits: the activation range that loses least, and weights rounded so that their errors cancel."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def _config(name: str, backend: str, card: Card, batch: int | None) -> str:
         f'backend: "{backend}"',
         f"max_batch_size: {MAX_BATCH if batch is None else 0}",
         f'input [ {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: [ {first}{size}, {size}, 3 ] }} ]',
-        f'output [ {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [ {first}{n_labels} ] label_filename: "labels.txt" }} ]',
+        f'output [ {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [ {first}{n_labels} ]'
+        ' label_filename: "labels.txt" } ]',
     ]
     if batch is None:
         lines.append("dynamic_batching { max_queue_delay_microseconds: 2000 }")

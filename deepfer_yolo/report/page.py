@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import MissingDependencyError
+from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.files import write_atomic
 
 if TYPE_CHECKING:
@@ -159,10 +159,8 @@ class Page:
 
     def html(self) -> str:
         """The whole page as text."""
-        try:
+        with explained_imports():
             from jinja2 import Environment
-        except ModuleNotFoundError:
-            raise MissingDependencyError.for_extra("eval", "jinja2") from None
         template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
         return template.render(title=self.title, command=self.command, facts=self.facts, parts=self._parts)
 

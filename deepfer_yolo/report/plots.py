@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepfer_yolo.errors import MissingDependencyError
+from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.files import atomic_path
 from deepfer_yolo.report.page import INK
 
@@ -26,10 +26,8 @@ MARKERS = "osD^vPX*"
 
 def figure(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:
     """An empty figure of `width` × `height` inches with one pair of axes, drawn in the page's ink."""
-    try:
+    with explained_imports():
         from matplotlib.figure import Figure as NewFigure
-    except ModuleNotFoundError:
-        raise MissingDependencyError.for_extra("eval", "matplotlib") from None
     new = NewFigure(figsize=(width, height), layout="constrained")
     axes = new.add_subplot()
     ink(axes)

@@ -21,10 +21,11 @@ SCHEMA_VERSION: Literal[1] = 1
 METADATA_KEY = "deepfer"
 """The key of the card in ONNX metadata."""
 HASHES_KEY = "deepfer.trained_hashes"
-"""The key of the hashes of the training pictures in ONNX metadata."""
+"""The key of the hashes of the training images in ONNX metadata."""
 INTENDED_USE = (
-    "Labels apparent facial expressions in pictures for research, art, accessibility and interface studies with consent. Not for inferring "
-    "felt emotion, and not for workplaces, schools, hiring, policing, border control or diagnosis (EU AI Act, Article 5(1)(f))."
+    "Labels apparent facial expressions in pictures for research, art, accessibility and interface studies with "
+    "consent. Not for inferring felt emotion, and not for workplaces, schools, hiring, policing, border control or "
+    "diagnosis (EU AI Act, Article 5(1)(f))."
 )
 
 
@@ -35,7 +36,7 @@ class _Part(BaseModel):
 class InputSpec(_Part):
     """What the model wants to see.
 
-    `native_px` is the side in pixels of the pictures it learned from; None leaves full detail.
+    `native_px` is the side in pixels of the images it learned from; None leaves full detail.
     """
 
     size: int = Field(ge=8, le=1024)
@@ -51,7 +52,7 @@ class CropSpec(_Part):
     Its side is the box's `reference` side with the share `margin` added at both ends; `shift_x` and `shift_y` move its
     centre by shares of the same side; `eyes` turns it upright by the eye line.
 
-    Around YuNet's boxes the framing of FER2013's own pictures has its median at a margin of 0.118, and of ten
+    Around YuNet's boxes the framing of FER2013's own images has its median at a margin of 0.118, and of ten
     references the box width varies least (tests/benchmarks/crop_rule.py, 1,500 Training rows). The default is tighter:
     of 0, 0.03, 0.06, 0.09 and 0.12 it cost a model least on 1,464 faces found among Training rows
     (tests/benchmarks/crop_end_to_end.py --split Training; standard error 1 point, the others 1.0 to 1.4 points worse).
@@ -98,13 +99,13 @@ class Card(_Part):
     producer: dict[str, str] = {}
     license: str = "AGPL-3.0-or-later"
     intended_use: str = INTENDED_USE
-    # Not in `to_json`: eight bytes a picture are for programs, and would drown the rest. Files carry them beside or
+    # Not in `to_json`: eight bytes an image are for programs, and would drown the rest. Files carry them beside or
     # below the card.
     trained_hashes: str | None = Field(None, exclude=True, repr=False)
 
     @property
     def learned(self) -> NDArray[np.uint64] | None:
-        """The hashes of the pictures that the model has learned, uint64 (n,); None where its file does not say."""
+        """The hashes of the images that the model has learned, uint64 (n,); None where its file does not say."""
         return None if self.trained_hashes is None else unpack_hashes(self.trained_hashes)
 
     @field_validator("trained_hashes")
@@ -128,7 +129,7 @@ class Card(_Part):
 
 
 def pack_hashes(hashes: NDArray[np.uint64]) -> str:
-    """Hashes of pictures as the text that files carry: sorted, without repeats, 8 bytes each, little-endian, in base64."""
+    """Hashes of images as files carry them: sorted, without repeats, 8 bytes each, little-endian, in base64."""
     return base64.b64encode(np.unique(hashes).astype("<u8").tobytes()).decode("ascii")
 
 
@@ -137,9 +138,9 @@ def unpack_hashes(text: str) -> NDArray[np.uint64]:
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"the hashes of training pictures are not base64: {error}") from None
+        raise ValueError(f"the hashes of training images are not base64: {error}") from None
     if len(content) % 8:
-        raise ValueError(f"the hashes of training pictures end in the middle of one ({len(content)} bytes)")
+        raise ValueError(f"the hashes of training images end in the middle of one ({len(content)} bytes)")
     return np.frombuffer(content, "<u8").astype(np.uint64)
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ def _head_size(start: bytes) -> int:
     return size
 
 
-def _parsed(text: bytes) -> tuple[dict[str, Any], list[int]]:
+def _parsed(text: bytes) -> tuple[Any, list[int]]:
     try:
         head, sizes = json.loads(text)
     except (TypeError, RecursionError):
@@ -204,7 +204,7 @@ def error_head(error: DeepferError) -> Json:
     return {"error": kind, "fields": plain(vars(error))}
 
 
-def received_error(head: dict[str, Any]) -> DeepferError:
+def received_error(head: Mapping[str, Any]) -> DeepferError:
     """The error of `error_head` as it was raised in the child."""
     kind, fields = ERRORS.get(head["error"], DeepferError), head["fields"]
     error = kind.__new__(kind, fields["message"])

@@ -34,14 +34,14 @@ def ensure_contact(path: Path, provider: str) -> None:
         note.touch()
 
 
-def first_contact(path: Path, provider: str, *, threads: int = 1, timeout_s: float = TIMEOUT_S) -> None:
+def first_contact(path: Path, provider: str, *, timeout_s: float = TIMEOUT_S) -> None:
     """Open `path` and run it once, in a child; raises what `Child.ask` raises."""
     with Child(__name__, f"{path} on {provider}", timeout_s) as child:
-        child.ask({"path": str(path), "provider": provider, "threads": threads})
+        child.ask({"path": str(path), "provider": provider})
 
 
 def _open_and_run(question: Message) -> Json:
-    backend = open_backend(Path(question.head["path"]), question.head["provider"], question.head["threads"])
+    backend = open_backend(Path(question.head["path"]), question.head["provider"], threads=1)
     size = backend.card.input.size
     backend.run(np.zeros((1, size, size, 3), np.uint8))
     return {"provider": backend.provider}

@@ -92,8 +92,9 @@ def golden_inputs(card: Card) -> Crops:
     inputs = paint_golden(card.golden.seed, card.golden.n, card.input.size)
     digest = _digest(inputs)
     if digest != card.golden.inputs_sha256:
+        found = f"SHA-256 {digest[:12]}… against {card.golden.inputs_sha256[:12]}…"
         raise ModelError(
-            f"the golden inputs painted here are not the card's: SHA-256 {digest[:12]}… against {card.golden.inputs_sha256[:12]}…",
+            f"the golden inputs painted here are not the card's: {found}",
             "the card was written by another version of the painting, or damaged; write a new one with: deepfer card",
         )
     return inputs
@@ -103,10 +104,10 @@ def check_probs(probs: Probs, where: str) -> None:
     """Raise ModelError unless every row is finite, in 0..1 and sums to 1."""
     if not np.isfinite(probs).all():
         raise ModelError(f"{where} answers with NaN or infinite probabilities: its weights are broken")
-    if probs.min() < -1e-6 or np.abs(probs.sum(1) - 1).max() > 1e-2:
-        raise ModelError(
-            f"{where} does not answer with probabilities: a row sums to {probs.sum(1)[np.abs(probs.sum(1) - 1).argmax()]:.4f}"
-        )
+    sums = probs.sum(1)
+    worst = sums[np.abs(sums - 1).argmax()]
+    if probs.min() < -1e-6 or abs(worst - 1) > 1e-2:
+        raise ModelError(f"{where} does not answer with probabilities: a row sums to {worst:.4f}")
 
 
 def _digest(inputs: Crops) -> str:

@@ -123,7 +123,7 @@ def card_of(model: onnx.ModelProto, path: Path) -> Card:
 def put_card(model: onnx.ModelProto, card: Card) -> Card:
     """Write `card`, completed by the graph's SHA-256, into the metadata of `model`; returns the card as written.
 
-    Hashes of training pictures that are in the metadata already stay there where `card` has none.
+    Hashes of training images that are in the metadata already stay there where `card` has none.
     """
     card = card.model_copy(update={"graph_sha256": graph_sha256(model), "file_sha256": None})
     said = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
@@ -150,8 +150,9 @@ def check_card(model: onnx.ModelProto, card: Card, path: Path) -> None:
         )
     digest = graph_sha256(model)
     if card.graph_sha256 is not None and card.graph_sha256 != digest:
+        found = f"SHA-256 {digest[:12]}… against {card.graph_sha256[:12]}…"
         raise ModelError(
-            f"{path}: the graph is not the one its card describes (SHA-256 {digest[:12]}… against {card.graph_sha256[:12]}…)",
+            f"{path}: the graph is not the one its card describes ({found})",
             "the file was changed after its export; export it again",
         )
 
@@ -160,9 +161,7 @@ def io_shapes(model: onnx.ModelProto, path: Path) -> tuple[tuple[int | None, ...
     """Shapes of the one input `image` (uint8) and the one output `probs` (float32), None where dynamic; raises
     ModelError for others.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    outputs = list(model.graph.output)
+    inputs, outputs = graph_inputs(model.graph), list(model.graph.output)
     named = [(v.name, v.type.tensor_type.elem_type) for v in (*inputs, *outputs)]
     if named != [(INPUT, 2), (OUTPUT, 1)]:  # TensorProto.UINT8 and FLOAT
         listed = ", ".join(name for name, _ in named)
@@ -171,6 +170,12 @@ def io_shapes(model: onnx.ModelProto, path: Path) -> tuple[tuple[int | None, ...
             f"deepfer card {path} --help shows how to wrap a foreign classifier",
         )
     return value_shape(inputs[0]), value_shape(outputs[0])
+
+
+def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller gives; old graphs list their stored tensors too."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
 
 
 def value_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

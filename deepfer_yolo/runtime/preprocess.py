@@ -1,4 +1,4 @@
-"""From any picture to a model's input: the one resize of this program.
+"""From any image to a model's input: the one resize of this program.
 
 Pillow's antialiased bilinear filter is bit-exact with what Ultralytics' classification transform trains on; OpenCV's
 INTER_LINEAR is not (it skips the antialiasing, mean difference 15-20/255 when shrinking).
@@ -33,7 +33,7 @@ def shorter_side(image: Image, size: int) -> Image:
 
 
 def centre_crop(image: Image, size: int) -> Image:
-    """The central (size, size) of a picture whose sides are at least `size`; offsets rounded half to even, as
+    """The central (size, size) of an image whose sides are at least `size`; offsets rounded half to even, as
     torchvision does.
     """
     height, width = image.shape[:2]
@@ -44,26 +44,26 @@ def centre_crop(image: Image, size: int) -> Image:
 
 
 def to_input(image: Image, spec: InputSpec) -> Image:
-    """One picture, uint8 RGB (H, W, 3) of any size, as the model wants it: uint8 (S, S, 3).
+    """One image, uint8 RGB (H, W, 3) of any size, as the model wants it: uint8 (S, S, 3).
 
-    A picture sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped
+    An image sharper than what the model learned (`native_px`) is first reduced to that; then resized to S and cropped
     to its centre. Grey is luma (ITU-R 601, Pillow's integer weights; the channel itself where all three are equal) in
     three equal channels: it is resized as one, a third of the work with the same bits.
     """
-    picture = PillowImage.fromarray(image)
+    work = PillowImage.fromarray(image)
     if spec.colour == "grey":
-        picture = picture.convert("L")
-    native = spec.native_px if spec.native_px is not None and min(picture.size) > spec.native_px else None
+        work = work.convert("L")
+    native = spec.native_px if spec.native_px is not None and min(work.size) > spec.native_px else None
     for size in (native, spec.size):
-        sides = picture.size if size is None else _sides(*picture.size, size)
-        if sides != picture.size:
-            picture = picture.resize(sides, BILINEAR)
-    fitted = centre_crop(np.asarray(picture), spec.size)
+        sides = work.size if size is None else _sides(*work.size, size)
+        if sides != work.size:
+            work = work.resize(sides, BILINEAR)
+    fitted = centre_crop(np.asarray(work), spec.size)
     return fitted if fitted.ndim == 3 else np.repeat(fitted.ravel(), 3).reshape(spec.size, spec.size, 3)
 
 
 def to_inputs(images: Sequence[Image], spec: InputSpec) -> Crops:
-    """Many pictures as one batch, uint8 (n, S, S, 3)."""
+    """Many images as one batch, uint8 (n, S, S, 3)."""
     batch = np.empty((len(images), spec.size, spec.size, 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
         row[:] = to_input(image, spec)

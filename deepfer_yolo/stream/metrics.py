@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError
+from deepfer_yolo.errors import ConfigError, DeepferError, explained_imports
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -21,10 +21,8 @@ class MetricsServer:
     """Serves the counters of a pipeline; `target` is `[HOST:]PORT`, to this machine alone where it names no host."""
 
     def __init__(self, target: str) -> None:
-        try:
+        with explained_imports():
             import prometheus_client  # noqa: F401
-        except ImportError:
-            raise MissingDependencyError.for_extra("prometheus", "prometheus_client") from None
         host, _, port = target.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
             raise ConfigError(f"Prometheus needs [HOST:]PORT, not '{target}'")

@@ -112,7 +112,7 @@ def wait_until_ready(port: int, path: str, process: subprocess.Popen[bytes]) -> 
 def export_both(checkpoint: Path, work: Path) -> tuple[Path, Path, int]:
     """Our export, Ultralytics' own export of the same weights, and the input's side."""
     from deepfer_yolo import yolo
-    from deepfer_yolo.runtime.backends.onnx import read_onnx_card
+    from deepfer_yolo.runtime.classifier import Classifier
 
     copy = Path(shutil.copy(checkpoint, work / "plain.pt"))
     subprocess.run(
@@ -120,7 +120,7 @@ def export_both(checkpoint: Path, work: Path) -> tuple[Path, Path, int]:
         check=True,
         capture_output=True,
     )
-    size = read_onnx_card(work / "ours.onnx").input.size
+    size = Classifier(work / "ours.onnx").card.input.size
     from ultralytics import YOLO
 
     assert yolo

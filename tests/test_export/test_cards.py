@@ -139,8 +139,8 @@ def test_ultralytics_metadata_is_enough(foreign: dict[str, Path], checkpoint: Pa
         ("probs", Facts(labels=EMOTIONS), "how its input is scaled"),
         ("logits", Facts(labels=EMOTIONS, **PLAIN), "does not end in a softmax"),
         ("logits", Facts(labels=EMOTIONS, answers="probs", **PLAIN), "does not answer with probabilities"),
-        ("probs", Facts(labels=EMOTIONS[:5], **PLAIN), "7 numbers a picture, but there are 5 labels"),
-        ("probs", Facts(labels=EMOTIONS, size=64, **PLAIN), "not pictures of 64×64"),
+        ("probs", Facts(labels=EMOTIONS[:5], **PLAIN), "7 numbers per image, but there are 5 labels"),
+        ("probs", Facts(labels=EMOTIONS, size=64, **PLAIN), "not images of 64×64"),
         ("fixed", Facts(labels=EMOTIONS, **PLAIN), "batch"),
     ],
 )

@@ -13,7 +13,7 @@ from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data.audit.findings import Finding, Severity
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.images import rgb
-from deepfer_yolo.errors import DatasetError, MissingDependencyError
+from deepfer_yolo.errors import DatasetError, explained_imports
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.classifier import Classifier
@@ -54,10 +54,8 @@ class LabelCheck:
 
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """Images whose label is likely wrong, the likeliest first."""
-        try:
+        with explained_imports():
             from cleanlab.filter import find_label_issues
-        except ModuleNotFoundError:
-            raise MissingDependencyError.for_extra("eval", "cleanlab") from None
         if self._batch:
             self._predict()
         labels, present = self._classifier.labels, {image.label for image in seen.images}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - this package is one of the few that know torch
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.export.candidates import Candidate, Request
 from deepfer_yolo.export.onnx import ProbabilityGraph
 from deepfer_yolo.yolo import load_checkpoint
@@ -38,7 +38,7 @@ def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
 
 
 class PlanesGraph(torch.nn.Module):
-    """Float planes (1, 3, S, S) in 0..1 to probabilities: what is left of the graph where the run-time knows no uint8."""
+    """Float planes (1, 3, S, S) in 0..1 to probabilities: our graph where the run-time knows no uint8."""
 
     def __init__(self, network: torch.nn.Module, temperature: float) -> None:
         super().__init__()
@@ -58,10 +58,8 @@ def _write_torchscript(request: Request, path: Path) -> None:
 
 
 def _write_ncnn(request: Request, path: Path) -> None:
-    try:
+    with explained_imports():
         import pnnx
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError.for_extra("ncnn", error.name or "pnnx") from None
     size = request.card.input.size
     module = PlanesGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
     example = torch.zeros((1, 3, size, size))
@@ -81,10 +79,8 @@ def _write_ncnn(request: Request, path: Path) -> None:
 
 def _write_litert(request: Request, path: Path) -> None:
     with _silent():
-        try:
+        with explained_imports():
             import litert_torch
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError.for_extra("litert", error.name or "litert_torch") from None
         size = request.card.input.size
         module = ProbabilityGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
         with warnings.catch_warnings():

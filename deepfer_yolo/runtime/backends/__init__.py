@@ -1,1 +1,1 @@
-"""One file a run-time: each turns image crops into probabilities by one library, behind the protocol of `protocol.py`."""
+"""One file a library: each turns crops into probabilities by it, behind the protocol of `protocol.py`."""

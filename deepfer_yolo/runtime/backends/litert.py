@@ -1,15 +1,15 @@
 """LiteRT, once TensorFlow Lite: for phones and microcontroller boards.
 
-Its batch is fixed in the file, one picture unless the export said more.
+Its batch is fixed in the file, one image unless the export said more.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.backends.protocol import in_batches
+from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
 from deepfer_yolo.runtime.model_file import checked_sidecar
 
 
@@ -19,10 +19,8 @@ class LiteRtBackend:
     provider = "litert"
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        try:
+        with explained_imports():
             from ai_edge_litert.interpreter import Interpreter
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError.for_extra("litert", error.name or "ai_edge_litert") from None
         self.card = checked_sidecar(path)
         self.threads = threads
         self._path = path
@@ -31,8 +29,7 @@ class LiteRtBackend:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(
-                f"{path}: LiteRT refuses the model: {str(error).splitlines()[0][:300]}",
-                "export it again with: deepfer export",
+                f"{path}: LiteRT refuses the model: {first_line(error)}", "export it again with: deepfer export"
             ) from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         found = [
@@ -55,8 +52,6 @@ class LiteRtBackend:
             self._interpreter.set_tensor(self._source, crops)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"{self._path}: LiteRT failed on {len(crops)} pictures: {str(error).splitlines()[0][:300]}"
-            ) from None
+            raise ModelError(f"{self._path}: LiteRT failed on {len(crops)} images: {first_line(error)}") from None
         probs: Probs = self._interpreter.get_tensor(self._answer)
         return probs

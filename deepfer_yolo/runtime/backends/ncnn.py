@@ -1,4 +1,4 @@
-"""ncnn: for small Arm boards and phones. It has no batch, so pictures go through one by one."""
+"""ncnn: for small Arm boards and phones. It has no batch, so images go through one by one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.model_file import checked_sidecar, parts
 
@@ -23,10 +23,8 @@ class NcnnBackend:
     provider = "ncnn"
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        try:
+        with explained_imports():
             import ncnn
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError.for_extra("ncnn", error.name or "ncnn") from None
         self.card = checked_sidecar(path)
         self.threads = threads
         self._path = path
@@ -42,9 +40,8 @@ class NcnnBackend:
         if self._net.load_param(str(param)) != 0 or self._net.load_model(str(weights)) != 0:
             raise ModelError(f"{path}: ncnn refuses the model", "export it again with: deepfer export --format ncnn")
         if INPUT not in self._net.input_names() or OUTPUT not in self._net.output_names():
-            raise ModelError(
-                f"{path}: the model takes {self._net.input_names()} and gives {self._net.output_names()}, not {INPUT} and {OUTPUT}"
-            )
+            takes, gives = self._net.input_names(), self._net.output_names()
+            raise ModelError(f"{path}: the model takes {takes} and gives {gives}, not {INPUT} and {OUTPUT}")
 
     def run(self, crops: Crops) -> Probs:
         """See `Backend.run`."""
@@ -57,8 +54,7 @@ class NcnnBackend:
             code, answer = extractor.extract(OUTPUT)
             values = np.array(answer)
             if code != 0 or values.shape != (n_labels,):
-                raise ModelError(
-                    f"{self._path}: ncnn failed with code {code}, answer {values.shape}, where {n_labels} numbers belong"
-                )
+                found = f"code {code}, answer {values.shape}, where {n_labels} numbers belong"
+                raise ModelError(f"{self._path}: ncnn failed with {found}")
             row[:] = values
         return probs

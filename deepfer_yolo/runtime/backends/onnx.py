@@ -6,8 +6,7 @@ from pathlib import Path
 
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
-from deepfer_yolo.runtime.backends.protocol import in_batches
-from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, check_card, io_shapes, read_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -44,8 +43,7 @@ class OnnxBackend:
             self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[provider]])
         except Exception as error:  # onnxruntime's exception types share no base class of their own
             raise ModelError(
-                f"{path}: onnxruntime refuses the graph: {str(error).splitlines()[0]}",
-                "export it again with: deepfer export",
+                f"{path}: onnxruntime refuses the graph: {first_line(error)}", "export it again with: deepfer export"
             ) from None
         self._session.disable_fallback()
         used = self._session.get_providers()[0]
@@ -62,12 +60,5 @@ class OnnxBackend:
         try:
             probs: Probs = self._session.run(_OUTPUTS, {INPUT: crops})[0]
         except Exception as error:
-            raise ModelError(
-                f"{self._path}: onnxruntime failed on {len(crops)} pictures: {str(error).splitlines()[0][:300]}"
-            ) from None
+            raise ModelError(f"{self._path}: onnxruntime failed on {len(crops)} images: {first_line(error)}") from None
         return probs
-
-
-def read_onnx_card(path: Path) -> Card:
-    """The card inside an ONNX file's metadata; raises ModelError where the file or its card cannot be used."""
-    return card_of(read_graph(path), path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.model_file import checked_sidecar, parts
@@ -15,14 +15,12 @@ from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, check_card, 
 
 
 def import_openvino() -> ModuleType:
-    """The library, with its telemetry made impossible first; raises MissingDependencyError where it is not installed."""
+    """The library, its telemetry made impossible first; raises MissingDependencyError where it is not installed."""
     # Its import writes a client identity into the home folder and later sends events; without this module it does
     # neither.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
+    with explained_imports():
         import openvino
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError.for_extra("openvino", error.name or "openvino") from None
     module: ModuleType = openvino
     return module
 
@@ -53,7 +51,7 @@ class OpenVinoBackend:
             self._compiled = core.compile_model(model, "CPU", hints)
         except RuntimeError as error:
             raise ModelError(
-                f"{path}: OpenVINO refuses the model: {_first_line(error)}", "export it again with: deepfer export"
+                f"{path}: OpenVINO refuses the model: {_last_line(error)}", "export it again with: deepfer export"
             ) from None
         self._request = self._compiled.create_infer_request()
         self.threads = threads
@@ -64,13 +62,13 @@ class OpenVinoBackend:
         try:
             self._request.infer({INPUT: crops}, share_inputs=True)
         except RuntimeError as error:
-            raise ModelError(f"{self._path}: OpenVINO failed on {len(crops)} pictures: {_first_line(error)}") from None
+            raise ModelError(f"{self._path}: OpenVINO failed on {len(crops)} images: {_last_line(error)}") from None
         probs: Probs = self._request.get_output_tensor(0).data.copy()
         return probs
 
 
 def _check_form(model: Any, card: Card, path: Path) -> None:
-    """Raise ModelError unless the model takes uint8 (n, S, S, 3) and gives one row a picture, as the card says."""
+    """Raise ModelError unless the model takes uint8 (n, S, S, 3) and gives one row an image, as the card says."""
     side, n_labels = card.input.size, len(card.labels)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
@@ -90,6 +88,7 @@ def _check_form(model: Any, card: Card, path: Path) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
+    """What went wrong; the lines before it say where in the library."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]

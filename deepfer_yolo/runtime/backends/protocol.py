@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def open_backend(path: Path, provider: str, threads: int, *, spin: bool = False)
     Raises ModelError for a file that the provider does not run, MissingDependencyError where its library is absent.
     """
     library = library_of(path, provider)
-    options: dict[str, Any] = {"provider": provider, "spin": spin} if library is ONNXRUNTIME else {}
+    options: dict[str, object] = {"provider": provider, "spin": spin} if library is ONNXRUNTIME else {}
     backend: Backend = resolve_name(library.backend)(path, threads=threads, **options)
     return backend
 
@@ -56,6 +56,11 @@ def in_batches(run: Callable[[Crops], Probs], crops: Crops, n: int) -> Probs:
     """
     padded = np.concatenate([crops, np.zeros((-len(crops) % n, *crops.shape[1:]), np.uint8)])
     return np.concatenate([run(padded[start : start + n]) for start in range(0, len(padded), n)])[: len(crops)]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, cut to what a message can hold."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def check_crops(crops: Crops, card: Card) -> None:

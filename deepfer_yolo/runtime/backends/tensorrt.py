@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import MissingDependencyError, ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.model_file import checked_sidecar
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
@@ -130,12 +130,11 @@ class TensorRtBackend:
         shape = tuple(self._engine.get_tensor_shape(INPUT)) if INPUT in names else ()
         side = self.card.input.size
         if names != {INPUT, OUTPUT} or shape[1:] != (side, side, 3):
-            raise ModelError(
-                f"{self._path}: the card says uint8 (n, {side}, {side}, 3), the engine has {', '.join(sorted(names))} {shape}"
-            )
+            found = f"{', '.join(sorted(names))} {shape}"
+            raise ModelError(f"{self._path}: the card says uint8 (n, {side}, {side}, 3), the engine has {found}")
 
     def run(self, crops: Crops) -> Probs:
-        """See `Backend.run`. More pictures than the engine's profile holds go through in several calls."""
+        """See `Backend.run`. More images than the engine's profile holds go through in several calls."""
         parts = [self._run(crops[start : start + self._max_n]) for start in range(0, len(crops), self._max_n)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -146,7 +145,7 @@ class TensorRtBackend:
         self._context.set_tensor_address(INPUT, buffers.source)
         self._context.set_tensor_address(OUTPUT, buffers.answer)
         if not self._context.execute_async_v3(buffers.stream):
-            raise ModelError(f"{self._path}: TensorRT failed on {len(crops)} pictures")
+            raise ModelError(f"{self._path}: TensorRT failed on {len(crops)} images")
         return buffers.download(len(crops))
 
 
@@ -162,13 +161,13 @@ class _Buffers:
         self.stream: int = int(_checked(cuda.cudaStreamCreate()))
 
     def upload(self, crops: Crops) -> None:
-        """Pictures to the device, in order with what the stream does."""
+        """Images to the device, in order with what the stream does."""
         array = np.ascontiguousarray(crops)
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         _checked(self._cuda.cudaMemcpyAsync(self.source, array.ctypes.data, array.nbytes, kind, self.stream))
 
     def download(self, n: int) -> Probs:
-        """The answers for `n` pictures; waits for them."""
+        """The answers for `n` images; waits for them."""
         probs = np.empty((n, self._n_labels), np.float32)
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         _checked(self._cuda.cudaMemcpyAsync(probs.ctypes.data, self.answer, probs.nbytes, kind, self.stream))
@@ -182,10 +181,8 @@ class _Buffers:
 
 
 def _cuda() -> Any:
-    try:
+    with explained_imports():
         return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("tensorrt", error.name or "cuda.bindings") from None
 
 
 def _checked(result: tuple[Any, ...]) -> Any:

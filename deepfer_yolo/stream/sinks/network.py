@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, redact
+from deepfer_yolo.errors import ConfigError, DeepferError, explained_imports, redact
 from deepfer_yolo.stream.address import require_host, slug, slugs, split_credentials
 from deepfer_yolo.stream.records import Output
 from deepfer_yolo.stream.sinks.worker import Sink
@@ -117,10 +117,8 @@ class MqttSink(RemoteSink):
 
     def __init__(self, target: str, sources: Sequence[str]) -> None:
         super().__init__("mqtt", target, ("mqtt", "mqtts"))
-        try:
+        with explained_imports():
             import paho.mqtt.client
-        except ImportError:
-            raise MissingDependencyError.for_extra("mqtt", "paho.mqtt") from None
         parts = urlsplit(self._url)
         self._host, self._port = parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         self._slugs = slugs(sources)
