@@ -81,7 +81,7 @@ def serve(
     server.check_exposure(settings)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     note_haar(settings)
-    live = LiveBoard(parse_sources(source), settings) if source else None
+    live = LiveBoard(parse_sources(source), classifier, settings) if source else None
     listener = server.bind(settings.host, settings.port)
 
     def on_ready() -> None:

@@ -134,13 +134,12 @@ def _add_errors(app: FastAPI) -> None:
 @cache
 def source_zip() -> bytes:
     """The package as it is installed here, with its licence."""
+    own = (path for path in PACKAGE.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    members = {f"deepfer_yolo/{path.relative_to(PACKAGE)}": path.read_bytes() for path in sorted(own)} | _beside()
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(PACKAGE.rglob("*")):
-            if path.is_file() and path.suffix in SUFFIXES and "__pycache__" not in path.parts:
-                _add(archive, f"deepfer_yolo/{path.relative_to(PACKAGE)}", path.read_bytes())
-        for name, text in _beside().items():
-            _add(archive, name, text)
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
@@ -156,7 +155,3 @@ def _beside() -> dict[str, bytes]:
             if file.name in ("LICENSE", "METADATA"):
                 found[file.name] = file.read_binary()
     return found
-
-
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -79,23 +80,23 @@ class Batcher:
                 probs = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.predict, crops)
             except Exception as error:
                 for waiting in batch:
-                    _resolve(waiting.answer, error)
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
                 continue
             start = 0
             for waiting in batch:
-                rows = probs[start : start + len(waiting.crops)]
-                start += len(waiting.crops)
-                _resolve(waiting.answer, rows)
+                end = start + len(waiting.crops)
+                if not waiting.answer.done():  # a request may have been given up
+                    waiting.answer.set_result(probs[start:end])
+                start = end
 
     async def _gather(self) -> None:
         """Wait for company, if any is on its way."""
         if self.n_coming == 0 or self._max_wait_s == 0 or self._has_enough.is_set():
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait_s):
                 await self._has_enough.wait()
-        except TimeoutError:
-            pass
 
     def _take(self) -> list[_Waiting]:
         """The next batch; a request that alone is larger than `max_batch` is not split."""
@@ -108,13 +109,3 @@ class Batcher:
         if not self._waiting:
             self._has_some.clear()
         return batch
-
-
-def _resolve(answer: asyncio.Future[Probs], outcome: Probs | Exception) -> None:
-    """Answer a request, unless it has been given up."""
-    if answer.done():
-        return
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)

@@ -31,8 +31,8 @@ class FoundFaces:
 
     name = "found"
 
-    def __init__(self) -> None:
-        self.boxes: Literal["face", "crop"] = "face"
+    def __init__(self, boxes: Literal["face", "crop"]) -> None:
+        self.boxes = boxes
         self.faces: list[Face] = []
 
     def detect(self, image: Image) -> list[Face]:
@@ -46,8 +46,9 @@ class Camera:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._began = time.monotonic()
-        self._detector = FoundFaces()
-        self._scene: Scene | None = None
+        self._detector = FoundFaces(services.boxes)
+        config = StreamConfig.of_faces(services.config)
+        self._scene = Scene(self._detector, services.classifier.card, config)
         self._index = 0
 
     async def answer(self, content: bytes) -> CameraAnswer:
@@ -69,19 +70,17 @@ class Camera:
 
     async def _label(self, found: Found, pixels: bytes) -> Result:
         """Follow, cut out, infer and smooth the faces that a decode worker found in one image."""
-        card = self._services.classifier.card
         image = np.frombuffer(pixels, np.uint8).reshape(found.height, found.width, 3)
-        self._detector.boxes, self._detector.faces = found.boxes, found.faces
-        scene = self._scene = self._scene or Scene(self._detector, card, StreamConfig.of_faces(self._services.config))
+        self._detector.faces = found.faces
         frame = Frame(self._index, time.monotonic() - self._began, "arrival", image, "camera")
         self._index += 1
 
         def look() -> tuple[list[Tracked], Crops]:
-            tracked = scene.find(frame)
-            return tracked, scene.crops(image, tracked)
+            tracked = self._scene.find(frame)
+            return tracked, self._scene.crops(image, tracked)
 
         tracked, crops = await asyncio.to_thread(look)
-        return scene.conclude(frame, tracked, crops, await self._services.batcher.predict(crops))
+        return self._scene.conclude(frame, tracked, crops, await self._services.batcher.predict(crops))
 
 
 async def serve_camera(websocket: WebSocket, services: Services) -> None:

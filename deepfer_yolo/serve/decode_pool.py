@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,10 @@ Predict = Callable[[Message], Awaitable[Probs]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What a decode worker found in one image. `boxes` says what a face's box means, as a `Detector` does."""
+    """What a decode worker found in one image."""
 
     width: int
     height: int
-    boxes: Literal["face", "crop"]
     faces: list[Face]
 
     def to_json(self) -> Json:
@@ -56,31 +55,27 @@ class Found:
         """What `to_json` said."""
         rows = reply.head["faces"]
         faces = [Face(_array(row["box"]), row["score"], row["landmarks"] and _array(row["landmarks"])) for row in rows]
-        return cls(reply.head["width"], reply.head["height"], reply.head["boxes"], faces)
+        return cls(reply.head["width"], reply.head["height"], faces)
 
 
 def _array(values: list[float]) -> NDArray[np.float32]:
     return np.array(values, np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class WorkerProcess:
     """One worker and the connection to it."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.process = process
-        self._reader = reader
-        self._writer = writer
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
     @classmethod
     async def start(cls, setup: Json) -> WorkerProcess:
         """Start a worker and wait until it is ready. Raises DeepferError where it does not come up."""
         ours, theirs = socket.socketpair()
-        environment = {key: os.environ[key] for key in ENVIRONMENT if key in os.environ} | {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
+        environment = {key: value for key, value in os.environ.items() if key in ENVIRONMENT}
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "deepfer_yolo.serve.decode_worker", str(theirs.fileno()),
@@ -101,24 +96,24 @@ class WorkerProcess:
     async def exchange(self, head: Json, *blobs: Blob, predict: Predict | None = None) -> Message:
         """Send a task and wait for its result; meanwhile the worker may ask for probabilities."""
         await self._send(head, *blobs)
-        while "n" in (reply := await receive(self._reader)).head and predict is not None:
+        while "n" in (reply := await receive(self.reader)).head and predict is not None:
             await self._send({}, await predict(reply))
         return reply
 
     async def _send(self, head: Json, *blobs: Blob) -> None:
-        self._writer.writelines(frames(head, *blobs))
-        await self._writer.drain()
+        self.writer.writelines(frames(head, *blobs))
+        await self.writer.drain()
 
     async def kill(self) -> None:
         """End the process, whatever it does."""
-        self._writer.close()
+        self.writer.close()
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
 
     async def stop(self) -> None:
         """Let the process end by itself: it does when its connection closes."""
-        self._writer.close()
+        self.writer.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await self.process.wait()
@@ -149,11 +144,6 @@ class Pool:
             task.cancel()
         await asyncio.gather(*(worker.stop() for worker in self._all))
         self._all.clear()
-
-    @property
-    def n_alive(self) -> int:
-        """How many workers are up."""
-        return len(self._all)
 
     @property
     def pids(self) -> list[int]:

@@ -22,7 +22,7 @@ from deepfer_yolo.errors import DatasetError, SourceError, SourceTooLargeError
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Image, Json, Probs
-from deepfer_yolo.runtime.card import Card, parse_card
+from deepfer_yolo.runtime.card import parse_card
 from deepfer_yolo.runtime.child_process import Channel, Message, error_head
 from deepfer_yolo.runtime.preprocess import to_input
 from deepfer_yolo.serve.decode_pool import Found
@@ -37,11 +37,14 @@ MAX_FACES = 64
 
 
 class Worker:
-    """One process's state: the card, the configuration, the detectors and the connection."""
+    """One process's state: the card, the configuration, the detectors and the connection.
+
+    With `card` and `predict` it is a `Model`.
+    """
 
     def __init__(self, setup: Message, channel: Channel) -> None:
         self._channel = channel
-        self._card = parse_card(setup.head["card"], "the server")
+        self.card = parse_card(setup.head["card"], "the server")
         self.config = ServeConfig.model_validate(setup.head["config"])
         self._image_detector = open_detector(self.config, "image")
         self._camera_detector = open_detector(self.config, "video")
@@ -55,40 +58,35 @@ class Worker:
             if task["task"] == "image":
                 image, found = self._find(content, self._camera_detector)
                 return found.to_json(), [image]
-            return self._crops(content, has_faces=task["faces"])
+            return self._crops(content, self._image_detector if task["faces"] else None)
         except (DatasetError, SourceError) as error:
             return error_head(error), []
         except MemoryError:
             return error_head(SourceTooLargeError("needs more memory than a decode worker may use")), []
 
-    def _crops(self, content: bytes, *, has_faces: bool) -> tuple[Json, list[Blob]]:
-        """Model inputs of one image: of the faces in it, or of the whole image."""
-        image, found = self._find(content, self._image_detector if has_faces else WholeDetector())
-        if not has_faces:
-            return found.to_json(), [to_input(image, self._card.input)]
-        spec = self._card.crop if found.boxes == "face" else None
-        crops = [crop_face(image, face, spec, self._card.input) for face in found.faces]
+    def _crops(self, content: bytes, detector: Detector | None) -> tuple[Json, list[Blob]]:
+        """Model inputs of one image: of the faces in it, or without a detector of the whole image."""
+        image, found = self._find(content, detector or WholeDetector())
+        if detector is None:
+            return found.to_json(), [to_input(image, self.card.input)]
+        spec = self.card.crop if detector.boxes == "face" else None
+        crops = [crop_face(image, face, spec, self.card.input) for face in found.faces]
         return found.to_json(), [np.array(crops, np.uint8)]
 
     def _find(self, content: bytes, detector: Detector) -> tuple[Image, Found]:
         image = load_image(content, max_pixels=int(self.config.max_megapixels * 1e6))
         height, width = image.shape[:2]
-        return image, Found(width, height, detector.boxes, detector.detect(image)[:MAX_FACES])
-
-    @property
-    def card(self) -> Card:
-        """The served model's card; with `predict` this makes the worker a `Model`."""
-        return self._card
+        return image, Found(width, height, detector.detect(image)[:MAX_FACES])
 
     def predict(self, crops: Crops) -> Probs:
         """Probabilities, float32 (n, C), asked of the server, which alone holds the model."""
         if len(crops) == 0:
-            return np.zeros((0, len(self._card.labels)), np.float32)
+            return np.zeros((0, len(self.card.labels)), np.float32)
         self._channel.send({"n": len(crops)}, crops)
         reply = self._channel.receive()
         if reply is None:
             sys.exit(0)
-        return np.frombuffer(reply.blobs[0], np.float32).reshape(len(crops), len(self._card.labels))
+        return np.frombuffer(reply.blobs[0], np.float32).reshape(len(crops), len(self.card.labels))
 
 
 def limit_process(memory_mb: int) -> None:

@@ -56,35 +56,29 @@ class NewestSink(Sink):
 class LiveBoard:
     """Runs the engine over the sources in a thread of its own, and tells their state."""
 
-    def __init__(self, addresses: Sequence[Address], faces: FaceConfig) -> None:
+    def __init__(self, addresses: Sequence[Address], classifier: Classifier, faces: FaceConfig) -> None:
         self._addresses = list(addresses)
-        self._faces = faces
         self._sink = NewestSink()
-        self._pipeline: Pipeline | None = None
-        self._thread: threading.Thread | None = None
+        config = StreamConfig.of_faces(faces, policy="latest")  # recordings play at their own speed
+        self._pipeline = Pipeline(self._addresses, classifier, [SinkWorker(self._sink)], config)
+        self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
 
     @property
     def n_sources(self) -> int:
         """How many sources there are."""
         return len(self._addresses)
 
-    def start(self, classifier: Classifier) -> None:
-        """Begin to watch. Recordings play at their own speed."""
-        config = StreamConfig.of_faces(self._faces, policy="latest")
-        self._pipeline = Pipeline(self._addresses, classifier, [SinkWorker(self._sink)], config)
-        self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
+    def start(self) -> None:
+        """Begin to watch."""
         self._thread.start()
 
     def close(self) -> None:
         """Stop watching."""
-        if self._pipeline is not None and self._thread is not None:
-            self._pipeline.stop()
-            self._thread.join(5.0)
+        self._pipeline.stop()
+        self._thread.join(5.0)
 
     def rows(self) -> list[LiveSource]:
         """State, age, counters and faces of each source."""
-        if self._pipeline is None:
-            return []
         sources = zip(self._addresses, self._pipeline.summary().sources, strict=True)
         return [self._row(index, address, source) for index, (address, source) in enumerate(sources)]
 

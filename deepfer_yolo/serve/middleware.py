@@ -57,42 +57,33 @@ class Rate:
             raise too_many(f"more than {self._per_s:g} requests a second", math.ceil((1 - level) / self._per_s))
 
 
-class Slots:
-    """How many of something may be under way at once."""
+class Quota:
+    """How much of something may be in use at once; `refusal` is what is said where it would be more."""
 
-    def __init__(self, limit: int, what: str) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, refusal: str, retry_after_s: float = 1.0) -> None:
+        self._limit = limit
+        self._refusal = refusal
+        self._retry_after_s = retry_after_s
         self.in_use = 0
-        self._what = what
+
+    def take(self, n: int = 1) -> None:
+        """Count `n`, until they are given back. Raises ProblemError where they are too many."""
+        if self.in_use + n > self._limit:
+            raise too_many(self._refusal, self._retry_after_s)
+        self.in_use += n
+
+    def give_back(self, n: int = 1) -> None:
+        """What `take` counted is free again."""
+        self.in_use -= n
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Take one for the time of the body. Raises ProblemError where none is free."""
-        if self.in_use >= self.limit:
-            raise too_many(f"{self.limit} {self._what} are under way already")
-        self.in_use += 1
+        """Take one for the time of the body."""
+        self.take()
         try:
             yield
         finally:
-            self.in_use -= 1
-
-
-class Budget:
-    """Bytes that all request bodies together may take at a time."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.in_use = 0
-
-    def take(self, n: int) -> None:
-        """Count `n` bytes, until they are given back. Raises ProblemError where they do not fit."""
-        if self.in_use + n > self._limit:
-            raise too_many("the uploads under way take all the memory that they may", 2.0)
-        self.in_use += n
-
-    def give(self, n: int) -> None:
-        """Give back `n` bytes."""
-        self.in_use -= n
+            self.give_back()
 
 
 def return_memory() -> None:
@@ -133,12 +124,13 @@ class Guard:
         self._hosts = allowed_hosts(config.host, config.allow_host)
         self._max_body = int(config.max_body_mb * 1e6)
         self._rate = Rate(config.rate_per_s, config.burst)
-        self._uploads = Slots(config.max_uploads, "uploads")
-        self._budget = Budget(int(config.max_memory_mb * 1e6))
+        self._uploads = Quota(config.max_uploads, f"{config.max_uploads} uploads are under way already")
+        max_bytes = int(config.max_memory_mb * 1e6)
+        self._bytes = Quota(max_bytes, "the uploads under way take all the memory that they may", 2.0)
         self._metrics = metrics
         metrics.measure("deepfer_uploads_in_flight", "Uploads under way.", lambda: self._uploads.in_use)
         words = "Bytes that uploads under way hold."
-        metrics.measure("deepfer_upload_bytes_in_flight", words, lambda: self._budget.in_use)
+        metrics.measure("deepfer_upload_bytes_in_flight", words, lambda: self._bytes.in_use)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or lifespan."""
@@ -178,7 +170,7 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        body = _Body(receive, self._budget, self._max_body, self._config.body_timeout_s, "transfer-encoding" in headers)
+        body = _Body(receive, self._bytes, self._max_body, self._config.body_timeout_s, "transfer-encoding" in headers)
         answer: ASGIApp = self._app
         try:
             cookie = self._check(scope)
@@ -242,9 +234,9 @@ class Guard:
 class _Body:
     """A request's body, counted while it arrives."""
 
-    def __init__(self, receive: Receive, budget: Budget, max_size: int, timeout_s: float, is_chunked: bool) -> None:
+    def __init__(self, receive: Receive, quota: Quota, max_size: int, timeout_s: float, is_chunked: bool) -> None:
         self._receive = receive
-        self._budget = budget
+        self._quota = quota
         self._max_size = max_size
         self._timeout_s = timeout_s
         self._is_chunked = is_chunked
@@ -268,7 +260,7 @@ class _Body:
         n = len(message.get("body", b""))
         if self._size + n > self._max_size:
             raise too_large(self._max_size)
-        self._budget.take(n)
+        self._quota.take(n)
         self._size += n
         self._is_complete = not message.get("more_body", False)
         return message
@@ -279,8 +271,8 @@ class _Body:
         return self._is_chunked and not self._is_complete
 
     def release(self) -> int:
-        """Give the memory back to the budget; return how many bytes it was."""
-        self._budget.give(self._size)
+        """Give the memory back; return how many bytes it was."""
+        self._quota.give_back(self._size)
         return self._size
 
 
@@ -298,7 +290,7 @@ def too_large(limit: int) -> ProblemError:
 
 def host_name(host: str) -> str:
     """The name in a Host header, lower case, without port and brackets."""
-    return (urlsplit(f"//{host}").hostname or "") if _is_plain(host) else ""
+    return "" if set(host) & set("/\\?#@ \t") else urlsplit(f"//{host}").hostname or ""
 
 
 def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
@@ -331,10 +323,6 @@ def _cookies(headers: Headers) -> list[str]:
 
 def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
-
-
-def _is_plain(host: str) -> bool:
-    return bool(host) and not set(host) & set("/\\?#@ \t")
 
 
 def _is_ip(host: str) -> bool:

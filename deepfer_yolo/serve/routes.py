@@ -15,7 +15,7 @@ from deepfer_yolo.serve import schemas
 from deepfer_yolo.serve.metrics import CONTENT_TYPE
 from deepfer_yolo.serve.schemas import MEDIA_TYPE, SCHEMA, Picture, ProblemError
 from deepfer_yolo.serve.services import Services
-from deepfer_yolo.serve.upload import Upload, flag, read_form
+from deepfer_yolo.serve.upload import Upload, read_form
 
 REFUSALS = {
     400: "The form cannot be read.",
@@ -71,7 +71,7 @@ def _add_uploads(app: FastAPI, services: Services) -> None:
         An image that cannot be read has an `error`; when none can, the answer is a problem.
         """
         uploaded = await read_form(request, file_field="files", max_files=config.max_pictures)
-        wanted = flag(uploaded.fields.get("faces"), faces, "faces")
+        wanted = uploaded.flag("faces", faces)
         labelled = await asyncio.gather(*(_label(services, upload, faces=wanted) for upload in uploaded.files))
         pictures = [picture for picture, _ in labelled]
         problems = [problem for _, problem in labelled if problem is not None]
@@ -169,7 +169,7 @@ def _add_health(app: FastAPI, services: Services) -> None:
     @app.get("/readyz", summary="Can it answer?", tags=["health"], responses=answers(schemas.Health, 403, 421, 503))
     async def readyz() -> Response:
         """Answers 200 when the model is loaded and a decode worker is up."""
-        if not services.is_ready or services.pool.n_alive == 0:
+        if not services.is_ready or not services.pool.pids:
             raise ProblemError(503, "starting, stopping, or without decode workers", headers={"Retry-After": "1"})
         return _json(schemas.Health(status="ready"))
 

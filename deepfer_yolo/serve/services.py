@@ -12,7 +12,7 @@ from deepfer_yolo.records import Prediction
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.decode_pool import Found, Pool
 from deepfer_yolo.serve.metrics import Metrics, resident_bytes
-from deepfer_yolo.serve.middleware import Slots
+from deepfer_yolo.serve.middleware import Quota
 from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
 
 if TYPE_CHECKING:
@@ -32,16 +32,18 @@ class Services:
         self.config = config
         self.live = live
         self.metrics = Metrics()
-        self.videos = Slots(max(1, config.workers - 1), "videos")
-        self.cameras = Slots(config.max_cameras, "cameras")
+        n_videos = max(1, config.workers - 1)
+        self.videos = Quota(n_videos, f"{n_videos} videos are under way already")
+        self.cameras = Quota(config.max_cameras, f"{config.max_cameras} cameras are under way already")
         # A wrong or missing detector file shows here, before a worker is started.
-        self.detector = open_detector(config, "image").name
+        detector = open_detector(config, "image")
+        self.detector, self.boxes = detector.name, detector.boxes
         self.batcher = Batcher(classifier, config, self.metrics)
         self.pool = Pool(worker_setup(classifier, config, self.detector), config.workers, self.metrics)
         self.is_ready = False
         measure = self.metrics.measure
         measure("deepfer_ready", "1 when requests are answered.", lambda: self.is_ready)
-        measure("deepfer_workers", "Decode workers that are up.", lambda: self.pool.n_alive)
+        measure("deepfer_workers", "Decode workers that are up.", lambda: len(self.pool.pids))
         measure("deepfer_cameras", "Camera connections.", lambda: self.cameras.in_use)
         words = "Resident memory of all decode workers."
         measure("deepfer_worker_resident_memory_bytes", words, lambda: resident_bytes(self.pool.pids))
@@ -50,7 +52,7 @@ class Services:
         """Start the workers, warm up the model, open the live sources."""
         await asyncio.gather(self.pool.start(), self.batcher.start())
         if self.live is not None:
-            self.live.start(self.classifier)
+            self.live.start()
         self.is_ready = True
 
     async def close(self) -> None:

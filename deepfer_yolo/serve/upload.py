@@ -1,10 +1,15 @@
-"""Forms with files, read into memory, with every limit enforced while they arrive; nothing touches a disk."""
+"""Forms with files, read into memory, with every limit enforced while they arrive; nothing touches a disk.
+
+Starlette's own form parser keeps files of more than 1 MB on a disk, takes a form that is cut short as a whole one, and
+reads files of unexpected fields to their end.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from deepfer_yolo.serve.schemas import ProblemError
@@ -14,6 +19,7 @@ MAX_FIELD_BYTES = 1000
 MAX_FIELDS = 8
 MAX_HEADERS = 8
 MAX_HEADER_BYTES = 2000
+BOOLEAN = TypeAdapter(bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +30,16 @@ class Upload:
     content: bytes
 
 
-@dataclass(slots=True)
 class Form:
-    """The files of the expected field, and the other fields as text."""
+    """The files of one field and the other fields as text, gathered by the callbacks (`_on_…`) of a multipart parser.
 
-    files: list[Upload] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class FormReader:
-    """Callbacks of the multipart parser; refuses as soon as a limit is passed."""
+    They raise ProblemError as soon as a limit is passed.
+    """
 
     def __init__(self, file_field: str, max_files: int) -> None:
-        self.form = Form()
+        self.files: list[Upload] = []
+        self.fields: dict[str, str] = {}
+        self.is_complete = False
         self._file_field = file_field
         self._max_files = max_files
         self._n_fields = 0
@@ -46,31 +49,23 @@ class FormReader:
         self._file: str | None = None
         self._content: list[bytes] = []
         self._size = 0
-        self.is_complete = False
 
-    def on_part_begin(self) -> None:
-        """A part starts."""
+    def _on_part_begin(self) -> None:
         self._disposition, self._content, self._size = b"", [], 0
 
-    def on_header_begin(self) -> None:
-        """A part's header starts."""
-        self._header = (bytearray(), bytearray())
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a header's name."""
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
 
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a header's value."""
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header[1].extend(data[start:end])
 
-    def on_header_end(self) -> None:
-        """A header is complete."""
+    def _on_header_end(self) -> None:
         if self._header[0].lower() == b"content-disposition":
             self._disposition = bytes(self._header[1])
+        self._header = (bytearray(), bytearray())
 
-    def on_headers_finished(self) -> None:
-        """A part's headers are complete: decide what it is."""
+    def _on_headers_finished(self) -> None:
+        """Decide what the part is."""
         from python_multipart.multipart import parse_options_header
 
         kind, options = parse_options_header(self._disposition)
@@ -85,32 +80,33 @@ class FormReader:
                 raise ProblemError(413, f"the form has more than {MAX_FIELDS} text fields")
         elif self._field != self._file_field:
             raise ProblemError(422, f"files belong into the form field '{self._file_field}'")
-        elif len(self.form.files) >= self._max_files:
+        elif len(self.files) >= self._max_files:
             raise ProblemError(413, f"more than {self._max_files} file{'s' * (self._max_files > 1)} in one request")
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a part's content."""
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
         if self._file is None and self._size > MAX_FIELD_BYTES:
             raise ProblemError(413, f"a text field of the form is longer than {MAX_FIELD_BYTES} bytes")
         self._content.append(data[start:end])
 
-    def on_part_end(self) -> None:
-        """A part is complete."""
+    def _on_part_end(self) -> None:
         content = b"".join(self._content)
         if self._file is not None:
-            self.form.files.append(Upload(self._file, content))
+            self.files.append(Upload(self._file, content))
         elif self._field == self._file_field:
             raise ProblemError(422, f"the form field '{self._field}' must be a file, with a file name")
         else:
-            self.form.fields[self._field] = content.decode("utf-8", "replace")
+            self.fields[self._field] = content.decode("utf-8", "replace")
 
-    def on_end(self) -> None:
-        """The closing boundary was seen."""
+    def _on_end(self) -> None:
         self.is_complete = True
 
-
-CALLBACKS = tuple(name for name in vars(FormReader) if name.startswith("on_"))
+    def flag(self, name: str, default: bool) -> bool:
+        """A text field as yes or no, in the words that a query knows. Raises ProblemError for anything else."""
+        try:
+            return BOOLEAN.validate_python(self.fields.get(name, default))
+        except ValidationError:
+            raise ProblemError(422, f"the form field '{name}' must be true or false") from None
 
 
 async def read_form(request: Request, *, file_field: str, max_files: int) -> Form:
@@ -122,8 +118,8 @@ async def read_form(request: Request, *, file_field: str, max_files: int) -> For
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise ProblemError(415, "send multipart/form-data with a boundary")
-    reader = FormReader(file_field, max_files)
-    callbacks: Any = {name: getattr(reader, name) for name in CALLBACKS}
+    form = Form(file_field, max_files)
+    callbacks: Any = {name[1:]: getattr(form, name) for name in vars(Form) if name.startswith("_on_")}
     try:
         parser = MultipartParser(boundary, callbacks, max_header_count=MAX_HEADERS, max_header_size=MAX_HEADER_BYTES)
         async for chunk in request.stream():
@@ -131,21 +127,11 @@ async def read_form(request: Request, *, file_field: str, max_files: int) -> For
         parser.finalize()
     except MultipartParseError as error:
         raise ProblemError(400, f"the form cannot be read: {error}") from None
-    if not reader.is_complete:
+    if not form.is_complete:
         raise ProblemError(400, "the form ends before its closing boundary")
-    if not reader.form.files:
+    if not form.files:
         raise ProblemError(422, f"no file in the form field '{file_field}'")
-    return reader.form
-
-
-def flag(text: str | None, default: bool, name: str) -> bool:
-    """A form field as yes or no. Raises ProblemError for anything else."""
-    if text is None:
-        return default
-    words = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
-    if text.strip().lower() not in words:
-        raise ProblemError(422, f"the form field '{name}' must be true or false")
-    return words[text.strip().lower()]
+    return form
 
 
 def _shown(name: bytes) -> str:

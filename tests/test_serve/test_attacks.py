@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import signal
 import socket
 import struct
 import threading
@@ -27,8 +30,8 @@ HEAD_S, BODY_S, BODY_MB = 3.0, 2.5, 2
 def strict(start_server: Callable[..., Any], linear_model: Path) -> Any:
     """A server with tight limits, so that the attacks need not be large."""
     return start_server(
-        linear_model, head_timeout_s=HEAD_S, body_timeout_s=BODY_S, max_body_mb=BODY_MB, max_uploads=6, max_cameras=1, rate_per_s=0,
-        max_megapixels=4, max_video_s=2, worker_memory_mb=200, max_connections=300,
+        linear_model, head_timeout_s=HEAD_S, body_timeout_s=BODY_S, max_body_mb=BODY_MB, max_uploads=6, max_cameras=1,
+        rate_per_s=0, max_megapixels=4, max_video_s=2, worker_memory_mb=200, max_connections=300,
     )  # fmt: skip
 
 
@@ -60,6 +63,12 @@ def connect(alive: Any) -> Iterator[Callable[[], socket.socket]]:
         yield lambda: opened.enter_context(socket.create_connection(("127.0.0.1", alive.port), timeout=15))
 
 
+def upload_head(more: str) -> bytes:
+    """The head of an upload, with more headers."""
+    head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x"
+    return f"{head}\r\n{more}\r\n\r\n".encode()
+
+
 def status_of(connection: socket.socket) -> int:
     """The status of the answer on a raw connection; 0 where it was closed without one."""
     try:
@@ -79,11 +88,7 @@ def test_an_endless_chunked_upload_is_cut_off(
 ) -> None:
     connection = connect()
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    connection.sendall(
-        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n"
-        + more.encode()
-        + b"\r\n%x\r\n%s\r\n" % (len(part), part)
-    )
+    connection.sendall(upload_head(f"{more}Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(part), part))
     chunk, sent = b"40000\r\n" + bytes(0x40000) + b"\r\n", 0
     try:
         while sent < 2_000_000_000:
@@ -98,12 +103,21 @@ def test_an_endless_chunked_upload_is_cut_off(
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(alive: Any, connect: Connect) -> None:
     connection = connect()
-    connection.sendall(
-        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 2000000000\r\n\r\n"
-    )
+    connection.sendall(upload_head("Content-Length: 2000000000"))
     began = time.monotonic()
     assert status_of(connection) == 413
     assert time.monotonic() - began < BODY_S
+
+
+def test_an_upload_under_way_is_in_memory_alone(alive: Any, web: httpx.Client, connect: Connect) -> None:
+    connection = connect()
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    connection.sendall(upload_head("Content-Length: 1900000") + part + bytes(1_700_000))
+    deadline = time.monotonic() + BODY_S
+    while not re.search(r"\ndeepfer_upload_bytes_in_flight 1\.[67]\d*e\+06\n", web.get("/metrics").text):
+        assert time.monotonic() < deadline, "the bytes did not arrive"
+    files = [str(link.readlink()) for link in Path(f"/proc/{alive.process.pid}/fd").iterdir()]
+    assert [name for name in files if name.endswith("(deleted)")] == []  # as a temporary file is
 
 
 def test_ten_thousand_form_fields_are_refused(alive: Any, web: httpx.Client) -> None:
@@ -122,6 +136,11 @@ def test_ten_thousand_form_fields_are_refused(alive: Any, web: httpx.Client) -> 
         (
             "multipart/form-data; boundary=x",
             b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc',
+            400,
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n--x\r\nContent-Disp',
             400,
         ),
         ("multipart/form-data; boundary=x", b"--x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n\r\n--x--\r\n", 400),
@@ -177,9 +196,7 @@ def test_endless_heads_are_cut_off(alive: Any, connect: Connect) -> None:
 
 def test_a_slow_body_times_out(alive: Any, connect: Connect) -> None:
     connection = connect()
-    connection.sendall(
-        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
-    )
+    connection.sendall(upload_head("Content-Length: 1000") + b"--x")
     began = time.monotonic()
     assert status_of(connection) == 408
     assert BODY_S - 0.2 < time.monotonic() - began < BODY_S + 3
@@ -292,7 +309,7 @@ def png_of_zeros(width: int, height: int) -> bytes:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(alive: Any, web: httpx.Client) -> None:
     for side, said in (
         (2400, "2400×2400 pixels are more than the limit of 4,000,000"),
-        (16_000, "the picture has more than 4,000,000 pixels"),
+        (16_000, "the image has more than 4,000,000 pixels"),
     ):
         bomb = png_of_zeros(side, side)
         assert len(bomb) < 100_000
@@ -391,9 +408,6 @@ def test_garbage_instead_of_http_is_refused(alive: Any, connect: Connect) -> Non
 def test_a_picture_that_takes_a_worker_down_costs_one_request(
     alive: Any, web: httpx.Client, faces: list[Image], png: Callable[[Image], bytes]
 ) -> None:
-    import os
-    import signal
-
     children = Path(f"/proc/{alive.process.pid}/task/{alive.process.pid}/children").read_text().split()
     for pid in children:
         os.kill(int(pid), signal.SIGSTOP)

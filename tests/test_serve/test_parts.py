@@ -18,7 +18,7 @@ from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.metrics import Metrics
-from deepfer_yolo.serve.middleware import Budget, Rate, Slots, allowed_hosts, host_name, is_loopback
+from deepfer_yolo.serve.middleware import Quota, Rate, allowed_hosts, host_name, is_loopback
 from deepfer_yolo.serve.schemas import ProblemError
 from deepfer_yolo.serve.services import worker_setup
 
@@ -114,17 +114,17 @@ def test_the_rate_is_a_bucket_a_client() -> None:
     assert [allowed("a") for _ in range(4)] == [True, True, True, False]
 
 
-def test_slots_and_bytes_come_back() -> None:
-    slots, budget = Slots(1, "things"), Budget(10)
+def test_what_was_in_use_comes_back() -> None:
+    slots, memory = Quota(1, "1 things are under way"), Quota(10, "no memory", 2.0)
     with slots.hold(), pytest.raises(ProblemError, match="1 things"), slots.hold():
         pass
     with slots.hold():
-        budget.take(8)
+        memory.take(8)
     with pytest.raises(ProblemError) as refused:
-        budget.take(3)
-    assert refused.value.status == 429
-    budget.give(8)
-    budget.take(10)
+        memory.take(3)
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "2")
+    memory.give_back(8)
+    memory.take(10)
 
 
 @pytest.mark.parametrize(
