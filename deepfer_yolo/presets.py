@@ -78,7 +78,7 @@ def as_pairs(value: Any) -> Any:
     pairs = [str(text).partition("=") for text in value]
     wrong = ["".join(pair) for pair in pairs if not all(pair)]
     if wrong:
-        raise ValueError(f"'{wrong[0]}' is not NAME=VALUE")
+        raise ValueError(f"'{wrong[0]}' is not KEY=VALUE")
     return {name: text for name, _, text in pairs}
 
 
@@ -98,17 +98,13 @@ def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[st
 
     Raises ConfigError that lists every problem: the key, what was given, what was expected, the nearest known key.
     """
-    values: dict[str, Any] = {}
-    place = "the command line"
-    if source is not None:
-        path = find_preset(_folder(section), source)
-        values, place = read_yaml(path), str(path)
-    values |= {key: value for key, value in (flags or {}).items() if value is not None}
+    path = None if source is None else find_preset(_folder(section), source)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
-        return section.model_validate(values)
+        return section.model_validate((read_yaml(path) if path else {}) | given)
     except ValidationError as error:
-        hint = f"deepfer {_folder(section)} --help" if source is None else f"keys: {', '.join(section.model_fields)}"
-        raise ConfigError(_describe(error, section, place), hint) from None
+        hint = f"deepfer {_folder(section)} --help" if path is None else f"keys: {', '.join(section.model_fields)}"
+        raise ConfigError(_describe(error, section, path, given), hint) from None
 
 
 def key_of(section: type[BaseModel], flag: str) -> str:
@@ -172,17 +168,19 @@ def _folder(section: type[BaseModel]) -> str:
     return section.__name__.removesuffix("Config").lower()
 
 
-def _describe(error: ValidationError, section: type[BaseModel], place: str) -> str:
-    lines = []
+def _describe(error: ValidationError, section: type[BaseModel], path: Path | None, given: Mapping[str, Any]) -> str:
+    places: dict[str, list[str]] = {}
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{key}'{_nearest(key, section.model_fields)}")
+            line = f"unknown key '{name}'{_nearest(name, section.model_fields)}"
         elif problem["type"] == "value_error":
-            lines.append(f"{key}: {problem['ctx']['error']}")
+            line = f"{name}: {problem['ctx']['error']}"
         else:
-            lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}")
-    return f"{place}: " + "; ".join(lines)
+            line = f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+        is_flag = path is None or name.partition(".")[0] in given
+        places.setdefault("the command line" if is_flag else str(path), []).append(line)
+    return "; ".join(f"{place}: {'; '.join(lines)}" for place, lines in places.items())
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ import yaml
 
 from deepfer_yolo.config import (
     AuditConfig,
+    BenchmarkConfig,
+    ConvertConfig,
     EvaluateConfig,
     PredictConfig,
     ServeConfig,
@@ -37,6 +39,15 @@ def test_an_unknown_key_names_the_nearest_and_all_problems_come_at_once(tmp_path
     assert "unknown key 'epoch' (did you mean 'epochs'?)" in error.value.message
     assert "batch" in error.value.message
     assert "'many'" in error.value.message
+
+
+def test_a_wrong_flag_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("batch: 0\n")
+    with pytest.raises(ConfigError) as error:
+        resolve(TrainConfig, str(path), {"epochs": -3})
+    assert "the command line: epochs: " in error.value.message
+    assert f"{path}: batch: " in error.value.message
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "epochs: [1\n", "just text"])
@@ -82,3 +93,16 @@ def test_a_flag_may_leave_out_the_unit_of_its_key() -> None:
     assert key_of(ServeConfig, "rate") == "rate_per_s"
     assert key_of(ServeConfig, "max_wait_ms") == "max_wait_ms"
     assert key_of(StreamConfig, "max") == "max"
+
+
+def test_texts_of_the_command_line_become_values() -> None:
+    assert resolve(ConvertConfig, None, {"map": ["contempt=disgust", "a=b=c"]}).map == {
+        "contempt": "disgust",
+        "a": "b=c",
+    }
+    assert resolve(BenchmarkConfig, None, {"batch": "1, 8"}).batch == (1, 8)
+    assert resolve(TrainConfig, None, {"time": "90m"}).time == 1.5
+    with pytest.raises(ConfigError, match=r"map: 'contempt=' is not KEY=VALUE"):
+        resolve(ConvertConfig, None, {"map": ["contempt="]})
+    with pytest.raises(ConfigError, match=r"batch\.1: .*'x'"):
+        resolve(BenchmarkConfig, None, {"batch": "1,x"})

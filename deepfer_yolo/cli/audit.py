@@ -9,62 +9,48 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, JsonOption
+from deepfer_yolo.cli.options import JsonOption, options_of
+from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 
 if TYPE_CHECKING:
-    from deepfer_yolo.config import AuditConfig
     from deepfer_yolo.data.audit.findings import AuditResult
     from deepfer_yolo.faces.detect import Detector
 
 
+@options_of(
+    AuditConfig,
+    "dataset report quarantine with_model faces detector face_model against fail_on workers config as_json",
+)
 def audit(
+    settings: AuditConfig,
     dataset: Annotated[
         Path,
         typer.Argument(
             help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False
         ),
     ],
-    report: Annotated[
-        Path | None, typer.Option(help="Write an HTML page with the pictures.", show_default=False)
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.", show_default=False)] = None,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Write the list of pictures to leave out, for --exclude.", show_default=False)
+        Path | None, typer.Option(help="Write the list of images to leave out, for --exclude.", show_default=False)
     ] = None,
     with_model: Annotated[
         Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)
     ] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
-    detector: Annotated[
-        str | None, typer.Option("--detector", help="With --faces: auto, yunet or haar.", show_default="auto")
-    ] = None,
-    face_model: Annotated[
-        Path | None, typer.Option("--face-model", help="The YuNet file.", show_default="$DEEPFER_FACE_MODEL or pulled")
-    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)
     ] = None,
-    fail_on: Annotated[
-        str | None,
-        typer.Option("--fail-on", help="The least severity that fails: error, warning or never.", show_default="error"),
-    ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Threads that decode.", show_default="2")] = None,
-    config: ConfigOption = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Look at every picture: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
+    """Look at every image: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, stderr
-    from deepfer_yolo.config import AuditConfig
     from deepfer_yolo.data.audit.audit import audit as run
-    from deepfer_yolo.presets import resolve
 
-    settings = resolve(
-        AuditConfig, config, {"fail_on": fail_on, "workers": workers, "detector": detector, "face_model": face_model}
-    )
     _refuse_inside(dataset, report, quarantine)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
@@ -93,7 +79,7 @@ def audit(
         stderr().print(f"quarantine: {quarantine}, {count:,} images", soft_wrap=True)
     if report:
         stderr().print(f"report: {report}", soft_wrap=True)
-    if json:
+    if as_json:
         print_json(result.to_json())
     else:
         _print(result)

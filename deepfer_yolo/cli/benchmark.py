@@ -9,27 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, JsonOption
+from deepfer_yolo.cli.options import JsonOption, options_of
+from deepfer_yolo.config import BenchmarkConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.benchmark import Measured
 
 
+@options_of(BenchmarkConfig, "models threads batch provider rounds calls timeout_s png config as_json")
 def benchmark(
+    settings: BenchmarkConfig,
     models: Annotated[
         list[Path],
         typer.Argument(metavar="MODEL...", help="Exported models, and .pt files with cards.", show_default=False),
     ],
-    threads: Annotated[int | None, typer.Option(help="Threads of each model.", show_default="1")] = None,
-    batch: Annotated[str | None, typer.Option(help="Numbers of pictures a call: 1,32.", show_default="1,32")] = None,
-    provider: Annotated[str | None, typer.Option(help="cpu, cuda, tensorrt or openvino.", show_default="cpu")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Turns that each model gets.", show_default="7")] = None,
-    calls: Annotated[int | None, typer.Option(help="Calls a turn and batch.", show_default="20")] = None,
-    timeout_s: Annotated[
-        float | None, typer.Option(help="Seconds after which a silent model is given up.", show_default="120")
-    ] = None,
-    png: Annotated[Path | None, typer.Option(help="Draw pictures a second into this file.", show_default=False)] = None,
-    config: ConfigOption = None,
+    png: Annotated[Path | None, typer.Option(help="Draw images per second into this file.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure models side by side, each in its own process.
@@ -40,25 +34,9 @@ def benchmark(
     Example: deepfer benchmark best.pt best.onnx best-int8.onnx --threads 1
     """
     from deepfer_yolo.cli.output import print_json, progress
-    from deepfer_yolo.config import BenchmarkConfig
-    from deepfer_yolo.errors import ConfigError
-    from deepfer_yolo.presets import resolve
     from deepfer_yolo.runs import cpu_name
     from deepfer_yolo.runtime.benchmark import benchmark as measure
 
-    try:
-        batches = None if batch is None else [int(part) for part in batch.split(",")]
-    except ValueError:
-        raise ConfigError(f"--batch: whole numbers such as 1,32 are needed, not {batch!r}") from None
-    flags = {
-        "threads": threads,
-        "batch": batches,
-        "provider": provider,
-        "rounds": rounds,
-        "calls": calls,
-        "timeout_s": timeout_s,
-    }
-    settings = resolve(BenchmarkConfig, config, flags)
     with progress() as bar:
         task = bar.add_task("rounds", total=settings.rounds)
         found = measure(models, settings, "deepfer_yolo.cli.options:open_classifier", lambda: bar.advance(task))
@@ -100,7 +78,7 @@ def _print(found: list[Measured], conditions: Conditions) -> None:
         for row in one.batches(found[0]):
             times = f"p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  p99 {row.p99_ms:.2f} ms"
             speed = "" if row.speed is None else f", {row.speed:.2f} ×"
-            print(f"  batch {row.batch:>3}: {times}, {row.pictures_per_s:>7.0f} pictures/s{speed}")
+            print(f"  batch {row.batch:>3}: {times}, {row.pictures_per_s:>7.0f} images/s{speed}")
     c = conditions
     turns = f"{c.threads} threads a model, {c.rounds} rounds of {c.calls} calls"
     print(f"{c.cpu}, {c.cores} cores, {turns}" + ("" if c.load is None else f", load {c.load:.1f}"))
@@ -116,5 +94,5 @@ def _draw(found: list[Measured], batch: int, path: Path) -> None:
     low, high = [float(rate.min()) for rate in rates], [float(rate.max()) for rate in rates]
     names = [Path(one.model).name for one in good]
     save_png(
-        bars(names, [float(np.median(rate)) for rate in rates], f"pictures a second, batch {batch}", low, high), path
+        bars(names, [float(np.median(rate)) for rate in rates], f"images per second, batch {batch}", low, high), path
     )

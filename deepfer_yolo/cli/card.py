@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, OverwriteOption
+from deepfer_yolo.cli.options import JsonOption, OverwriteOption
 
 
 def card(
@@ -20,7 +20,7 @@ def card(
     ] = None,
     colour: Annotated[str | None, typer.Option(help="What it learned from: grey or rgb.", show_default="rgb")] = None,
     native_px: Annotated[
-        int | None, typer.Option(help="Side of the pictures it learned from: 48 for FER2013.", show_default="any")
+        int | None, typer.Option(help="Side of the images it learned from: 48 for FER2013.", show_default="any")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's stem")] = None,
     mean: Annotated[
@@ -39,7 +39,9 @@ def card(
     trained_on: Annotated[
         Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")
     ] = None,
-    allow_leak: AllowLeakOption = None,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Go on where the model has learned images that are to judge it.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -47,7 +49,7 @@ def card(
     """Write the card that a model needs before it can be used here.
 
     The card of a .pt lies beside it as STEM.json. An .onnx becomes a new file with the card inside; a float (n, 3, S,
-    S) graph is wrapped so that it takes uint8 pictures. What the file does not say must be said here; nothing is
+    S) graph is wrapped so that it takes uint8 images. What the file does not say must be said here; nothing is
     guessed.
 
     Example: deepfer card best.pt --colour grey --native-px 48
@@ -82,7 +84,7 @@ def card(
         from deepfer_yolo.cli.options import open_classifier
 
         carrier = model if model.suffix == ".pt" else written
-        made, lines = add_metrics(carrier, open_classifier(carrier), dataset, split, allow_leak=bool(allow_leak))
+        made, lines = add_metrics(carrier, open_classifier(carrier), dataset, split, allow_leak=allow_leak)
         say_all(lines)
     if as_json:
         print_json({"path": str(written), "card": made.model_dump(mode="json")})
@@ -91,5 +93,5 @@ def card(
         if dataset is not None:
             found = made.metrics
             print(
-                f"on {found['dataset']}, {split}, {found['n']} pictures: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
+                f"on {found['dataset']}, {split}, {found['n']} images: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
             )

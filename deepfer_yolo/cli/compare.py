@@ -7,33 +7,21 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import AllowLeakOption, JsonOption, NameOption
+from deepfer_yolo.cli.options import JsonOption, NameOption, options_of
+from deepfer_yolo.config import CompareConfig
 
 
+@options_of(CompareConfig, "models data split labels batch threads seed allow_leak name as_json")
 def compare(
+    settings: CompareConfig,
     models: Annotated[
         list[Path], typer.Argument(help="Model files; the others are compared with the first.", show_default=False)
     ],
     data: Annotated[Path, typer.Option(help="The data set folder to score them on.", show_default=False)],
-    split: Annotated[
-        str | None, typer.Option(help="Which part of the data set: train, val or test.", show_default="val")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same"
-        ),
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")
-    ] = None,
-    allow_leak: AllowLeakOption = None,
     name: NameOption = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Several models side by side on the same pictures: the gate's table without a verdict.
+    """Several models side by side on the same images: the gate's table without a verdict.
 
     Writes runs/compare/NAME/metrics.json.
 
@@ -41,24 +29,13 @@ def compare(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stdout
-    from deepfer_yolo.config import CompareConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import paired
     from deepfer_yolo.evaluate.predictions import OnProgress
-    from deepfer_yolo.presets import resolve
     from deepfer_yolo.report.tables import table
     from deepfer_yolo.runs import recorded_run, write_metrics
 
-    flags = {
-        "split": split,
-        "labels": labels,
-        "batch": batch,
-        "threads": threads,
-        "seed": seed,
-        "allow_leak": allow_leak,
-    }
-    settings = resolve(CompareConfig, None, flags)
     opened = open_dataset(data)
     opened.rows(settings.split)
     classifiers = [open_classifier(path, threads=settings.threads) for path in models]
@@ -78,7 +55,7 @@ def compare(
         result = paired.compare_models(classifiers, opened, settings, on_model)
         result["learned_before"] = learned.to_json()
         write_metrics(run, result)
-    if json:
+    if as_json:
         print_json(result)
         return
     out = stdout()

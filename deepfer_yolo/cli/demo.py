@@ -179,7 +179,7 @@ def _export(story: _Story) -> str:
     made = export_model(Path(story.facts["checkpoint"]), ExportConfig(split="test"), out=story.model, data=story.data)
     story.facts["parity"] = made.parity.to_json()
     story.facts["model"] = str(made.path)
-    same = f"{made.parity.agreement:.0%} same labels on {made.parity.n} pictures, max |Δp| {made.parity.max_diff:.0e}"
+    same = f"{made.parity.agreement:.0%} same labels on {made.parity.n} images, max |Δp| {made.parity.max_diff:.0e}"
     return f"{made.path.name}, {made.n_bytes / 1e6:.1f} MB; {same}"
 
 
@@ -248,7 +248,7 @@ def _write_report(story: _Story) -> Path:
     page = Page(
         "DeepFER demo on painted faces",
         "deepfer demo",
-        [("seed", story.seed), ("test pictures", test["n"]), ("processor", here.get("cpu", "unknown"))],
+        [("seed", story.seed), ("test images", test["n"]), ("processor", here.get("cpu", "unknown"))],
     )
     page.add_text(
         "Every face here was drawn by numpy from a seed. The demo shows that the chain works; it says nothing about accuracy on people: "

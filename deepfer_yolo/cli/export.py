@@ -7,53 +7,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, JsonOption, OverwriteOption
+from deepfer_yolo.cli.options import JsonOption, OverwriteOption, options_of
+from deepfer_yolo.config import ExportConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.export.export import Attempt, ExportResult
 
-FORMATS_HELP = "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
 
-
+@options_of(
+    ExportConfig,
+    "model format precision data split pictures out batch opset calibration sha256 version_compatible triton config "
+    "overwrite as_json",
+)
 def export(
+    settings: ExportConfig,
     model: Annotated[
         Path,
         typer.Argument(help="A YOLO-cls checkpoint (.pt) with its card beside it, or deepfer-n.", show_default=False),
     ],
-    file_format: Annotated[str | None, typer.Option("--format", help=FORMATS_HELP, show_default="onnx")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.", show_default="fp32")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set for parity, and for int8's calibration.", show_default="painted faces")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of --data to compare on.", show_default="val")] = None,
-    pictures: Annotated[
-        int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="Name of the new file.", show_default="beside MODEL")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Fix the number of pictures a call.", show_default="dynamic")
-    ] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="17")] = None,
-    calibration: Annotated[
-        int | None, typer.Option(help="Training pictures that calibrate int8.", show_default="512")
-    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)
-    ] = None,
-    version_compatible: Annotated[
-        bool | None,
-        typer.Option("--version-compatible", help="A TensorRT engine for all versions of one major number."),
     ] = None,
     triton: Annotated[
         Path | None, typer.Option(help="Write a Triton model repository here too.", show_default=False)
     ] = None,
-    config: ConfigOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write MODEL in a deployable form, and prove that it answers alike.
 
-    The file takes uint8 RGB pictures (n, S, S, 3) and gives probabilities; its card holds golden answers and the parity
+    The file takes uint8 RGB images (n, S, S, 3) and gives probabilities; its card holds golden answers and the parity
     result. int8 tries one calibration after the other, then fp16, and keeps the first that passes. Where parity fails
     nothing is written and the exit code is 3.
 
@@ -62,20 +49,6 @@ def export(
     from dataclasses import replace
 
     from deepfer_yolo.cli.output import print_json, stderr
-    from deepfer_yolo.config import ExportConfig
-    from deepfer_yolo.presets import resolve
-
-    flags = {
-        "format": file_format,
-        "precision": precision,
-        "split": split,
-        "pictures": pictures,
-        "batch": batch,
-        "opset": opset,
-        "calibration": calibration,
-        "version_compatible": version_compatible,
-    }
-    settings = resolve(ExportConfig, config, flags)
     from deepfer_yolo.export.export import export_model
     from deepfer_yolo.export.triton import check_triton, write_triton
     from deepfer_yolo.runtime.formats import FORMATS

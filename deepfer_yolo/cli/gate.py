@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import AllowLeakOption, ConfigOption, DatasetArgument, JsonOption, NameOption
+from deepfer_yolo.cli.options import DatasetArgument, JsonOption, NameOption, options_of
+from deepfer_yolo.config import GateConfig
 
 _MODEL = Annotated[
     Path, typer.Option("--model", "-m", help="The challenger: the model that wants to be promoted.", show_default=False)
@@ -25,71 +26,37 @@ _PROMOTE = Annotated[
         help="Folder of champions: record the decision there and, on a pass, hand over the title.", show_default=False
     ),
 ]
-_SPLIT = Annotated[
-    str | None, typer.Option(help="Which part of the data set decides: train, val or test.", show_default="test")
-]
-_MARGIN = Annotated[
-    float | None, typer.Option(help="How much worse top-1 may be, as a share: 0.02 is two points.", show_default="0.02")
-]
-_SUPERIORITY = Annotated[
-    bool | None,
-    typer.Option(
-        "--superiority/--no-superiority", help="Demand that the challenger is shown to be better.", show_default="off"
-    ),
-]
-_PROTECTED = Annotated[
-    Path | None,
-    typer.Option(help="A file of picture paths, one a line, that must not become wrong.", show_default=False),
-]
-_LABELS = Annotated[
-    str | None,
-    typer.Option(help="Where models and data set know other labels: same (refuse) or intersect.", show_default="same"),
-]
-_BATCH = Annotated[int | None, typer.Option(help="Pictures in one run of a model.", show_default="64")]
-_THREADS = Annotated[int | None, typer.Option(help="Threads that run the models.", show_default="2")]
-_SEED = Annotated[int | None, typer.Option(help="Seed of the resampling behind the intervals.", show_default="0")]
 
 
+@options_of(
+    GateConfig,
+    "dataset model champion promote split margin superiority must_not_break labels batch threads seed allow_leak name "
+    "config as_json",
+)
 def gate(
+    settings: GateConfig,
     dataset: DatasetArgument,
     model: _MODEL,
     champion: _CHAMPION = None,
     promote: _PROMOTE = None,
-    split: _SPLIT = None,
-    margin: _MARGIN = None,
-    superiority: _SUPERIORITY = None,
-    must_not_break: _PROTECTED = None,
-    labels: _LABELS = None,
-    batch: _BATCH = None,
-    threads: _THREADS = None,
-    seed: _SEED = None,
-    allow_leak: AllowLeakOption = None,
     name: NameOption = None,
-    config: ConfigOption = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Is the new model better, worse, or is the test too small to tell? Exit 0 pass, 3 fail, 5 inconclusive.
 
-    Scores both models on the same pictures now and writes runs/gate/NAME/ with gate.json, junit.xml and summary.md.
+    Scores both models on the same images now and writes runs/gate/NAME/ with gate.json, junit.xml and summary.md.
 
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
-    from deepfer_yolo.config import GateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.evaluate.gate.promotion import find_champion
     from deepfer_yolo.evaluate.predictions import OnProgress
-    from deepfer_yolo.presets import resolve
     from deepfer_yolo.runs import recorded_run
 
-    flags: dict[str, Any] = {
-        "split": split, "margin": margin, "superiority": superiority, "labels": labels, "batch": batch, "threads": threads, "seed": seed,
-        "allow_leak": allow_leak,
-    }  # fmt: skip
-    settings = resolve(GateConfig, config, flags | {"must_not_break": str(must_not_break) if must_not_break else None})
     opened = open_dataset(dataset)
     opened.rows(settings.split)
     holder = find_champion(champion, promote)
@@ -105,7 +72,7 @@ def gate(
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned.to_json())
-    (print_json if json else _print)(result)
+    (print_json if as_json else _print)(result)
     stderr().print(f"files: {run}", soft_wrap=True)
     raise typer.Exit(result["exit_code"])
 

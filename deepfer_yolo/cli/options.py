@@ -1,21 +1,29 @@
-"""Options and arguments that several commands share."""
+"""Options: those that config.py declares, made from there, and those that several commands share."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BeforeValidator
+
+from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.runtime.classifier import Classifier
 
+Command = Callable[..., None]
 
-DatasetArgument = Annotated[
-    Path, typer.Argument(help="A data set folder, as `deepfer convert` writes it.", show_default=False)
-]
+_DATASET = "A data set folder, as `deepfer convert` writes it."
+DatasetArgument = Annotated[Path, typer.Argument(help=_DATASET, show_default=False)]
+OptionalDatasetArgument = Annotated[Path | None, typer.Argument(metavar="DATASET", help=_DATASET, show_default=False)]
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -34,12 +42,69 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the run's folder.", show_default="date and time")
 ]
-AllowLeakOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--allow-leak", help="Go on where the model has learned pictures that are to judge it.", show_default=False
-    ),
-]
+
+
+def options_of(section: type[Config], order: str) -> Callable[[Command], Command]:
+    """Give a command the options that `order` names as its help lists them: its own parameters, and keys of `section`.
+
+    The keys come as one parameter: `settings`, resolved from defaults, --config and flags, or, for a command that has
+    `flags` instead, a dictionary of those that were given, by key.
+    """
+
+    def decorate(command: Command) -> Command:
+        words, own = order.split(), dict(inspect.signature(command, eval_str=True).parameters)
+        wanted = "settings" if "settings" in own else "flags"
+        del own[wanted]
+        if wanted == "settings" and "config" in words:
+            own["config"] = inspect.Parameter("config", _NAMED, default=None, annotation=ConfigOption)
+        keys = {word: key_of(section, word) for word in words if word not in own}
+        assert own.keys() <= set(words), f"{command.__name__}: no place in the order for {own.keys() - set(words)}"
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            flags = {key: value for word, key in keys.items() if (value := given.pop(word)) not in (None, [])}
+            if wanted == "settings":
+                command(settings=resolve(section, given.pop("config", None), flags), **given)
+            else:
+                command(flags=flags, **given)
+
+        made = [own[word].replace(kind=_NAMED) if word in own else _option(section, word, keys[word]) for word in words]
+        run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+_NAMED = inspect.Parameter.KEYWORD_ONLY
+
+
+def _option(section: type[Config], word: str, key: str) -> inspect.Parameter:
+    """The option of a key: flag, type, help and shown default."""
+    field = section.model_fields[key]
+    option = typer.Option(
+        None,
+        *(extra_of(field, "flags") or f"--{word.replace('_', '-')}").split(),
+        help=field.description,
+        show_default=shown_default(field) or False,
+        metavar=extra_of(field, "metavar"),
+        envvar=extra_of(field, "envvar"),
+    )
+    kind = _typed(field.annotation, field.metadata)
+    return inspect.Parameter(word, _NAMED, default=option, annotation=kind | None)
+
+
+def _typed(annotation: Any, notes: Sequence[Any] = ()) -> Any:
+    """What the command line reads for a key: of choices a text, of several values a list, else the type itself."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _typed(parts[0], parts[1:])
+    if origin in (Union, types.UnionType):
+        return _typed(next(part for part in parts if part is not types.NoneType))
+    if origin is dict:
+        return list[str]
+    if origin is Literal or any(isinstance(note, BeforeValidator) for note in notes):
+        return str
+    return list[parts[0]] if origin is tuple else annotation  # type: ignore[valid-type]
 
 
 def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:

@@ -1,4 +1,4 @@
-"""`deepfer parity`: two models proven equal, or not, on the same pictures."""
+"""`deepfer parity`: two models proven equal, or not, on the same images."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ConfigOption, JsonOption
+from deepfer_yolo.cli.options import JsonOption, options_of
+from deepfer_yolo.config import ParityConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED
 
 if TYPE_CHECKING:
     from deepfer_yolo.export.parity import Parity
 
 
+@options_of(ParityConfig, "reference candidate data split pictures precision provider config as_json")
 def parity(
+    settings: ParityConfig,
     reference: Annotated[Path, typer.Argument(help="The model that is right by definition.", show_default=False)],
     candidate: Annotated[Path, typer.Argument(help="The model that must answer like it.", show_default=False)],
     data: Annotated[Path | None, typer.Option(help="Data set to compare on.", show_default="painted faces")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of --data.", show_default="val")] = None,
-    pictures: Annotated[
-        int | None, typer.Option(help="Compare on this many pictures at most, stratified.", show_default="4000")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Passing lines: fp32, fp16 or int8.", show_default="CANDIDATE's card")
-    ] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="What runs CANDIDATE: cpu, cuda, tensorrt or openvino.", show_default="cpu")
-    ] = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two models on the same pictures: first what they are fed, then what they answer.
+    """Compare two models on the same images: first what they are fed, then what they answer.
 
     fp32 must agree to 1e-4 and on every label; fp16 to 5e-3 and 99.8 % of labels; int8 on 98 %, without losing
     accuracy. Exit code 3 where a line is missed.
@@ -40,12 +32,8 @@ def parity(
     """
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.cli.output import print_json
-    from deepfer_yolo.config import ParityConfig
     from deepfer_yolo.export.parity import choose_sample, compare
-    from deepfer_yolo.presets import resolve
 
-    flags = {"split": split, "pictures": pictures, "precision": precision, "provider": provider}
-    settings = resolve(ParityConfig, config, flags)
     left = open_classifier(reference, threads=2)
     right = open_classifier(candidate, provider=settings.provider, threads=2)
     found = compare(

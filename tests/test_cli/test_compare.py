@@ -18,7 +18,7 @@ def ring(
     write_answer_sheets: Callable[..., Path],
     write_sheet_reader: Callable[..., Path],
 ) -> Path:
-    """Models that are right on 60, 80 and 40 of 100 pictures."""
+    """Models that are right on 60, 80 and 40 of 100 images."""
     folder = tmp_path_factory.mktemp("ring")
     truth = [i % 7 for i in range(100)]
     write_answer_sheets(

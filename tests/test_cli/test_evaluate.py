@@ -68,7 +68,7 @@ def test_json_and_files_agree_with_the_model(
     assert "runs/evaluate/a/report.html" in stderr.replace("\n", "")
 
 
-def test_report_is_one_file_with_the_mistakes_as_pictures(evaluated: tuple[Path, dict[str, Any], str]) -> None:
+def test_report_is_one_file_with_the_mistakes_as_images(evaluated: tuple[Path, dict[str, Any], str]) -> None:
     run, result, _ = evaluated
     html = (run / "report.html").read_text()
     wrong = 56 - round(result["top1"] * 56)
@@ -152,7 +152,7 @@ def sheets(
     write_answer_sheets: Callable[..., Path],
     write_sheet_reader: Callable[..., Path],
 ) -> Path:
-    """140 pictures of seven subjects: model a is right on 100, b labels by votes."""
+    """140 images of seven subjects: model a is right on 100, b labels by votes."""
     folder = tmp_path_factory.mktemp("sheets")
     truth = [i % 7 for i in range(140)]
     given = [label if i < 100 else (label + 1) % 7 for i, label in enumerate(truth)]
@@ -220,7 +220,7 @@ def test_same_bytes_on_a_second_run_but_for_the_header(deepfer: Deepfer, sheets:
     assert bodies[0] == bodies[1]
 
 
-def test_clean_leaves_copies_of_training_pictures_out(
+def test_clean_leaves_copies_of_training_images_out(
     deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_path: Path
 ) -> None:
     from shutil import copytree
@@ -257,7 +257,7 @@ def test_votes_and_clean_stand_side_by_side() -> None:
     assert rows["top-1, surest 90%"] == ["60.0", "", "60.0", ""]
 
 
-def test_exclude_leaves_the_listed_pictures_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
+def test_exclude_leaves_the_listed_images_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
     wrong = [
         path.relative_to(sheets / "data").as_posix()
         for path in sorted((sheets / "data").glob("test/*/*.png"))
@@ -309,7 +309,7 @@ def test_bad_input(deepfer: Deepfer, sheets: Path, words: tuple[str, ...], said:
 def test_a_model_is_not_measured_on_what_it_has_learned(
     deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path
 ) -> None:
-    """The same pictures split anew: refused by evaluate, gate, compare and card; the split that it was trained on is
+    """The same images split anew: refused by evaluate, gate, compare and card; the split that it was trained on is
     not.
     """
     grey = ("--labels", ",".join(EMOTIONS), "--colour", "grey")

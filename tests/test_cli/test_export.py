@@ -25,7 +25,7 @@ def test_card_export_verify(checkpoint: Path, painted_dataset: Path, tmp_path: P
     )
     assert carded.exit_code == 0, carded.output
     assert "on " in carded.stdout
-    assert "56 pictures: top-1" in carded.stdout
+    assert "56 images: top-1" in carded.stdout
     assert read_sidecar(model).metrics["n"] == 56
 
     made = runner.invoke(app, ["export", str(model), "--data", str(painted_dataset), "--json"])
@@ -42,7 +42,7 @@ def test_card_export_verify(checkpoint: Path, painted_dataset: Path, tmp_path: P
     assert runner.invoke(app, ["verify", str(model), "--json"]).exit_code == 0
 
 
-def test_painted_pictures_are_said_to_be_painted(checkpoint: Path, tmp_path: Path) -> None:
+def test_painted_images_are_said_to_be_painted(checkpoint: Path, tmp_path: Path) -> None:
     made = runner.invoke(app, ["export", str(checkpoint), "--out", str(tmp_path / "best.onnx"), "--pictures", "35"])
     assert made.exit_code == 0, made.output
     assert "painted faces only" in made.stderr

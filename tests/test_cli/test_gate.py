@@ -1,4 +1,4 @@
-"""`deepfer gate` at the shell, on pictures that say what each model answers."""
+"""`deepfer gate` at the shell, on images that say what each model answers."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_rules_of_a_config_file(deepfer: Deepfer, ring: Path, tmp_path: Path) ->
     }
 
 
-def test_protected_pictures(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
+def test_protected_images(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
     paths = [f"test/{EMOTIONS[i % 7]}/{i:05d}.png" for i in (0, 1, 200, 340)]
     (tmp_path / "keep.txt").write_text("# faces on the front page\n\n" + "\n".join(paths) + "\n")
     code, result = run(deepfer, ring, "worse", "--margin", "0.4", "--must-not-break", tmp_path / "keep.txt")

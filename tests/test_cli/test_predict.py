@@ -22,16 +22,16 @@ runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three faces."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for i, face in enumerate(paint_faces(3, 3)[0]):
         Image.fromarray(face).save(folder / f"{i}.png")
     return folder
 
 
-def test_jsonl(pictures: Path, linear_model: Path) -> None:
-    found = runner.invoke(app, ["predict", str(pictures), "-m", str(linear_model), "--json"])
+def test_jsonl(images: Path, linear_model: Path) -> None:
+    found = runner.invoke(app, ["predict", str(images), "-m", str(linear_model), "--json"])
     assert found.exit_code == 0
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "2.png"]
@@ -43,21 +43,21 @@ def test_jsonl(pictures: Path, linear_model: Path) -> None:
         assert row["confidence"] == row["probs"][row["label"]]
 
 
-def test_csv_and_table_agree(pictures: Path, linear_model: Path) -> None:
-    arguments = ["predict", str(pictures), "-m", str(linear_model), "--format"]
+def test_csv_and_table_agree(images: Path, linear_model: Path) -> None:
+    arguments = ["predict", str(images), "-m", str(linear_model), "--format"]
     rows = list(csv.DictReader(io.StringIO(runner.invoke(app, [*arguments, "csv"]).stdout)))
     assert list(rows[0]) == ["path", "label", "confidence", *EMOTIONS, "error"]
     table = [line.split() for line in runner.invoke(app, [*arguments, "table"]).stdout.splitlines()]
     assert [(label, path) for label, _, path in table] == [(row["label"], row["path"]) for row in rows]
 
 
-def test_a_broken_picture_costs_only_its_row(pictures: Path, linear_model: Path, tmp_path: Path) -> None:
+def test_a_broken_image_costs_only_its_row(images: Path, linear_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     sources = [
-        str(pictures / "0.png"),
+        str(images / "0.png"),
         str(tmp_path / "broken.png"),
         str(tmp_path / "missing.png"),
-        str(pictures / "1.png"),
+        str(images / "1.png"),
     ]
     found = runner.invoke(app, ["predict", *sources, "-m", str(linear_model), "--json"])
     assert isinstance(found.exception, SystemExit), found.exception
@@ -69,17 +69,17 @@ def test_a_broken_picture_costs_only_its_row(pictures: Path, linear_model: Path,
     assert "2 of 4 images could not be read" in found.stderr
 
 
-def test_unknown_formats_are_named(pictures: Path, linear_model: Path) -> None:
-    found = runner.invoke(app, ["predict", str(pictures), "-m", str(linear_model), "--format", "xml"])
+def test_unknown_formats_are_named(images: Path, linear_model: Path) -> None:
+    found = runner.invoke(app, ["predict", str(images), "-m", str(linear_model), "--format", "xml"])
     assert isinstance(found.exception, ConfigError)
     assert "format" in str(found.exception)
 
 
-def test_neither_torch_nor_ultralytics_is_imported(pictures: Path, linear_model: Path) -> None:
+def test_neither_torch_nor_ultralytics_is_imported(images: Path, linear_model: Path) -> None:
     code = (
         "import sys\n"
         "from deepfer_yolo.cli.app import app\n"
-        f"app(['predict', {str(pictures)!r}, '-m', {str(linear_model)!r}], standalone_mode=False)\n"
+        f"app(['predict', {str(images)!r}, '-m', {str(linear_model)!r}], standalone_mode=False)\n"
         "print([name for name in ('torch', 'torchvision', 'ultralytics') if name in sys.modules])\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

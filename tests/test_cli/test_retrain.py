@@ -54,7 +54,7 @@ def test_a_retraining_job_from_data_to_a_verified_model(
     paint(tmp_path / "faces", {"train": 96, "val": 24, "test": 130})
     paint(
         tmp_path / "few", {"train": 2, "val": 2, "test": 6}, seed=6
-    )  # other pictures: the model has learned those of seed 5
+    )  # other images: the model has learned those of seed 5
     write_linear_model(tmp_path / "old.onnx", np.zeros((2, 192), np.float32), np.array([1, 0], np.float32), LABELS)
     (tmp_path / "net-cls.yaml").write_text(NETWORK)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
