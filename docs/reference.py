@@ -12,7 +12,7 @@ from typing import Any
 
 import typer.main
 
-from deepfer_yolo import config
+from deepfer_yolo import config, recipe
 from deepfer_yolo.cli.app import COMMANDS, app, load
 from deepfer_yolo.presets import key_of, shown_default
 
@@ -119,7 +119,7 @@ def _placeholder(parameter: Any) -> str:
 
 def _keys(name: str, flags: set[str]) -> list[str]:
     """The table of the keys that a yaml file of this command takes and no flag sets."""
-    section = getattr(config, f"{name.capitalize()}Config", None)
+    section = (vars(config) | vars(recipe)).get(f"{name.capitalize()}Config")
     option = "space" if "space" in flags else "config"
     if section is None or option not in flags:
         return []

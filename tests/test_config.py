@@ -15,11 +15,10 @@ from deepfer_yolo.config import (
     PredictConfig,
     ServeConfig,
     StreamConfig,
-    TrainConfig,
-    TuneConfig,
 )
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import Config, key_of, resolve, to_yaml
+from deepfer_yolo.recipe import TrainConfig, TuneConfig
 
 
 def test_flag_beats_file_beats_default(tmp_path: Path) -> None:

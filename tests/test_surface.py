@@ -263,9 +263,13 @@ def test_help() -> None:
 
 def test_python_names_and_configuration_keys() -> None:
     import deepfer_yolo
-    from deepfer_yolo import config
+    from deepfer_yolo import config, recipe
 
-    sections = {name: value for name, value in vars(config).items() if name.endswith("Config") and name != "Config"}
+    sections = {
+        name: value
+        for name, value in (vars(config) | vars(recipe)).items()
+        if name.endswith("Config") and name != "Config"
+    }
     defaults = {name: section().model_dump(mode="json") for name, section in sections.items()}
     check_json("python", {"names": sorted(deepfer_yolo.__all__), "configuration": defaults})
 

@@ -141,7 +141,7 @@ def refuse(*words, **named):
     print('NETWORK', words, flush=True)
     raise OSError('no network in this test')
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.run import train
 from pathlib import Path
 train(TrainConfig(data=sys.argv[1], model=sys.argv[2], epochs=1, imgsz=32, batch=70, threads=1), root=Path(sys.argv[3]), show=lambda _: None)

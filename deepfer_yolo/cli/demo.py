@@ -133,8 +133,8 @@ def _audit(story: _Story) -> str:
 
 
 def _train(story: _Story) -> str:
-    from deepfer_yolo.config import TrainConfig
     from deepfer_yolo.presets import resolve
+    from deepfer_yolo.recipe import TrainConfig
     from deepfer_yolo.train.results import TrainResult
     from deepfer_yolo.train.run import train
 

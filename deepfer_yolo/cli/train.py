@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfer_yolo.cli.options import ConfigOption, JsonOption, NameOption, OptionalDatasetArgument, options_of
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.presets import resolve
+from deepfer_yolo.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.train.crossval import CrossValidation

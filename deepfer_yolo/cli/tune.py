@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfer_yolo.cli.options import JsonOption, NameOption, OptionalDatasetArgument, options_of
-from deepfer_yolo.config import TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import resolve
+from deepfer_yolo.recipe import TrainConfig, TuneConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.train.tune import TuneResult

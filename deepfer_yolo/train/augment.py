@@ -11,7 +11,7 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 from torch.nn import functional  # noqa: TID253
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 
 _AUGMENT_STREAM, _NOISE_STREAM = 1, 2
 """Keep the draws here apart from the shuffling of the same seed and epoch."""

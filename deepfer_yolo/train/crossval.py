@@ -11,10 +11,10 @@ from typing import Self
 
 import numpy as np
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import csv_bytes, open_dataset
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.report.tables import percent
 from deepfer_yolo.train.measure import score

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError, MissingDependencyError
+from deepfer_yolo.recipe import TrainConfig
 
 CGROUPS = Path("/sys/fs/cgroup")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.images import map_in_order
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import fits_on

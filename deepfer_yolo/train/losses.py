@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, Row
 from deepfer_yolo.data.ferplus import parse_votes
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.recipe import TrainConfig
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From logits (b, C) and target probabilities (b, C) to one number."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.train.device import check_device, use_bf16
 from deepfer_yolo.train.loader import side_at

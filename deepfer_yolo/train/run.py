@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError, DeepferError, TrainingError
 from deepfer_yolo.files import locked
 from deepfer_yolo.presets import read_yaml
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.train.crossval import CrossValidation, write_folds
 from deepfer_yolo.train.device import check_device, is_out_of_memory, n_devices

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, load_images, open_dataset
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import assign_folds, groups_of
 from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, Read, read_train, read_val
 from deepfer_yolo.train.device import free_memory

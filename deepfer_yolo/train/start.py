@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.presets import find_preset
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import DEFAULT, by_name
 from deepfer_yolo.yolo import (
     ClassificationModel,

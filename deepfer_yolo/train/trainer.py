@@ -14,9 +14,9 @@ from typing import Any
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import atomic_path, write_atomic
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import DEFAULT
 from deepfer_yolo.train.loader import TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss

@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import free_memory, use_bf16

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.presets import read_yaml, resolve, to_yaml
+from deepfer_yolo.recipe import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.records import Json, JsonValue, plain
 from deepfer_yolo.runs import CONFIG, create_run, write_metrics
 from deepfer_yolo.train import run

@@ -29,8 +29,8 @@ def start(backbone: Path, data: Path, into: Path) -> Path:
     """The checkpoint that both sides start from: `backbone` with a fresh head for the labels of `data`."""
     import torch
 
-    from deepfer_yolo.config import TrainConfig
     from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.recipe import TrainConfig
     from deepfer_yolo.train.start import starting_model
 
     torch.manual_seed(0)

@@ -37,7 +37,7 @@ def painted(folder: Path, n: int) -> Path:
 
 def ours(data: Path, folder: Path, arguments: argparse.Namespace) -> Any:
     """Our trainer, set up and ready for its first step."""
-    from deepfer_yolo.config import TrainConfig
+    from deepfer_yolo.recipe import TrainConfig
     from deepfer_yolo.train.trainer import FaceTrainer
     from deepfer_yolo.train.training_run import TrainingRun
 

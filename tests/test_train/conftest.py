@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 
 TINY = """nc: 7
 backbone:

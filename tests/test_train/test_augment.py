@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_targets
 
 KEYS = ("fliplr", "degrees", "translate", "scale", "shear", "brightness", "contrast", "erasing", "mixup")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.crossval import CrossValidation
 from deepfer_yolo.train.plan import plan
 from deepfer_yolo.train.results import FoldScore

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from deepfer_yolo.config import ConvertConfig, ExportConfig, TrainConfig
+from deepfer_yolo.config import ConvertConfig, ExportConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import LeakError, ModelError
 from deepfer_yolo.export.cards import Facts, card_checkpoint
 from deepfer_yolo.export.export import export_model
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.train import device, splits

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import MissingDependencyError
 from deepfer_yolo.presets import to_yaml
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.run import train
 from deepfer_yolo.yolo import load_checkpoint, trainer_callbacks
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deepfer_yolo.config import TrainConfig
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.losses import class_weights, distillation, make_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])

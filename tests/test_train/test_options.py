@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import fingerprint, read_manifest, write_manifest
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.presets import configs_dir
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.plan import plan
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import train

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import ConfigError, LeakError, MissingDependencyError, ModelError, TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runs import create_run
 from deepfer_yolo.train.decoded_split import DecodedSplit
 from deepfer_yolo.train.device import check_device, check_shares

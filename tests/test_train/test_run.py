@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.data.dataset import fingerprint, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, absolute, lock, resume, train
 from deepfer_yolo.train.trainer import FaceTrainer

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ModelError, TrainingError
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import SHIPPED
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.yolo import load_checkpoint

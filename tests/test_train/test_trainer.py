@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deepfer_yolo.config import TrainConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import resolve
+from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.start import starting_model

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deepfer_yolo.config import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
 from deepfer_yolo.presets import resolve
+from deepfer_yolo.recipe import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.records import plain
 from deepfer_yolo.train import run
 from deepfer_yolo.train.measure import Calibration, Score
