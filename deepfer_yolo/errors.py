@@ -19,11 +19,12 @@ What comes from a URL passes `redact` on its way into a message, a log or a file
 
 from __future__ import annotations
 
+import difflib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -101,7 +102,7 @@ class MissingDependencyError(DeepferError):
 
 
 EXTRA_OF_MODULE = {
-    **dict.fromkeys(("sklearn", "scipy", "matplotlib", "jinja2", "cleanlab"), "eval"),
+    **dict.fromkeys(("sklearn", "scipy", "matplotlib", "cleanlab"), "eval"),
     **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
     **dict.fromkeys(("litert_torch", "ai_edge_litert"), "litert"),
@@ -141,6 +142,12 @@ def explained_imports() -> Iterator[None]:
 EXIT_GATE_FAILED = 3
 EXIT_SOME_SOURCES_FAILED = 4
 EXIT_INCONCLUSIVE = 5
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest of `known`, to end a message with; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def redact(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from deepfer_yolo.errors import ConfigError, redact
+from deepfer_yolo.errors import ConfigError, did_you_mean, redact
 
 
 class Config(BaseModel):
@@ -125,7 +124,7 @@ def find_preset(folder: str, source: str) -> Path:
     names = {path.stem: path for path in sorted((configs_dir() / folder).glob("*.yaml"))}
     if source not in names:
         raise ConfigError(
-            f"no preset named '{source}' in configs/{folder}{_nearest(source, names)}",
+            f"no preset named '{source}' in configs/{folder}{did_you_mean(source, names)}",
             f"presets: {', '.join(names) or 'none'}",
         )
     return names[source]
@@ -173,7 +172,7 @@ def _describe(error: ValidationError, section: type[BaseModel], path: Path | Non
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            line = f"unknown key '{name}'{_nearest(name, section.model_fields)}"
+            line = f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
         elif problem["type"] == "value_error":
             line = f"{name}: {problem['ctx']['error']}"
         else:
@@ -181,8 +180,3 @@ def _describe(error: ValidationError, section: type[BaseModel], path: Path | Non
         is_flag = path is None or name.partition(".")[0] in given
         places.setdefault("the command line" if is_flag else str(path), []).append(line)
     return "; ".join(f"{place}: {'; '.join(lines)}" for place, lines in places.items())
-
-
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""

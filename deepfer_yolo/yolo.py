@@ -6,7 +6,6 @@ and weights, and installs the modules that a checkpoint names.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError
+from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend
@@ -105,11 +104,10 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
     else:
         known = packaged_models()
         if spec not in known:
-            near = difflib.get_close_matches(spec, known, n=1, cutoff=0.5)
-            guess = f" (did you mean '{near[0]}'?)" if near else ""
             shown = ", ".join(name for name in known if name.endswith("n-cls"))
             raise ConfigError(
-                f"unknown model '{spec}'{guess}", f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file"
+                f"unknown model '{spec}'{did_you_mean(spec, known)}",
+                f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file",
             )
         source, scale = known[spec]
     return _build({**read_yaml(source), "scale": scale, "yaml_file": Path(spec).name}, n_classes, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +29,10 @@ def compare(
     Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
     """
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stdout
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stdout, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import paired
-    from deepfer_yolo.evaluate.predictions import OnProgress
     from deepfer_yolo.report.tables import table
     from deepfer_yolo.runs import recorded_run, write_metrics
 
@@ -47,19 +47,13 @@ def compare(
     )
     say_all(learned.lines)
     with recorded_run("compare", name, settings) as run, progress() as bar:
-
-        def on_model(shown: str) -> OnProgress:
-            task = bar.add_task(shown, total=None)
-            return lambda done, total: bar.update(task, completed=done, total=total)
-
-        result = paired.compare_models(classifiers, opened, settings, on_model)
-        result["learned_before"] = learned.to_json()
-        write_metrics(run, result)
+        result = paired.compare_models(classifiers, opened, settings, learned, partial(tracked, bar))
+        write_metrics(run, result.to_json())
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
         return
     out = stdout()
-    first = result["models"][0]
-    out.print(table(paired.HEADER, paired.rows(result), f"{opened.name}, {settings.split}, n = {first['n']:,}"))
+    n = result.models[0].scored.measured.metrics.n
+    out.print(table(paired.MODEL_HEADER, paired.model_rows(result), f"{opened.name}, {settings.split}, n = {n:,}"))
     if len(classifiers) > 1:
         out.print(table(paired.PAIR_HEADER, paired.pair_rows(result)))

@@ -164,12 +164,12 @@ def _evaluate(story: _Story) -> str:
     settings = EvaluateConfig(split="test", threads=story.threads)
     classifier = open_classifier(Path(story.facts["checkpoint"]), threads=story.threads)
     run = create_run("evaluate", "painted", settings, story.folder / "runs")
-    metrics = run_evaluation(
+    result = run_evaluation(
         classifier, open_dataset(story.data), settings, run, lambda done, total: story.tick(done / total)
     )
-    story.facts["test"] = metrics
-    low, high = metrics["intervals"]["top1"]
-    return f"top-1 {metrics['top1']:.1%} ({low:.1%} to {high:.1%}), macro-F1 {metrics['macro_f1']:.1%}; chance is 14.3%"
+    story.facts["test"] = result.to_json()
+    metrics, (low, high) = result.measured.metrics, result.measured.intervals.top1
+    return f"top-1 {metrics.top1:.1%} ({low:.1%} to {high:.1%}), macro-F1 {metrics.macro_f1:.1%}; chance is 14.3%"
 
 
 def _export(story: _Story) -> str:
@@ -262,7 +262,7 @@ def _write_report(story: _Story) -> Path:
         for label in dataset.labels
         for index in (0, 700, 1400)
     ]
-    page.add_pictures(
+    page.add_images(
         [(image, [row.label]) for row, image in zip(rows, load_images(dataset, rows), strict=True)],
         "Painted training faces",
     )
@@ -271,7 +271,7 @@ def _write_report(story: _Story) -> Path:
         "Test split: rows are the true label",
         "Confusion matrix of the test split",
     )
-    page.add_pictures(_clip_pictures(story.folder / "annotated.mp4"), "Frames of the annotated video")
+    page.add_images(_clip_pictures(story.folder / "annotated.mp4"), "Frames of the annotated video")
     return page.write(story.folder / "report.html")
 
 

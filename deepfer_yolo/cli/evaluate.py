@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deepfer_yolo.cli.options import DatasetArgument, JsonOption, ModelOption, NameOption, options_of
 from deepfer_yolo.config import EvaluateConfig
+
+if TYPE_CHECKING:
+    from deepfer_yolo.evaluate.measurement import Evaluation
 
 
 @options_of(
@@ -27,7 +30,7 @@ def evaluate(
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation
@@ -42,54 +45,27 @@ def evaluate(
     )
     say_all(learned.lines)
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
-        task = bar.add_task("evaluating", total=None)
-        result = run_evaluation(
-            classifier,
-            opened,
-            settings,
-            run,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            learned.to_json(),
-        )
+        result = run_evaluation(classifier, opened, settings, run, tracked(bar, "evaluating"), learned)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         _print(result)
     stderr().print(f"report: {run / REPORT}", soft_wrap=True)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: Evaluation) -> None:
     from deepfer_yolo.cli.output import stdout
-    from deepfer_yolo.evaluate.report import (
-        CLASS_HEADER,
-        GROUP_HEADER,
-        SWEEP_HEADER,
-        class_rows,
-        group_rows,
-        summary_table,
-        sweep_rows,
-    )
+    from deepfer_yolo.evaluate import report
     from deepfer_yolo.report.tables import table
 
     out = stdout()
-    header, rows = summary_table(result)
-    out.print(
-        table(
-            header,
-            rows,
-            f"{result['model']['name']} on {result['dataset']['name']}, {result['dataset']['split']}, n = {result['n']:,}",
-        )
-    )
-    out.print(table(CLASS_HEADER, class_rows(result)))
-    for column, groups in result.get("groups", {}).items():
-        out.print(
-            table(
-                GROUP_HEADER,
-                group_rows(groups[:30]),
-                f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else ""),
-            )
-        )
-    if "robustness" in result:
-        out.print(
-            table(SWEEP_HEADER, sweep_rows(result["robustness"]), f"robustness, n = {result['robustness']['n']:,}")
-        )
+    data, n = result.dataset, result.measured.metrics.n
+    header, rows = report.summary_table(result)
+    out.print(table(header, rows, f"{result.model.name} on {data.name}, {data.split}, n = {n:,}"))
+    out.print(table(report.CLASS_HEADER, report.class_rows(result.measured)))
+    for column, groups in result.groups.items():
+        title = f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else "")
+        out.print(table(report.GROUP_HEADER, report.group_rows(groups[:30]), title))
+    if result.robustness is not None:
+        title = f"robustness, n = {result.robustness.n:,}"
+        out.print(table(report.SWEEP_HEADER, report.sweep_rows(result.robustness), title))

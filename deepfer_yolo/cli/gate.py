@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import DatasetArgument, JsonOption, NameOption, options_of
 from deepfer_yolo.config import GateConfig
+
+if TYPE_CHECKING:
+    from deepfer_yolo.evaluate.gate.gate import GateResult
 
 _MODEL = Annotated[
     Path, typer.Option("--model", "-m", help="The challenger: the model that wants to be promoted.", show_default=False)
@@ -49,12 +53,11 @@ def gate(
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr
+    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.evaluate.gate.promotion import find_champion
-    from deepfer_yolo.evaluate.predictions import OnProgress
     from deepfer_yolo.runs import recorded_run
 
     opened = open_dataset(dataset)
@@ -66,32 +69,26 @@ def gate(
     learned = check_models(models, opened, settings.split, allow=settings.allow_leak)
     say_all(learned.lines)
     with recorded_run("gate", name, settings) as run, progress() as bar:
-
-        def on_model(role: str) -> OnProgress:
-            task = bar.add_task(role, total=None)
-            return lambda done, total: bar.update(task, completed=done, total=total)
-
-        result = gating.run_gate(challenger, defender, opened, settings, run, promote, on_model, learned.to_json())
-    (print_json if as_json else _print)(result)
+        result = gating.run_gate(challenger, defender, opened, settings, learned, partial(tracked, bar))
+        result = gating.conclude(result, run, promote)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print(result)
     stderr().print(f"files: {run}", soft_wrap=True)
-    raise typer.Exit(result["exit_code"])
+    raise typer.Exit(result.exit_code)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: GateResult) -> None:
     from deepfer_yolo.cli.output import stdout
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.report.tables import table
 
     out = stdout()
-    out.print(table(gating.PAIR_HEADER, gating.pair_rows(result)))
-    if "pair" in result:
-        out.print(table(gating.CLASS_HEADER, gating.class_rows(result)))
-    if result["rules"]:
-        out.print(
-            table(
-                ("rule", "verdict", "reason"),
-                [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]],
-            )
-        )
+    out.print(table(gating.PAIR_HEADER, gating.pair_rows(result.evidence)))
+    if rows := gating.class_rows(result.evidence):
+        out.print(table(gating.CLASS_HEADER, rows))
+    if result.rulings:
+        out.print(table(gating.RULE_HEADER, gating.rule_rows(result.rulings)))
     for line in gating.verdict_lines(result):
         out.print(line, markup=False)

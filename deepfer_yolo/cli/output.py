@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,12 @@ def progress() -> Progress:
     """A progress bar on stderr; silent where stderr is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+
+
+def tracked(bar: Progress, name: str) -> Callable[[int, int], None]:
+    """A new line of `bar`; what it is called with is (done, in all)."""
+    task = bar.add_task(name, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def say_all(lines: Iterable[str]) -> None:

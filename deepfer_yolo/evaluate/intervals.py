@@ -1,92 +1,126 @@
-"""How far chance reaches: bootstrap intervals, exact tests, and corrections for asking several questions at once."""
+"""How far chance reaches: bootstrap intervals of every metric, and exact ones where the bootstrap is blind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.evaluate.metrics import (
     COVERAGES,
-    brier_of,
+    ClassScores,
+    Floats,
+    Headline,
+    Ints,
+    Tally,
     class_scores,
     coverage_key,
-    macro,
-    nll_of,
-    rank_of_target,
+    headline,
     surest,
-    weighted,
+    tally,
 )
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Interval = tuple[float, float]
+from deepfer_yolo.records import Json, plain
 
 CONFIDENCE = 0.95
-REPLICATES = 2000
 NEAR_THRESHOLD = 0.05
-"""Share of the pictures on each side of a confidence threshold that count as near it."""
+"""Share of the images on each side of a confidence threshold that count as near it."""
 CARD_METRICS = ("top1", "macro_f1", "balanced_accuracy", "nll")
 _CELLS = 8_000_000
 """Weights held at once while resampling: 64 MB."""
 
 
-def rows_of(probs: Floats, targets: Ints) -> Floats:
-    """What every headline metric can be computed from, once summed over pictures: float64 (n, 3C + 5).
+class Interval(NamedTuple):
+    """Where a figure lies with 95 % confidence; NaN at both ends where it is not defined."""
 
-    Columns: is of class c, predicted as c, both (C each); one; in the top 2; in the top 5; NLL; Brier.
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals(Headline[Interval]):
+    """The interval of every headline metric, of the accuracy on the surest images, and of each class in order."""
+
+    selective_accuracy: Mapping[str, Interval]
+    per_class: tuple[ClassScores[Interval], ...]
+
+    def to_json(self) -> Json:
+        """All but those of the classes, which `metrics.json` holds beside the classes' figures."""
+        averages = [f"{average}_{name}" for name in ("precision", "recall", "f1") for average in ("macro", "weighted")]
+        names = ("top1", "top2", "top5", *averages, "balanced_accuracy", "nll", "brier", "selective_accuracy")
+        return {name: plain(getattr(self, name)) for name in names}
+
+
+def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Sequence[str] = ()) -> Intervals:
+    """95 % intervals of every metric.
+
+    Where no resample differs (all right, all wrong) the bootstrap is blind, and the exact binomial interval stands in.
     """
-    identity = np.eye(probs.shape[1])
-    truth, guess = identity[targets], identity[probs.argmax(1)]
-    rank = rank_of_target(probs, targets)
-    rest = [np.ones(len(targets)), rank < 2, rank < 5, nll_of(probs, targets), brier_of(probs, targets)]
-    return np.concatenate([truth, guess, truth * guess, np.stack(rest, 1).astype(np.float64)], axis=1)
+    by_image = [*tally(probs, targets), selective_rows(probs, targets)]
+    *drawn, kept = resample(by_image, targets, cluster_ids(subjects), config.replicates, config.seed)
+    summed = Tally(*drawn)
+    found, classes = headline(summed), class_scores(summed.labels, summed.answers, summed.right)
+    sure = np.round(kept / len(targets), 12)
+    support = np.bincount(targets, minlength=probs.shape[1]).tolist()
+    spans: Any = {
+        field.name: _interval(getattr(found, field.name), len(targets), is_share=field.name not in ("nll", "brier"))
+        for field in fields(Headline)
+    }
+    return Intervals(
+        **spans,
+        selective_accuracy={
+            coverage_key(share): _interval(values, len(surest(probs, share)))
+            for share, values in zip(COVERAGES, sure.T, strict=True)
+        },
+        per_class=tuple(
+            ClassScores(*(_interval(values[:, c], n) for values in (classes.precision, classes.recall, classes.f1)))
+            for c, n in enumerate(support)
+        ),
+    )
 
 
-def headline(sums: Floats) -> dict[str, Floats]:
-    """The headline metrics of (..., 3C + 5) sums of `rows_of`; per-class ones are (..., C), NaN where a class does not
-    occur.
-    """
-    n_classes = (sums.shape[-1] - 5) // 3
-    support, guessed, right = (sums[..., i * n_classes : (i + 1) * n_classes] for i in range(3))
-    n, top2, top5, nll, brier = (sums[..., 3 * n_classes + i] for i in range(5))
-    scores = class_scores(support, guessed, right)
-    result = {"top1": right.sum(-1) / n, "top2": top2 / n, "top5": top5 / n}
-    for name, values in scores._asdict().items():
-        result |= {f"macro_{name}": macro(values), f"weighted_{name}": weighted(values, support)}
-    result |= {"balanced_accuracy": result["macro_recall"], "nll": nll / n, "brier": brier / n}
-    return result | {f"class_{name}": values for name, values in scores._asdict().items()}
+def _interval(values: Floats, n: int, *, is_share: bool = True) -> Interval:
+    low, high = percentiles(values)
+    if is_share and n > 0 and low == high and low in (0.0, 1.0):
+        return clopper_pearson(round(low * n), n)
+    return Interval(low, high)
 
 
-def replicate_sums(
-    rows: Floats, strata: Ints, clusters: Ints | None = None, replicates: int = REPLICATES, seed: int = 0
-) -> Floats:
-    """Sums of `rows` (n, k) over `replicates` resamples, float64 (replicates, k).
+def card_intervals(probs: Floats, targets: Ints, subjects: Sequence[str] = ()) -> dict[str, list[float]]:
+    """Those of `intervals` that a model card has room for: [low, high] of each metric in CARD_METRICS."""
+    found = intervals(probs, targets, ScoringConfig(), subjects)
+    return {name: list(getattr(found, name)) for name in CARD_METRICS}
 
-    Pictures are drawn again within each stratum, which keeps the class counts of the split; with `clusters` (n,) whole
-    clusters (subjects) are drawn instead, since pictures of one person are not independent (Davison & Hinkley 1997,
-    3.8).
+
+def resample(
+    by_image: Sequence[Floats], strata: Ints, clusters: Ints | None, replicates: int, seed: int
+) -> list[Floats]:
+    """Sums of each array (n,) or (n, k) over the same `replicates` resamples of the images, (replicates,) or
+    (replicates, k).
+
+    Images are drawn again within each stratum, which keeps the class counts of the split; with `clusters` (n,) whole
+    clusters (subjects) are drawn instead, since images of one person are not independent (Davison & Hinkley 1997, 3.8).
     """
     rng = np.random.default_rng(seed)
-    if clusters is not None:
-        _, place = np.unique(clusters, return_inverse=True)
-        together = np.zeros((int(place.max()) + 1, rows.shape[1]))
-        np.add.at(together, place, rows)
-        return _resample(together, replicates, rng)
-    total = np.zeros((replicates, rows.shape[1]))
-    for stratum in np.unique(strata):
-        total += _resample(rows[strata == stratum], replicates, rng)
-    return total
+    rows = np.column_stack(by_image)
+    if clusters is None:
+        sums = sum(_resample(rows[strata == stratum], replicates, rng) for stratum in np.unique(strata))
+    else:
+        together = np.zeros((int(clusters.max()) + 1, rows.shape[1]))
+        np.add.at(together, clusters, rows)
+        sums = _resample(together, replicates, rng)
+    widths = [1 if array.ndim == 1 else array.shape[1] for array in by_image]
+    parts = np.split(np.asarray(sums, np.float64), np.cumsum(widths)[:-1], axis=1)
+    return [part[:, 0] if array.ndim == 1 else part for part, array in zip(parts, by_image, strict=True)]
 
 
 def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats:
-    """Sums over resamples of all rows.
+    """Sums over resamples of all rows, (replicates, k).
 
-    One row fewer than there are is drawn, and each counts n / (n - 1): plain resampling makes intervals of small
-    classes too short by that factor in the variance (Rao & Wu 1988).
+    Draws n - 1 of n and rescales (Rao and Wu 1988): plain resampling makes the intervals of small classes too short.
     """
     n = len(rows)
     m = max(1, n - 1)
@@ -100,55 +134,17 @@ def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats
     return np.concatenate(sums)
 
 
-def percentiles(replicates: Floats, confidence: float = CONFIDENCE) -> Floats:
-    """The percentile interval along axis 0, (2, ...); NaN where every replicate is."""
+def percentiles(replicates: Floats, confidence: float = CONFIDENCE) -> Interval:
+    """The percentile interval of one figure over its replicates (r,), those that are NaN left out."""
+    known = replicates[~np.isnan(replicates)]
     tail = 50 * (1 - confidence)
-    empty = np.isnan(replicates).all(0)
-    low_high = np.nanpercentile(np.where(empty, 0, replicates), [tail, 100 - tail], axis=0)
-    return np.asarray(np.where(empty, np.nan, low_high), np.float64)
-
-
-def intervals(
-    probs: Floats, targets: Ints, subjects: Sequence[str] | None = None, replicates: int = REPLICATES, seed: int = 0
-) -> dict[str, Any]:
-    """95 % intervals of every headline metric: {name: [low, high]}, per-class ones {name: [[low, high], …]}, and
-    `selective_accuracy` as {"90%": [low, high], …}.
-
-    Where no resample differs (all right, all wrong) the bootstrap is blind, and the exact binomial interval stands in.
-    """
-    clusters = cluster_ids(subjects) if subjects is not None else None
-    rows, kept = rows_of(probs, targets), selective_rows(probs, targets)
-    width = rows.shape[1]
-    sums = replicate_sums(np.concatenate([rows, kept], axis=1), targets, clusters, replicates, seed)
-    support = np.bincount(targets, minlength=probs.shape[1])
-    found: dict[str, Any] = {}
-    for name, values in headline(sums[:, :width]).items():
-        low, high = percentiles(values)
-        if values.ndim == 1:
-            found[name] = list(_widen(float(low), float(high), len(targets), name))
-        else:
-            found[name] = [
-                list(_widen(float(a), float(b), int(n), name)) for a, b, n in zip(low, high, support, strict=True)
-            ]
-    low, high = percentiles(np.round(sums[:, width:] / len(targets), 12))
-    spans = zip(COVERAGES, low, high, strict=True)
-    found["selective_accuracy"] = {
-        coverage_key(share): list(_widen(float(a), float(b), len(surest(probs, share)), "top1"))
-        for share, a, b in spans
-    }
-    return found
-
-
-def card_intervals(probs: Floats, targets: Ints, subjects: Sequence[str] | None = None) -> dict[str, list[float]]:
-    """Those of `intervals` that a model card has room for: [low, high] of each metric in CARD_METRICS."""
-    found = intervals(probs, targets, subjects)
-    return {name: found[name] for name in CARD_METRICS}
+    return Interval(*np.percentile(known, [tail, 100 - tail]).tolist()) if len(known) else Interval(np.nan, np.nan)
 
 
 def selective_rows(probs: Floats, targets: Ints) -> Floats:
-    """What the accuracy on the surest pictures is the mean of, for each of COVERAGES, float64 (n, 4).
+    """What the accuracy on the surest images is the mean of, for each of COVERAGES, float64 (n, 4).
 
-    A resample has a threshold of its own. Its effect is linearised: a picture more above the old threshold pushes one
+    A resample has a threshold of its own. Its effect is linearised: an image more above the old threshold pushes one
     out that is right as often as those near it (the influence function of a trimmed mean, Huber 1981, 3.3). Without
     that term 93 % are covered where 95 belong.
     """
@@ -165,27 +161,22 @@ def selective_rows(probs: Floats, targets: Ints) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _widen(low: float, high: float, n: int, name: str) -> Interval:
-    if low == high and low in (0.0, 1.0) and n > 0 and name not in {"nll", "brier"}:
-        return clopper_pearson(round(low * n), n)
-    return low, high
-
-
 def cluster_ids(subjects: Sequence[str]) -> Ints | None:
-    """Subjects as integers, each picture without one a subject of its own; None where no picture has one."""
+    """Subjects as integers 0, 1, …, each image without one a subject of its own; None where no image has one."""
     if not any(subjects):
         return None
     names = [subject or f"\0{i}" for i, subject in enumerate(subjects)]
     return np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
 
 
-def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+def clopper_pearson(k: int, n: int) -> Interval:
     """The exact two-sided interval of a proportion (Clopper & Pearson 1934)."""
-    found = _stats().binomtest(k, n).proportion_ci(confidence, method="exact")
-    return float(found.low), float(found.high)
+    found = binomial_test(k, n).proportion_ci(CONFIDENCE, method="exact")
+    return Interval(float(found.low), float(found.high))
 
 
-def _stats() -> Any:
+def binomial_test(k: int, n: int, alternative: str = "two-sided") -> Any:
+    """SciPy's exact binomial test of `k` in `n` against one half."""
     with explained_imports():
-        from scipy import stats
-    return stats
+        from scipy.stats import binomtest
+    return binomtest(k, n, alternative=alternative)

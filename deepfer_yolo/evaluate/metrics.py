@@ -1,163 +1,157 @@
-"""Point estimates, every number a plain float with a key of its own."""
+"""Point estimates from probabilities and labels: every figure is a field of a record, addressed by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deepfer_yolo.errors import DatasetError, ModelError
-from deepfer_yolo.records import SUM_TOLERANCE
+from deepfer_yolo.records import SUM_TOLERANCE, Json, plain
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+T = TypeVar("T")
 
 N_BINS = 15
 """Bins of equal width over the confidence, as in Guo et al. 2017."""
+COVERAGES = (0.9, 0.8, 0.7, 0.5)
+"""Shares of the images, most confident first, on which accuracy is also given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline(Generic[T]):
+    """The headline metrics: of a split, numbers; over resamples, arrays; and their intervals.
+
+    Macro averages and balanced accuracy are over the classes that occur; predicting one of the others still counts as a
+    mistake. `brier` is the sum over classes, 0..2.
+    """
+
+    top1: T
+    top2: T
+    top5: T
+    macro_precision: T
+    macro_recall: T
+    macro_f1: T
+    weighted_precision: T
+    weighted_recall: T
+    weighted_f1: T
+    balanced_accuracy: T
+    nll: T
+    brier: T
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores(Generic[T]):
+    """Precision, recall and F1: of one class, or arrays with a last axis of classes (NaN where a class does not occur)."""
+
+    precision: T
+    recall: T
+    f1: T
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics(ClassScores[float]):
+    """One class of a split with its `support` images; without any, recall and F1 are NaN."""
+
+    support: int
 
 
 class Reliability(NamedTuple):
-    """One number a bin: pictures in it, their mean confidence, and the share that is right (0 where the bin is empty)."""
+    """One number a bin: images in it, their mean confidence, and the share that is right (0 where the bin is empty)."""
 
     n: Ints
     confidence: Floats
     accuracy: Floats
 
 
-def reliability(probs: Floats, targets: Ints, n_bins: int = N_BINS) -> Reliability:
-    """The reliability diagram of the top prediction; bin i holds confidences in (i/n, (i+1)/n]."""
-    confidence = probs.max(1)
-    right = (probs.argmax(1) == targets).astype(np.float64)
-    place = _bin_of(confidence, n_bins)
-    count = np.bincount(place, minlength=n_bins)
-    some = np.maximum(count, 1)
-    return Reliability(
-        count.astype(np.int64),
-        np.bincount(place, confidence, minlength=n_bins) / some,
-        np.bincount(place, right, minlength=n_bins) / some,
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class Metrics(Headline[float]):
+    """Every metric of one model on one split of `n` images; shares lie in 0..1.
 
-
-def ece(bins: Reliability) -> float:
-    """Expected calibration error: |accuracy - confidence| averaged over the pictures."""
-    return float((bins.n * np.abs(bins.accuracy - bins.confidence)).sum() / bins.n.sum())
-
-
-def noise_floor(probs: Floats, n_bins: int = N_BINS, replicates: int = 500, seed: int = 0) -> float:
-    """The mean ECE that a perfectly calibrated model with these confidences would show on this many pictures.
-
-    ECE is biased upwards at small n, so that it has no honest interval; this is what to compare it with.
+    Rows of `confusion` (C, C) are the labels, columns the answers; `absent` are the labels without an image.
     """
-    confidence = probs.max(1)
-    place = _bin_of(confidence, n_bins)
-    total = np.bincount(place, confidence, minlength=n_bins)
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(replicates):
-        right = rng.random(len(confidence)) < confidence
-        values.append(np.abs(np.bincount(place, right, minlength=n_bins) - total).sum() / len(confidence))
-    return float(np.mean(values))
+
+    n: int
+    ece: float
+    ece_noise_floor: float
+    selective_accuracy: Mapping[str, float]
+    per_class: Mapping[str, ClassMetrics]
+    confusion: Ints
+    labels: tuple[str, ...]
+    absent: tuple[str, ...]
+    reliability: Reliability
+
+    def to_json(self) -> Json:
+        """As `metrics.json` holds them."""
+        shares = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
+        content: Json = plain(
+            {
+                "n": self.n,
+                **{field.name: getattr(self, field.name) for field in fields(Headline)},
+                "ece": self.ece,
+                "ece_noise_floor": self.ece_noise_floor,
+                "ece_bins": N_BINS,
+                "selective_accuracy": self.selective_accuracy,
+                "per_class": self.per_class,
+                "confusion": self.confusion,
+                "confusion_normalised": shares,
+                "labels": self.labels,
+                "absent": self.absent,
+                "reliability": self.reliability._asdict(),
+            }
+        )
+        return content
 
 
-def _bin_of(confidence: Floats, n_bins: int) -> Ints:
-    return np.asarray(np.clip(np.ceil(confidence * n_bins) - 1, 0, n_bins - 1), np.int64)
+class Tally(NamedTuple):
+    """What the headline metrics are computed from: by image (n, …), or summed over images or resamples of them.
+
+    Counts of labels, answers and right answers have a last axis of classes; the others are one number each.
+    """
+
+    labels: Floats
+    answers: Floats
+    right: Floats
+    n: Floats
+    top2: Floats
+    top5: Floats
+    nll: Floats
+    brier: Floats
 
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Counts = Ints | Floats
-"""Whole numbers of pictures, or sums of their weights in a resample."""
+def measure(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str]) -> Metrics:
+    """Every metric of `probs` (n, C) against `targets` (n,), indices into `labels` (C).
 
-COVERAGES = (0.9, 0.8, 0.7, 0.5)
-"""Shares of the pictures, most confident first, on which accuracy is also given."""
-
-
-def evaluate(
-    probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str]
-) -> dict[str, Any]:
-    """Every metric of `probs` (n, C) against `targets` (n,), indices into `labels` (C); all values are JSON-ready,
-    shares lie in 0..1.
-
-    Macro averages and balanced accuracy are over the classes that occur in `targets`; the others are listed under
-    `absent`, and predicting them still counts as a mistake. `brier` is the sum over classes, 0..2. Raises ModelError
-    for NaN or rows that do not sum to 1, and DatasetError for no pictures.
+    Raises ModelError for NaN or rows that do not sum to 1, and DatasetError for no images.
     """
     p, y = check_scores(probs, targets, labels)
-    predicted = p.argmax(1)
-    confusion = confusion_matrix(predicted, y, len(labels))
-    support = confusion.sum(1)
-    scores = class_scores(support, confusion.sum(0), confusion.diagonal())
-    result: dict[str, Any] = {"n": len(y), **{f"top{k}": top_k(p, y, k) for k in (1, 2, 5)}}
-    result |= {f"macro_{name}": float(macro(values)) for name, values in scores._asdict().items()}
-    result |= {f"weighted_{name}": float(weighted(values, support)) for name, values in scores._asdict().items()}
-    # Balanced accuracy is macro recall by definition (Brodersen et al. 2010).
-    result["balanced_accuracy"] = result["macro_recall"]
-    result["nll"] = float(nll_of(p, y).mean())
-    result["brier"] = float(brier_of(p, y).mean())
+    summed = total(tally(p, y))
+    found, classes = headline(summed), class_scores(summed.labels, summed.answers, summed.right)
+    support = summed.labels.astype(np.int64).tolist()
     bins = reliability(p, y)
-    result["ece"] = ece(bins)
-    result["ece_noise_floor"] = noise_floor(p)
-    result["ece_bins"] = N_BINS
-    result["selective_accuracy"] = {coverage_key(share): value for share, value in selective_accuracy(p, y).items()}
-    result["per_class"] = {
-        label: {
-            "precision": float(np.nan_to_num(scores.precision[c])),
-            "recall": float(scores.recall[c]) if support[c] else None,
-            "f1": float(scores.f1[c]) if support[c] else None,
-            "support": int(support[c]),
-        }
-        for c, label in enumerate(labels)
-    }
-    result["confusion"] = confusion.tolist()
-    result["confusion_normalised"] = (confusion / np.maximum(support, 1)[:, None]).tolist()
-    result["labels"] = list(labels)
-    result["absent"] = [label for c, label in enumerate(labels) if not support[c]]
-    result["reliability"] = {key: values.tolist() for key, values in bins._asdict().items()}
-    return result
-
-
-class ClassScores(NamedTuple):
-    """Precision, recall and F1 of each class, (..., C); NaN where a class does not occur."""
-
-    precision: Floats
-    recall: Floats
-    f1: Floats
-
-
-def class_scores(support: Counts, predicted: Counts, right: Counts) -> ClassScores:
-    """The scores of each class from how many pictures are of it, were predicted as it, and both, (..., C) each.
-
-    A class that occurs and is never predicted has a precision and an F1 of 0.
-    """
-    there = support > 0
-    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
-    f1 = 2 * right / np.maximum(support + predicted, 1)
-    return ClassScores(*(np.where(there, score, np.nan) for score in (precision, recall, f1)))
-
-
-def macro(scores: Floats) -> Floats:
-    """The mean over the classes that occur, (...)."""
-    return np.asarray(np.nanmean(scores, -1))
-
-
-def weighted(scores: Floats, support: Counts) -> Floats:
-    """The mean over the classes, each counting by how often it occurs, (...)."""
-    return np.asarray(np.nansum(scores * support, -1) / support.sum(-1))
-
-
-def macro_f1(confusion: Ints) -> float:
-    """Macro-F1 of a confusion matrix (C, C)."""
-    return float(macro(class_scores(confusion.sum(1), confusion.sum(0), confusion.diagonal()).f1))
-
-
-def confusion_matrix(predicted: Ints, targets: Ints, n_classes: int) -> Ints:
-    """Counts, int64 (C, C): rows are the labels, columns the predictions."""
-    counts = np.bincount(targets * n_classes + predicted, minlength=n_classes * n_classes)
-    return np.asarray(counts.reshape(n_classes, n_classes), np.int64)
-
-
-def coverage_key(share: float) -> str:
-    """``80%`` for 0.8, as the metrics name a coverage."""
-    return f"{share:.0%}"
+    figures: Any = {field.name: float(getattr(found, field.name)) for field in fields(Headline)}
+    return Metrics(
+        **figures,
+        n=len(y),
+        ece=ece(bins),
+        ece_noise_floor=noise_floor(p),
+        selective_accuracy={coverage_key(share): value for share, value in selective_accuracy(p, y).items()},
+        per_class={
+            # A class without images is predicted wrongly wherever it is predicted.
+            label: ClassMetrics(precision if n else 0.0, recall, f1, n)
+            for label, precision, recall, f1, n in zip(
+                labels, classes.precision.tolist(), classes.recall.tolist(), classes.f1.tolist(), support, strict=True
+            )
+        },
+        confusion=confusion_matrix(p.argmax(1), y, len(labels)),
+        labels=tuple(labels),
+        absent=tuple(label for label, n in zip(labels, support, strict=True) if n == 0),
+        reliability=bins,
+    )
 
 
 def check_scores(
@@ -166,12 +160,12 @@ def check_scores(
     labels: Sequence[str],
     names: Sequence[str] | None = None,
 ) -> tuple[Floats, Ints]:
-    """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `evaluate` for what is refused.
+    """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `measure` for what is refused.
 
-    `names` are the pictures'.
+    `names` are the images'.
     """
     if len(targets) == 0:
-        raise DatasetError("there are no pictures to evaluate", "choose another --split, or convert the data set again")
+        raise DatasetError("there are no images to evaluate", "choose another --split, or convert the data set again")
     if probs.shape != (len(targets), len(labels)):
         raise ValueError(f"probs must have shape ({len(targets)}, {len(labels)}), not {probs.shape}")
     y = np.asarray(targets, np.int64)
@@ -185,45 +179,137 @@ def check_scores(
         first = int(bad[0])
         where = f" (first: {names[first]})" if names is not None else f" (first: row {first})"
         raise ModelError(
-            f"no probabilities for {len(bad)} of {len(y)} pictures{where}: {np.round(p[first], 3).tolist()}",
+            f"no probabilities for {len(bad)} of {len(y)} images{where}: {np.round(p[first], 3).tolist()}",
             "prove the model's file with: deepfer verify MODEL",
         )
     return p / sums[:, None], y
 
 
-def top_k(probs: Floats, targets: Ints, k: int) -> float:
-    """The share of pictures whose label is among the `k` most probable; ties go to the lower index, as in
-    `Prediction.top`.
-    """
-    return float((rank_of_target(probs, targets) < k).mean())
+def tally(probs: Floats, targets: Ints) -> Tally:
+    """What each image adds to the headline metrics."""
+    identity = np.eye(probs.shape[1])
+    labels, answers = identity[targets], identity[probs.argmax(1)]
+    rank = rank_of_target(probs, targets)
+    top2, top5 = ((rank < k).astype(np.float64) for k in (2, 5))
+    one = np.ones(len(targets))
+    return Tally(labels, answers, labels * answers, one, top2, top5, nll_of(probs, targets), brier_of(probs, targets))
+
+
+def total(by_image: Tally) -> Tally:
+    """The sum over images."""
+    return Tally(*(part.sum(0) for part in by_image))
+
+
+def headline(summed: Tally) -> Headline[Floats]:
+    """The headline metrics of summed tallies; any axes before the classes are kept."""
+    n = summed.n
+    classes = class_scores(summed.labels, summed.answers, summed.right)
+    share = summed.labels / n[..., None]
+    macro = {name: np.nanmean(getattr(classes, name), -1) for name in ("precision", "recall", "f1")}
+    weighted = {name: np.nansum(getattr(classes, name) * share, -1) for name in macro}
+    return Headline(
+        top1=summed.right.sum(-1) / n,
+        top2=summed.top2 / n,
+        top5=summed.top5 / n,
+        **{f"macro_{name}": values for name, values in macro.items()},
+        **{f"weighted_{name}": values for name, values in weighted.items()},
+        balanced_accuracy=macro["recall"],  # by definition (Brodersen et al. 2010)
+        nll=summed.nll / n,
+        brier=summed.brier / n,
+    )
+
+
+def class_scores(labels: ArrayLike, answers: ArrayLike, right: ArrayLike) -> ClassScores[Floats]:
+    """Precision, recall and F1 from counts of labels, answers and right answers by class, (…, C) each."""
+    wanted, given, hits = (np.asarray(counts, np.float64) for counts in (labels, answers, right))
+    occurs = np.where(wanted > 0, 1.0, np.nan)
+    return ClassScores(
+        precision=occurs * hits / np.maximum(given, 1),
+        recall=occurs * hits / np.maximum(wanted, 1),
+        f1=occurs * 2 * hits / np.maximum(wanted + given, 1),
+    )
+
+
+def macro_f1(confusion: ArrayLike) -> float:
+    """Mean F1 over the classes that occur, from a confusion matrix (C, C) whose rows are the labels."""
+    counts = np.asarray(confusion)
+    return float(np.nanmean(class_scores(counts.sum(1), counts.sum(0), counts.diagonal()).f1))
+
+
+def confusion_matrix(answers: Ints, targets: Ints, n_classes: int) -> Ints:
+    """Counts (C, C): rows are the labels, columns the answers."""
+    places = np.bincount(targets * n_classes + answers, minlength=n_classes**2)
+    return np.asarray(places.reshape(n_classes, n_classes), np.int64)
 
 
 def rank_of_target(probs: Floats, targets: Ints) -> Ints:
-    """How many labels stand before the true one, int64 (n,): 0 where the prediction is right."""
+    """How many labels stand before the true one, int64 (n,): 0 where the answer is right.
+
+    Ties go to the lower index, as in `Prediction.top`.
+    """
     order = np.argsort(-probs, axis=1, kind="stable")
     return np.asarray((order == targets[:, None]).argmax(1), np.int64)
 
 
 def nll_of(probs: Floats, targets: Ints) -> Floats:
-    """Negative log-likelihood of each picture in nats, (n,); clipped as scikit-learn does, so that a zero stays finite."""
+    """Negative log-likelihood of each image in nats, (n,); clipped as scikit-learn does, so that a zero stays finite."""
     chosen = probs[np.arange(len(targets)), targets]
     return np.asarray(-np.log(np.clip(chosen, np.finfo(np.float64).eps, 1)), np.float64)
 
 
 def brier_of(probs: Floats, targets: Ints) -> Floats:
-    """Brier score of each picture, (n,): squared differences summed over the classes, 0..2 (Brier 1950)."""
-    truth = np.zeros_like(probs)
-    truth[np.arange(len(targets)), targets] = 1
-    return np.asarray(((probs - truth) ** 2).sum(1), np.float64)
+    """Brier score of each image, (n,): squared differences summed over the classes, 0..2 (Brier 1950)."""
+    return np.asarray(((probs - np.eye(probs.shape[1])[targets]) ** 2).sum(1), np.float64)
 
 
 def selective_accuracy(probs: Floats, targets: Ints, coverages: Sequence[float] = COVERAGES) -> dict[float, float]:
-    """Accuracy on the most confident share of the pictures, for each coverage; what a threshold on confidence buys."""
+    """Accuracy on the most confident share of the images, for each coverage; what a threshold on confidence buys."""
     right = probs.argmax(1) == targets
     return {share: float(right[surest(probs, share)].mean()) for share in coverages}
 
 
 def surest(probs: Floats, share: float) -> Ints:
-    """The rows of the most confident `share` of the pictures, the surest first; one at least."""
+    """The rows of the most confident `share` of the images, the surest first; one at least."""
     order = np.argsort(-probs.max(1), kind="stable")
     return np.asarray(order[: max(1, round(share * len(order)))], np.int64)
+
+
+def coverage_key(share: float) -> str:
+    """``80%`` for 0.8, as the metrics name a coverage."""
+    return f"{share:.0%}"
+
+
+def reliability(probs: Floats, targets: Ints, n_bins: int = N_BINS) -> Reliability:
+    """The reliability diagram of the top prediction; bin i holds confidences in (i/n, (i+1)/n]."""
+    confidence = probs.max(1)
+    right = (probs.argmax(1) == targets).astype(np.float64)
+    place = _bin_of(confidence, n_bins)
+    count = np.bincount(place, minlength=n_bins).astype(np.int64)
+    some = np.maximum(count, 1)
+    confidences, rights = (np.bincount(place, values, minlength=n_bins) / some for values in (confidence, right))
+    return Reliability(count, confidences, rights)
+
+
+def ece(bins: Reliability) -> float:
+    """Expected calibration error: |accuracy - confidence| averaged over the images."""
+    return float((bins.n * np.abs(bins.accuracy - bins.confidence)).sum() / bins.n.sum())
+
+
+def noise_floor(probs: Floats, n_bins: int = N_BINS, replicates: int = 500, seed: int = 0) -> float:
+    """The mean ECE that a perfectly calibrated model with these confidences would show on this many images.
+
+    ECE is biased upwards at small n, so that it has no honest interval; this is what to compare it with.
+    """
+    confidence = probs.max(1)
+    place = _bin_of(confidence, n_bins)
+    expected = np.bincount(place, confidence, minlength=n_bins)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(replicates):
+        right = rng.random(len(confidence)) < confidence
+        values.append(np.abs(np.bincount(place, right, minlength=n_bins) - expected).sum() / len(confidence))
+    return float(np.mean(values))
+
+
+def _bin_of(confidence: Floats, n_bins: int) -> Ints:
+    return np.asarray(np.clip(np.ceil(confidence * n_bins) - 1, 0, n_bins - 1), np.int64)

@@ -1,41 +1,23 @@
-"""A classifier over one split of a data set: its probabilities, the labels, and which picture each row is."""
+"""A classifier over one split of a data set: its probabilities, the labels, and which image each row is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.evaluate.metrics import Floats, Ints, check_scores
 from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
-Tta = Literal["none", "flip"]
-
-N_VIEWS = {"none": 1, "flip": 2}
-
-
-def views(image: Image, tta: Tta) -> list[Image]:
-    """The views of a picture: itself, or itself and its mirror image."""
-    if tta == "none":
-        return [image]
-    return [image, mirror(image)]
-
-
-def mirror(image: Image) -> Image:
-    """The picture with left and right exchanged."""
-    return np.ascontiguousarray(image[:, ::-1])
-
-
-LabelRule = Literal["same", "intersect"]
 OnProgress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
+"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,42 +34,51 @@ class Scores:
 
     @property
     def paths(self) -> list[str]:
-        """The pictures' paths, relative to the data set."""
+        """The images' paths, relative to the data set."""
         return [row.path for row in self.rows]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Who is in each image, empty where the manifest does not say."""
+        return [row.subject for row in self.rows]
+
+    def checked(self) -> tuple[Floats, Ints]:
+        """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `check_scores`."""
+        return check_scores(self.probs, self.targets, self.labels)
 
 
 def score_dataset(
     classifier: Classifier,
     dataset: Dataset,
-    split: str,
-    batch: int = 64,
+    config: ScoringConfig,
     on_progress: OnProgress | None = None,
     *,
     labels: Sequence[str] | None = None,
-    workers: int = 2,
-    tta: Tta = "none",
+    flip: bool = False,
 ) -> Scores:
-    """Run `classifier` over the pictures of `split`, in the manifest's order; labels are matched by name, never by
+    """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name, never by
     place.
 
-    `labels` (see `common_labels`) keeps the pictures and the columns of these labels only, in this order, and scales
-    each row back to 1. With `tta` the probabilities are averaged over the views of each picture. Raises DatasetError
+    `labels` (see `common_labels`) keeps the images and the columns of these labels only, in this order, and scales each
+    row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises DatasetError
     for an empty split, other labels or missing files, ModelError for values that are no probabilities.
     """
     labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
-    rows = tuple(row for row in dataset.rows(split) if row.label in labels)
+    rows = tuple(row for row in dataset.rows(config.split) if row.label in labels)
     if not rows:
         raise DatasetError(
-            f"{dataset.root}: no picture of the '{split}' split bears one of the labels {', '.join(labels)}",
+            f"{dataset.root}: no image of the '{config.split}' split bears one of the labels {', '.join(labels)}",
             "name another --split",
         )
     check_files(dataset, rows)
     targets = np.array([labels.index(row.label) for row in rows], np.int64)
     probs = np.empty((len(rows), len(classifier.labels)), np.float32)
     done = 0
-    for images in in_batches(load_images(dataset, rows, workers), batch):
-        seen = classifier.predict_images([view for image in images for view in views(image, tta)])
-        probs[done : done + len(images)] = seen.reshape(len(images), N_VIEWS[tta], -1).mean(1)
+    for images in in_batches(load_images(dataset, rows, config.workers), config.batch):
+        shown = [*images, *map(mirrored, images)] if flip else images
+        probs[done : done + len(images)] = (
+            classifier.predict_images(shown).reshape(-1, len(images), probs.shape[1]).mean(0)
+        )
         done += len(images)
         if on_progress is not None:
             on_progress(done, len(rows))
@@ -96,7 +87,12 @@ def score_dataset(
     return Scores(rows, labels, targets, columns(probs, [every[label] for label in labels]))
 
 
-def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: LabelRule = "same") -> tuple[str, ...]:
+def mirrored(image: Image) -> Image:
+    """The image with left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: str = "same") -> tuple[str, ...]:
     """The labels to score on: those of every model and of the data set, in the first model's order.
 
     Raises DatasetError that names the difference where the sets differ and `rule` is "same", or fewer than two are
@@ -131,7 +127,7 @@ def columns(probs: Probs, keep: Sequence[int]) -> Probs:
 
 
 def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
-    """Raise one DatasetError for all the pictures that the manifest names and that are not there."""
+    """Raise one DatasetError for all the images that the manifest names and that are not there."""
     missing = [row.path for row in rows if not dataset.path(row).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -142,6 +138,6 @@ def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
 
 
 def in_batches(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
-    """Lists of `size` pictures; the last may be shorter."""
+    """Lists of `size` images; the last may be shorter."""
     while chunk := list(islice(images, size)):
         yield chunk

@@ -1,17 +1,17 @@
-"""What happens to the figures when pictures get worse: shifted crops, blur, JPEG, light, noise, low resolution."""
+"""What a model withstands and what it looks at: figures on images made worse, and occlusion maps."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.evaluate.intervals import headline, rows_of
-from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.evaluate.metrics import headline, tally, total
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, in_batches
 from deepfer_yolo.evaluate.subsets import take
 from deepfer_yolo.records import Image
@@ -47,8 +47,8 @@ def jpeg(image: Image, level: float, rng: np.random.Generator) -> Image:
 
     data = io.BytesIO()
     PillowImage.fromarray(image).save(data, format="JPEG", quality=int(level))
-    with PillowImage.open(data) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with PillowImage.open(data) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
 def brightness(image: Image, level: float, rng: np.random.Generator) -> Image:
@@ -81,61 +81,92 @@ SWEEP: dict[str, tuple[Change, str, Sequence[float]]] = {
 """What is changed, what its level means, and the levels."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures on the unchanged images."""
+
+    top1: float
+    macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The figures at one level of a change."""
+
+    level: float
+    top1: float
+    macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One change: what its level means, and the figures at each."""
+
+    meaning: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """The figures on `n` images, unchanged and under each change by its name."""
+
+    n: int
+    unchanged: Figures
+    changes: Mapping[str, Curve]
+
+
 def sweep(
     classifier: Classifier,
     dataset: Dataset,
     scores: Scores,
-    pictures: int,
-    batch: int,
-    seed: int,
+    config: EvaluateConfig,
     on_progress: OnProgress | None = None,
-) -> dict[str, Any]:
-    """Top-1 and macro F1 on at most `pictures` of the scored pictures, unchanged and under each change at each level.
+) -> Robustness:
+    """Top-1 and macro F1 on at most `config.robustness_pictures` of the scored images, unchanged and under each change
+    at each level.
 
-    The pictures are drawn by `seed` within each class in proportion; chance in a change depends on the seed and the
-    picture alone.
+    The images are drawn by the seed within each class in proportion; chance in a change depends on the seed and the
+    image alone.
     """
-    part = take(scores, _draw(scores, pictures, seed))
+    part = take(scores, _draw(scores, config.robustness_pictures, config.seed))
     every = {label: i for i, label in enumerate(classifier.labels)}
     keep = [every[label] for label in scores.labels]
     images = list(load_images(dataset, part.rows))
-    done, total = 0, (1 + len(SWEEP) * 4) * len(images)
+    done, n_runs = 0, 1 + sum(len(levels) for _, _, levels in SWEEP.values())
 
-    def figures(changed: Iterator[Image]) -> dict[str, float]:
+    def figures(changed: Iterator[Image]) -> Figures:
         nonlocal done
         probs = []
-        for chunk in in_batches(changed, batch):
+        for chunk in in_batches(changed, config.batch):
             probs.append(columns(classifier.predict_images(chunk), keep))
             done += len(chunk)
             if on_progress is not None:
-                on_progress(done, total)
-        return _figures(Scores(part.rows, part.labels, part.targets, np.concatenate(probs)))
+                on_progress(done, n_runs * len(images))
+        found = headline(total(tally(*replace(part, probs=np.concatenate(probs)).checked())))
+        return Figures(float(found.top1), float(found.macro_f1))
 
-    # Scored again without views: what --tta adds must not look like what a change takes away.
-    result: dict[str, Any] = {"n": len(images), "unchanged": figures(iter(images)), "changes": {}}
+    # Scored again without mirror images: what --tta adds must not look like what a change takes away.
+    unchanged = figures(iter(images))
+    changes = {}
     for number, (name, (change, meaning, levels)) in enumerate(SWEEP.items()):
         points = []
         for level in levels:
-            changed = (change(image, level, np.random.default_rng((seed, number, i))) for i, image in enumerate(images))
-            points.append({"level": level, **figures(changed)})
-        result["changes"][name] = {"meaning": meaning, "points": points}
-    return result
+            draws = (np.random.default_rng((config.seed, number, i)) for i in range(len(images)))
+            changed = (change(image, level, draw) for image, draw in zip(images, draws, strict=True))
+            found = figures(changed)
+            points.append(Point(level, found.top1, found.macro_f1))
+        changes[name] = Curve(meaning, tuple(points))
+    return Robustness(len(images), unchanged, changes)
 
 
-def _draw(scores: Scores, pictures: int, seed: int) -> list[int]:
+def _draw(scores: Scores, count: int, seed: int) -> list[int]:
     n = len(scores.rows)
-    if pictures >= n:
+    if count >= n:
         return list(range(n))
     order = np.random.default_rng(seed).permutation(n)
     ranked = order[np.argsort(scores.targets[order], kind="stable")]
-    # Every (n / pictures)-th of the pictures in class order: as many of each class as its share asks for.
-    return sorted(int(i) for i in ranked[np.floor(np.arange(pictures) * n / pictures).astype(np.int64)])
-
-
-def _figures(scores: Scores) -> dict[str, float]:
-    probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
-    found = headline(rows_of(probs, targets).sum(0))
-    return {"top1": float(found["top1"]), "macro_f1": float(found["macro_f1"])}
+    # Every (n / count)-th of the images in class order: as many of each class as its share asks for.
+    return sorted(int(i) for i in ranked[np.floor(np.arange(count) * n / count).astype(np.int64)])
 
 
 GRID = 9
@@ -145,7 +176,7 @@ PATCH = 0.2
 
 
 def occlusion_map(classifier: Classifier, image: Image, label: str) -> NDArray[np.float64]:
-    """How much the probability of `label` falls when each place is covered with the picture's mean, float64 (GRID,
+    """How much the probability of `label` falls when each place is covered with the image's mean, float64 (GRID,
     GRID).
     """
     shown = to_input(image, classifier.card.input)

@@ -1,24 +1,53 @@
-"""Parts of a split, and other opinions about its labels: groups, pictures without a copy in train, and FER+ votes."""
+"""Parts of a split, and other opinions about its labels: groups, images without a copy in train, and FER+ votes."""
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import COLUMNS
 from deepfer_yolo.data.ferplus import parse_votes
-from deepfer_yolo.errors import ConfigError, DatasetError
-from deepfer_yolo.evaluate.intervals import clopper_pearson, headline, rows_of
-from deepfer_yolo.evaluate.metrics import check_scores
+from deepfer_yolo.errors import ConfigError, DatasetError, did_you_mean
+from deepfer_yolo.evaluate.intervals import Interval, clopper_pearson
+from deepfer_yolo.evaluate.metrics import headline, tally, total
 from deepfer_yolo.evaluate.predictions import Scores
 
 MAX_GROUPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The images that share a value of a manifest column: top-1 with its exact interval, and macro F1."""
+
+    value: str
+    n: int
+    top1: float
+    interval: Interval
+    macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """How a model agrees with the ten FER+ votes per image (Barsoum et al. 2016), over the `n` images with votes for a
+    known label.
+
+    `majority_top1` is over the `n_clear` images with one clear majority (NaN without any), `vote_share` the mean share
+    of votes for the answer, `cross_entropy` against the distribution of votes; `label_…` are of the data set's own
+    label.
+    """
+
+    n: int
+    n_clear: int
+    majority_top1: float
+    majority_interval: Interval
+    vote_share: float
+    cross_entropy: float
+    label_majority_top1: float
+    label_vote_share: float
 
 
 def take(scores: Scores, keep: Sequence[int] | NDArray[np.int64]) -> Scores:
@@ -29,62 +58,47 @@ def take(scores: Scores, keep: Sequence[int] | NDArray[np.int64]) -> Scores:
 
 
 def without(scores: Scores, paths: Collection[str]) -> Scores:
-    """`scores` without the pictures at `paths`. Raises DatasetError where nothing is left."""
+    """`scores` without the images at `paths`. Raises DatasetError where nothing is left."""
     keep = [i for i, row in enumerate(scores.rows) if row.path not in paths]
     if not keep:
         raise DatasetError(
-            "every picture of this split has a copy in train: nothing is left to measure on",
+            "every image of this split has a copy in train: nothing is left to measure on",
             "convert the data with another split",
         )
     return take(scores, keep)
 
 
-def by_column(scores: Scores, column: str) -> list[dict[str, Any]]:
-    """One entry a value of a manifest column, largest group first: n, top-1 with its exact interval, macro F1.
+def by_column(scores: Scores, column: str) -> list[Group]:
+    """One group per value of a manifest column, the largest first.
 
-    Raises ConfigError for a column that the manifest does not have, or that tells nearly every picture apart.
+    Raises ConfigError for a column that the manifest does not have, or that tells nearly every image apart.
     """
-    if column not in COLUMNS:
-        near = difflib.get_close_matches(column, COLUMNS, n=1)
-        raise ConfigError(
-            f"the manifest has no column '{column}'" + (f" (did you mean '{near[0]}'?)" if near else ""),
-            f"columns: {', '.join(COLUMNS)}",
-        )
-    groups: dict[str, list[int]] = defaultdict(list)
+    check_column(column)
+    members: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(scores.rows):
-        groups[getattr(row, column)].append(i)
-    if len(groups) > MAX_GROUPS:
+        members[getattr(row, column)].append(i)
+    if len(members) > MAX_GROUPS:
         raise ConfigError(
-            f"column '{column}' has {len(groups):,} different values: too many groups",
+            f"column '{column}' has {len(members):,} different values: too many groups",
             "choose a column such as subject or label",
         )
-    table = []
-    for value, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        part = take(scores, members)
-        probs, targets = check_scores(part.probs, part.targets, part.labels)
-        found = headline(rows_of(probs, targets).sum(0))
-        right = round(float(found["top1"]) * len(members))
-        interval = list(clopper_pearson(right, len(members)))
-        table.append(
-            {
-                "value": value,
-                "n": len(members),
-                "top1": right / len(members),
-                "interval": interval,
-                "macro_f1": float(found["macro_f1"]),
-            }
-        )
-    return table
+    groups = []
+    for value, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
+        summed = total(tally(*take(scores, rows).checked()))
+        right, n = int(summed.right.sum()), len(rows)
+        groups.append(Group(value, n, right / n, clopper_pearson(right, n), float(headline(summed).macro_f1)))
+    return groups
 
 
-def vote_scores(scores: Scores) -> dict[str, Any] | None:
-    """How the model agrees with the ten FER+ votes a picture (Barsoum et al. 2016); None where the manifest has no
-    votes.
+def check_column(column: str) -> None:
+    """Raise ConfigError for a column that no manifest has."""
+    if column not in COLUMNS:
+        hint = f"columns: {', '.join(COLUMNS)}"
+        raise ConfigError(f"the manifest has no column '{column}'{did_you_mean(column, COLUMNS)}", hint)
 
-    Over the pictures with votes for a known label: `majority_top1` on those with one clear majority, `vote_share` (mean
-    share of votes for the predicted label), `cross_entropy` against the distribution of votes, and the same figures for
-    the data set's own label.
-    """
+
+def vote_scores(scores: Scores) -> Votes | None:
+    """The agreement with the votes; None where the manifest has no votes."""
     votes = np.zeros((len(scores.rows), len(scores.labels)))
     for i, row in enumerate(scores.rows):
         for label, count in parse_votes(row.votes).items():
@@ -94,21 +108,20 @@ def vote_scores(scores: Scores) -> dict[str, Any] | None:
     if len(some) == 0:
         return None
     shares = votes[some] / votes[some].sum(1, keepdims=True)
-    probs, targets = check_scores(scores.probs[some], scores.targets[some], scores.labels)
-    guesses, place = probs.argmax(1), np.arange(len(some))
+    probs, targets = take(scores, some).checked()
+    answers, each = probs.argmax(1), np.arange(len(some))
     ordered = np.sort(shares, axis=1)
     clear = ordered[:, -1] > ordered[:, -2]
-    majority = shares.argmax(1)
-    entropy = -(shares * np.log(np.clip(probs, np.finfo(np.float64).eps, 1))).sum(1)
-    return {
-        "n": len(some),
-        "n_clear": int(clear.sum()),
-        "majority_top1": float((guesses == majority)[clear].mean()) if clear.any() else None,
-        "majority_interval": list(clopper_pearson(int((guesses == majority)[clear].sum()), int(clear.sum())))
-        if clear.any()
-        else [None, None],
-        "vote_share": float(shares[place, guesses].mean()),
-        "cross_entropy": float(entropy.mean()),
-        "label_majority_top1": float((targets == majority)[clear].mean()) if clear.any() else None,
-        "label_vote_share": float(shares[place, targets].mean()),
-    }
+    n_clear = int(clear.sum())
+    as_most = (answers == shares.argmax(1))[clear]
+    label_as_most = (targets == shares.argmax(1))[clear]
+    return Votes(
+        n=len(some),
+        n_clear=n_clear,
+        majority_top1=float(as_most.mean()) if n_clear else np.nan,
+        majority_interval=clopper_pearson(int(as_most.sum()), n_clear) if n_clear else Interval(np.nan, np.nan),
+        vote_share=float(shares[each, answers].mean()),
+        cross_entropy=float(-(shares * np.log(np.clip(probs, np.finfo(np.float64).eps, 1))).sum(1).mean()),
+        label_majority_top1=float(label_as_most.mean()) if n_clear else np.nan,
+        label_vote_share=float(shares[each, targets].mean()),
+    )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.intervals import card_intervals
-from deepfer_yolo.evaluate.metrics import check_scores, evaluate
+from deepfer_yolo.evaluate.metrics import measure
 from deepfer_yolo.evaluate.predictions import score_dataset
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
+from deepfer_yolo.records import plain
 from deepfer_yolo.runtime.card import (
     METADATA_KEY,
     Card,
@@ -104,16 +106,17 @@ def add_metrics(
     """
     opened = open_dataset(dataset)
     learned = check_models({model.name: classifier}, opened, split, allow=allow_leak)
-    scores = score_dataset(classifier, opened, split)
-    result = evaluate(scores.probs, scores.targets, scores.labels)
-    numbers = {"dataset": opened.name, "fingerprint": opened.fingerprint, "split": split} | {
-        key: result[key] for key in HEADLINE
+    scores = score_dataset(classifier, opened, ScoringConfig.model_validate({"split": split}))
+    result = measure(scores.probs, scores.targets, scores.labels)
+    numbers = {
+        "dataset": opened.name,
+        "fingerprint": opened.fingerprint,
+        "split": split,
+        **{key: getattr(result, key) for key in HEADLINE},
+        "intervals": card_intervals(*scores.checked(), scores.subjects),
+        "learned_before": learned.to_json(),
     }
-    probs, targets = check_scores(scores.probs, scores.targets, scores.labels)
-    numbers["intervals"] = card_intervals(probs, targets, [row.subject for row in scores.rows])
-    card = classifier.card.model_copy(
-        update={"metrics": classifier.card.metrics | numbers | {"learned_before": learned.to_json()}}
-    )
+    card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | plain(numbers)})
     if model.suffix != ".onnx":
         write_sidecar(card, model)
         return card, list(learned.lines)

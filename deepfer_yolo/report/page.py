@@ -1,4 +1,4 @@
-"""One self-contained HTML page: text, tables, figures and pictures, readable on a phone, in light and in dark."""
+"""One self-contained HTML page: text, tables, figures and images, readable on a phone, in light and in dark."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-TEMPLATE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>
+INK = "#0b0c0d"
+"""The colour that figures use for text and axes; in a page it becomes the colour of the text around it."""
+STYLE = """\
 :root { --ink: #1c2024; --soft: #5b6470; --line: #d9dee4; --ground: #fff; --panel: #f4f6f8; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ec; --soft: #a2abb5; --line: #343b43; --ground: #14171a; --panel: #1d2226; --accent: #56b4e9; }
@@ -51,65 +43,20 @@ td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 td:first-child { min-width: 6rem; }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-@media (max-width: 30rem) { table { font-size: .78rem; } th, td { padding: .25rem .3rem; } td:first-child { min-width: 4.4rem; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; } }
+@media (max-width: 30rem) {
+  table { font-size: .78rem; }
+  th, td { padding: .25rem .3rem; }
+  td:first-child { min-width: 4.4rem; }
+  dl { grid-template-columns: 1fr; }
+  dd { margin-bottom: .3rem; }
+}
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
-.grid figure { margin: 0; background: var(--panel); border-radius: .4rem; padding: .5rem; font-size: .8rem; line-height: 1.35; }
+.grid figure { margin: 0; background: var(--panel); border-radius: .4rem; padding: .5rem; font-size: .8rem;
+  line-height: 1.35; }
 .grid img { width: 100%; image-rendering: pixelated; border-radius: .2rem; display: block; margin-bottom: .3rem; }
 .grid div:nth-of-type(n+3) { font-size: .68rem; color: var(--soft); overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<header>
-<h1>{{ title }}</h1>
-<pre>{{ command }}</pre>
-{% if facts %}
-<dl>
-{% for key, value in facts %}
-<dt>{{ key }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-</dl>
-{% endif %}
-</header>
-<main>
-{% for part in parts %}
-{% if part.kind == "heading" %}
-<h2>{{ part.text }}</h2>
-{% elif part.kind == "text" %}
-<p>{{ part.text }}</p>
-{% elif part.kind == "table" %}
-<div class="scroll"><table>
-{% if part.caption %}<caption>{{ part.caption }}</caption>{% endif %}
-
-<thead><tr>{% for name in part.header %}<th{% if part.rows and part.rows[0][loop.index0] and part.rows[0][loop.index0][1] %} class="number"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in part.rows %}
-<tr>{% for value, number in row %}<td{% if number %} class="number"{% endif %}>{{ value }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table></div>
-{% elif part.kind == "figure" %}
-<figure role="group"><div class="scroll" role="img" aria-label="{{ part.alt }}">{{ part.svg }}</div>
-<figcaption>{{ part.caption }}</figcaption></figure>
-{% elif part.kind == "pictures" %}
-{% if part.caption %}<p>{{ part.caption }}</p>{% endif %}
-
-<div class="grid">
-{% for picture in part.pictures %}
-<figure><img alt="{{ picture.lines | join(', ') }}" src="data:image/png;base64,{{ picture.png }}">
-{% for line in picture.lines %}<div>{{ line }}</div>{% endfor %}
-</figure>
-{% endfor %}
-</div>
-{% endif %}
-{% endfor %}
-</main>
-</body>
-</html>
 """
-
-
-INK = "#0b0c0d"
-"""The colour that figures use for text and axes; in a page it becomes the colour of the text around it."""
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 class Page:
@@ -119,24 +66,24 @@ class Page:
     >>> page.add_table(["class", "F1"], [["happy", 0.86]], caption="Per class")
     >>> page.write(Path("report.html"))
 
-    `facts` are the conditions of the numbers (n, versions, hardware), shown in the header. Everything is escaped.
+    `facts` are the conditions of the numbers (n, versions, hardware), shown in the header. Every text is escaped.
     """
 
     def __init__(self, title: str, command: str, facts: Iterable[tuple[str, object]] = ()) -> None:
-        self.title = title
-        self.command = command
-        self.facts = [(str(key), str(value)) for key, value in facts]
-        self._parts: list[dict[str, Any]] = []
+        self._title = escape(title)
+        shown = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>\n" for key, value in facts)
+        self._header = f"<h1>{self._title}</h1>\n<pre>{escape(command)}</pre>\n" + (
+            f"<dl>\n{shown}</dl>\n" if shown else ""
+        )
+        self._parts: list[str] = []
 
     def add_heading(self, text: str) -> None:
         """Begin a new section."""
-        self._parts.append({"kind": "heading", "text": text})
+        self._parts.append(f"<h2>{escape(text)}</h2>")
 
     def add_text(self, text: str) -> None:
         """A paragraph; blank lines part paragraphs."""
-        self._parts.extend(
-            {"kind": "text", "text": " ".join(part.split())} for part in text.split("\n\n") if part.strip()
-        )
+        self._parts += [f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n") if part.strip()]
 
     def add_table(self, header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> None:
         """A table; columns that are mostly numbers are aligned to the right.
@@ -145,24 +92,52 @@ class Page:
         """
         cells = [list(row) for row in rows]
         numeric = [2 * sum(map(_is_number, column)) > len(cells) for column in zip(*cells, strict=True)]
-        texts = [[(str(value), number) for value, number in zip(row, numeric, strict=True)] for row in cells]
-        self._parts.append({"kind": "table", "header": list(header), "rows": texts, "caption": caption})
+        numeric = numeric or [False] * len(header)
+        title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
+        body = "".join(f"{_row('td', row, numeric)}\n" for row in cells)
+        head = f"<thead>{_row('th', header, numeric)}</thead>"
+        self._parts.append(f'<div class="scroll"><table>\n{title}{head}\n<tbody>\n{body}</tbody>\n</table></div>')
 
     def add_figure(self, figure: Figure, caption: str, alt: str) -> None:
         """A matplotlib figure as vector graphics; `alt` says in words what it shows."""
-        self._parts.append({"kind": "figure", "svg": figure_svg(figure), "caption": caption, "alt": alt})
+        drawing = f'<div class="scroll" role="img" aria-label="{escape(alt)}">{figure_svg(figure)}</div>'
+        self._parts.append(f'<figure role="group">{drawing}\n<figcaption>{escape(caption)}</figcaption></figure>')
 
-    def add_pictures(self, pictures: Iterable[tuple[NDArray[np.uint8], Sequence[str]]], caption: str = "") -> None:
-        """A grid of pictures, uint8 grey or RGB, each with its caption lines."""
-        shown = [{"png": _png(image), "lines": [str(line) for line in lines]} for image, lines in pictures]
-        self._parts.append({"kind": "pictures", "pictures": shown, "caption": caption})
+    def add_images(self, images: Iterable[tuple[NDArray[np.uint8], Sequence[str]]], caption: str = "") -> None:
+        """A grid of images, uint8 grey or RGB, each with its caption lines."""
+        if caption:
+            self.add_text(caption)
+        shown = []
+        for image, lines in images:
+            below = "".join(f"<div>{escape(line)}</div>\n" for line in lines)
+            source = f"data:image/png;base64,{_png(image)}"
+            shown.append(f'<figure><img alt="{escape(", ".join(lines))}" src="{source}">\n{below}</figure>\n')
+        self._parts.append(f'<div class="grid">\n{"".join(shown)}</div>')
 
     def html(self) -> str:
         """The whole page as text."""
-        with explained_imports():
-            from jinja2 import Environment
-        template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
-        return template.render(title=self.title, command=self.command, facts=self.facts, parts=self._parts)
+        parts = "\n".join(self._parts)
+        return f"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{self._title}</title>
+<style>
+{STYLE}</style>
+</head>
+<body>
+<header>
+{self._header}</header>
+<main>
+{parts}
+</main>
+</body>
+</html>
+"""
 
     def write(self, path: Path) -> Path:
         """Write the page and return its path."""
@@ -171,10 +146,15 @@ class Page:
         return path
 
 
+def _row(tag: str, values: Iterable[object], numeric: Sequence[bool]) -> str:
+    opening = [f'<{tag} class="number">' if is_number else f"<{tag}>" for is_number in numeric]
+    cells = (f"{start}{escape(str(value))}</{tag}>" for start, value in zip(opening, values, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
 def figure_svg(figure: Figure) -> str:
     """A figure as an `<svg>` element; the same bytes for the same figure, and no date inside."""
     import matplotlib as mpl
-    from markupsafe import Markup
 
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "deepfer", "svg.fonttype": "path"}):
@@ -182,8 +162,8 @@ def figure_svg(figure: Figure) -> str:
             text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, bbox_inches="tight"
         )
     svg = text.getvalue()
-    # The element alone: an XML prologue is an error inside HTML, and the drawing is matplotlib's own output.
-    return Markup(svg[svg.index("<svg") :].replace(INK, "currentColor"))  # noqa: S704
+    # The element alone: an XML prologue is an error inside HTML.
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
 def _png(image: NDArray[np.uint8]) -> str:

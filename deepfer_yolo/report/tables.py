@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """``68.2`` for 0.682; a dash where there is no number. The column's name says that it is per cent."""
-    return "–" if share is None or share != share else f"{100 * share:.{digits}f}"  # noqa: PLR0124  NaN is not equal to itself
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
-def interval(low: float | None, high: float | None, digits: int = 1) -> str:
-    """``66.6–69.7`` for (0.666, 0.697)."""
-    return "" if low is None or high is None else f"{percent(low, digits)}–{percent(high, digits)}"
+def interval(low: float, high: float, digits: int = 1) -> str:
+    """``66.6–69.7`` for (0.666, 0.697); empty where there are no numbers."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{percent(low, digits)}–{percent(high, digits)}"
 
 
 def _numeric(text: str) -> bool:

@@ -14,8 +14,18 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
-from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals, headline, rows_of
-from deepfer_yolo.evaluate.metrics import brier_of, confusion_matrix, ece, macro_f1, noise_floor, reliability
+from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals
+from deepfer_yolo.evaluate.metrics import (
+    brier_of,
+    confusion_matrix,
+    ece,
+    headline,
+    macro_f1,
+    noise_floor,
+    reliability,
+    tally,
+    total,
+)
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.train.decoded_split import DecodedSplit
 from deepfer_yolo.train.loader import ValLoader
@@ -144,11 +154,11 @@ def score(confusion: Labels) -> Score:
 def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subjects: Sequence[str]) -> dict[str, Any]:
     """What a card says of the split that chose the epoch: metrics, their 95 % intervals, and the confusion matrix."""
     probs = softmax(logits, calibration.temperature)
-    values = headline(rows_of(probs, labels).sum(0))
+    values = headline(total(tally(probs, labels)))
     return {
         "split": "val",
         "n": len(labels),
-        **{name: float(values[name]) for name in CARD_METRICS},
+        **{name: float(getattr(values, name)) for name in CARD_METRICS},
         "ece": calibration.ece_after,
         "ece_uncalibrated": calibration.ece_before,
         "ece_noise_floor": calibration.ece_floor,

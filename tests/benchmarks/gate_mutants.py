@@ -18,26 +18,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = "tests/test_evaluate/test_rules.py"
+RULES = "tests/test_evaluate/test_gate/test_rules.py"
 PAIRED = "tests/test_evaluate/test_paired.py"
-PROMOTION = "tests/test_evaluate/test_promotion.py"
+PROMOTION = "tests/test_evaluate/test_gate/test_promotion.py"
 GATE = "tests/test_cli/test_gate.py"
+FOLDERS = dict.fromkeys(("rules", "promotion", "gate"), "gate.")
 MUTANTS = [
     ("rules", "if low > -margin", "if low < -margin", RULES),
     ("rules", "if high < -margin", "if high > -margin", RULES),
     ("rules", "if low > 0", "if low < 0", RULES),
     ("rules", "if high < 0", "if high > 0", RULES),
-    ("rules", "if floor > interval[1]", "if floor < interval[1]", RULES),
-    ("rules", "if floor > interval[1]", "if floor > interval[0]", RULES),
+    ("rules", "if floor > span.high", "if floor < span.high", RULES),
+    ("rules", "if floor > span.high", "if floor > span.low", RULES),
     ("rules", 'Ruling(rule, "inconclusive"', 'Ruling(rule, "pass"', RULES),
     ("rules", "if excess > floors.ece", "if excess < floors.ece", RULES),
-    ("rules", 'row["difference"] < 0', 'row["difference"] > 0', RULES),
-    ("rules", 'row["p_holm"] < SIGNIFICANCE', 'row["p_holm"] > SIGNIFICANCE', RULES),
+    ("rules", "row.difference < 0", "row.difference > 0", RULES),
+    ("rules", "row.p_holm < SIGNIFICANCE", "row.p_holm > SIGNIFICANCE", RULES),
     ("rules", "if value > limit", "if value < limit", RULES),
     ("rules", "if value > limit", "if value >= limit", RULES),
-    ("rules", 'found["ratio"], config.max_latency_ratio', 'found["ratio"], config.max_size_ratio', RULES),
-    ("rules", "if champion is not None:", "if champion is None:", RULES),
-    ("rules", 'challenger["size_mb"] / champion["size_mb"]', 'champion["size_mb"] / challenger["size_mb"]', RULES),
+    ("rules", "found.ratio, config.max_latency_ratio", "found.ratio, config.max_size_ratio", RULES),
+    ("rules", "if evidence.champion is not None and", "if evidence.champion is None and", RULES),
+    ("rules", "size_mb / evidence.champion.model.size_mb", "evidence.champion.model.size_mb / size_mb", RULES),
     ("rules", '"fail" if broken', '"fail" if not broken', RULES),
     ("rules", 'if "fail" in verdicts', 'if "fail" not in verdicts', RULES),
     ("rules", 'if "inconclusive" in verdicts', 'if "inconclusive" not in verdicts', RULES),
@@ -50,13 +51,13 @@ MUTANTS = [
         PAIRED,
     ),
     ("paired", "d = (wins - losses) / n", "d = (losses - wins) / n", PAIRED),
-    ("paired", "min(float(bootstrap[0])", "max(float(bootstrap[0])", PAIRED),
-    ("paired", "max(float(bootstrap[1])", "min(float(bootstrap[1])", PAIRED),
+    ("paired", "Interval(min(", "Interval(max(", PAIRED),
+    ("paired", ", max(bootstrap.high", ", min(bootstrap.high", PAIRED),
     ("paired", "np.maximum.accumulate(stepped)", "np.minimum.accumulate(stepped)", PAIRED),
     ("paired", 'alternative="less"', 'alternative="two-sided"', PAIRED),
-    ("promotion", "if promote and held != compared_with", "if promote and held == compared_with", PROMOTION),
-    ("contest", "right[1][place[path]]", "not right[1][place[path]]", GATE),
-    ("gate", 'result["verdict"] == "pass" and', 'result["verdict"] != "pass" and', GATE),
+    ("promotion", "if promote and held != decision.champion", "if promote and held == decision.champion", PROMOTION),
+    ("gate", "right[1][place[path]]", "not right[1][place[path]]", GATE),
+    ("gate", 'result.verdict == "pass" and', 'result.verdict != "pass" and', GATE),
     ("gate", '"fail": EXIT_GATE_FAILED', '"fail": EXIT_INCONCLUSIVE', GATE),
     ("gate", '"inconclusive": EXIT_INCONCLUSIVE', '"inconclusive": 0', GATE),
 ]
@@ -78,7 +79,7 @@ def killer(module: str, old: str, new: str, tests: str) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        mutated = importlib.import_module(f"deepfer_yolo.evaluate.{module}")
+        mutated = importlib.import_module(f"deepfer_yolo.evaluate.{FOLDERS.get(module, '')}{module}")
         path = Path(str(mutated.__file__))
         source = path.read_text(encoding="utf-8")
         assert source.count(old) == 1, f"{path}: {old!r} stands there {source.count(old)} times"

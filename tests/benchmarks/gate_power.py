@@ -2,7 +2,7 @@
 
     python tests/benchmarks/gate_power.py [--runs 1000] [--n 3589]
 
-Prints, for several discordances (the share of pictures on which one model alone is right), how often equal models pass
+Prints, for several discordances (the share of images on which one model alone is right), how often equal models pass
 the superiority rule (may be 5 % at most), how often a true drop of twice the margin is promoted (5 % at most) and exits
 3 (80 % at least), and how often an equal model passes non-inferiority. Uses the product's own resampling, intervals and
 rules.
@@ -16,7 +16,7 @@ import numpy as np
 
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.evaluate.gate.rules import non_inferiority, superiority
-from deepfer_yolo.evaluate.intervals import clopper_pearson, percentiles, replicate_sums
+from deepfer_yolo.evaluate.intervals import clopper_pearson, percentiles, resample
 from deepfer_yolo.evaluate.paired import decision_interval
 
 SHARES = np.array([467, 56, 496, 895, 607, 653, 415]) / 3589
@@ -28,12 +28,10 @@ def verdicts(rng: np.random.Generator, n: int, d: float, discordance: float, rep
     targets = np.sort(rng.choice(7, n, p=SHARES))
     won, lost = (discordance + d) / 2, (discordance - d) / 2
     outcome = rng.choice([1.0, -1.0, 0.0], n, p=[won, lost, 1 - won - lost])
-    sums = replicate_sums(
-        np.stack([outcome, np.ones(n)], 1), targets, replicates=replicates, seed=int(rng.integers(2**31))
-    )
-    low, high = percentiles(sums[:, 0] / sums[:, 1])
-    pair = decision_interval(int((outcome > 0).sum()), int((outcome < 0).sum()), n, (float(low), float(high)))
-    return non_inferiority(pair, GateConfig().margin).verdict, superiority(pair).verdict
+    differences, images = resample([outcome, np.ones(n)], targets, None, replicates, int(rng.integers(2**31)))
+    bootstrap = percentiles(differences / images)
+    found = decision_interval(int((outcome > 0).sum()), int((outcome < 0).sum()), n, bootstrap)
+    return non_inferiority(found, GateConfig().margin).verdict, superiority(found).verdict
 
 
 def rate(hits: int, runs: int) -> str:

@@ -3,7 +3,7 @@
     python tests/benchmarks/interval_coverage.py [--runs 1000] [--n 3589]
 
 A model is simulated by its logits: each class has its own mean confusion, as measured models of FER2013 have. The truth
-is taken on four million pictures; each test set keeps the class counts of FER2013's PublicTest, scaled to n, which is
+is taken on four million images; each test set keeps the class counts of FER2013's PublicTest, scaled to n, which is
 what "stratified" stands for.
 """
 
@@ -13,8 +13,9 @@ import argparse
 
 import numpy as np
 
-from deepfer_yolo.evaluate.intervals import clopper_pearson, headline, intervals, rows_of
-from deepfer_yolo.evaluate.metrics import COVERAGES, coverage_key, selective_accuracy
+from deepfer_yolo.config import ScoringConfig
+from deepfer_yolo.evaluate.intervals import clopper_pearson, intervals
+from deepfer_yolo.evaluate.metrics import COVERAGES, Tally, coverage_key, headline, selective_accuracy, tally, total
 
 COUNTS = np.array([467, 56, 496, 895, 607, 653, 415])
 STRENGTH = np.array([1.9, 1.7, 1.5, 3.6, 2.2, 1.7, 3.0])
@@ -41,13 +42,16 @@ def main() -> None:
     counts = np.maximum(np.round(COUNTS * words.n / COUNTS.sum()).astype(int), 1)
     rng = np.random.default_rng(1)
     large = [draw(rng, counts * (400_000 // counts.sum())) for _ in range(10)]
-    truth = headline(np.sum([rows_of(*one).sum(0) for one in large], axis=0))
+    parts = [total(tally(*one)) for one in large]
+    summed = headline(Tally(*(np.sum([getattr(part, name) for part in parts], axis=0) for name in Tally._fields)))
+    truth = {name: getattr(summed, name) for name in FIGURES}
     truth |= {f"surest {share}": np.mean([selective_accuracy(*one)[share] for one in large]) for share in COVERAGES}
     names = [*FIGURES, *(f"surest {share}" for share in COVERAGES)]
     hits, width = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
     for run in range(words.runs):
-        found = intervals(*draw(rng, counts), replicates=words.replicates, seed=run)
-        found |= {f"surest {share}": found["selective_accuracy"][coverage_key(share)] for share in COVERAGES}
+        spans = intervals(*draw(rng, counts), ScoringConfig(replicates=words.replicates, seed=run))
+        found = {name: getattr(spans, name) for name in FIGURES}
+        found |= {f"surest {share}": spans.selective_accuracy[coverage_key(share)] for share in COVERAGES}
         for name in names:
             low, high = found[name]
             hits[name] += low <= truth[name] <= high

@@ -243,20 +243,6 @@ def test_clean_leaves_copies_of_training_images_out(
     assert result["clean"]["n"] == 56 - result["clean"]["n_removed"]
 
 
-def test_votes_and_clean_stand_side_by_side() -> None:
-    from deepfer_yolo.evaluate.report import HEADLINE, LOSSES, summary_table
-
-    part = dict.fromkeys((*HEADLINE, *LOSSES, "ece", "ece_noise_floor"), 0.5) | {
-        "n": 9,
-        "selective_accuracy": {"90%": 0.6},
-    }
-    votes = {"majority_top1": 0.7, "majority_interval": [0.6, 0.8], "label_majority_top1": 0.65, "n_clear": 8, "n": 9}
-    votes |= {"vote_share": 0.4, "label_vote_share": 0.3}
-    rows = {row[0].strip(): row[1:] for row in summary_table(part | {"votes": votes, "clean": part})[1]}
-    assert rows["agrees with most votes"] == ["70.0", "60.0–80.0", "–", ""]
-    assert rows["top-1, surest 90%"] == ["60.0", "", "60.0", ""]
-
-
 def test_exclude_leaves_the_listed_images_out(deepfer: Deepfer, sheets: Path, tmp_path: Path) -> None:
     wrong = [
         path.relative_to(sheets / "data").as_posix()
@@ -341,7 +327,7 @@ def test_a_model_is_not_measured_on_what_it_has_learned(
     assert "--allow-leak: m.onnx has learned" in done.stderr
     record = json.loads(Path("runs/evaluate/allowed/metrics.json").read_text())
     assert record["learned_before"]["m.onnx"]["val"]["leaked"] > 10
-    assert "have no copy in the data&#39;s own train" in Path("runs/evaluate/allowed/report.html").read_text()
+    assert "have no copy in the data&#x27;s own train" in Path("runs/evaluate/allowed/report.html").read_text()
 
 
 def test_ctrl_c_leaves_no_half_run(

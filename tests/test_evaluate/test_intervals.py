@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.evaluate.intervals import (
     clopper_pearson,
     cluster_ids,
-    headline,
     intervals,
     percentiles,
-    replicate_sums,
-    rows_of,
+    resample,
     selective_rows,
 )
-from deepfer_yolo.evaluate.metrics import evaluate, selective_accuracy
+from deepfer_yolo.evaluate.metrics import Tally, headline, selective_accuracy, tally
+
+CONFIG = ScoringConfig()
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +28,15 @@ def scored() -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), targets
 
 
-def test_the_sums_give_the_point_estimates(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    probs, targets = scored
-    exact = evaluate(probs, targets, tuple("abcd"))
-    fast = headline(rows_of(probs, targets).sum(0))
-    for name, value in fast.items():
-        if name.startswith("class_"):
-            assert value == pytest.approx([row[name.removeprefix("class_")] for row in exact["per_class"].values()])
-        else:
-            assert float(value) == pytest.approx(exact[name]), name
-
-
 def test_stratified_replicates_keep_the_class_counts_and_the_binomial_spread(
     scored: tuple[np.ndarray, np.ndarray],
 ) -> None:
     probs, targets = scored
-    sums = replicate_sums(rows_of(probs, targets), targets, replicates=4000)
-    assert (sums[:, :4] == np.bincount(targets)).all()
+    drawn = Tally(*resample(tally(probs, targets), targets, None, 4000, 0))
+    assert (drawn.labels == np.bincount(targets)).all()
     right = probs.argmax(1) == targets
     spread = np.sqrt(sum((targets == c).sum() * right[targets == c].var() for c in range(4))) / 500
-    assert headline(sums)["top1"].std() == pytest.approx(spread, rel=0.05)
+    assert headline(drawn).top1.std() == pytest.approx(spread, rel=0.05)
 
 
 def test_interval_of_top1_is_near_scipys_bootstrap(scored: tuple[np.ndarray, np.ndarray]) -> None:
@@ -56,12 +46,12 @@ def test_interval_of_top1_is_near_scipys_bootstrap(scored: tuple[np.ndarray, np.
         (right,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
     ).confidence_interval
     # SciPy draws without strata, which is a little wider.
-    assert intervals(probs, targets)["top1"] == pytest.approx([other.low, other.high], abs=0.012)
+    assert intervals(probs, targets, CONFIG).top1 == pytest.approx([other.low, other.high], abs=0.012)
 
 
 def test_surest_pictures_have_the_interval_of_what_they_are(scored: tuple[np.ndarray, np.ndarray]) -> None:
     probs, targets = scored
-    found = intervals(probs, targets, replicates=4000)["selective_accuracy"]
+    found = intervals(probs, targets, ScoringConfig(replicates=4000)).selective_accuracy
     assert list(found) == ["90%", "80%", "70%", "50%"]
     half = np.argsort(-probs.max(1))[:250]
     k = int((probs.argmax(1) == targets)[half].sum())
@@ -69,12 +59,13 @@ def test_surest_pictures_have_the_interval_of_what_they_are(scored: tuple[np.nda
     assert found["50%"] == pytest.approx(clopper_pearson(k, 250), abs=0.015)
     assert selective_rows(probs, targets).mean(0) == pytest.approx(list(selective_accuracy(probs, targets).values()))
     sure = np.where(targets[:, None] == np.arange(4), 0.97, 0.01)
-    assert intervals(sure, targets)["selective_accuracy"]["50%"] == pytest.approx([0.025 ** (1 / 250), 1])
+    assert intervals(sure, targets, CONFIG).selective_accuracy["50%"] == pytest.approx([0.025 ** (1 / 250), 1])
 
 
 def test_same_seed_same_interval(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    assert intervals(*scored, replicates=200, seed=4) == intervals(*scored, replicates=200, seed=4)
-    assert intervals(*scored, replicates=200, seed=4) != intervals(*scored, replicates=200, seed=5)
+    four, again, five = (intervals(*scored, ScoringConfig(replicates=200, seed=seed)) for seed in (4, 4, 5))
+    assert four == again
+    assert four != five
 
 
 def test_pictures_of_one_person_widen_the_interval() -> None:
@@ -83,8 +74,8 @@ def test_pictures_of_one_person_widen_the_interval() -> None:
     right = subjects < 6
     targets = np.zeros(200, np.int64)
     probs = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
-    low, high = intervals(probs, targets, [str(s) for s in subjects])["top1"]
-    single = intervals(probs, targets)["top1"]
+    low, high = intervals(probs, targets, CONFIG, [str(s) for s in subjects]).top1
+    single = intervals(probs, targets, CONFIG).top1
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.6 * 0.4 / 10), rel=0.15)
     assert high - low > 3 * (single[1] - single[0])
 
@@ -99,9 +90,9 @@ def test_subjects() -> None:
 
 def test_all_right_still_has_an_interval() -> None:
     probs = np.tile([0.9, 0.1], (20, 1))
-    found = intervals(probs, np.zeros(20, np.int64))
-    assert found["top1"] == pytest.approx([0.025 ** (1 / 20), 1])
-    assert found["class_recall"][0] == pytest.approx([0.025 ** (1 / 20), 1])
+    found = intervals(probs, np.zeros(20, np.int64), CONFIG)
+    assert found.top1 == pytest.approx((0.025 ** (1 / 20), 1))
+    assert found.per_class[0].recall == pytest.approx((0.025 ** (1 / 20), 1))
 
 
 def test_clopper_pearson_worked_example() -> None:
@@ -110,14 +101,14 @@ def test_clopper_pearson_worked_example() -> None:
 
 
 def test_percentiles_of_what_is_never_defined() -> None:
-    low, high = percentiles(np.array([[1.0, np.nan], [3.0, np.nan]]))
-    assert np.isnan([low[1], high[1]]).all()
-    assert (low[0], high[0]) == pytest.approx((1.05, 2.95))
+    assert np.isnan(percentiles(np.array([np.nan, np.nan]))).all()
+    assert percentiles(np.array([1.0, np.nan, 3.0])) == pytest.approx((1.05, 2.95))
 
 
 def test_memory_is_bounded_by_chunks(monkeypatch: pytest.MonkeyPatch, scored: tuple[np.ndarray, np.ndarray]) -> None:
     from deepfer_yolo.evaluate import intervals
 
-    rows = rows_of(*scored)
+    whole = resample(tally(*scored), scored[1], None, 30, 0)
     monkeypatch.setattr(intervals, "_CELLS", 1500)
-    assert replicate_sums(rows, scored[1], replicates=30).shape == (30, rows.shape[1])
+    parts = resample(tally(*scored), scored[1], None, 30, 0)
+    assert [part.shape for part in parts] == [part.shape for part in whole] == [(30, 4)] * 3 + [(30,)] * 5

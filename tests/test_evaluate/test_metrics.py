@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
 from deepfer_yolo.errors import DatasetError, ModelError
 from deepfer_yolo.evaluate.metrics import (
+    ClassMetrics,
     confusion_matrix,
     ece,
-    evaluate,
+    headline,
     macro_f1,
+    measure,
     noise_floor,
     reliability,
     selective_accuracy,
-    top_k,
+    tally,
+    total,
 )
 
 LABELS = ("a", "b", "c")
-# Six pictures, worked out by hand: a a a b b c, predicted a a b b c b.
+# Six images, worked out by hand: a a a b b c, predicted a a b b c b.
 PROBS = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.3, 0.5, 0.2], [0.1, 0.7, 0.2], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3]])
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
 
 
 def test_worked_example() -> None:
-    result = evaluate(PROBS, TARGETS, LABELS)
-    assert result["n"] == 6
-    assert result["top1"] == pytest.approx(3 / 6)
-    assert result["top2"] == pytest.approx(6 / 6)
-    assert result["top5"] == 1
-    assert result["confusion"] == [[2, 1, 0], [0, 1, 1], [0, 1, 0]]
-    assert np.allclose(result["confusion_normalised"], [[2 / 3, 1 / 3, 0], [0, 1 / 2, 1 / 2], [0, 1, 0]])
+    result = measure(PROBS, TARGETS, LABELS)
+    assert result.n == 6
+    assert result.top1 == pytest.approx(3 / 6)
+    assert result.top2 == pytest.approx(6 / 6)
+    assert result.top5 == 1
+    assert result.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 1, 0]]
+    assert np.allclose(result.to_json()["confusion_normalised"], [[2 / 3, 1 / 3, 0], [0, 1 / 2, 1 / 2], [0, 1, 0]])
     # precision a 2/2, b 1/3, c 0/1; recall a 2/3, b 1/2, c 0; F1 a 0.8, b 0.4, c 0
-    assert result["macro_precision"] == pytest.approx((1 + 1 / 3 + 0) / 3)
-    assert result["macro_recall"] == result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
-    assert result["macro_f1"] == pytest.approx((0.8 + 0.4 + 0) / 3)
-    assert result["weighted_precision"] == pytest.approx((3 * 1 + 2 / 3 + 0) / 6)
-    assert result["weighted_recall"] == pytest.approx(3 / 6)
-    assert result["weighted_f1"] == pytest.approx((3 * 0.8 + 2 * 0.4) / 6)
-    assert result["per_class"]["b"] == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 0.4, "support": 2})
-    assert result["nll"] == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.7, 0.3, 0.3]).mean())
-    # Brier by picture: .04+.01+.01, .16+.09+.01, .49+.25+.04, .01+.09+.04, .04+.49+.25, .01+.36+.49
-    assert result["brier"] == pytest.approx((0.06 + 0.26 + 0.78 + 0.14 + 0.78 + 0.86) / 6)
+    assert result.macro_precision == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert result.macro_recall == result.balanced_accuracy == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert result.macro_f1 == pytest.approx((0.8 + 0.4 + 0) / 3)
+    assert result.weighted_precision == pytest.approx((3 * 1 + 2 / 3 + 0) / 6)
+    assert result.weighted_recall == pytest.approx(3 / 6)
+    assert result.weighted_f1 == pytest.approx((3 * 0.8 + 2 * 0.4) / 6)
+    assert result.per_class["b"] == ClassMetrics(pytest.approx(1 / 3), 1 / 2, pytest.approx(0.4), 2)
+    assert result.nll == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.7, 0.3, 0.3]).mean())
+    # Brier by image: .04+.01+.01, .16+.09+.01, .49+.25+.04, .01+.09+.04, .04+.49+.25, .01+.36+.49
+    assert result.brier == pytest.approx((0.06 + 0.26 + 0.78 + 0.14 + 0.78 + 0.86) / 6)
 
 
 def test_the_point_estimates_are_those_of_scikit_learn() -> None:
@@ -50,37 +55,38 @@ def test_the_point_estimates_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(3)
     probs, targets = rng.dirichlet(np.full(7, 0.5), 400), rng.integers(0, 6, 400)  # the last class does not occur
     predicted, classes, present = probs.argmax(1), list(range(7)), list(range(6))
-    result = evaluate(probs, targets, tuple("abcdefg"))
-    assert result["brier"] == pytest.approx(sk.brier_score_loss(targets, probs, scale_by_half=False, labels=classes))
-    assert result["nll"] == pytest.approx(sk.log_loss(targets, probs, labels=classes))
+    result = measure(probs, targets, tuple("abcdefg"))
+    assert result.brier == pytest.approx(sk.brier_score_loss(targets, probs, scale_by_half=False, labels=classes))
+    assert result.nll == pytest.approx(sk.log_loss(targets, probs, labels=classes))
     for k in (1, 2, 5):
-        assert result[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(targets, probs, k=k, labels=classes))
-    assert result["confusion"] == sk.confusion_matrix(targets, predicted, labels=classes).tolist()
+        assert getattr(result, f"top{k}") == pytest.approx(sk.top_k_accuracy_score(targets, probs, k=k, labels=classes))
+    assert (result.confusion == sk.confusion_matrix(targets, predicted, labels=classes)).all()
     normalised = sk.confusion_matrix(targets, predicted, labels=classes, normalize="true")
-    assert np.allclose(result["confusion_normalised"], normalised)
+    assert np.allclose(result.to_json()["confusion_normalised"], normalised)
     for average in ("macro", "weighted"):
         found = sk.precision_recall_fscore_support(targets, predicted, labels=present, average=average, zero_division=0)
         for name, score in zip(("precision", "recall", "f1"), found[:3], strict=True):
-            assert result[f"{average}_{name}"] == pytest.approx(score)
-    assert result["balanced_accuracy"] == result["macro_recall"]
+            assert getattr(result, f"{average}_{name}") == pytest.approx(score)
+    assert result.balanced_accuracy == result.macro_recall
     columns = zip(*sk.precision_recall_fscore_support(targets, predicted, labels=present, zero_division=0), strict=True)
     for label, column in zip("abcdef", columns, strict=True):
-        assert list(result["per_class"][label].values()) == pytest.approx(column)
+        assert astuple(result.per_class[label]) == pytest.approx(column)
 
 
 def test_ties_go_to_the_lower_index() -> None:
     probs = np.full((2, 3), 1 / 3)
-    assert top_k(probs, np.array([0, 1]), 1) == 0.5
-    assert top_k(probs, np.array([0, 2]), 2) == 0.5
+    assert headline(total(tally(probs, np.array([0, 1])))).top1 == 0.5
+    assert headline(total(tally(probs, np.array([0, 2])))).top2 == 0.5
 
 
-def test_class_without_pictures_is_named_and_left_out_of_macro_averages() -> None:
-    result = evaluate(PROBS[:5], TARGETS[:5], LABELS)
-    assert result["absent"] == ["c"]
-    assert result["per_class"]["c"] == {"precision": 0.0, "recall": None, "f1": None, "support": 0}
-    assert result["macro_recall"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    # b is right once in two predictions, and the picture of b that was called c still counts as a miss.
-    assert result["macro_f1"] == pytest.approx((0.8 + 0.5) / 2)
+def test_class_without_images_is_named_and_left_out_of_macro_averages() -> None:
+    result = measure(PROBS[:5], TARGETS[:5], LABELS)
+    assert result.absent == ("c",)
+    shown = result.to_json()["per_class"]["c"]
+    assert shown == {"precision": 0.0, "recall": None, "f1": None, "support": 0}
+    assert result.macro_recall == pytest.approx((2 / 3 + 1 / 2) / 2)
+    # b is right once in two predictions, and the image of b that was called c still counts as a miss.
+    assert result.macro_f1 == pytest.approx((0.8 + 0.5) / 2)
 
 
 def test_macro_f1_counts_the_classes_that_occur() -> None:
@@ -109,18 +115,18 @@ def test_noise_floor_is_the_mean_ece_of_a_calibrated_model() -> None:
 
 def test_selective_accuracy_keeps_the_most_confident() -> None:
     assert selective_accuracy(PROBS, TARGETS, (1.0, 0.5)) == {1.0: 0.5, 0.5: 1.0}
-    result = evaluate(PROBS, TARGETS, LABELS)
-    assert list(result["selective_accuracy"]) == ["90%", "80%", "70%", "50%"]
+    result = measure(PROBS, TARGETS, LABELS)
+    assert list(result.selective_accuracy) == ["90%", "80%", "70%", "50%"]
 
 
 @pytest.mark.parametrize("bad", [[np.nan, 0.5, 0.5], [0.5, 0.5, 0.5], [-0.1, 0.6, 0.5]])
 def test_what_is_no_probability_is_refused_with_its_place(bad: list[float]) -> None:
     probs = PROBS.copy()
     probs[4] = bad
-    with pytest.raises(ModelError, match=r"1 of 6 pictures \(first: row 4\)"):
-        evaluate(probs, TARGETS, LABELS)
+    with pytest.raises(ModelError, match=r"1 of 6 images \(first: row 4\)"):
+        measure(probs, TARGETS, LABELS)
 
 
-def test_no_pictures() -> None:
-    with pytest.raises(DatasetError, match="no pictures"):
-        evaluate(PROBS[:0], TARGETS[:0], LABELS)
+def test_no_images() -> None:
+    with pytest.raises(DatasetError, match="no images"):
+        measure(PROBS[:0], TARGETS[:0], LABELS)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import Row
+from deepfer_yolo.evaluate.intervals import Interval
 from deepfer_yolo.evaluate.paired import compare_pair, decision_interval, holm, mcnemar, upper_bound
 from deepfer_yolo.evaluate.predictions import Scores
 
@@ -42,38 +44,38 @@ def test_upper_bound_is_one_sided() -> None:
 
 def test_decision_interval_worked_example() -> None:
     # 400 pictures, 30 won, 20 lost: d = 2.5 points; discordance 12.5 %, upper bound by the beta distribution.
-    found = decision_interval(30, 20, 400, (0.01, 0.04))
+    found = decision_interval(30, 20, 400, Interval(0.01, 0.04))
     upper = stats.beta.ppf(0.95, 51, 350)
     half = 1.959964 * np.sqrt((upper - 0.025**2) / 400)
-    assert found["d"] == pytest.approx(0.025)
-    assert found["d_interval"] == pytest.approx([0.025 - half, 0.025 + half])
-    assert found["resolution"] == pytest.approx(half)
+    assert found.d == pytest.approx(0.025)
+    assert found.d_interval == pytest.approx((0.025 - half, 0.025 + half))
+    assert found.resolution == pytest.approx(half)
     # The bootstrap decides where it is wider.
-    assert decision_interval(30, 20, 400, (-0.5, 0.5))["d_interval"] == [-0.5, 0.5]
+    assert decision_interval(30, 20, 400, Interval(-0.5, 0.5)).d_interval == (-0.5, 0.5)
 
 
 def test_identical_models_have_an_interval_that_grows_as_the_set_shrinks() -> None:
-    large, small = (decision_interval(0, 0, n, (0, 0)) for n in (3589, 50))
-    assert large["discordance_upper"] == 0.02
-    assert large["resolution"] == pytest.approx(1.959964 * np.sqrt(0.02 / 3589))
-    assert small["resolution"] > 0.05
+    large, small = (decision_interval(0, 0, n, Interval(0, 0)) for n in (3589, 50))
+    assert large.discordance_upper == 0.02
+    assert large.resolution == pytest.approx(1.959964 * np.sqrt(0.02 / 3589))
+    assert small.resolution > 0.05
 
 
 def test_differences_are_challenger_minus_champion() -> None:
     targets = [0] * 10 + [1] * 10
     challenger = scores([0] * 9 + [1] + [1] * 10, targets)
     champion = scores([0] * 10 + [1] * 6 + [0] * 4, targets)
-    pair = compare_pair(challenger, champion, replicates=300)
-    assert (pair["wins"], pair["losses"], pair["n"]) == (4, 1, 20)
-    assert pair["d"] == pytest.approx(0.15)
-    assert pair["differences"]["balanced_accuracy"]["difference"] == pytest.approx(0.15)
-    assert pair["differences"]["nll"]["difference"] < 0
-    assert pair["mcnemar_p"] == pytest.approx(2 * 6 / 32)
-    a, b = pair["classes"]
-    assert (a["label"], a["difference"], a["wins"], a["losses"]) == ("a", pytest.approx(-0.1), 0, 1)
-    assert (b["difference"], b["wins"], b["losses"]) == (pytest.approx(0.4), 4, 0)
-    assert b["p"] == pytest.approx(2 / 16)
-    assert b["p_holm"] == pytest.approx(4 / 16)
+    pair = compare_pair(challenger, champion, ScoringConfig(replicates=300))
+    assert (pair.wins, pair.losses, pair.n) == (4, 1, 20)
+    assert pair.decision.d == pytest.approx(0.15)
+    assert pair.difference("balanced_accuracy").difference == pytest.approx(0.15)
+    assert pair.difference("nll").difference < 0
+    assert pair.mcnemar_p == pytest.approx(2 * 6 / 32)
+    a, b = pair.classes
+    assert (a.label, a.difference, a.wins, a.losses) == ("a", pytest.approx(-0.1), 0, 1)
+    assert (b.difference, b.wins, b.losses) == (pytest.approx(0.4), 4, 0)
+    assert b.p == pytest.approx(2 / 16)
+    assert b.p_holm == pytest.approx(4 / 16)
 
 
 def test_pairing_narrows_the_interval() -> None:
@@ -81,9 +83,8 @@ def test_pairing_narrows_the_interval() -> None:
     targets = rng.integers(0, 2, 600).tolist()
     champion = [t if rng.random() < 0.7 else 1 - t for t in targets]
     challenger = [t if i < 6 else g for i, (t, g) in enumerate(zip(targets, champion, strict=True))]
-    low, high = compare_pair(scores(challenger, targets), scores(champion, targets), replicates=500)["differences"][
-        "balanced_accuracy"
-    ]["interval"]
+    pair = compare_pair(scores(challenger, targets), scores(champion, targets), ScoringConfig(replicates=500))
+    low, high = pair.difference("balanced_accuracy").interval
     assert high - low < 0.02, "unpaired it would be about 0.10"
 
 
@@ -92,11 +93,12 @@ def test_subjects_widen_the_difference() -> None:
     better = [t if i % 10 < 7 else 1 - t for i, t in enumerate(targets)]
     worse = [t if i % 10 < 4 else 1 - t for i, t in enumerate(targets)]
     subjects = [str(i % 10) for i in range(200)]
-    alone = compare_pair(scores(better, targets), scores(worse, targets), 400)
-    grouped = compare_pair(scores(better, targets, subjects), scores(worse, targets, subjects), 400)
-    assert np.diff(grouped["d_interval"])[0] > 2 * np.diff(alone["d_interval"])[0]
+    config = ScoringConfig(replicates=400)
+    alone = compare_pair(scores(better, targets), scores(worse, targets), config)
+    grouped = compare_pair(scores(better, targets, subjects), scores(worse, targets, subjects), config)
+    assert np.diff(grouped.decision.d_interval)[0] > 2 * np.diff(alone.decision.d_interval)[0]
 
 
-def test_other_pictures_cannot_be_paired() -> None:
-    with pytest.raises(ValueError, match="same pictures"):
-        compare_pair(scores([0, 1], [0, 1]), scores([0], [0]))
+def test_other_images_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="same images"):
+        compare_pair(scores([0, 1], [0, 1]), scores([0], [0]), ScoringConfig())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import open_dataset, read_manifest
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.emotions import EMOTIONS
@@ -19,9 +20,8 @@ from deepfer_yolo.runtime.classifier import Classifier
 def test_rows_and_probabilities_belong_together(painted_dataset: Path, linear_model: Path) -> None:
     classifier = Classifier(linear_model)
     seen: list[tuple[int, int]] = []
-    scores = score_dataset(
-        classifier, open_dataset(painted_dataset), "val", 25, lambda done, total: seen.append((done, total))
-    )
+    dataset, config = open_dataset(painted_dataset), ScoringConfig(batch=25)
+    scores = score_dataset(classifier, dataset, config, lambda done, total: seen.append((done, total)))
     rows = [row for row in read_manifest(painted_dataset) if row.split == "val"]
     assert scores.paths == [row.path for row in rows]
     assert [scores.labels[t] for t in scores.targets] == [row.label for row in rows]
@@ -36,7 +36,7 @@ def test_targets_follow_the_models_order(
     backwards = write_linear_model(
         tmp_path / "b.onnx", np.zeros((7, 192), np.float32), np.arange(7, dtype=np.float32), EMOTIONS[::-1]
     )
-    scores = score_dataset(Classifier(backwards), open_dataset(painted_dataset), "val")
+    scores = score_dataset(Classifier(backwards), open_dataset(painted_dataset), ScoringConfig())
     assert scores.labels == EMOTIONS[::-1]
     assert [scores.labels[t] for t in scores.targets] == [row.label for row in scores.rows]
     # The last column is the most probable, and it is called angry.
@@ -60,5 +60,25 @@ def test_columns_are_scaled_back_to_one() -> None:
 
 def test_a_split_that_has_none_of_the_labels(painted_dataset: Path, linear_model: Path) -> None:
     data = open_dataset(painted_dataset)
-    with pytest.raises(DatasetError, match="no picture of the 'val' split bears one of the labels x, y"):
-        score_dataset(Classifier(linear_model), data, "val", labels=("x", "y"))
+    with pytest.raises(DatasetError, match="no image of the 'val' split bears one of the labels x, y"):
+        score_dataset(Classifier(linear_model), data, ScoringConfig(), labels=("x", "y"))
+
+
+def test_flip_averages_over_each_image_and_its_mirror_image(painted_dataset: Path, linear_model: Path) -> None:
+    classifier, dataset = Classifier(linear_model), open_dataset(painted_dataset)
+    scores = score_dataset(classifier, dataset, ScoringConfig(split="test", batch=5), flip=True)
+    image = load_image(painted_dataset / scores.rows[7].path)
+    both = classifier.predict_images([image, np.ascontiguousarray(image[:, ::-1])])
+    assert np.abs(both[0] - both[1]).max() > 0.01
+    assert np.allclose(scores.probs[7], both.mean(0), atol=1e-6)
+
+
+def test_scores_of_a_symmetric_model_do_not_change_by_flip(
+    write_linear_model: Callable[..., Path], painted_dataset: Path, tmp_path: Path
+) -> None:
+    weights = np.random.default_rng(0).normal(size=(7, 8, 8, 3)).astype(np.float32)
+    symmetric = (weights + weights[:, :, ::-1]).reshape(7, -1)
+    model = Classifier(write_linear_model(tmp_path / "even.onnx", symmetric, np.zeros(7, np.float32)))
+    dataset, config = open_dataset(painted_dataset), ScoringConfig(split="test")
+    plain, flipped = (score_dataset(model, dataset, config, flip=flip) for flip in (False, True))
+    assert np.abs(plain.probs - flipped.probs).max() < 0.02

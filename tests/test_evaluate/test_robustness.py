@@ -1,16 +1,30 @@
-"""The sweep: each change does what its name says, at the strength that its level says."""
+"""The sweep: each change does what its name and its level say. Occlusion maps find what a model looks at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.evaluate import robustness
 from deepfer_yolo.evaluate.predictions import score_dataset
-from deepfer_yolo.evaluate.robustness import SWEEP, blur, brightness, crop_jitter, jpeg, low_resolution, noise, sweep
+from deepfer_yolo.evaluate.robustness import (
+    GRID,
+    SWEEP,
+    blur,
+    brightness,
+    crop_jitter,
+    jpeg,
+    low_resolution,
+    noise,
+    occlusion_map,
+    overlay,
+    sweep,
+)
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -60,14 +74,33 @@ def test_the_sweep_draws_every_class_in_proportion_and_repeats(
         robustness, "SWEEP", {name: (*SWEEP[name][:2], SWEEP[name][2][:1]) for name in ("crop jitter", "noise")}
     )
     classifier, dataset = Classifier(linear_model), open_dataset(painted_dataset)
-    scores = score_dataset(classifier, dataset, "val")
+    scores = score_dataset(classifier, dataset, EvaluateConfig())
     seen: list[tuple[int, int]] = []
-    one = sweep(classifier, dataset, scores, 28, 16, 0, lambda done, total: seen.append((done, total)))
-    assert one == sweep(classifier, dataset, scores, 28, 16, 0)
-    assert one != sweep(classifier, dataset, scores, 28, 16, 1)
-    assert one["n"] == 28
-    assert list(one["changes"]) == ["crop jitter", "noise"]
+    configs = [EvaluateConfig(robustness_pictures=n, seed=seed, batch=16) for n, seed in ((28, 0), (28, 1), (1000, 0))]
+    one = sweep(classifier, dataset, scores, configs[0], lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (84, 84)
+    assert one == sweep(classifier, dataset, scores, configs[0])
+    assert one != sweep(classifier, dataset, scores, configs[1])
+    assert one.n == 28
+    assert list(one.changes) == ["crop jitter", "noise"]
     drawn = robustness._draw(scores, 28, 0)
     assert np.bincount(scores.targets[drawn]).tolist() == [4] * 7
-    everything = sweep(classifier, dataset, scores, 1000, 16, 0)
-    assert everything["unchanged"]["top1"] == pytest.approx(float((scores.probs.argmax(1) == scores.targets).mean()))
+    everything = sweep(classifier, dataset, scores, configs[2])
+    assert everything.unchanged.top1 == pytest.approx(float((scores.probs.argmax(1) == scores.targets).mean()))
+
+
+def test_the_map_points_at_the_pixels_that_decide(write_linear_model: Callable[..., Path], tmp_path: Path) -> None:
+    weights = np.zeros((7, 40, 40, 3), np.float32)
+    weights[3, 28:36, 4:12] = 0.02
+    classifier = Classifier(write_linear_model(tmp_path / "m.onnx", weights.reshape(7, -1), np.zeros(7, np.float32)))
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[28:36, 4:12] = 255
+    drop = occlusion_map(classifier, image, "happy")
+    row, column = np.unravel_index(drop.argmax(), drop.shape)
+    assert (row, column) == (7, 1)
+    assert drop.max() > 0.3
+    assert np.abs(drop[: GRID // 2]).max() < 0.05, "covering what does not matter changes little"
+    shown = overlay(classifier, image, drop).astype(int)
+    assert shown.shape == (40, 40, 3)
+    warm = shown[:, :, 0] - shown[:, :, 2]
+    assert np.unravel_index(warm.argmax(), warm.shape)[0] > 24

@@ -26,9 +26,9 @@ def scores(votes: list[str]) -> Scores:
 
 def test_groups() -> None:
     one, two = by_column(scores([""] * 4), "subject")
-    assert (one["value"], one["n"], one["top1"]) == ("one", 3, pytest.approx(2 / 3))
-    assert one["interval"] == pytest.approx(clopper_pearson(2, 3))
-    assert (two["value"], two["n"], two["top1"]) == ("two", 1, 0)
+    assert (one.value, one.n, one.top1) == ("one", 3, pytest.approx(2 / 3))
+    assert one.interval == pytest.approx(clopper_pearson(2, 3))
+    assert (two.value, two.n, two.top1) == ("two", 1, 0)
 
 
 def test_unknown_column_and_too_many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,16 +43,15 @@ def test_votes_worked_example() -> None:
     # Clear majorities: sad (answer happy), none (tie), sad (answer sad); the fourth has votes for unknown labels alone.
     found = vote_scores(scores(["sad:9 happy:1", "happy:5 sad:5", "sad:6 happy:2 contempt:2", "contempt:10"]))
     assert found is not None
-    assert (found["n"], found["n_clear"]) == (3, 2)
-    assert found["majority_top1"] == pytest.approx(1 / 2)
-    assert found["majority_interval"] == pytest.approx(
-        [0.012579, 0.987421], abs=1e-6
-    )  # exact for 1 of 2: 1 - sqrt(0.975) and its mirror image
-    assert found["vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
-    assert found["label_majority_top1"] == pytest.approx(1 / 2)
-    assert found["label_vote_share"] == pytest.approx((0.1 + 0.5 + 0.75) / 3)
+    assert (found.n, found.n_clear) == (3, 2)
+    assert found.majority_top1 == pytest.approx(1 / 2)
+    # Exact for 1 of 2: 1 - sqrt(0.975) and its mirror image.
+    assert found.majority_interval == pytest.approx((0.012579, 0.987421), abs=1e-6)
+    assert found.vote_share == pytest.approx((0.1 + 0.5 + 0.75) / 3)
+    assert found.label_majority_top1 == pytest.approx(1 / 2)
+    assert found.label_vote_share == pytest.approx((0.1 + 0.5 + 0.75) / 3)
     logs = np.log([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    assert found["cross_entropy"] == pytest.approx(
+    assert found.cross_entropy == pytest.approx(
         -(np.array([[0.1, 0.9], [0.5, 0.5], [0.25, 0.75]]) * logs).sum(1).mean(), rel=1e-6
     )
     assert vote_scores(scores([""] * 4)) is None

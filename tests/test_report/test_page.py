@@ -43,7 +43,7 @@ def sample() -> Page:
     page.add_text("one <script>alert(1)</script>\n\ntwo")
     page.add_table(["class", "F1"], [["<b>", 0.5], ["c", 0.25]], "caption")
     page.add_figure(plots.confusion_matrix([[3, 1], [0, 2]], ["a", "b"]), "figure caption", 'alt "text"')
-    page.add_pictures([(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), ["line & one", "two"])])
+    page.add_images([(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), ["line & one", "two"])])
     return page
 
 
@@ -55,13 +55,13 @@ def test_everything_is_escaped_and_nothing_is_fetched() -> None:
     assert outline.fetched == []
     assert "<script" not in html
     assert "A &lt;title&gt;" in html
-    assert "x&#39; &amp;&amp; y" in html
+    assert "x&#x27; &amp;&amp; y" in html
     assert "line &amp; one" in html
     assert "<p>two</p>" in html
     assert '<td class="number">0.25</td>' in html
 
 
-def test_pictures_survive_bit_for_bit() -> None:
+def test_images_survive_bit_for_bit() -> None:
     encoded = re.findall(r"data:image/png;base64,([^\"]+)", sample().html())
     assert len(encoded) == 1
     assert np.array_equal(

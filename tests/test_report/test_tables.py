@@ -21,3 +21,4 @@ def test_formats() -> None:
     assert percent(0.6824) == "68.2"
     assert percent(None) == percent(float("nan")) == "–"
     assert interval(0.6658, 0.697) == "66.6–69.7"
+    assert interval(float("nan"), float("nan")) == ""

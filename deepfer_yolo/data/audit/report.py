@@ -43,7 +43,7 @@ def write_page(result: AuditResult, command: str, path: Path) -> Path:
             continue
         for group in groups[:MAX_GROUPS]:
             shown = [_shown(result.images[key]) for key in _telling(result, group)]
-            page.add_pictures(shown, caption=_what_group(result, group))
+            page.add_images(shown, caption=_what_group(result, group))
         if len(groups) > MAX_GROUPS:
             page.add_text(f"The {MAX_GROUPS} largest groups of {len(groups):,}; --json lists them all.")
     return page.write(path)
@@ -62,7 +62,7 @@ def _add_singles(page: Page, result: AuditResult, finding: Finding) -> None:
     shown = [_shown(result.images[group[0]], note) for group, note in noted[:MAX_SINGLES] if group[0] in result.images]
     is_part = finding.count > len(shown)
     caption = f"The first {len(shown)} of {finding.count:,}; --json lists them all" if is_part else ""
-    page.add_pictures(shown, caption=caption)
+    page.add_images(shown, caption=caption)
 
 
 def _telling(result: AuditResult, group: tuple[str, ...]) -> list[str]:

@@ -1,22 +1,25 @@
-"""The gate: a contest, its rules, a verdict, and the files that CI reads."""
+"""The gate: what is measured, the verdict, the champion's folder, and the files that CI reads."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset
-from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
-from deepfer_yolo.evaluate.gate.promotion import record, times_decided
-from deepfer_yolo.evaluate.gate.rules import decide
-from deepfer_yolo.evaluate.paired import OnRound, hold_contest
+from deepfer_yolo.data.leaks import Learned
+from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean
+from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
+from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, Verdict, decide
+from deepfer_yolo.evaluate.measurement import DataUsed, ScoredModel
+from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, latency, score_models
+from deepfer_yolo.evaluate.predictions import Scores, common_labels
 from deepfer_yolo.files import write_atomic
-from deepfer_yolo.records import plain
+from deepfer_yolo.records import Json, plain
 from deepfer_yolo.report.tables import interval, percent
 from deepfer_yolo.runs import write_json, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
@@ -27,14 +30,49 @@ SUMMARY_BYTES = 900_000
 """GitHub refuses a step summary above 1 MiB."""
 NO_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, and file names can."""
-PAIR_HEADER = ("figure", "challenger", "champion", "difference", "95 % interval")
-COMPARED = (
-    ("top1", "top-1 accuracy, %"),
-    ("macro_f1", "macro F1, %"),
-    ("balanced_accuracy", "balanced accuracy, %"),
-    ("nll", "NLL"),
-    ("brier", "Brier score"),
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What a champion's folder knew: how often this split had decided there before, and where the new champion lies."""
+
+    decided_before: int
+    promoted_path: Path | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GateResult:
+    """The verdict, the rulings behind it, and what they looked at."""
+
+    verdict: Verdict
+    rulings: tuple[Ruling, ...]
+    evidence: Evidence
+    learned_before: Learned | None = None
+    promotion: Promotion | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What the process ends with."""
+        return EXIT_CODES[self.verdict]
+
+    def to_json(self) -> Json:
+        """As `gate.json` holds it; without a champion, a list or a folder their keys are not there."""
+        found = self.evidence
+        content = {"verdict": self.verdict, "exit_code": self.exit_code, "rules": plain(self.rulings)}
+        content |= {"dataset": {**plain(found.dataset), "n": found.challenger.measured.metrics.n}}
+        content |= {"labels": plain(found.labels), "challenger": found.challenger.to_json()}
+        if found.champion is not None:
+            content["champion"] = found.champion.to_json()
+        if found.comparison is not None:
+            content["pair"] = found.comparison.to_json()
+        content["latency"] = found.latency.to_json()
+        if found.protected is not None:
+            content["must_not_break"] = plain(found.protected)
+        content["learned_before"] = self.learned_before.to_json() if self.learned_before is not None else None
+        if self.promotion is not None:
+            path = self.promotion.promoted_path
+            content |= {"decided_before": self.promotion.decided_before, "promoted_to": plain(path)}
+        return content
 
 
 def run_gate(
@@ -42,56 +80,110 @@ def run_gate(
     champion: Classifier | None,
     dataset: Dataset,
     config: GateConfig,
-    run: Path,
-    promote: Path | None = None,
-    on_model: OnRound | None = None,
-    learned: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Decide, write the run's files, and return what `gate.json` holds.
+    learned: Learned | None = None,
+    on_model: OnModel | None = None,
+) -> GateResult:
+    """Measure and decide. `learned` is the record of `check_models`."""
+    evidence = gather_evidence(challenger, champion, dataset, config, on_model)
+    verdict, rulings = decide(evidence, config)
+    return GateResult(verdict, rulings, evidence, learned)
 
-    `learned` is the record of `check_models`. With `promote`, the decision is recorded there, and a pass hands over the
-    title; see `promotion.record` for what is refused.
+
+def gather_evidence(
+    challenger: Classifier,
+    champion: Classifier | None,
+    dataset: Dataset,
+    config: GateConfig,
+    on_model: OnModel | None = None,
+) -> Evidence:
+    """Everything that the rules look at.
+
+    Raises DatasetError for other labels, missing files or an unknown protected image, and ModelError for values that
+    are no probabilities.
     """
-    measured = hold_contest(challenger, champion, dataset, config, on_model)
-    verdict, rulings = decide(measured, config)
-    result: dict[str, Any] = {
-        "verdict": verdict,
-        "exit_code": EXIT_CODES[verdict],
-        "rules": [ruling.as_dict() for ruling in rulings],
-        **plain(measured),
-        "learned_before": plain(learned),
-    }
+    models = [challenger] if champion is None else [challenger, champion]
+    labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
+    for label in config.floors.recall:
+        if label not in labels:
+            hint = f"labels: {', '.join(labels)}"
+            raise ConfigError(f"floors.recall: unknown label '{label}'{did_you_mean(label, labels)}", hint)
+    protected = [] if config.must_not_break is None else read_protected(Path(config.must_not_break))
+    named = zip(("challenger", "champion"), models, strict=False)
+    scores = score_models(named, dataset, config, labels, on_model)
+    return Evidence(
+        dataset=DataUsed.of(dataset, config.split),
+        labels=labels,
+        challenger=ScoredModel.of(challenger, scores[0], config),
+        champion=ScoredModel.of(champion, scores[1], config) if champion is not None else None,
+        comparison=compare_pair(scores[0], scores[1], config) if champion is not None else None,
+        latency=latency(challenger, champion, dataset, scores[0]),
+        protected=check_protected(protected, scores) if protected else None,
+    )
+
+
+def read_protected(path: Path) -> list[str]:
+    """The image paths of a must-not-break file: one a line, relative to the data set; blank lines and `#` lines are
+    skipped.
+    """
+    hint = "it holds one image path a line, relative to the data set"
+    if not path.is_file():
+        raise ConfigError(f"no such must-not-break file: {path}", hint)
+    # Names of files need not be text: they are read as the manifest is.
+    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise ConfigError(f"the must-not-break file names no image: {path}", hint)
+    return found
+
+
+def check_protected(paths: Sequence[str], scores: Sequence[Scores]) -> Protected:
+    """Which protected images the challenger gets wrong, and which of them it broke."""
+    place = {path: i for i, path in enumerate(scores[0].paths)}
+    unknown = [path for path in paths if path not in place]
+    if unknown:
+        raise DatasetError(
+            f"{len(unknown)} must-not-break images are not in the split, such as {unknown[0]}",
+            "paths are relative to the data set",
+        )
+    right = [score.probs.argmax(1) == score.targets for score in scores]
+    wrong = tuple(path for path in paths if not right[0][place[path]])
+    broken = tuple(path for path in wrong if len(right) == 1 or right[1][place[path]])
+    return Protected(len(paths), wrong, broken)
+
+
+def conclude(result: GateResult, run: Path, promote: Path | None) -> GateResult:
+    """Write the run's files. With `promote`, the decision is recorded there, and a pass hands over the title; see
+    `promotion.record` for what is refused.
+    """
     try:
         if promote is not None:
-            result |= _record(result, promote, challenger.path, run)
+            result = replace(result, promotion=_record(result, promote, run))
     finally:
         write_files(result, run)
     return result
 
 
-def _record(result: Mapping[str, Any], promote: Path, challenger: Path, run: Path) -> dict[str, Any]:
-    data, new, old = result["dataset"], result["challenger"]["sha256"], result.get("champion", {}).get("sha256")
-    before = times_decided(promote, data["fingerprint"], data["split"])
-    decision = {
-        "verdict": result["verdict"],
-        "challenger": new,
-        "champion": old,
-        "fingerprint": data["fingerprint"],
-        "split": data["split"],
-    }
-    decision |= {"d": result.get("pair", {}).get("d"), "run": str(run)}
-    crowned = record(promote, decision, challenger, old, promote=result["verdict"] == "pass" and new != old)
-    return {"decided_before": before, "promoted_to": str(crowned) if crowned is not None else None}
+def _record(result: GateResult, promote: Path, run: Path) -> Promotion:
+    found = result.evidence
+    new, old = found.challenger.model, found.champion.model.sha256 if found.champion is not None else None
+    data, d = found.dataset, found.comparison.decision.d if found.comparison is not None else None
+    before = times_decided(promote, data.fingerprint, data.split)
+    decision = GateDecision(result.verdict, new.sha256, old, data.fingerprint, data.split, d, str(run))
+    return Promotion(
+        before, record(promote, decision, new.path, promote=result.verdict == "pass" and new.sha256 != old)
+    )
 
 
-def write_files(result: Mapping[str, Any], run: Path) -> None:
+def write_files(result: GateResult, run: Path) -> None:
     """`gate.json`, `metrics.json` for `deepfer runs`, `junit.xml`, and `summary.md`, which is also appended to
     $GITHUB_STEP_SUMMARY.
     """
-    write_json(run / GATE, result)
-    headline = {key: result["challenger"][key] for key in ("n", "top1", "macro_f1", "ece")}
-    write_metrics(run, {"verdict": result["verdict"], **headline, "d": result.get("pair", {}).get("d")})
-    write_atomic(run / JUNIT, junit(result))
+    write_json(run / GATE, result.to_json())
+    metrics, comparison = result.evidence.challenger.measured.metrics, result.evidence.comparison
+    headline = {"n": metrics.n, "top1": metrics.top1, "macro_f1": metrics.macro_f1, "ece": metrics.ece}
+    d = comparison.decision.d if comparison is not None else None
+    write_metrics(run, {"verdict": result.verdict, **headline, "d": d})
+    write_atomic(run / JUNIT, junit(result.rulings))
     text = summary(result)
     write_atomic(run / SUMMARY, text.encode("utf-8", "replace"))
     if step := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -99,122 +191,133 @@ def write_files(result: Mapping[str, Any], run: Path) -> None:
             file.write(text)
 
 
-def junit(result: Mapping[str, Any]) -> str:
+def junit(rulings: Sequence[Ruling]) -> str:
     """One test case a rule: a failure where it failed, an error of type `inconclusive` where the test set cannot tell."""
-    rules = result["rules"]
-    counts = {kind: sum(rule["verdict"] == kind for rule in rules) for kind in ("fail", "inconclusive")}
-    suite = ET.Element(
-        "testsuite",
-        name="deepfer gate",
-        tests=str(len(rules)),
-        failures=str(counts["fail"]),
-        errors=str(counts["inconclusive"]),
-    )
-    for rule in rules:
-        reason = NO_XML.sub("\ufffd", rule["reason"])
-        case = ET.SubElement(suite, "testcase", classname="deepfer.gate", name=rule["rule"])
-        if rule["verdict"] == "fail":
+    verdicts = [ruling.verdict for ruling in rulings]
+    counts = {"tests": len(rulings), "failures": verdicts.count("fail"), "errors": verdicts.count("inconclusive")}
+    suite = ET.Element("testsuite", {"name": "deepfer gate"} | {key: str(count) for key, count in counts.items()})
+    for ruling in rulings:
+        reason = NO_XML.sub("\ufffd", ruling.reason)
+        case = ET.SubElement(suite, "testcase", classname="deepfer.gate", name=ruling.rule)
+        if ruling.verdict == "fail":
             ET.SubElement(case, "failure", message=reason)
-        elif rule["verdict"] == "inconclusive":
+        elif ruling.verdict == "inconclusive":
             ET.SubElement(case, "error", type="inconclusive", message=reason)
         ET.SubElement(case, "system-out").text = reason
     ET.indent(suite)
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def pair_rows(result: Mapping[str, Any]) -> list[list[str]]:
+TITLES = {
+    "top1": "top-1 accuracy, %",
+    "macro_f1": "macro F1, %",
+    "balanced_accuracy": "balanced accuracy, %",
+    "nll": "NLL",
+    "brier": "Brier score",
+}
+"""The compared figures as the tables call them; shares are shown in per cent."""
+PAIR_HEADER = ("figure", "challenger", "champion", "difference", "95 % interval")
+CLASS_HEADER = ("recall %", "challenger", "champion", "difference", "won/lost", "p (Holm)", "images")
+RULE_HEADER = ("rule", "verdict", "reason")
+
+
+def pair_rows(found: Evidence) -> list[list[str]]:
     """The headline figures of both models with the paired difference; shares in per cent, differences in points."""
-    challenger, champion, pair = result["challenger"], result.get("champion"), result.get("pair")
+    challenger, champion = found.challenger, found.champion
+    measured = challenger.measured
     rows = []
-    for key, title in COMPARED:
-        scale, digits = (1, 3) if key in {"nll", "brier"} else (100, 1)
-        row = [title, f"{scale * challenger[key]:.{digits}f}"]
-        if champion is not None and pair is not None:
-            found = pair["differences"][key]
-            low, high = (scale * value for value in found["interval"])
+    for name in DIFFERENCES:
+        scale, digits = (1, 3) if name in {"nll", "brier"} else (100, 1)
+        row = [TITLES[name], f"{scale * getattr(measured.metrics, name):.{digits}f}"]
+        if champion is not None and found.comparison is not None:
+            pair = found.comparison.difference(name)
+            low, high = (scale * end for end in pair.interval)
             row += [
-                f"{scale * champion[key]:.{digits}f}",
-                f"{scale * found['difference']:+.{digits}f}",
+                f"{scale * getattr(champion.measured.metrics, name):.{digits}f}",
+                f"{scale * pair.difference:+.{digits}f}",
                 f"{low:+.{digits}f} to {high:+.{digits}f}",
             ]
         else:
-            row += ["–", "–", interval(*challenger["intervals"][key]) if scale == 100 else "–"]
+            row += ["–", "–", interval(*getattr(measured.intervals, name)) if scale == 100 else "–"]
         rows.append(row)
-    rows.append(_plain_row("ECE, %", challenger, champion, lambda side: percent(side["ece"])))
-    rows.append(_plain_row("size, MB", challenger, champion, lambda side: f"{side['size_mb']:.2f}"))
-    found = result["latency"]
-    rest = [f"{found['champion_ms']:.2f}", f"× {found['ratio']:.2f}"] if champion is not None else ["–", "–"]
-    return [*rows, ["latency, ms", f"{found['challenger_ms']:.2f}", *rest, "–"]]
+    sides = [challenger] if champion is None else [challenger, champion]
+    eces = [percent(side.measured.metrics.ece) for side in sides]
+    sizes = [f"{side.model.size_mb:.2f}" for side in sides]
+    rows += [_padded("ECE, %", eces), _padded("size, MB", sizes)]
+    times = [found.latency.challenger_ms, found.latency.champion_ms]
+    shown = [f"{ms:.2f}" for ms in times if ms is not None]
+    ratio = [] if found.latency.ratio is None else [f"× {found.latency.ratio:.2f}"]
+    return [*rows, _padded("latency, ms", [*shown, *ratio])]
 
 
-def _plain_row(title: str, challenger: Mapping[str, Any], champion: Mapping[str, Any] | None, text: Any) -> list[str]:
-    return [title, text(challenger), text(champion) if champion is not None else "–", "–", "–"]
+def _padded(title: str, values: Sequence[str]) -> list[str]:
+    return [title, *values, *["–"] * (4 - len(values))]
 
 
-def class_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """Recall of each class for both models, the difference in points, wins and losses, and Holm's corrected p."""
+def class_rows(found: Evidence) -> list[list[str]]:
+    """Recall of each class for both models, the difference in points, wins and losses, and Holm's corrected p; no row
+    without a champion.
+    """
     return [
         [
-            row["label"],
-            percent(row["challenger"]),
-            percent(row["champion"]),
-            f"{100 * row['difference']:+.1f}",
-            f"{row['wins']}/{row['losses']}",
-            f"{row['p_holm']:.3f}" if row["p_holm"] >= 0.001 else "<0.001",
-            str(row["n"]),
+            row.label,
+            percent(row.challenger),
+            percent(row.champion),
+            f"{100 * row.difference:+.1f}",
+            f"{row.wins}/{row.losses}",
+            f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "<0.001",
+            str(row.n),
         ]
-        for row in result["pair"]["classes"]
+        for row in (found.comparison.classes if found.comparison is not None else ())
     ]
 
 
-CLASS_HEADER = ("recall %", "challenger", "champion", "difference", "won/lost", "p (Holm)", "pictures")
+def rule_rows(rulings: Sequence[Ruling]) -> list[list[str]]:
+    """One row a rule."""
+    return [[ruling.rule, ruling.verdict, ruling.reason] for ruling in rulings]
 
 
-def verdict_lines(result: Mapping[str, Any]) -> list[str]:
+def verdict_lines(result: GateResult) -> list[str]:
     """The verdict and what it rests on, a sentence each."""
-    data, pair = result["dataset"], result.get("pair")
-    lines = [
-        f"{result['verdict'].upper()}: {result['challenger']['name']} on {data['name']}, split {data['split']}, n = {data['n']:,}"
-    ]
+    found = result.evidence
+    data, pair = found.dataset, found.comparison
+    n = found.challenger.measured.metrics.n
+    lines = [f"{result.verdict.upper()}: {found.challenger.model.name} on {data.name}, split {data.split}, n = {n:,}"]
     if pair is None:
         lines.append("There is no champion yet: the challenger was held to its floors alone.")
     else:
         lines.append(
-            f"Alone right: challenger {pair['wins']}, champion {pair['losses']}; exact McNemar p = {pair['mcnemar_p']:.3g}. "
-            f"Differences below {100 * pair['resolution']:.2f} points cannot be told from none on this test set."
+            f"Alone right: challenger {pair.wins}, champion {pair.losses}; exact McNemar p = {pair.mcnemar_p:.3g}. "
+            f"Differences below {100 * pair.decision.resolution:.2f} points cannot be told from none on this test set."
         )
-    if "decided_before" in result:
+    if result.promotion is not None:
         lines.append(
-            f"This test set has decided {result['decided_before']} times before here; each time makes it less independent."
+            f"This test set has decided {result.promotion.decided_before} times before here; "
+            "each time makes it less independent."
         )
-    if result.get("promoted_to"):
-        lines.append(f"Promoted to {result['promoted_to']}.")
+        if result.promotion.promoted_path is not None:
+            lines.append(f"Promoted to {result.promotion.promoted_path}.")
     return lines
 
 
-def summary(result: Mapping[str, Any]) -> str:
+def summary(result: GateResult) -> str:
     """The Markdown summary, cut to SUMMARY_BYTES."""
+    found = result.evidence
     first, *rest = verdict_lines(result)
-    sides = [
-        f"{role} {result[role]['path']} ({result[role]['sha256'][:12]})"
-        for role in ("challenger", "champion")
-        if role in result
-    ]
-    rest.append(
-        f"Scored now, on the same pictures: {', '.join(sides)}; data fingerprint {result['dataset']['fingerprint'][:12]}."
-    )
+    sides = [("challenger", found.challenger), ("champion", found.champion)]
+    named = [f"{role} {one.model.path} ({one.model.sha256[:12]})" for role, one in sides if one is not None]
+    fingerprint = found.dataset.fingerprint[:12]
+    rest.append(f"Scored now, on the same images: {', '.join(named)}; data fingerprint {fingerprint}.")
     parts = [f"## deepfer gate: {_cell(first)}", ""]
     for line in rest:
         parts += [_cell(line), ""]
-    parts += _markdown(
-        ("rule", "verdict", "reason"), [[rule["rule"], rule["verdict"], rule["reason"]] for rule in result["rules"]]
-    )
-    parts += _markdown(PAIR_HEADER, pair_rows(result))
-    if "pair" in result:
-        parts += _markdown(CLASS_HEADER, class_rows(result))
-    broken = result.get("must_not_break", {}).get("broken", [])
-    if broken:
-        parts += ["Protected pictures that are wrong now:", "", *(f"- `{_cell(path)}`" for path in broken), ""]
+    parts += _markdown(RULE_HEADER, rule_rows(result.rulings))
+    parts += _markdown(PAIR_HEADER, pair_rows(found))
+    if found.comparison is not None:
+        parts += _markdown(CLASS_HEADER, class_rows(found))
+    if found.protected is not None and found.protected.broken:
+        broken = (f"- `{_cell(path)}`" for path in found.protected.broken)
+        parts += ["Protected images that are wrong now:", "", *broken, ""]
     text = "\n".join(parts) + "\n"
     if len(text.encode("utf-8", "replace")) <= SUMMARY_BYTES:
         return text

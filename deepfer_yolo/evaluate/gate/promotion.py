@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.files import locked, staged_tree, sync_folder, write_atomic
+from deepfer_yolo.records import Json, plain
 from deepfer_yolo.runtime.card import sidecar_path
 from deepfer_yolo.runtime.model_file import STEM, digest, models_in, parts
 
@@ -56,7 +56,20 @@ def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
     return held
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """One gate's decision: the verdict, both models by their SHA-256, and the split that decided."""
+
+    verdict: str
+    challenger: str
+    champion: str | None
+    fingerprint: str
+    split: str
+    d: float | None
+    run: str
+
+
+def read_history(folder: Path) -> list[Json]:
     """The decisions of a promotion folder, oldest first. Raises ConfigError with the line that cannot be read."""
     path = folder / HISTORY
     if not path.is_file():
@@ -79,36 +92,33 @@ def times_decided(folder: Path, fingerprint: str, split: str) -> int:
     )
 
 
-def record(
-    folder: Path, decision: Mapping[str, Any], challenger: Path, compared_with: str | None, *, promote: bool
-) -> Path | None:
-    """Append `decision` to the history and, with `promote`, hand the title to `challenger`; returns the new champion's
+def record(folder: Path, decision: GateDecision, challenger: Path, *, promote: bool) -> Path | None:
+    """Append `decision` to the history and, with `promote`, hand the title to the file `challenger`; returns its new
     path.
 
-    `compared_with` is the SHA-256 of the champion that the decision compared with, None for none. Raises ConfigError
-    where another job has changed the champion since: the decision would be about a model that no longer holds the
-    title.
+    Raises ConfigError where another job has changed the champion since: the decision would be about a model that no
+    longer holds the title.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
         current = champion_of(folder)
         held = digest(current) if current is not None else None
-        if promote and held != compared_with:
+        if promote and held != decision.champion:
             raise ConfigError(
                 f"the champion in {folder} changed while this gate ran",
                 "run the gate again: it will compare with the new one",
             )
         entries = read_history(folder)
-        entry = {"number": len(entries) + 1, **decision, "promoted": promote}
+        entry = {"number": len(entries) + 1, **plain(decision), "promoted": promote}
         release = _release(folder, challenger, entry) if promote else None
         # The history comes before the title: a job killed in between leaves the old champion, and a line that says what
         # was meant.
         lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in (*entries, entry)]
         write_atomic(folder / HISTORY, "".join(lines))
-        return _crown(folder, release, challenger.suffix) if release is not None else None
+        return _link(folder, release, challenger.suffix) if release is not None else None
 
 
-def _release(folder: Path, challenger: Path, entry: Mapping[str, Any]) -> Path:
+def _release(folder: Path, challenger: Path, entry: Json) -> Path:
     """Copy the challenger, its card and the decision into a release of its own; returns its path relative to `folder`."""
     release = Path(RELEASES) / f"{entry['number']:04d}-{digest(challenger)[:12]}"
     with staged_tree(folder / release, overwrite=True) as staging:
@@ -120,7 +130,7 @@ def _release(folder: Path, challenger: Path, entry: Mapping[str, Any]) -> Path:
     return release
 
 
-def _crown(folder: Path, release: Path, suffix: str) -> Path:
+def _link(folder: Path, release: Path, suffix: str) -> Path:
     """Turn the `champion` link to `release` in one rename."""
     link, part = folder / CHAMPION, folder / f".{CHAMPION}.part"
     if link.exists() and not link.is_symlink():

@@ -1,12 +1,15 @@
-"""The gate's rules: pure functions from measured numbers to a verdict each, and from verdicts to one."""
+"""The gate's rules: pure functions from what was measured to a verdict each, and from verdicts to one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from deepfer_yolo.config import GateConfig
+from deepfer_yolo.evaluate.intervals import Interval
+from deepfer_yolo.evaluate.measurement import DataUsed, Measurement, ScoredModel
+from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, PairedComparison
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -21,28 +24,45 @@ class Ruling:
     verdict: Verdict
     reason: str
 
-    def as_dict(self) -> dict[str, str]:
-        """The ruling as plain data."""
-        return asdict(self)
 
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Of `n` images that must not break, those that the challenger gets wrong, and those of them that it broke.
 
-def decide(measured: Mapping[str, Any], config: GateConfig) -> tuple[Verdict, list[Ruling]]:
-    """Every rule of `config` applied to what `contest` measured.
-
-    One failure fails; else one open question leaves all inconclusive.
+    Broken is what the champion had right; without a champion, all that is wrong.
     """
-    rulings = [*floor_rules(measured["challenger"], config)]
-    pair = measured.get("pair")
-    if pair is not None:
-        rulings.append(non_inferiority(pair, config.margin))
+
+    n: int
+    wrong: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the rules look at; without a champion there is no comparison."""
+
+    dataset: DataUsed
+    labels: tuple[str, ...]
+    challenger: ScoredModel
+    champion: ScoredModel | None
+    comparison: PairedComparison | None
+    latency: Latency
+    protected: Protected | None
+
+
+def decide(evidence: Evidence, config: GateConfig) -> tuple[Verdict, tuple[Ruling, ...]]:
+    """Every rule of `config` applied. One failure fails; else one open question leaves all inconclusive."""
+    rulings = floor_rules(evidence.challenger.measured, config)
+    if evidence.comparison is not None:
+        rulings.append(non_inferiority(evidence.comparison.decision, config.margin))
         if config.superiority:
-            rulings.append(superiority(pair))
+            rulings.append(superiority(evidence.comparison.decision))
         if config.class_drop:
-            rulings.append(class_drop(pair))
-    rulings.extend(budget_rules(measured, config))
-    if measured.get("must_not_break") is not None:
-        rulings.append(must_not_break(measured["must_not_break"]))
-    return overall([ruling.verdict for ruling in rulings]), rulings
+            rulings.append(class_drop(evidence.comparison.classes))
+    rulings += budget_rules(evidence, config)
+    if evidence.protected is not None:
+        rulings.append(must_not_break(evidence.protected))
+    return overall([ruling.verdict for ruling in rulings]), tuple(rulings)
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
@@ -52,98 +72,98 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
     return "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
-def non_inferiority(pair: Mapping[str, Any], margin: float) -> Ruling:
+def non_inferiority(found: Decision, margin: float) -> Ruling:
     """Pass where even the lower end of the top-1 difference stays above -margin, fail where even the upper end lies
     below it.
     """
-    low, high = pair["d_interval"]
+    low, high = found.d_interval
     verdict: Verdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
     said = {
         "pass": "not worse than allowed",
         "fail": "worse than allowed",
         "inconclusive": "this test set cannot tell",
     }[verdict]
-    return Ruling("non-inferiority", verdict, f"{said}: top-1 difference {_span(pair)}, margin {_points(margin)}")
+    return Ruling("non-inferiority", verdict, f"{said}: top-1 difference {_span(found)}, margin {_points(margin)}")
 
 
-def superiority(pair: Mapping[str, Any]) -> Ruling:
+def superiority(found: Decision) -> Ruling:
     """Pass where the lower end of the top-1 difference lies above 0, fail where the upper end lies below it."""
-    low, high = pair["d_interval"]
+    low, high = found.d_interval
     verdict: Verdict = "pass" if low > 0 else "fail" if high < 0 else "inconclusive"
     said = {"pass": "better", "fail": "worse", "inconclusive": "not shown to be better"}[verdict]
-    return Ruling("superiority", verdict, f"{said}: top-1 difference {_span(pair)}")
+    return Ruling("superiority", verdict, f"{said}: top-1 difference {_span(found)}")
 
 
-def floor_rules(challenger: Mapping[str, Any], config: GateConfig) -> list[Ruling]:
+def floor_rules(challenger: Measurement, config: GateConfig) -> list[Ruling]:
     """A floor fails where it lies above the upper end of the challenger's own interval; ECE, which has none, beyond its
     noise floor.
     """
-    floors = config.floors
-    wanted = [
-        (f"floor {key}", value, challenger[key], challenger["intervals"][key]) for key, value in floors.shares().items()
+    metrics, floors = challenger.metrics, config.floors
+    rulings = [
+        _floor(f"floor {name}", floor, getattr(metrics, name), getattr(challenger.intervals, name))
+        for name, floor in floors.shares().items()
     ]
-    for label, value in floors.recall.items():
-        row = challenger["per_class"].get(label)
-        if row is None or row["recall"] is None:
-            wanted.append((f"floor recall {label}", value, None, None))
+    for label, floor in floors.recall.items():
+        rule = f"floor recall {label}"
+        if label not in metrics.per_class or label in metrics.absent:
+            rulings.append(Ruling(rule, "inconclusive", f"the split has no such image; floor {_percent(floor)}"))
         else:
-            wanted.append((f"floor recall {label}", value, row["recall"], row["recall_interval"]))
-    rulings = [_floor(*values) for values in wanted]
+            recall, span = metrics.per_class[label].recall, challenger.class_intervals[label].recall
+            rulings.append(_floor(rule, floor, recall, span))
     if floors.ece is not None:
-        excess = challenger["ece"] - challenger["ece_noise_floor"]
-        reason = f"ECE {_percent(challenger['ece'])} of which {_percent(challenger['ece_noise_floor'])} is noise, limit {_percent(floors.ece)}"
-        rulings.append(Ruling("ceiling ece", "fail" if excess > floors.ece else "pass", reason))
+        excess = metrics.ece - metrics.ece_noise_floor
+        reason = f"ECE {_percent(metrics.ece)} of which {_percent(metrics.ece_noise_floor)} is noise"
+        verdict: Verdict = "fail" if excess > floors.ece else "pass"
+        rulings.append(Ruling("ceiling ece", verdict, f"{reason}, limit {_percent(floors.ece)}"))
     return rulings
 
 
-def _floor(rule: str, floor: float, value: float | None, interval: Sequence[float] | None) -> Ruling:
-    if value is None or interval is None:
-        return Ruling(rule, "inconclusive", f"the split has no such picture; floor {_percent(floor)}")
-    reached = f"{_percent(value)} (95 % {_percent(interval[0])} to {_percent(interval[1])}), floor {_percent(floor)}"
-    return Ruling(rule, "fail" if floor > interval[1] else "pass", reached)
+def _floor(rule: str, floor: float, value: float, span: Interval) -> Ruling:
+    reached = f"{_percent(value)} (95 % {_percent(span.low)} to {_percent(span.high)}), floor {_percent(floor)}"
+    return Ruling(rule, "fail" if floor > span.high else "pass", reached)
 
 
-def class_drop(pair: Mapping[str, Any]) -> Ruling:
+def class_drop(classes: Sequence[ClassComparison]) -> Ruling:
     """Fail where the recall of a class fell and Holm's corrected p says that it is not chance."""
-    worse = [row for row in pair["classes"] if row["difference"] < 0 and row["p_holm"] < SIGNIFICANCE]
-    named = ", ".join(f"{row['label']} {100 * row['difference']:+.1f} (p {row['p_holm']:.2g})" for row in worse)
-    return Ruling(
-        "class drop", "fail" if worse else "pass", f"recall fell: {named}" if worse else "no class fell beyond chance"
-    )
+    worse = [row for row in classes if row.difference < 0 and row.p_holm < SIGNIFICANCE]
+    named = ", ".join(f"{row.label} {100 * row.difference:+.1f} (p {row.p_holm:.2g})" for row in worse)
+    reason = f"recall fell: {named}" if worse else "no class fell beyond chance"
+    return Ruling("class drop", "fail" if worse else "pass", reason)
 
 
-def budget_rules(measured: Mapping[str, Any], config: GateConfig) -> list[Ruling]:
+def budget_rules(evidence: Evidence, config: GateConfig) -> list[Ruling]:
     """Latency of a single crop and file size: by themselves, and where there is a champion as ratios to it, measured in
     alternation.
     """
-    found, challenger, champion = measured["latency"], measured["challenger"], measured.get("champion")
-    budgets = [
-        ("latency", found["challenger_ms"], config.max_latency_ms, "ms"),
-        ("size", challenger["size_mb"], config.max_size_mb, "MB"),
+    found, size_mb = evidence.latency, evidence.challenger.model.size_mb
+    budgets: list[tuple[str, float, float | None, str]] = [
+        ("latency", found.challenger_ms, config.max_latency_ms, "ms"),
+        ("size", size_mb, config.max_size_mb, "MB"),
     ]
-    if champion is not None:
+    if evidence.champion is not None and found.ratio is not None:
+        size_ratio = size_mb / evidence.champion.model.size_mb
         budgets += [
-            ("latency ratio", found["ratio"], config.max_latency_ratio, "× the champion's"),
-            ("size ratio", challenger["size_mb"] / champion["size_mb"], config.max_size_ratio, "× the champion's"),
+            ("latency ratio", found.ratio, config.max_latency_ratio, "× the champion's"),
+            ("size ratio", size_ratio, config.max_size_ratio, "× the champion's"),
         ]
-    return [_budget(rule, value, limit, unit) for rule, value, limit, unit in budgets if limit is not None]
+    return [
+        Ruling(rule, "fail" if value > limit else "pass", f"{value:.2f} {unit}, limit {limit:g}")
+        for rule, value, limit, unit in budgets
+        if limit is not None
+    ]
 
 
-def _budget(rule: str, value: float, limit: float, unit: str) -> Ruling:
-    return Ruling(rule, "fail" if value > limit else "pass", f"{value:.2f} {unit}, limit {limit:g}")
-
-
-def must_not_break(pictures: Mapping[str, Any]) -> Ruling:
-    """Fail where a protected picture that the champion labels rightly (or any, without a champion) is wrong now."""
-    broken = pictures["broken"]
+def must_not_break(images: Protected) -> Ruling:
+    """Fail where a protected image that the champion labels rightly (or any, without a champion) is wrong now."""
+    broken = images.broken
     some = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-    reason = f"broken: {some}" if broken else f"all {pictures['n']} protected pictures hold"
+    reason = f"broken: {some}" if broken else f"all {images.n} protected images hold"
     return Ruling("must not break", "fail" if broken else "pass", reason)
 
 
-def _span(pair: Mapping[str, Any]) -> str:
-    low, high = pair["d_interval"]
-    return f"{100 * pair['d']:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})"
+def _span(found: Decision) -> str:
+    low, high = found.d_interval
+    return f"{100 * found.d:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _points(share: float) -> str:

@@ -7,16 +7,25 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.evaluate.gate import promotion
-from deepfer_yolo.evaluate.gate.promotion import champion_of, find_champion, lock, read_history, record, times_decided
+from deepfer_yolo.evaluate.gate.promotion import (
+    GateDecision,
+    champion_of,
+    find_champion,
+    lock,
+    read_history,
+    record,
+    times_decided,
+)
 from deepfer_yolo.runtime.model_file import digest
 
-DECISION = {"verdict": "pass", "fingerprint": "f", "split": "test"}
+DECISION = GateDecision("pass", "sha of the challenger", None, "f", "test", 0.1, "runs/gate/x")
 
 
 def model(folder: Path, name: str, content: str = "") -> Path:
@@ -29,10 +38,10 @@ def test_the_title_passes_from_hand_to_hand_and_every_release_is_kept(tmp_path: 
     folder = tmp_path / "titles"
     first, second = model(tmp_path, "a.onnx"), model(tmp_path, "b.onnx")
     assert champion_of(folder) is None
-    assert record(folder, DECISION, first, None, promote=True) == folder / "champion" / "model.onnx"
-    record(folder, DECISION | {"verdict": "fail"}, second, digest(first), promote=False)
+    assert record(folder, DECISION, first, promote=True) == folder / "champion" / "model.onnx"
+    record(folder, replace(DECISION, verdict="fail"), second, promote=False)
     assert (folder / "champion" / "model.onnx").read_text() == "a.onnx"
-    record(folder, DECISION, second, digest(first), promote=True)
+    record(folder, replace(DECISION, champion=digest(first)), second, promote=True)
     assert champion_of(folder) == folder / "champion" / "model.onnx"
     assert (folder / "champion" / "model.onnx").read_text() == "b.onnx"
     assert [entry["promoted"] for entry in read_history(folder)] == [True, False, True]
@@ -44,7 +53,7 @@ def test_the_title_passes_from_hand_to_hand_and_every_release_is_kept(tmp_path: 
 def test_a_checkpoint_takes_its_card_along(tmp_path: Path) -> None:
     checkpoint = model(tmp_path, "best.pt")
     model(tmp_path, "best.json", "{}")
-    record(tmp_path / "t", DECISION, checkpoint, None, promote=True)
+    record(tmp_path / "t", DECISION, checkpoint, promote=True)
     assert sorted(path.name for path in (tmp_path / "t" / "champion").iterdir()) == [
         "decision",
         "model.json",
@@ -59,7 +68,7 @@ def test_a_model_of_two_files_is_known_by_both_and_moves_as_one(tmp_path: Path) 
         model(tmp_path / name, "model.xml", "the same graph")
         model(tmp_path / name, "model.bin", f"weights of {name}")
     a, b = tmp_path / "a" / "model.xml", tmp_path / "b" / "model.xml"
-    record(tmp_path / "t", DECISION, a, None, promote=True)
+    record(tmp_path / "t", DECISION, a, promote=True)
     held = champion_of(tmp_path / "t")
     assert held == tmp_path / "t" / "champion" / "model.xml"
     assert held.with_suffix(".bin").read_text() == "weights of a"
@@ -68,18 +77,19 @@ def test_a_model_of_two_files_is_known_by_both_and_moves_as_one(tmp_path: Path) 
 
 def test_a_decision_about_a_former_champion_is_refused(tmp_path: Path) -> None:
     a, b, c = (model(tmp_path, f"{name}.onnx") for name in "abc")
-    record(tmp_path / "t", DECISION, a, None, promote=True)
-    record(tmp_path / "t", DECISION, b, digest(a), promote=True)
+    record(tmp_path / "t", DECISION, a, promote=True)
+    record(tmp_path / "t", replace(DECISION, champion=digest(a)), b, promote=True)
     with pytest.raises(ConfigError, match="changed while this gate ran"):
-        record(tmp_path / "t", DECISION, c, digest(a), promote=True)
+        record(tmp_path / "t", replace(DECISION, champion=digest(a)), c, promote=True)
     assert (tmp_path / "t" / "champion" / "model.onnx").read_text() == "b.onnx"
     assert len(read_history(tmp_path / "t")) == 2
 
 
 def test_two_promotions_at_once_one_wins(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from deepfer_yolo.evaluate.gate.promotion import record\n"
-        "record(Path(sys.argv[1]), {'verdict': 'pass'}, Path(sys.argv[2]), None, promote=True)"
+        "import sys; from pathlib import Path; from deepfer_yolo.evaluate.gate.promotion import GateDecision, record\n"
+        "decision = GateDecision('pass', 'a', None, 'f', 'test', None, 'run')\n"
+        "record(Path(sys.argv[1]), decision, Path(sys.argv[2]), promote=True)"
     )
     words = [[sys.executable, "-c", code, str(tmp_path / "t"), str(model(tmp_path, f"{name}.onnx"))] for name in "ab"]
     running = [subprocess.Popen(word, stderr=subprocess.PIPE, text=True) for word in words]
@@ -115,7 +125,7 @@ def test_the_lock_waits_and_then_says_who_holds_it(tmp_path: Path, monkeypatch: 
 def test_how_often_this_test_set_has_decided(tmp_path: Path) -> None:
     a = model(tmp_path, "a.onnx")
     for split in ("test", "val", "test"):
-        record(tmp_path / "t", DECISION | {"split": split}, a, None, promote=False)
+        record(tmp_path / "t", replace(DECISION, split=split), a, promote=False)
     assert times_decided(tmp_path / "t", "f", "test") == 2
     assert times_decided(tmp_path / "t", "g", "test") == 0
 
@@ -129,7 +139,7 @@ def test_broken_history_names_its_line(tmp_path: Path) -> None:
 def test_a_folder_in_the_links_place_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "champion").mkdir()
     with pytest.raises(ConfigError, match="not a link"):
-        record(tmp_path, DECISION, model(tmp_path, "a.onnx"), None, promote=True)
+        record(tmp_path, DECISION, model(tmp_path, "a.onnx"), promote=True)
 
 
 def test_which_champion_is_meant(tmp_path: Path) -> None:
@@ -139,7 +149,7 @@ def test_which_champion_is_meant(tmp_path: Path) -> None:
         find_champion(None, None)
     assert find_champion(None, folder) is None
     assert find_champion(a, folder) == a
-    record(folder, DECISION, a, None, promote=True)
+    record(folder, DECISION, a, promote=True)
     held = folder / "champion" / "model.onnx"
     assert find_champion(None, folder) == held
     assert find_champion(folder, None) == held
