@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -48,29 +49,23 @@ def audit(
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stderr
+    from deepfer_yolo.cli.output import print_json, progress, stderr, tracked
     from deepfer_yolo.data.audit.audit import audit as run
 
     _refuse_inside(dataset, report, quarantine)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
 
-    def write_report(result: AuditResult) -> None:
-        if report:
-            from deepfer_yolo.data.audit.report import write_page
-
-            write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), report)
-
     with progress() as bar:
-        task = bar.add_task("looking", total=None)
+        show = tracked(bar, "looking")
         result = run(
             dataset,
             settings,
             classifier=classifier,
             detector=finder,
             against=against,
-            progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
-            then=write_report,
+            progress=lambda part: show(int(100 * part), 100),
+            then=functools.partial(_write_report, report) if report else None,
         )
     if quarantine:
         from deepfer_yolo.data.dataset import write_quarantine
@@ -87,12 +82,17 @@ def audit(
         raise typer.Exit(EXIT_GATE_FAILED)
 
 
+def _write_report(path: Path, result: AuditResult) -> None:
+    from deepfer_yolo.data.audit.report import write_page
+
+    write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), path)
+
+
 def _refuse_inside(dataset: Path, *files: Path | None) -> None:
     for file in files:
         if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
-            raise ConfigError(
-                f"{file} lies inside the data set {dataset}, and nothing is written there", "name a file elsewhere"
-            )
+            reason = f"{file} lies inside the data set {dataset}, and nothing is written there"
+            raise ConfigError(reason, "name a file elsewhere")
 
 
 def _open_detector(settings: AuditConfig) -> Detector:
@@ -110,6 +110,5 @@ def _print(result: AuditResult) -> None:
     title = f"{result.name}: {result.n_images:,} images"
     rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]
     stdout().print(table(("severity", "finding", "count", "what"), rows, title) if rows else f"{title}, nothing found")
-    stdout().print(
-        "audit passed" if result.passed else f"audit failed: at least one finding is {result.config.fail_on} or worse"
-    )
+    failed = f"audit failed: at least one finding is {result.config.fail_on} or worse"
+    stdout().print("audit passed" if result.passed else failed)

@@ -62,16 +62,8 @@ def card(
     for flag, value, known in (("--colour", colour, ("grey", "rgb")), ("--answers", answers, ("logits", "probs"))):
         if value is not None and value not in known:
             raise ConfigError(f"{flag}: {' or '.join(known)} is needed, not {value!r}")
-    facts = Facts(
-        parse_labels(labels),
-        size,
-        colour,
-        native_px,
-        name,
-        parse_numbers(mean, "--mean"),
-        parse_numbers(std, "--std"),
-        answers,
-    )
+    channels = parse_numbers(mean, "--mean"), parse_numbers(std, "--std")
+    facts = Facts(parse_labels(labels), size, colour, native_px, name, *channels, answers)
     taught = None if trained_on is None else open_dataset(trained_on)
     if model.suffix == ".pt":
         written, made = card_checkpoint(model, facts, overwrite=overwrite, taught=taught)
@@ -92,6 +84,5 @@ def card(
         print(f"{written}: {made.name}, {made.input.colour} {made.input.size} px, labels {', '.join(made.labels)}")
         if dataset is not None:
             found = made.metrics
-            print(
-                f"on {found['dataset']}, {split}, {found['n']} images: top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
-            )
+            figures = f"top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
+            print(f"on {found['dataset']}, {split}, {found['n']} images: {figures}")

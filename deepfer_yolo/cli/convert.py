@@ -32,18 +32,12 @@ def convert(
 
     Example: deepfer convert fer2013.csv.gz datasets/fer2013
     """
-    from deepfer_yolo.cli.output import print_json, progress, stderr
+    from deepfer_yolo.cli.output import print_json, progress, stderr, tracked
     from deepfer_yolo.data.convert import convert as run
 
     with progress() as bar:
-        task = bar.add_task("converting", total=None)
-        result = run(
-            source,
-            dest,
-            settings,
-            overwrite=overwrite,
-            progress=lambda part: bar.update(task, total=100, completed=int(part * 100)),
-        )
+        show = tracked(bar, "converting")
+        result = run(source, dest, settings, overwrite=overwrite, progress=lambda part: show(int(100 * part), 100))
     if result.absent_labels:
         stderr().print(f"warning: no images in {', '.join(result.absent_labels)}")
     if "val" not in result.counts:

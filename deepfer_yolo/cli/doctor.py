@@ -9,13 +9,17 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption
 from deepfer_yolo.errors import SYSTEM_LIBRARIES_HINT
+
+if TYPE_CHECKING:
+    from deepfer_yolo.records import Json
 
 DISTRIBUTION = "deepfer-yolo"
 EXTRAS = {
@@ -30,16 +34,55 @@ CLASHES = (
 )
 """Distributions that write into one folder: with two of a row installed, which files win is chance."""
 
-# Native libraries meet their first contact in a child process: a crash or a hang there becomes a line in the report.
 PROBES = {
-    "opencv": "import cv2, json; print(json.dumps({'version': cv2.__version__, 'haar': hasattr(cv2, 'CascadeClassifier')}))",
-    "onnxruntime": "import onnxruntime as o, json; print(json.dumps({'version': o.__version__, 'providers': o.get_available_providers()}))",
-    "av": "import av, json; print(json.dumps({'version': av.__version__, 'h264': 'libx264' in av.codecs_available}))",
-    "torch": "import torch, json; n = torch.cuda.device_count(); print(json.dumps({'version': torch.__version__, 'cuda': "
-    "[torch.cuda.get_device_name(i) for i in range(n)], 'threads': torch.get_num_threads()}))",
-    "ultralytics": "import deepfer_yolo.yolo, ultralytics, json; print(json.dumps({'version': ultralytics.__version__}))",
+    "opencv": ("cv2", "haar=hasattr(cv2, 'CascadeClassifier')"),
+    "onnxruntime": ("onnxruntime", "providers=onnxruntime.get_available_providers()"),
+    "av": ("av", "h264='libx264' in av.codecs_available"),
+    "torch": (
+        "torch",
+        "cuda=[*map(torch.cuda.get_device_name, range(torch.cuda.device_count()))], threads=torch.get_num_threads()",
+    ),
+    "ultralytics": ("deepfer_yolo.yolo, ultralytics", ""),
 }
+"""What a child process imports of each native library, whose first contact may crash or hang, and asks it besides its
+version.
+"""
 PROBE_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What a library said in a child process: its version and what it offers, or why it does not load."""
+
+    version: str = "—"
+    offers: Json = field(default_factory=dict)
+    error: str | None = None
+
+    def to_json(self) -> Json:
+        """The error alone where there is one."""
+        return {"version": self.version, **self.offers} if self.error is None else {"error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is installed; `extras` names what is missing of each, `sizes_mb` is there where it was asked for."""
+
+    deepfer: str
+    python: str
+    system: str
+    cores: int | None
+    libraries: dict[str, Library]
+    cameras: list[str]
+    extras: dict[str, list[str]]
+    base_install_mb: float
+    problems: list[str]
+    sizes_mb: dict[str, float] | None
+
+    def to_json(self) -> Json:
+        """As --json prints it."""
+        libraries = {name: library.to_json() for name, library in self.libraries.items()}
+        facts = {part.name: getattr(self, part.name) for part in fields(self)} | {"libraries": libraries}
+        return {name: value for name, value in facts.items() if value is not None or name != "sizes_mb"}
 
 
 def doctor(
@@ -58,71 +101,67 @@ def doctor(
     if as_json:
         from deepfer_yolo.cli.output import print_json
 
-        print_json(report)
+        print_json(report.to_json())
     else:
         _print(report)
-    if report["problems"]:
+    if report.problems:
         raise typer.Exit(1)
 
 
-def _examine(*, with_sizes: bool) -> dict[str, Any]:
-    probes = _probe_all()
-    base_sizes = _sizes("")
-    report: dict[str, Any] = {
-        "deepfer": importlib.metadata.version(DISTRIBUTION),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "libraries": probes,
-        "cameras": sorted(str(path) for path in Path("/dev").glob("video*")),
-        "extras": {extra: _missing(extra) for extra in EXTRAS},
-        "base_install_mb": round(sum(base_sizes.values()) / 1e6, 1),
-        "problems": _problems(probes),
-    }
-    if with_sizes:
-        report["sizes_mb"] = {name: round(size / 1e6, 1) for name, size in _sizes(*EXTRAS, "").items()}
-    return report
+def _examine(*, with_sizes: bool) -> Report:
+    libraries = _ask_libraries()
+    return Report(
+        deepfer=importlib.metadata.version(DISTRIBUTION),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        cores=os.cpu_count(),
+        libraries=libraries,
+        cameras=sorted(str(path) for path in Path("/dev").glob("video*")),
+        extras={extra: _missing(extra) for extra in EXTRAS},
+        base_install_mb=round(sum(_sizes("").values()) / 1e6, 1),
+        problems=_problems(libraries),
+        sizes_mb={name: round(n / 1e6, 1) for name, n in _sizes(*EXTRAS, "").items()} if with_sizes else None,
+    )
 
 
-def _probe_all() -> dict[str, dict[str, Any]]:
+def _ask_libraries() -> dict[str, Library]:
     missing = {module for module in ("torch", "ultralytics") if not _is_installed(module)}
-    names = [name for name in PROBES if name not in missing]
-    children = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", PROBES[name]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for name in names
-    }
-    return {name: _read_probe(child) for name, child in children.items()}
+    children = {}
+    for name, (modules, question) in PROBES.items():
+        if name not in missing:
+            answer = f"dict(version={modules.split()[-1]}.__version__, {question})"
+            code = f"import json, {modules}; print(json.dumps({answer}))"
+            children[name] = subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+    return {name: _answer_of(child) for name, child in children.items()}
 
 
-def _read_probe(child: subprocess.Popen[str]) -> dict[str, Any]:
+def _answer_of(child: subprocess.Popen[str]) -> Library:
     try:
         output, errors = child.communicate(timeout=PROBE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
-        return {"error": f"no answer within {PROBE_TIMEOUT_S} s"}
+        return Library(error=f"no answer within {PROBE_TIMEOUT_S} s")
     if child.returncode != 0:
-        reason = errors.strip().splitlines()[-1] if errors.strip() else f"exit status {child.returncode}"
-        return {"error": reason}
-    answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-    return answer
+        return Library(error=(errors.strip().splitlines() or [f"exit status {child.returncode}"])[-1])
+    answer = json.loads(output.strip().splitlines()[-1])
+    return Library(answer.pop("version"), answer)
 
 
-def _problems(probes: dict[str, dict[str, Any]]) -> list[str]:
+def _problems(libraries: dict[str, Library]) -> list[str]:
     problems = []
-    for name, answer in probes.items():
-        if "error" in answer:
-            fix = f" ({SYSTEM_LIBRARIES_HINT})" if "cannot open shared object file" in answer["error"] else ""
-            problems.append(f"{name} does not load: {answer['error']}{fix}")
+    for name, library in libraries.items():
+        if library.error is not None:
+            fix = f" ({SYSTEM_LIBRARIES_HINT})" if "cannot open shared object file" in library.error else ""
+            problems.append(f"{name} does not load: {library.error}{fix}")
     for row in CLASHES:
         found = [name for name in row if _is_installed(name)]
         if len(found) > 1:
-            problems.append(
-                f"{' and '.join(found)} overwrite each other: pip uninstall -y {' '.join(found)}, then install one again"
-            )
-    if probes.get("opencv", {}).get("haar") is False:
+            fix = f"pip uninstall -y {' '.join(found)}, then install one again"
+            problems.append(f"{' and '.join(found)} overwrite each other: {fix}")
+    if libraries.get("opencv", Library()).offers.get("haar") is False:
         problems.append('OpenCV 5 has no Haar cascade and cannot read the face model: pip install "opencv-python<5"')
     return problems
 
@@ -189,38 +228,35 @@ def _sizes(*extras: str) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: Report) -> None:
     from rich.table import Table
 
     from deepfer_yolo.cli.output import stdout
 
     console = stdout()
-    console.print(
-        f"deepfer {report['deepfer']} · Python {report['python']} · {report['system']} · {report['cores']} cores"
-    )
+    console.print(f"deepfer {report.deepfer} · Python {report.python} · {report.system} · {report.cores} cores")
     table = Table("library", "version", "offers", box=None, header_style="bold", pad_edge=False)
-    for name, answer in report["libraries"].items():
-        rest = {key: value for key, value in answer.items() if key != "version"}
-        table.add_row(name, answer.get("version", "—"), answer.get("error") or _offers(rest))
+    for name, library in report.libraries.items():
+        table.add_row(name, library.version, library.error or _offers(library.offers))
     console.print(table)
-    console.print(f"cameras: {', '.join(report['cameras']) or 'none'}")
-    console.print(f"base install: {report['base_install_mb']:.0f} MB on disk")
-    for extra, missing in report["extras"].items():
+    console.print(f"cameras: {', '.join(report.cameras) or 'none'}")
+    console.print(f"base install: {report.base_install_mb:.0f} MB on disk")
+    for extra, missing in report.extras.items():
         state = "installed" if not missing else f'missing {", ".join(missing)}: pip install "{DISTRIBUTION}\\[{extra}]"'
         console.print(f"\\[{extra}] {EXTRAS[extra]}: {state}")
-    for name, size in report.get("sizes_mb", {}).items():
+    for name, size in (report.sizes_mb or {}).items():
         console.print(f"{size:9.1f} MB  {name}")
-    for problem in report["problems"]:
+    for problem in report.problems:
         console.print(f"[bold red]problem:[/] {problem}")
-    if not report["problems"]:
+    if not report.problems:
         console.print("no problems found")
 
 
-def _offers(answer: dict[str, Any]) -> str:
+def _offers(offers: Json) -> str:
     parts = []
-    for key, value in answer.items():
+    for key, value in offers.items():
         if isinstance(value, list):
-            parts.append(f"{key}: {', '.join(value).replace('ExecutionProvider', '') or 'none'}")
+            parts.append(f"{key}: {', '.join(map(str, value)).replace('ExecutionProvider', '') or 'none'}")
         elif isinstance(value, bool):
             parts.append(key if value else f"no {key}")
         else:

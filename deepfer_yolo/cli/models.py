@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from deepfer_yolo.records import Json
 
 
 def models(
@@ -16,13 +20,16 @@ def models(
         str | None,
         typer.Option("--url", help="Pull from this mirror; the SHA-256 stays pinned.", show_default="the maker's own"),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List shipped and pulled model files, or pull one: the network is used for `pull` alone, and a wrong SHA-256 is
     refused.
 
     Example: deepfer models pull yunet
     """
+    from rich.table import Table
+
+    from deepfer_yolo.cli.output import print_json, stdout
     from deepfer_yolo.errors import ConfigError
 
     if action not in ("list", "pull") or (action == "pull") != (name is not None):
@@ -34,45 +41,43 @@ def models(
         from deepfer_yolo.runtime.model_file import pull
 
         path = pull(name, url=url)
-        _print([{"name": name, "kind": "pulled", "path": str(path), "bytes": path.stat().st_size}], is_json=json)
+        found = [ModelFile(name, "pulled", path.stat().st_size, str(path))]
     else:
-        _print(_known(), is_json=json)
-
-
-def _known() -> list[dict[str, object]]:
-    from deepfer_yolo.runtime.model_file import PULLABLE, SHIPPED, pulled
-
-    rows: list[dict[str, object]] = []
-    for path in sorted(path for path in SHIPPED.iterdir() if path.suffix in {".onnx", ".pt"}):
-        rows.append({"name": path.name, "kind": "shipped", "path": str(path), "bytes": path.stat().st_size})
-    for wanted in PULLABLE.values():
-        here = pulled(wanted.name)
-        kind = "pulled" if here else "can be pulled"
-        rows.append(
-            {
-                "name": wanted.name,
-                "kind": kind,
-                "path": str(here) if here else None,
-                "bytes": wanted.size,
-                "license": wanted.license,
-            }
-        )
-    return rows
-
-
-def _print(rows: list[dict[str, object]], *, is_json: bool) -> None:
-    from rich.table import Table
-
-    from deepfer_yolo.cli.output import print_json, stdout
-
-    if is_json:
-        print_json(rows)
+        found = _known()
+    if as_json:
+        print_json([model.to_json() for model in found])
         return
     table = Table(box=None, pad_edge=False)
     for column in ("name", "kind", "size", "path"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            str(row["name"]), str(row["kind"]), f"{int(str(row['bytes'])) / 1e6:.2f} MB", str(row["path"] or "")
-        )
+    for model in found:
+        table.add_row(model.name, model.kind, f"{model.n_bytes / 1e6:.2f} MB", model.path or "")
     stdout().print(table)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file whose `kind` is shipped, pulled or can be pulled; `license` is that of a file made elsewhere."""
+
+    name: str
+    kind: str
+    n_bytes: int
+    path: str | None
+    license: str | None = None
+
+    def to_json(self) -> Json:
+        """As --json prints it."""
+        licensed = {} if self.license is None else {"license": self.license}
+        return {"name": self.name, "kind": self.kind, "path": self.path, "bytes": self.n_bytes, **licensed}
+
+
+def _known() -> list[ModelFile]:
+    from deepfer_yolo.runtime.model_file import PULLABLE, SHIPPED, pulled
+
+    shipped = sorted(path for path in SHIPPED.iterdir() if path.suffix in {".onnx", ".pt"})
+    found = [ModelFile(path.name, "shipped", path.stat().st_size, str(path)) for path in shipped]
+    for wanted in PULLABLE.values():
+        here = pulled(wanted.name)
+        kind, path = ("pulled", str(here)) if here else ("can be pulled", None)
+        found.append(ModelFile(wanted.name, kind, wanted.size, path, wanted.license))
+    return found

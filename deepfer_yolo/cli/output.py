@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from deepfer_yolo.records import JsonValue
 
 
 def stdout() -> Console:
@@ -21,7 +24,7 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def print_json(result: Any) -> None:
+def print_json(result: JsonValue) -> None:
     """One JSON document on stdout."""
     json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")

@@ -21,7 +21,7 @@ def list_runs(
         str | None, typer.Option(help="Only runs of this command, such as train.", show_default="all")
     ] = None,
     root: _ROOT = Path("runs"),
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """All runs, oldest first, with their headline figures.
 
@@ -32,7 +32,7 @@ def list_runs(
     from deepfer_yolo.runs import LIST_HEADER, find_runs, list_row, read_run
 
     found = [read_run(path) for path in find_runs(root) if command is None or path.parent.name == command]
-    if json:
+    if as_json:
         print_json([{key: run[key] for key in ("name", "path", "config", "metrics", "problems")} for run in found])
     elif found:
         stdout().print(table(LIST_HEADER, [list_row(run) for run in found]))
@@ -41,7 +41,7 @@ def list_runs(
 
 
 @runs.command("show")
-def show(run: _RUN, root: _ROOT = Path("runs"), json: JsonOption = False) -> None:
+def show(run: _RUN, root: _ROOT = Path("runs"), as_json: JsonOption = False) -> None:
     """One run: how it was made, its configuration and its figures.
 
     Example: deepfer runs show train/fer2013-n
@@ -51,7 +51,7 @@ def show(run: _RUN, root: _ROOT = Path("runs"), json: JsonOption = False) -> Non
     from deepfer_yolo.runs import find_run, flatten, read_run, show_value
 
     content = read_run(find_run(run, root))
-    if json:
+    if as_json:
         print_json(content)
         return
     for section in ("environment", "config", "metrics"):
@@ -69,7 +69,7 @@ def diff(
     first: _RUN,
     second: Annotated[str, typer.Argument(help="The run to compare it with.", show_default=False)],
     root: _ROOT = Path("runs"),
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What differs between two runs: configuration, environment and figures.
 
@@ -81,7 +81,7 @@ def diff(
 
     paths = [find_run(name, root) for name in (first, second)]
     sections = diff_runs(*paths)
-    if json:
+    if as_json:
         print_json({section: {key: [a, b] for key, a, b in rows} for section, rows in sections.items()})
         return
     names = [path.name if paths[0].name != paths[1].name else path.parent.name for path in paths]

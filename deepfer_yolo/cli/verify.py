@@ -54,10 +54,8 @@ def verify(
         }
         print_json(facts | asdict(result))
     else:
-        verdict = "verified" if result.passed else "FAILED"
-        print(
-            f"{verdict}: {file} ({card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px, on {classifier.provider})"
-        )
+        what = f"{card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px"
+        print(f"{'verified' if result.passed else 'FAILED'}: {file} ({what}, on {classifier.provider})")
         allowed = f"allowed {result.tolerance:.0e}, labels changed {result.n_changed}"
         print(f"golden test: {result.n} painted inputs, max |Δp| {result.max_diff:.1e}, {allowed}")
         print(f"SHA-256 {digest(file)}")

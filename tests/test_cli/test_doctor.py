@@ -31,7 +31,7 @@ def test_the_base_install_needs_no_torch() -> None:
 
 def test_a_missing_system_library_is_named_with_the_line_that_installs_it() -> None:
     error = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
-    (problem,) = doctor._problems({"opencv": {"error": error}})
+    (problem,) = doctor._problems({"opencv": doctor.Library(error=error)})
     assert "libGL.so.1" in problem
     assert "apt-get install -y libgl1" in problem
 
@@ -43,9 +43,9 @@ def test_two_opencv_wheels_in_one_folder_are_noticed(monkeypatch: pytest.MonkeyP
 
 
 def test_a_library_that_crashes_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PROBES", {"opencv": "import os; os.abort()"})
+    monkeypatch.setattr(doctor, "PROBES", {"opencv": ("os, cv2", "haar=os.abort()")})
     report = doctor._examine(with_sizes=False)
-    assert "exit status -6" in report["problems"][0]
+    assert "exit status -6" in report.problems[0]
 
 
 def test_a_missing_extra_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
