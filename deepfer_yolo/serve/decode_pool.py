@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DeepferError, ImageTooLargeError, SourceTooLargeError
-from deepfer_yolo.records import Face, Json, Probs, plain
+from deepfer_yolo.records import Face, Json, Probs
 from deepfer_yolo.runtime.child_process import Message, frames, receive, received_error
 from deepfer_yolo.serve.schemas import ProblemError
 
@@ -46,20 +45,19 @@ class Found:
     faces: list[Face]
 
     def to_json(self) -> Json:
-        """The head of a worker's answer; the pixels follow."""
-        found: Json = plain(self)
-        return found
+        """The head of a worker's answer, exact; the pixels follow."""
+        landmarks = [None if face.landmarks is None else face.landmarks.tolist() for face in self.faces]
+        faces = [(face.box.tolist(), face.score, points) for face, points in zip(self.faces, landmarks, strict=True)]
+        return {"width": self.width, "height": self.height, "faces": faces}
 
     @classmethod
     def of(cls, reply: Message) -> Found:
         """What `to_json` said."""
-        rows = reply.head["faces"]
-        faces = [Face(_array(row["box"]), row["score"], row["landmarks"] and _array(row["landmarks"])) for row in rows]
+        faces = [
+            Face(np.array(box, np.float32), score, None if points is None else np.array(points, np.float32))
+            for box, score, points in reply.head["faces"]
+        ]
         return cls(reply.head["width"], reply.head["height"], faces)
-
-
-def _array(values: list[float]) -> NDArray[np.float32]:
-    return np.array(values, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
