@@ -1,4 +1,4 @@
-"""The page in a real browser: camera, pictures, video, card; its camera plays a file of painted faces."""
+"""The page in a real browser: camera, images, video, card; its camera plays a file of painted faces."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ IS_DRAWN = """() => {
 }"""
 
 
-def pictures(n: int) -> list[Image]:
-    """A painted person, whom the Haar detector finds in each, in a larger picture: happy, then surprised, `n` pictures
+def images(n: int) -> list[Image]:
+    """A painted person, whom the Haar detector finds in each, in a larger image: happy, then surprised, `n` images
     each.
     """
     from deepfer_yolo.config import FaceConfig
@@ -45,11 +45,11 @@ def pictures(n: int) -> list[Image]:
     for seed in range(200):
         found = []
         for frame in paint_frames(seed, ("happy", "surprise"), n, 200):
-            picture = np.full((360, 480, 3), (90, 110, 130), np.uint8)
-            picture[80:280, 140:340] = frame
-            if len(detector.detect(picture)) != 1:
+            image = np.full((360, 480, 3), (90, 110, 130), np.uint8)
+            image[80:280, 140:340] = frame
+            if len(detector.detect(image)) != 1:
                 break
-            found.append(picture)
+            found.append(image)
         else:
             return found
     pytest.fail("the Haar detector finds no painted face")
@@ -57,12 +57,12 @@ def pictures(n: int) -> list[Image]:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A camera file, a picture and a video."""
+    """A camera file, an image and a video."""
     import av
     from PIL import Image as PillowImage
 
     folder = tmp_path_factory.mktemp("material")
-    frames = pictures(6)
+    frames = images(6)
     with (folder / "camera.mjpeg").open("wb") as file:
         for frame in frames:
             content = io.BytesIO()
@@ -156,14 +156,14 @@ def test_the_camera_starts_after_consent_and_shows_boxes_and_changing_labels(pag
     assert page.evaluate("document.getElementById('camera-video').srcObject") is None
 
 
-def test_pictures_are_labelled_and_saved(page: Any, material: Path) -> None:
+def test_images_are_labelled_and_saved(page: Any, material: Path) -> None:
     page.click("#tab-uploads")
-    broken = {"name": "<b>broken</b>.png", "mimeType": "image/png", "buffer": b"no picture"}
+    broken = {"name": "<b>broken</b>.png", "mimeType": "image/png", "buffer": b"no image"}
     page.set_input_files("#files", str(material / "one.png"))
-    page.get_by_text("Done: 1 face in 1 picture.").wait_for()
+    page.get_by_text("Done: 1 face in 1 image.").wait_for()
     page.set_input_files("#files", [broken])
     page.get_by_text("not an image in a known format").wait_for()
-    page.get_by_text("Done: 1 face in 1 picture, 1 file could not be read.").wait_for()
+    page.get_by_text("Done: 1 face in 1 image, 1 file could not be read.").wait_for()
     assert page.locator("#results b").count() == 0
     assert page.locator("#results .probs .share").count() == 7
     with page.expect_download() as saved:
@@ -185,13 +185,13 @@ TAKE = """([kind, files]) => {
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_many_pictures_can_be_dropped_and_pasted_and_keep_their_order(page: Any, material: Path, kind: str) -> None:
+def test_many_images_can_be_dropped_and_pasted_and_keep_their_order(page: Any, material: Path, kind: str) -> None:
     content = list((material / "one.png").read_bytes())
     names = [f"{index}.png" for index in range(10)]
     page.evaluate(TAKE, [kind, [[name, content] for name in names]])
     if kind == "drop":
         page.click("#tab-uploads")
-    page.get_by_text("Done: 10 faces in 10 pictures.").wait_for()
+    page.get_by_text("Done: 10 faces in 10 images.").wait_for()
     assert page.is_visible("#uploads")
     assert page.locator("#results h3").all_inner_texts() == names
 

@@ -1,4 +1,4 @@
-"""Fixtures of the web app's tests: running servers, pictures, a video."""
+"""Fixtures of the web app's tests: running servers, images, a video."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client(server: Any) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def png() -> Callable[[Image], bytes]:
-    """A function that gives a picture as the bytes of a PNG."""
+    """A function that gives an image as the bytes of a PNG."""
 
     def encode(image: Image) -> bytes:
         content = io.BytesIO()
@@ -50,7 +50,7 @@ def faces() -> list[Image]:
 
 @pytest.fixture(scope="session")
 def scene() -> list[Image]:
-    """Pictures of 320×240 in which one painted face, the only one that the Haar detector finds, goes from happy to
+    """Images of 320×240 in which one painted face, the only one that the Haar detector finds, goes from happy to
     surprised.
     """
     from deepfer_yolo.config import FaceConfig
@@ -58,32 +58,32 @@ def scene() -> list[Image]:
 
     detector = open_detector(FaceConfig(detector="haar"), "image")
     for seed in range(200):
-        pictures = []
+        images = []
         for frame in paint_frames(seed, ("happy", "surprise"), 4, 160):
-            picture = np.full((240, 320, 3), (90, 110, 130), np.uint8)
-            picture[40:200, 80:240] = frame
-            if len(detector.detect(picture)) != 1:
+            image = np.full((240, 320, 3), (90, 110, 130), np.uint8)
+            image[40:200, 80:240] = frame
+            if len(detector.detect(image)) != 1:
                 break
-            pictures += [picture, picture]
+            images += [image, image]
         else:
-            return pictures
+            return images
     pytest.fail("the Haar detector finds no painted face")
 
 
 @pytest.fixture(scope="session")
 def write_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """A function that gives pictures as the bytes of a video file whose first picture has the number `first`."""
+    """A function that gives images as the bytes of a video file whose first image has the number `first`."""
 
-    def write(pictures: list[Image], suffix: str = ".mp4", fps: int = 8, first: int = 0) -> bytes:
+    def write(images: list[Image], suffix: str = ".mp4", fps: int = 8, first: int = 0) -> bytes:
         import av
 
         path = tmp_path_factory.mktemp("video") / f"clip{suffix}"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=fps)
-            stream.height, stream.width = pictures[0].shape[:2]
+            stream.height, stream.width = images[0].shape[:2]
             stream.pix_fmt = "yuv420p"
-            for index, picture in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            for index, image in enumerate(images):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = first + index, Fraction(1, fps)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())

@@ -275,14 +275,14 @@ def test_paths_lead_nowhere(alive: Any, connect: Connect, path: str) -> None:
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>'
 
 
-NO_PICTURES = {
+NO_IMAGES = {
     "svg": SVG, "html": b"<html><script>alert(1)</script></html>", "pdf": b"%PDF-1.4", "zip": b"PK\x03\x04",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n", "zeros": bytes(100), "nothing": b"",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", NO_PICTURES.values(), ids=NO_PICTURES)
-def test_what_is_no_picture_is_refused(alive: Any, web: httpx.Client, content: bytes) -> None:
+@pytest.mark.parametrize("content", NO_IMAGES.values(), ids=NO_IMAGES)
+def test_what_is_no_image_is_refused(alive: Any, web: httpx.Client, content: bytes) -> None:
     answer = web.post(
         "/v1/predict", files={"files": ("<script>alert(1)</script>.png", content)}, params={"faces": "true"}
     )
@@ -318,7 +318,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(alive: Any, web: h
     assert peak_worker_mb(alive) < 400
 
 
-def test_a_large_picture_within_the_limits_is_answered(alive: Any, web: httpx.Client) -> None:
+def test_a_large_image_within_the_limits_is_answered(alive: Any, web: httpx.Client) -> None:
     answer = web.post("/v1/predict", files={"files": ("large.png", png_of_zeros(1999, 1999))}, timeout=30)
     assert answer.status_code == 200
 
@@ -405,7 +405,7 @@ def test_garbage_instead_of_http_is_refused(alive: Any, connect: Connect) -> Non
         assert status_of(connection) in (400, 0)
 
 
-def test_a_picture_that_takes_a_worker_down_costs_one_request(
+def test_an_image_that_takes_a_worker_down_costs_one_request(
     alive: Any, web: httpx.Client, faces: list[Image], png: Callable[[Image], bytes]
 ) -> None:
     children = Path(f"/proc/{alive.process.pid}/task/{alive.process.pid}/children").read_text().split()
@@ -424,7 +424,7 @@ def test_a_picture_that_takes_a_worker_down_costs_one_request(
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "BMP", "WEBP", "PPM"])
-def test_cut_and_scrambled_pictures_of_every_kind_are_refused_or_read(
+def test_cut_and_scrambled_images_of_every_kind_are_refused_or_read(
     web: httpx.Client, faces: list[Image], kind: str
 ) -> None:
     import random

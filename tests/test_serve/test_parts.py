@@ -185,17 +185,17 @@ def test_a_token_opens_the_server_and_a_cookie_stands_for_it(
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_camera_is_answered_picture_by_picture_with_one_track(
+def test_a_camera_is_answered_image_by_image_with_one_track(
     server: Any, scene: list[Image], png: Callable[[Image], bytes]
 ) -> None:
     from websockets.sync.client import connect
 
     with connect(f"ws://127.0.0.1:{server.port}/v1/camera") as camera:
         answers = []
-        for picture in scene[:6]:
-            camera.send(png(picture))
+        for image in scene[:6]:
+            camera.send(png(image))
             answers.append(json.loads(camera.recv(30)))
-        camera.send(b"no picture")
+        camera.send(b"no image")
         assert json.loads(camera.recv(30)) == {"error": "not an image in a known format"}
     assert [answer["index"] for answer in answers] == list(range(6))
     assert [face["track"] for answer in answers for face in answer["faces"]] == [1] * 6
@@ -204,15 +204,15 @@ def test_a_camera_is_answered_picture_by_picture_with_one_track(
     assert raw.sum(axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_who_sends_no_pictures_is_disconnected(server: Any) -> None:
+def test_who_sends_no_images_is_disconnected(server: Any) -> None:
     from websockets.exceptions import ConnectionClosedError
     from websockets.sync.client import connect
 
     with connect(f"ws://127.0.0.1:{server.port}/v1/camera") as camera:
         for _ in range(9):
-            camera.send(b"no picture")
+            camera.send(b"no image")
             assert "error" in camera.recv(30)
-        camera.send(b"no picture")
+        camera.send(b"no image")
         with pytest.raises(ConnectionClosedError, match="1003"):
             camera.recv(30)
 
@@ -244,8 +244,8 @@ def test_live_sources_of_the_command_line_are_watched(start_server: Callable[...
         assert rows[0]["captured"] >= rows[0]["processed"] + rows[0]["dropped"]
         assert rows[1]["state"] in ("connecting", "lost", "failed")
         assert client.get("/v1/model").json()["sources"] == 2
-        picture = client.get("/v1/sources/0/picture")
-        assert (picture.headers["content-type"], picture.content[:2]) == ("image/jpeg", b"\xff\xd8")
+        image = client.get("/v1/sources/0/picture")
+        assert (image.headers["content-type"], image.content[:2]) == ("image/jpeg", b"\xff\xd8")
         assert client.get("/v1/sources/1/picture").status_code == 404
     lines = served.log.read_text().splitlines()
     assert all(line.startswith(("deepfer serves", "source /dev/video97 is ")) for line in lines), lines

@@ -67,14 +67,12 @@ def test_the_shipped_model_answers_exactly_as_its_classifier(
         together = client.post("/v1/predict", files=as_files(*contents)).json()["pictures"]
     expected = [classifier.predict_images([load_image(content)])[0] for content in contents]
     assert (
-        np.abs(
-            [probs_of(picture["faces"][0]) - wanted for picture, wanted in zip(together, expected, strict=True)]
-        ).max()
+        np.abs([probs_of(image["faces"][0]) - wanted for image, wanted in zip(together, expected, strict=True)]).max()
         < 1e-6
     )
 
 
-def test_pictures_of_any_shape_are_resized_by_the_programs_own_rule(
+def test_images_of_any_shape_are_resized_by_the_programs_own_rule(
     client: httpx.Client, linear_model: Path, png: Png
 ) -> None:
     image = np.random.RandomState(3).randint(0, 256, (90, 151, 3)).astype(np.uint8)
@@ -106,7 +104,7 @@ def test_the_form_field_wins_over_the_query(client: httpx.Client, faces: list[Im
     assert client.post("/v1/predict", data={"faces": "perhaps"}, files=as_files(png(faces[0]))).status_code == 422
 
 
-def test_a_broken_picture_costs_only_its_own_row(client: httpx.Client, faces: list[Image], png: Png) -> None:
+def test_a_broken_image_costs_only_its_own_row(client: httpx.Client, faces: list[Image], png: Png) -> None:
     whole = png(faces[0])
     answer = client.post("/v1/predict", files=as_files(whole, whole[: len(whole) // 2], b"text")).json()["pictures"]
     assert [sorted(row) for row in answer] == [
@@ -172,7 +170,7 @@ def test_metrics_count_by_route_and_never_by_a_strangers_path(client: httpx.Clie
 def test_a_video_becomes_faces_over_time_and_events(
     client: httpx.Client, scene: list[Image], write_video: Callable[..., bytes]
 ) -> None:
-    content = write_video([picture for picture in scene for _ in range(2)])
+    content = write_video([image for image in scene for _ in range(2)])
     answer = client.post("/v1/video", files=as_files(content)).json()
     assert (answer["width"], answer["height"]) == (320, 240)
     times = [frame["time_s"] for frame in answer["frames"]]

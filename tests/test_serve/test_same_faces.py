@@ -77,13 +77,13 @@ def ask_the_server(url: str, png: bytes, clip: bytes) -> dict[str, Boxes]:
         while not (live := client.get("/v1/sources").json()["sources"][0]["faces"]):
             assert time.monotonic() < deadline, "the source shows no face"
             time.sleep(0.1)
-        picture = client.post("/v1/predict", params={"faces": "true"}, files={"files": ("a.png", png)}).json()[
+        image = client.post("/v1/predict", params={"faces": "true"}, files={"files": ("a.png", png)}).json()[
             "pictures"
         ][0]
         video = client.post("/v1/video", files={"files": ("a.mkv", clip)}).json()
         camera.send(png)
         seen = json.loads(camera.recv(30))
-    found = {"REST": picture["faces"], "video": video["frames"][0]["faces"], "camera": seen["faces"], "live": live}
+    found = {"REST": image["faces"], "video": video["frames"][0]["faces"], "camera": seen["faces"], "live": live}
     return {name: boxes_of(rows) for name, rows in found.items()}
 
 

@@ -49,9 +49,9 @@ try {
   $("model-name").textContent = facts.card.name;
   $("model-name").hidden = false;
   $("version").textContent = `version ${facts.version}`;
-  const { pictures, body_mb: size, megapixels, video_s: seconds } = facts.limits;
+  const { pictures: images, body_mb: size, megapixels, video_s: seconds } = facts.limits;
   $("upload-limits").textContent =
-    `Up to ${pictures} pictures of ${megapixels} megapixels, videos up to ${seconds} seconds, ${size} MB at a time. The server keeps them in memory while it looks at them, no longer.`;
+    `Up to ${images} images of ${megapixels} megapixels, videos up to ${seconds} seconds, ${size} MB at a time. The server keeps them in memory while it looks at them, no longer.`;
   showModel(facts);
   if (facts.sources > 0) {
     $("tab-live").hidden = false;

@@ -1,4 +1,4 @@
-// The camera: one picture on its way at a time, so that latency cannot pile up.
+// The camera: one image on its way at a time, so that latency cannot pile up.
 import { $, drawBoxes, el, faceCard, flatFace, saveButtons } from "./elements.js";
 
 const SIDE = 640;

@@ -58,7 +58,7 @@ export function faceCard(title) {
   return card;
 }
 
-// Boxes with labels on a canvas that lies over a picture of `width` × `height`. A face's number is the one on its card.
+// Boxes with labels on a canvas that lies over an image of `width` × `height`. A face's number is the one on its card.
 export function drawBoxes(canvas, faces, width, height) {
   const shown = canvas.getBoundingClientRect();
   const density = window.devicePixelRatio || 1;

@@ -36,8 +36,8 @@ function update(source) {
   card.reason.textContent = source.reason ?? "";
   card.reason.hidden = !source.reason;
   if (source.processed > 0) {
-    card.picture.src = `/v1/sources/${source.index}/picture?n=${source.processed}`;
-    card.picture.hidden = false;
+    card.image.src = `/v1/sources/${source.index}/picture?n=${source.processed}`;
+    card.image.hidden = false;
   }
   const faces = source.faces.slice(0, 4).map((face) => {
     const one = faceCard(`face ${face.track}`);
@@ -49,7 +49,7 @@ function update(source) {
 
 function build(source) {
   const state = el("span", { class: "chip" });
-  const picture = el("img", { alt: `Latest picture of ${source.name}`, hidden: true });
+  const image = el("img", { alt: `Latest image of ${source.name}`, hidden: true });
   const reason = el("p", { class: "hint" });
   const faces = el("div", { class: "faces" });
   const figures = {};
@@ -58,6 +58,6 @@ function build(source) {
     figures[key] = el("dd", {}, "–");
     list.append(el("div", {}, el("dt", {}, title), figures[key]));
   }
-  $("live-sources").append(el("article", { class: "card" }, el("h3", {}, el("span", {}, source.name), state), el("div", { class: "stage" }, picture), list, reason, faces));
-  return { state, picture, reason, faces, figures };
+  $("live-sources").append(el("article", { class: "card" }, el("h3", {}, el("span", {}, source.name), state), el("div", { class: "stage" }, image), list, reason, faces));
+  return { state, image, reason, faces, figures };
 }

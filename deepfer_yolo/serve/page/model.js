@@ -68,7 +68,7 @@ function wilson(share, n) {
 }
 
 function confusion(counts, labels) {
-  const head = el("tr", {}, el("th", {}, "labelled ↓ said →"), ...labels.map((label) => el("th", { scope: "col" }, label)), el("th", { scope: "col" }, "pictures"));
+  const head = el("tr", {}, el("th", {}, "labelled ↓ said →"), ...labels.map((label) => el("th", { scope: "col" }, label)), el("th", { scope: "col" }, "images"));
   const rows = counts.map((row, index) => {
     const total = row.reduce((sum, count) => sum + count, 0);
     const cells = row.map((count) => {
@@ -80,7 +80,7 @@ function confusion(counts, labels) {
     return el("tr", {}, el("th", { scope: "row" }, labels[index]), ...cells, el("td", {}, total.toLocaleString("en")));
   });
   return [
-    el("h3", {}, "Confusion matrix"), el("p", { class: "hint" }, "Per cent of the pictures with the label at the left. The diagonal is what is named right."),
+    el("h3", {}, "Confusion matrix"), el("p", { class: "hint" }, "Per cent of the images with the label at the left. The diagonal is what is named right."),
     el("div", { class: "scroll" }, el("table", { class: "confusion" }, el("thead", {}, head), el("tbody", {}, ...rows))),
   ];
 }
@@ -96,11 +96,11 @@ function missed(groups, card) {
 
 function limits(card, groups) {
   const items = [
-    "It labels the apparent expression in one picture. Context, culture and intent are not in the picture.",
+    "It labels the apparent expression in one image. Context, culture and intent are not in the image.",
     missed(groups, card),
-    "The figures hold for pictures like those they were measured on. Other cameras, light, poses, masks and glasses may do worse.",
+    "The figures hold for images like those they were measured on. Other cameras, light, poses, masks and glasses may do worse.",
     "Nothing is known about error rates by age, skin colour or sex unless the card says so. Expect them to be uneven, and measure them before any use.",
-    card.trained_on?.name.startsWith("FER2013") ? "FER2013 holds grey faces of 48 pixels from the web; ten later annotators agree with its labels on 62 % of the pictures." : null,
+    card.trained_on?.name.startsWith("FER2013") ? "FER2013 holds grey faces of 48 pixels from the web; ten later annotators agree with its labels on 62 % of the images." : null,
     card.input.native_px ? `Faces smaller than about ${card.input.native_px} pixels are smaller than what it has learned from.` : null,
   ].filter(Boolean);
   return el("ul", {}, ...items.map((text) => el("li", {}, text)));

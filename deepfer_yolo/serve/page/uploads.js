@@ -1,4 +1,4 @@
-// Pictures and videos: chosen, dropped or pasted.
+// Images and videos: chosen, dropped or pasted.
 import { $, ask, drawBoxes, el, faceCard, flatFace, saveButtons } from "./elements.js";
 import { videoCard } from "./video.js";
 
@@ -42,11 +42,11 @@ function put(card) {
 async function work(files) {
   below = $("results").firstChild;
   const isVideo = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|webm|mkv|avi|ogv)$/i.test(file.name);
-  const pictures = files.filter((file) => !isVideo(file));
+  const images = files.filter((file) => !isVideo(file));
   const videos = files.filter(isVideo);
-  for (let start = 0; start < pictures.length; start += GROUP) {
-    say(`Looking at picture ${start + 1} to ${Math.min(start + GROUP, pictures.length)} of ${pictures.length} …`);
-    await labelPictures(pictures.slice(start, start + GROUP));
+  for (let start = 0; start < images.length; start += GROUP) {
+    say(`Looking at image ${start + 1} to ${Math.min(start + GROUP, images.length)} of ${images.length} …`);
+    await labelImages(images.slice(start, start + GROUP));
   }
   for (const [index, file] of videos.entries()) {
     say(`Watching video ${index + 1} of ${videos.length}: ${file.name} …`);
@@ -56,7 +56,7 @@ async function work(files) {
   const n = read.reduce((sum, result) => sum + result.faces.length, 0);
   const broken = results.length - read.length - watched.length;
   const parts = [
-    read.length && `${count(n, "face")} in ${count(read.length, "picture")}`, watched.length && count(watched.length, "video"),
+    read.length && `${count(n, "face")} in ${count(read.length, "image")}`, watched.length && count(watched.length, "video"),
     broken && `${count(broken, "file")} could not be read`,
   ];
   say(`Done: ${parts.filter(Boolean).join(", ")}.`);
@@ -64,14 +64,14 @@ async function work(files) {
 
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
-async function labelPictures(files) {
+async function labelImages(files) {
   const form = new FormData();
   for (const file of files) form.append("files", file, file.name);
   const rows = await post(`/v1/predict?faces=${$("find-faces").checked}`, form).then(
     (answer) => answer.pictures,
     (error) => error.body?.pictures ?? files.map((file) => ({ name: file.name, error: error.message })),
   );
-  for (const [index, row] of rows.entries()) await addPicture(files[index], row);
+  for (const [index, row] of rows.entries()) await addImage(files[index], row);
 }
 
 async function labelVideo(file) {
@@ -102,7 +102,7 @@ async function post(path, body, tries = 4) {
   }
 }
 
-async function addPicture(file, row) {
+async function addImage(file, row) {
   results.push(row);
   const card = el("article", { class: "card" }, el("h3", {}, row.name));
   put(card);
@@ -113,7 +113,7 @@ async function addPicture(file, row) {
     return;
   }
   if (bitmap !== null) card.append(stillStage(bitmap, row));
-  if (row.faces.length === 0) card.append(el("p", { class: "hint" }, "No face was found. If the picture is a face already, switch “Find the faces first” off."));
+  if (row.faces.length === 0) card.append(el("p", { class: "hint" }, "No face was found. If the image is a face already, switch “Find the faces first” off."));
   const list = el("div", { class: "faces" });
   for (const [index, face] of row.faces.slice(0, SHOWN_FACES).entries()) {
     const one = faceCard(`face ${index + 1}`);
@@ -126,12 +126,12 @@ async function addPicture(file, row) {
 
 function stillStage(bitmap, row) {
   const scale = Math.min(1, 960 / Math.max(bitmap.width, bitmap.height));
-  const picture = el("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale), role: "img" });
-  picture.setAttribute("aria-label", `${row.name}: ${row.faces.map((face) => face.label).join(", ") || "no face"}`);
-  picture.getContext("2d").drawImage(bitmap, 0, 0, picture.width, picture.height);
+  const image = el("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale), role: "img" });
+  image.setAttribute("aria-label", `${row.name}: ${row.faces.map((face) => face.label).join(", ") || "no face"}`);
+  image.getContext("2d").drawImage(bitmap, 0, 0, image.width, image.height);
   bitmap.close();
   const overlay = el("canvas", { "aria-hidden": "true" });
-  const stage = el("div", { class: "stage still" }, picture, overlay);
+  const stage = el("div", { class: "stage still" }, image, overlay);
   const isWhole = row.faces.length === 1 && row.faces[0].box[2] - row.faces[0].box[0] === row.width;
   new ResizeObserver(() => drawBoxes(overlay, isWhole ? [] : row.faces, row.width, row.height)).observe(stage);
   return stage;
