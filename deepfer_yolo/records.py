@@ -23,6 +23,8 @@ Json = Mapping[str, JsonValue]
 """A JSON object, as every `to_json` returns it."""
 
 Clock = Literal["pts", "rtcp", "arrival"]
+Boxes = Literal["face", "crop"]
+"""What a detector's boxes are: faces, or crops that need no crop rule."""
 
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from 1; fp16 graphs reach 5e-4."""

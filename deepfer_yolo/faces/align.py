@@ -1,13 +1,14 @@
-"""The one crop rule: how a detected face becomes the picture that a model looks at."""
+"""The one crop rule: how a detected face becomes the image that a model looks at."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
-from deepfer_yolo.records import Face, Image
-from deepfer_yolo.runtime.card import CropSpec, InputSpec
+from deepfer_yolo.records import Boxes, Crops, Face, Image
+from deepfer_yolo.runtime.card import Card, CropSpec, InputSpec
 from deepfer_yolo.runtime.preprocess import to_input
 
 MIN_SIDE_PX = 8
@@ -23,9 +24,7 @@ def crop_square(face: Face, spec: CropSpec) -> tuple[float, float, float]:
 
 
 def eye_angle(face: Face) -> float:
-    """The tilt of the eye line in degrees, clockwise positive; 0 without landmarks or when the eyes are nearly one
-    above the other.
-    """
+    """The tilt of the eye line in degrees, clockwise positive; 0 without landmarks or with one eye above the other."""
     if face.landmarks is None:
         return 0.0
     (ax, ay), (bx, by) = face.landmarks[:2].astype(float)
@@ -35,10 +34,9 @@ def eye_angle(face: Face) -> float:
 
 
 def cut(image: Image, face: Face, spec: CropSpec) -> Image:
-    """The square around a face at its native scale, uint8 (side, side, 3), turned upright by the eyes where `spec` says
-    so.
+    """The square around a face at its native scale, uint8 (side, side, 3), upright by the eyes where `spec` says so.
 
-    What lies outside the picture repeats its border.
+    What lies outside the image repeats its border.
     """
     import cv2
 
@@ -49,20 +47,26 @@ def cut(image: Image, face: Face, spec: CropSpec) -> Image:
         return _slice(image, round(centre_x - size / 2), round(centre_y - size / 2), size)
     turn = cv2.getRotationMatrix2D((centre_x, centre_y), angle, 1.0)
     turn = np.asarray(turn, np.float64) + np.array([[0, 0, size / 2 - centre_x], [0, 0, size / 2 - centre_y]])
-    return np.asarray(
-        cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    upright = cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(upright, np.uint8)
 
 
 def crop_face(image: Image, face: Face, crop: CropSpec | None, spec: InputSpec) -> Image:
-    """One face of a uint8 RGB picture as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize.
+    """One face of a uint8 RGB image as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize.
 
-    Without a crop rule the box itself is the crop, as it is for pictures that were cut before.
+    Without a crop rule the box itself is the crop, as it is for images that were cut before.
     """
     if crop is None:
         x1, y1, x2, y2 = (round(float(v)) for v in face.box)
         return to_input(image[max(0, y1) : y2, max(0, x1) : x2], spec)
     return to_input(cut(image, face, crop), spec)
+
+
+def crop_faces(image: Image, faces: Iterable[Face], boxes: Boxes, card: Card) -> Crops:
+    """All faces of an image as the model of `card` wants them; `boxes` says whether its crop rule applies."""
+    rule = card.crop if boxes == "face" else None
+    crops = [crop_face(image, face, rule, card.input) for face in faces]
+    return np.array(crops, np.uint8).reshape(-1, card.input.size, card.input.size, 3)
 
 
 def _slice(image: Image, left: int, top: int, size: int) -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import MissingDependencyError, ModelError
-from deepfer_yolo.records import Face, Image
+from deepfer_yolo.records import Boxes, Face, Image
 from deepfer_yolo.runtime.model_file import pulled
 
 MODEL_VARIABLE = "DEEPFER_FACE_MODEL"
@@ -29,39 +29,33 @@ in another.
 
 
 class Detector(Protocol):
-    """What finds faces in a picture.
-
-    `boxes` says what a box means: a `face`, or a ready `crop` that needs no crop rule.
-    """
+    """What finds faces in an image."""
 
     name: str
-    boxes: Literal["face", "crop"]
+    boxes: Boxes
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a uint8 RGB picture, boxes in its pixels, best score first."""
+        """Faces in a uint8 RGB image, boxes in its pixels, best score first."""
         ...
 
 
 class WholeDetector:
-    """The whole picture is one face: for clips and pictures that are face crops already."""
+    """The whole image is one face: for clips and images that are face crops already."""
 
     name = "whole"
-    boxes: Literal["face", "crop"] = "crop"
+    boxes: Boxes = "crop"
 
     def detect(self, image: Image) -> list[Face]:
-        """One face with the picture's own box."""
+        """One face with the image's own box."""
         height, width = image.shape[:2]
         return [Face(np.array([0, 0, width, height], np.float32), 1.0)]
 
 
 class YuNetDetector:
-    """OpenCV's FaceDetectorYN with a YuNet file: boxes, scores and five landmarks.
-
-    `size` is the longer side in pixels of the picture it looks at.
-    """
+    """OpenCV's FaceDetectorYN with a YuNet file: boxes, scores, five landmarks; `size` is its images' longer side."""
 
     name = YUNET_NAME
-    boxes: Literal["face", "crop"] = "face"
+    boxes: Boxes = "face"
 
     def __init__(self, path: Path, *, size: int, min_score: float) -> None:
         import cv2
@@ -72,14 +66,12 @@ class YuNetDetector:
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, 0.3, 500)
         except cv2.error as error:
-            raise ModelError(
-                f"{path} is not a YuNet file that OpenCV can open: {error.err or error}",
-                "deepfer models pull yunet fetches one",
-            ) from None
+            why = f"{path} is not a YuNet file that OpenCV can open: {error.err or error}"
+            raise ModelError(why, "deepfer models pull yunet fetches one") from None
         self._shape = (size, size)
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a uint8 RGB picture, boxes and landmarks in its pixels, best score first."""
+        """Faces in a uint8 RGB image, boxes and landmarks in its pixels, best score first."""
         import cv2
 
         small, scale = _shrink(image, self._size)
@@ -102,12 +94,10 @@ class YuNetDetector:
 
 
 class HaarDetector:
-    """OpenCV's bundled frontal-face cascade: slower, frontal faces only, no landmarks; the fallback that is always
-    there.
-    """
+    """OpenCV's frontal-face cascade, which is always there: slower, frontal faces only, no landmarks."""
 
     name = "haar"
-    boxes: Literal["face", "crop"] = "face"
+    boxes: Boxes = "face"
 
     def __init__(self, *, size: int, min_score: float) -> None:
         import cv2
@@ -120,43 +110,31 @@ class HaarDetector:
         self._cascade = cv2.CascadeClassifier(str(path))
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a uint8 RGB picture, best score first.
-
-        The score is the cascade's last stage weight, squeezed to 0..1.
-        """
+        """Faces in a uint8 RGB image, best first; the score is the cascade's last stage weight, squeezed to 0..1."""
         import cv2
 
         small, scale = _shrink(image, self._size)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 12)
-        boxes, _, weights = self._cascade.detectMultiScale3(
-            grey, 1.1, 5, minSize=(least, least), outputRejectLevels=True
-        )
+        found = self._cascade.detectMultiScale3(grey, 1.1, 5, minSize=(least, least), outputRejectLevels=True)
+        boxes, weights = np.asarray(found[0]).reshape(-1, 4), np.asarray(found[2]).ravel()
         faces = []
-        for (x, y, width, height), weight in zip(
-            np.asarray(boxes).reshape(-1, 4), np.asarray(weights).ravel(), strict=True
-        ):
-            score = float(1 / (1 + np.exp(-weight / 2)))
+        for (x, y, width, height), score in zip(boxes, 1 / (1 + np.exp(-weights / 2)), strict=True):
             if score >= self._min_score:
-                faces.append(Face(np.array([x, y, x + width, y + height], np.float32) / np.float32(scale), score))
+                box = np.array([x, y, x + width, y + height], np.float32) / np.float32(scale)
+                faces.append(Face(box, float(score)))
         return sorted(faces, key=lambda face: -face.score)
 
 
 def find_face_model(path: Path | None = None) -> Path | None:
-    """The YuNet file: `path`, else the environment variable DEEPFER_FACE_MODEL, else the pulled one; None where there
-    is none.
-
-    Raises ModelError where the named file is not there.
-    """
+    """The YuNet file: `path`, else $DEEPFER_FACE_MODEL, else the pulled one; a named one must be there."""
     named = path or (Path(os.environ[MODEL_VARIABLE]) if os.environ.get(MODEL_VARIABLE) else None)
-    if named is not None:
-        if not named.is_file():
-            raise ModelError(
-                f"no such face detector file: {named}",
-                f"check --face-model and ${MODEL_VARIABLE}; deepfer models pull yunet fetches it",
-            )
-        return named
-    return pulled(YUNET_NAME)
+    if named is None:
+        return pulled(YUNET_NAME)
+    if not named.is_file():
+        hint = f"check --face-model and ${MODEL_VARIABLE}; deepfer models pull yunet fetches it"
+        raise ModelError(f"no such face detector file: {named}", hint)
+    return named
 
 
 def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detector:
@@ -173,15 +151,13 @@ def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detecto
         size = config.detect_size_px or (DETECT_SIZE if use == "image" else YUNET_VIDEO_SIZE)
         return YuNetDetector(path, size=size, min_score=min_score)
     if config.detector == "yunet":
-        raise ModelError(
-            "the YuNet face detector file is not here",
-            "deepfer models pull yunet fetches it; --detector haar needs no file",
-        )
+        hint = "deepfer models pull yunet fetches it; --detector haar needs no file"
+        raise ModelError("the YuNet face detector file is not here", hint)
     return HaarDetector(size=config.detect_size_px or DETECT_SIZE, min_score=min_score)
 
 
 def _shrink(image: Image, size: int) -> tuple[Image, float]:
-    """The picture with its longer side at most `size`, and the scale it was reduced by."""
+    """The image with its longer side at most `size`, and the scale it was reduced by."""
     import cv2
 
     height, width = image.shape[:2]

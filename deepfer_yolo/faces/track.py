@@ -1,7 +1,6 @@
 """Ids over time from boxes alone: constant velocity, two-stage assignment, lifetimes in seconds.
 
-The two stages are ByteTrack's (Zhang et al. 2022): sure detections first, then the unsure ones for the tracks still
-without a partner.
+The two stages are ByteTrack's (Zhang et al. 2022): sure detections first, then unsure ones for the tracks left over.
 """
 
 from __future__ import annotations
@@ -95,9 +94,8 @@ class Tracker:
         waiting, rest = self._assign(self._tracks, sure, time_s, least=0.1)
         waiting, _ = self._assign(waiting, unsure, time_s, least=0.4)
         for face in rest:
-            self._tracks.append(
-                Tracked(self.next_id, face, Motion(face.box.astype(np.float64), time_s), time_s, time_s)
-            )
+            motion = Motion(face.box.astype(np.float64), time_s)
+            self._tracks.append(Tracked(self.next_id, face, motion, time_s, time_s))
             self.next_id += 1
         return [track for track in self._tracks if track.is_seen]
 
@@ -109,16 +107,12 @@ class Tracker:
         return seen
 
     def hidden(self, time_s: float) -> list[Face]:
-        """The tracks that are out of sight, each with a box from where it was last seen to where it is expected at
-        `time_s`.
+        """The tracks that are out of sight, each with a box from where it was last seen to where it is expected.
 
         What is anonymised covers these too: a face that the detector misses may have stayed or gone on.
         """
-        return [
-            moved(track.face, _hull(track.face.box, track.motion.predict(time_s)))
-            for track in self._tracks
-            if not track.is_seen
-        ]
+        unseen = [track for track in self._tracks if not track.is_seen]
+        return [moved(track.face, _hull(track.face.box, track.motion.predict(time_s))) for track in unseen]
 
     @property
     def alive(self) -> frozenset[int]:
@@ -129,19 +123,22 @@ class Tracker:
         self, tracks: list[Tracked], faces: list[Face], time_s: float, least: float
     ) -> tuple[list[Tracked], list[Face]]:
         """Pair tracks with faces whose buffered overlap is at least `least`; returns what stays without a partner."""
+        import lap
+
         if not tracks or not faces:
             return list(tracks), list(faces)
         boxes = np.stack([face.box for face in faces]).astype(np.float64)
         expected = np.stack([track.motion.predict(time_s) for track in tracks])
-        pairs = _hungarian(1 - overlap(_buffered(expected), _buffered(boxes)), 1 - least)
-        for i, j in pairs:
-            track = tracks[i]
+        cost = 1 - overlap(_buffered(expected), _buffered(boxes))
+        _, columns, _ = lap.lapjv(cost, extend_cost=True, cost_limit=1 - least)
+        left = []
+        for track, j in zip(tracks, columns, strict=True):
+            if j < 0:
+                left.append(track)
+                continue
             track.motion.update(boxes[j], time_s)
             track.face, track.seen_s, track.is_seen = faces[j], time_s, True
-        taken_tracks, taken_faces = {i for i, _ in pairs}, {j for _, j in pairs}
-        return [t for i, t in enumerate(tracks) if i not in taken_tracks], [
-            f for j, f in enumerate(faces) if j not in taken_faces
-        ]
+        return left, [face for j, face in enumerate(faces) if j not in columns]
 
 
 def overlap(a: Array, b: Array) -> Array:
@@ -161,13 +158,6 @@ def moved(face: Face, box: Array) -> Face:
         ratio = (box[2:] - box[:2]) / np.maximum(old[2:] - old[:2], 1e-6)
         landmarks = ((face.landmarks - old[:2]) * ratio + box[:2]).astype(np.float32)
     return replace(face, box=box.astype(np.float32), landmarks=landmarks)
-
-
-def _hungarian(cost: Array, limit: float) -> list[tuple[int, int]]:
-    import lap
-
-    _, columns, _ = lap.lapjv(cost, extend_cost=True, cost_limit=limit)
-    return [(i, int(j)) for i, j in enumerate(columns) if j >= 0]
 
 
 def _buffered(boxes: Array, share: float = 0.3) -> Array:

@@ -19,12 +19,11 @@ import numpy as np
 from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import DatasetError, SourceError, SourceTooLargeError
-from deepfer_yolo.faces.align import crop_face
+from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Image, Json, Probs
 from deepfer_yolo.runtime.card import parse_card
 from deepfer_yolo.runtime.child_process import Channel, Message, error_head
-from deepfer_yolo.runtime.preprocess import to_input
 from deepfer_yolo.serve.decode_pool import Found
 from deepfer_yolo.serve.video import label_video
 
@@ -58,20 +57,13 @@ class Worker:
             if task["task"] == "image":
                 image, found = self._find(content, self._camera_detector)
                 return found.to_json(), [image]
-            return self._crops(content, self._image_detector if task["faces"] else None)
+            detector = self._image_detector if task["faces"] else WholeDetector()
+            image, found = self._find(content, detector)
+            return found.to_json(), [crop_faces(image, found.faces, detector.boxes, self.card)]
         except (DatasetError, SourceError) as error:
             return error_head(error), []
         except MemoryError:
             return error_head(SourceTooLargeError("needs more memory than a decode worker may use")), []
-
-    def _crops(self, content: bytes, detector: Detector | None) -> tuple[Json, list[Blob]]:
-        """Model inputs of one image: of the faces in it, or without a detector of the whole image."""
-        image, found = self._find(content, detector or WholeDetector())
-        if detector is None:
-            return found.to_json(), [to_input(image, self.card.input)]
-        spec = self.card.crop if detector.boxes == "face" else None
-        crops = [crop_face(image, face, spec, self.card.input) for face in found.faces]
-        return found.to_json(), [np.array(crops, np.uint8)]
 
     def _find(self, content: bytes, detector: Detector) -> tuple[Image, Found]:
         image = load_image(content, max_pixels=int(self.config.max_megapixels * 1e6))

@@ -38,10 +38,7 @@ class Address:
 
 
 def parse_source(text: str) -> list[Address]:
-    """The sources behind one argument: a folder gives its video files, everything else one source.
-
-    Raises SourceError where it is no file, folder, URL, camera index, /dev/video path or FFmpeg test pattern.
-    """
+    """The sources behind one argument, which may be a folder of videos. Raises SourceError where it is none."""
     if not text.strip("\0 "):
         raise SourceError("an empty name is no source", SOURCE_HINT)
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", text):
@@ -64,10 +61,7 @@ def parse_source(text: str) -> list[Address]:
 
 
 def parse_sources(texts: list[str]) -> list[Address]:
-    """All sources of the command line; names that repeat get a number.
-
-    Raises SourceError where there is none or one is unknown.
-    """
+    """All sources of the command line; names that repeat get a number. Raises SourceError where one is unknown."""
     found: list[Address] = []
     names: dict[str, int] = {}
     for address in (one for text in texts for one in parse_source(text)):

@@ -13,10 +13,10 @@ import numpy as np
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.data.images import SUFFIXES, load_image, map_in_order
 from deepfer_yolo.errors import DatasetError, SourceError
-from deepfer_yolo.faces.align import crop_face
+from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, open_detector
 from deepfer_yolo.files import os_reason
-from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Prediction
+from deepfer_yolo.records import Crops, Face, Json, JsonValue, Prediction
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
@@ -80,20 +80,20 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
         open_detector(config, "image")  # A wrong file shows here, not in a thread.
     own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def read(chunk: Sequence[Path]) -> tuple[list[_Read], Crops]:
+    def read(chunk: Sequence[Path]) -> list[_Read]:
         if config.faces and not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
-        images = [_read(path, classifier.card, own.detector if config.faces else None) for path in chunk]
-        return images, np.array([crop for one in images for crop in one.crops], np.uint8)
+        return [_read(path, classifier.card, own.detector if config.faces else None) for path in chunk]
 
     n, waiting = (1, 4) if config.faces else (config.batch, 2)
     chunks = [paths[start : start + n] for start in range(0, len(paths), n)]
     return _label(map_in_order(read, chunks, config.workers, waiting_per_worker=waiting), classifier)
 
 
-def _label(batches: Iterable[tuple[list[_Read], Crops]], classifier: Classifier) -> Iterator[Labelled]:
-    for images, crops in batches:
-        probs = iter(classifier.predict(crops) if len(crops) else ())
+def _label(batches: Iterable[list[_Read]], classifier: Classifier) -> Iterator[Labelled]:
+    for images in batches:
+        crops = [one.crops for one in images if one.crops is not None]
+        probs = iter(classifier.predict(np.concatenate(crops)) if crops else ())
         for one in images:
             if not one.faces:
                 yield Labelled(one.path, error=one.error)
@@ -107,7 +107,7 @@ class _Read:
 
     path: Path
     faces: Sequence[Face | None] = ()
-    crops: Sequence[Image] = ()
+    crops: Crops | None = None
     error: str | None = None
 
 
@@ -115,11 +115,10 @@ def _read(path: Path, card: Card, detector: Detector | None) -> _Read:
     try:
         image = load_image(path)
         if detector is None:
-            return _Read(path, [None], [to_input(image, card.input)])
+            return _Read(path, [None], to_input(image, card.input)[None])
     except DatasetError as error:
         return _Read(path, error=error.reason)
     except OSError as error:
         return _Read(path, error=os_reason(error))
     faces = detector.detect(image)
-    rule = card.crop if detector.boxes == "face" else None
-    return _Read(path, faces, [crop_face(image, face, rule, card.input) for face in faces])
+    return _Read(path, faces, crop_faces(image, faces, detector.boxes, card))

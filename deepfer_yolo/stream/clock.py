@@ -73,9 +73,6 @@ class Timeline:
 
 
 def backoff_s(attempts: int, *, is_slow: bool = False) -> float:
-    """How long to wait after so many failed attempts: doubled up to a cap, half of it random.
-
-    `is_slow` is for refusals that waiting seldom heals, such as 401 and 404.
-    """
+    """How long to wait after so many failed attempts: doubled up to a cap, half of it random; more where `is_slow`."""
     full_s = min(MAX_WAIT_S, (FIRST_SLOW_WAIT_S if is_slow else FIRST_WAIT_S) * 2.0 ** min(attempts, 20))
     return full_s * random.uniform(0.5, 1.0)  # noqa: S311 (spreads reconnects, hides nothing)

@@ -115,10 +115,7 @@ class HttpFile(io.RawIOBase):
         return self._opener.fetch(url, first + self._wanted, end)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, as soon as there are any: waiting for a full block would hold a live image back.
-
-        Raises SourceReadError where the connection breaks.
-        """
+        """Up to `size` bytes, as soon as there are any: live images must not wait. Raises SourceReadError."""
         if self._wanted != self._at:
             self._response.close()
             self._response = self._fetch()

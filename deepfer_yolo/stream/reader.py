@@ -1,7 +1,4 @@
-"""One reader thread a source: connect, read, stamp, hand over; after a loss wait and connect again.
-
-One dead source stops no other.
-"""
+"""One reader thread a source: connect, read, stamp, hand over; after a loss connect again. None stops another."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from deepfer_yolo.records import Clock, Event, Face, Frame, Json, Track
+from deepfer_yolo.records import Boxes, Clock, Event, Face, Frame, Json, Track
 
 SCHEMA = 1
 StateName = Literal["connecting", "live", "stalled", "frozen", "lost", "ended", "failed", "sink"]
@@ -73,10 +73,7 @@ class State(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """Everything about one processed frame.
-
-    `age_ms` is None for files; `hidden` holds faces that are out of sight but expected.
-    """
+    """Everything about one frame. `age_ms` is None for files; `hidden` are faces out of sight but expected."""
 
     frame: Frame
     epoch: int
@@ -84,7 +81,7 @@ class Result:
     events: tuple[Event, ...] = ()
     hidden: tuple[Face, ...] = ()
     age_ms: float | None = None
-    boxes: Literal["face", "crop"] = "face"
+    boxes: Boxes = "face"
 
     def records(self) -> tuple[Record, ...]:
         """The frame's faces, then the events that ended with it."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.faces.align import crop_face
+from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.faces.smooth import Smoother, frame_weight
 from deepfer_yolo.faces.track import Tracked, Tracker
@@ -32,7 +32,6 @@ class Scene:
         self._detector = detector
         self._card = card
         self._config = config
-        self._crop = card.crop if detector.boxes == "face" else None
         self._next_id = 1
         self._small: NDArray[np.float32] | None = None
         self._cut_events: list[Event] = []
@@ -64,9 +63,7 @@ class Scene:
 
     def crops(self, image: Image, tracked: list[Tracked]) -> Crops:
         """One model input a face."""
-        spec = self._card.input
-        crops = [crop_face(image, track.face, self._crop, spec) for track in tracked]
-        return np.array(crops, np.uint8).reshape(-1, spec.size, spec.size, 3)
+        return crop_faces(image, (track.face for track in tracked), self._detector.boxes, self._card)
 
     def conclude(
         self, frame: Frame, tracked: list[Tracked], crops: Crops, probs: Probs, age_ms: float | None = None

@@ -111,9 +111,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class MqttSink(RemoteSink):
-    """Publishes each record as JSON to `<prefix>/<source>/<kind>`; the URL is
-    `mqtt[s]://[user:password@]host[:port]/prefix`.
-    """
+    """Publishes each record as JSON to `<prefix>/<source>/<kind>` of `mqtt[s]://[user:password@]host[:port]/prefix`."""
 
     def __init__(self, target: str, sources: Sequence[str]) -> None:
         super().__init__("mqtt", target, ("mqtt", "mqtts"))

@@ -30,10 +30,7 @@ SUFFIXES = (*MP4_SUFFIXES, ".mkv", ".ts")
 
 
 class VideoSink(ImageSink):
-    """One file a source and image size; renamed to its final name when it is complete.
-
-    Raises ConfigError for a name whose suffix stands for no container that fits.
-    """
+    """One file a source and image size, renamed when it is complete. Raises ConfigError for an unknown suffix."""
 
     def __init__(self, target: str, sources: Sequence[str], config: StreamConfig) -> None:
         self._path = Path(target)

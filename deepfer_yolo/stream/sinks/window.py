@@ -20,10 +20,7 @@ HINT = "use --sink video=FILE, and look at that"
 
 
 class WindowSink(ImageSink):
-    """Draws images, which `refresh` shows; Escape or q, or closing a window, ends nothing but the showing.
-
-    Raises DeepferError where there is no screen.
-    """
+    """Draws images, which `refresh` shows until Escape, q or a closed window. Raises DeepferError without a screen."""
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__("window", config)
@@ -68,10 +65,7 @@ class WindowSink(ImageSink):
 
 
 def require_screen() -> None:
-    """Raise DeepferError where no window can be opened.
-
-    A child process tries, since Qt ends the process that finds no screen.
-    """
+    """Raise DeepferError where no window can be opened; a child process tries, since Qt ends one without a screen."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DeepferError("there is no screen for --show: neither DISPLAY nor WAYLAND_DISPLAY is set", HINT)
     try:

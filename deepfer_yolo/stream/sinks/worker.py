@@ -137,10 +137,7 @@ class SinkWorker:
         written, since = self._written, time.monotonic()
         while True:
             try:
-                if patience_s:
-                    self._queue.put(item, timeout=min(0.2, patience_s))
-                else:
-                    self._queue.put_nowait(item)
+                self._queue.put(item, patience_s > 0, min(0.2, patience_s))
             except queue.Full:
                 if self._written != written:
                     written, since = self._written, time.monotonic()
