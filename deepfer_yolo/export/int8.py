@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,17 +35,12 @@ N_JUDGED = 256
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One way of int8: how the ranges of activations are found, the bits of the weights, and how many of the noisiest
-    blocks stay in floating point.
-
-    Weights have 7 bits, since with 8 the 16-bit sums of x86 processors without VNNI saturate, so that the file would
-    answer differently by machine (13 of 100 labels of FER2013 changed). Unsigned weights do not, and are as slow as
-    fp32. In floating point they have 8 bits.
+    """One way of int8: how the ranges of activations are found, and how many of the noisiest blocks stay in floating
+    point.
     """
 
     name: str
-    ranges: str = "least squares"
-    bits: int = 7
+    ranges: Literal[min - max, "least squares"] = "least squares"
     n_float: int = 0
 
 
@@ -74,8 +69,12 @@ class Quantiser:
     """Static QDQ int8 graphs of one observed float graph, weights per channel; what rungs have in common is worked out
     once.
 
-    `folder` holds the intermediate files. `symmetric` is TensorRT's form: no zero points, and rounding in front of
-    convolutions and matrix products only.
+    Weights have 7 bits, since with 8 the 16-bit sums of x86 processors without VNNI saturate, so that the file would
+    answer differently by machine (13 of 100 labels of FER2013 changed). Unsigned weights do not, and are as slow as
+    fp32. In floating point they have 8 bits.
+
+    `folder` holds the intermediate files. `symmetric` is TensorRT's form: no zero points, rounding in front of
+    convolutions and matrix products only, and weights of 8 bits, since a GPU's sums do not saturate.
     """
 
     def __init__(self, observed: Observed, folder: Path, *, symmetric: bool = False) -> None:
@@ -90,59 +89,56 @@ class Quantiser:
         }
         self._block_of = blocks_of_activations(observed.graph)
         self.n_blocks = len(set(self._block_of.values()))
-        self._weights: dict[tuple[str, int], NDArray[np.float32]] = {}
-        self._whole: dict[tuple[str, int], onnx.ModelProto] = {}
-        self._noise: dict[tuple[str, int], dict[str, float]] = {}
+        self._weights: dict[tuple[str, int], Floats] = {}
+        self._whole: dict[str, onnx.ModelProto] = {}
+        self._noisiest: dict[str, list[str]] = {}
 
     def make(self, rung: Rung) -> onnx.ModelProto:
         """The graph of one rung."""
-        key = rung.ranges, rung.bits
-        if key not in self._whole:
-            self._whole[key] = self._quantised(rung)
+        if rung.ranges not in self._whole:
+            self._whole[rung.ranges] = self._quantised(rung.ranges)
+        whole = self._whole[rung.ranges]
         if not rung.n_float:
-            return self._whole[key]
-        worst = self._noisiest(rung)[: rung.n_float]
-        return strip(in_float(self._whole[key], self._block_of, lambda block: block in worst, self._exact))
+            return whole
+        if rung.ranges not in self._noisiest:
+            crops, probs = self._observed.crops[:N_JUDGED], self._observed.probs[:N_JUDGED]
+            found = noise(whole, self._block_of, crops, probs)
+            self._noisiest[rung.ranges] = sorted(found, key=lambda block: -found[block])
+        kept = self._noisiest[rung.ranges][: rung.n_float]
+        return strip(in_float(whole, self._block_of, lambda block: block in kept, self._exact))
 
-    def _noisiest(self, rung: Rung) -> list[str]:
-        """All blocks, the one first whose rounded activations move the answers most."""
-        key = rung.ranges, rung.bits
-        if key not in self._noise:
-            some = slice(0, N_JUDGED)
-            whole = self.make(replace(rung, n_float=0))
-            self._noise[key] = noise(whole, self._block_of, self._observed.crops[some], self._observed.probs[some])
-        found = self._noise[key]
-        return sorted(found, key=lambda block: -found[block])
-
-    def _quantised(self, rung: Rung) -> onnx.ModelProto:
-        import onnx
-
-        source, target = self._folder / "rounded.onnx", self._folder / "int8.onnx"
-        graph, grids = self._on_grid(rung.bits)
-        save(graph, source)
-        with quiet():
-            _quantise(source, target, self._observed, grids | self._ranges(rung.ranges), symmetric=self._symmetric)
-        return strip(onnx.load(str(target)))
-
-    def _on_grid(self, bits: int) -> tuple[onnx.ModelProto, Overrides]:
-        """The graph with its convolutions' weights rounded to `bits`, and the grids, which the quantiser would
-        otherwise guess again.
-        """
+    def _quantised(self, ranges: str) -> onnx.ModelProto:
         import onnx
         from onnx import numpy_helper
-        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        graph = onnx.ModelProto()
-        graph.CopyFrom(self._observed.graph)
+        graph = copied(self._observed.graph)
         stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-        grids: Overrides = {}
+        # The quantiser is given every range and the grid of every weight, which it would otherwise guess.
+        grids = self._ranges(ranges)
         for name in self._layers:
-            weights, steps = self._round(name, bits)
+            weights, steps = self._round(name, 8 if self._symmetric else 7)
             stored[name].CopyFrom(numpy_helper.from_array(weights, name))
-            grids[name] = [
-                {"axis": 0, "scale": step, "zero_point": np.int8(0), "quant_type": QuantType.QInt8} for step in steps
-            ]
-        return graph, grids
+            grid = {"axis": 0, "zero_point": np.int8(0), "quant_type": QuantType.QInt8}
+            grids[name] = [{**grid, "scale": step} for step in steps]
+        source, target = self._folder / "rounded.onnx", self._folder / "int8.onnx"
+        save(graph, source)
+        # TensorRT knows no zero points and keeps biases in floating point.
+        options = {"ActivationSymmetric": True, "QuantizeBias": False} if self._symmetric else {}
+        with quiet():
+            quantize_static(
+                str(source),
+                str(target),
+                _OneBatch(self._observed.crops[:BATCH]),  # it insists on calibrating
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_behind_last_convolution(self._observed.graph),
+                op_types_to_quantize=SYMMETRIC_QUANTISED if self._symmetric else QUANTISED,
+                extra_options=options | {"TensorQuantOverrides": grids},
+            )
+        return strip(onnx.load(str(target)))
 
     def _round(self, name: str, bits: int) -> tuple[Floats, Floats]:
         """A convolution's weights on the grid of `bits`, and the grid's step for each output channel."""
@@ -174,25 +170,6 @@ def _before_silu(model: onnx.ModelProto) -> set[str]:
         for name in node.input:
             users.setdefault(name, []).append(node.op_type)
     return {name for name, kinds in users.items() if sorted(kinds) == ["Mul", "Sigmoid"]}
-
-
-def _quantise(source: Path, target: Path, observed: Observed, overrides: Overrides, *, symmetric: bool) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    # TensorRT knows no zero points and keeps biases in floating point.
-    options = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
-    quantize_static(
-        str(source),
-        str(target),
-        _OneBatch(observed.crops[:BATCH]),  # it insists on calibrating too, though every range is given
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=_behind_last_convolution(observed.graph),
-        op_types_to_quantize=SYMMETRIC_QUANTISED if symmetric else QUANTISED,
-        extra_options=options | {"TensorQuantOverrides": overrides},
-    )
 
 
 def _behind_last_convolution(model: onnx.ModelProto) -> list[str]:

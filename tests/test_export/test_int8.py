@@ -108,7 +108,7 @@ def test_a_block_in_floating_point_keeps_weights_of_8_bits(observed: Observed, q
 
 
 def test_symmetric_graphs_have_no_zero_points(observed: Observed, tmp_path: Path) -> None:
-    model = Quantiser(observed, tmp_path, symmetric=True).make(Rung("symmetric", bits=8))
+    model = Quantiser(observed, tmp_path, symmetric=True).make(Rung("symmetric"))
     zeros = {
         node.input[2]
         for node in model.graph.node

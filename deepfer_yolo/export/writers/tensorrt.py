@@ -17,8 +17,7 @@ from deepfer_yolo.runtime.engine_cache import build_engine
 if TYPE_CHECKING:
     import onnx
 
-RUNGS = (Rung("min-max", "min-max", bits=8), Rung("least squares", bits=8))
-"""Signed weights with all 8 bits: a GPU's sums do not saturate."""
+RUNGS = (Rung("min-max", "min-max"), Rung("least squares"))
 
 
 def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
