@@ -16,7 +16,7 @@ from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.intervals import card_intervals
 from deepfer_yolo.evaluate.metrics import measure
 from deepfer_yolo.evaluate.predictions import score_dataset
-from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
+from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.records import plain
 from deepfer_yolo.runtime.card import (
     METADATA_KEY,
@@ -30,6 +30,7 @@ from deepfer_yolo.runtime.card import (
 )
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import make_golden
+from deepfer_yolo.runtime.model_file import attach
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, put_card, read_graph, value_shape
 
 if TYPE_CHECKING:
@@ -79,12 +80,9 @@ def card_checkpoint(
     size = facts.size or _trained_size(getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args"))
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
-    card = _card(replace(facts, labels=labels, size=size), checkpoint)
     known = trained_hashes(network, checkpoint)
-    card = card.model_copy(
-        update={"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
-    )
-    card = _taught(card, taught)
+    learned = {"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
+    card = _taught(_card(replace(facts, labels=labels, size=size), checkpoint).model_copy(update=learned), taught)
     old = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
     try:
@@ -117,13 +115,7 @@ def add_metrics(
         "learned_before": learned.to_json(),
     }
     card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | plain(numbers)})
-    if model.suffix != ".onnx":
-        write_sidecar(card, model)
-        return card, list(learned.lines)
-    graph = read_graph(model)
-    card = put_card(graph, card)
-    write_atomic(model, graph.SerializeToString())
-    return card, list(learned.lines)
+    return attach(card, model), list(learned.lines)
 
 
 def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> Card:

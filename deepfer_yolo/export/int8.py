@@ -40,7 +40,7 @@ class Rung:
     """
 
     name: str
-    ranges: Literal[min - max, "least squares"] = "least squares"
+    ranges: Literal["min-max", "least squares"] = "least squares"
     n_float: int = 0
 
 

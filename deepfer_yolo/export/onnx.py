@@ -29,9 +29,12 @@ class ProbabilityGraph(torch.nn.Module):
         self.temperature = temperature
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Probabilities; the network answers with (probabilities, logits) in evaluation mode."""
+        """Probabilities (n, C)."""
         # The cast comes first: TensorRT takes uint8 at its border and nowhere else.
-        planes = image.to(torch.float32).permute(0, 3, 1, 2) / 255
+        return self.probabilities(image.to(torch.float32).permute(0, 3, 1, 2) / 255)
+
+    def probabilities(self, planes: torch.Tensor) -> torch.Tensor:
+        """The network's answer to float planes; it gives (probabilities, logits) in evaluation mode."""
         logits: torch.Tensor = self.network(planes)[1]
         if self.temperature != 1.0:
             logits = logits / self.temperature

@@ -15,7 +15,7 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_data_path
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.files import atomic_path, sha256_of
+from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
 from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
 from deepfer_yolo.runtime.formats import BY_SUFFIX
 from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
@@ -111,7 +111,7 @@ def attach(card: Card, model: Path) -> Card:
     if model.suffix == ".onnx":
         graph = read_graph(model)
         card = put_card(graph, card)
-        model.write_bytes(graph.SerializeToString())
+        write_atomic(model, graph.SerializeToString())
         return card
     card = card.model_copy(update={"graph_sha256": None, "file_sha256": digest(model)})
     write_sidecar(card, model)

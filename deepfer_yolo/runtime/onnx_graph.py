@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,58 +47,45 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def _check_safe(model: onnx.ModelProto, path: Path) -> None:
-    bodies = [model.graph, *model.functions]
-    for node in _nodes(bodies):
+    bodies = list(_bodies(model))
+    for node in (node for body in bodies for node in body.node):
         if node.domain not in DOMAINS:
             raise ModelError(
                 f"{path}: the operator {node.domain}::{node.op_type} is not part of ONNX",
                 "only files made of ONNX's own operators are opened",
             )
-    for tensor in _tensors(bodies):
+    for tensor in (tensor for body in bodies for tensor in _tensors(body)):
         if tensor.external_data or tensor.data_location == 1:
             raise ModelError(
                 f"{path}: the tensor '{tensor.name}' lies outside the file (external data)",
                 "save the model as one file",
             )
-        elements = 1
-        for side in tensor.dims:
-            elements *= side
-        if min(tensor.dims, default=0) < 0 or elements > MAX_ELEMENTS:
+        if min(tensor.dims, default=0) < 0 or prod(tensor.dims) > MAX_ELEMENTS:
             raise ModelError(f"{path}: the tensor '{tensor.name}' claims the shape {list(tensor.dims)}")
 
 
-def _nodes(bodies: list[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.NodeProto]:
-    """Every node, those of nested graphs (If, Loop, Scan) included."""
-    stack = list(bodies)
-    while stack:
-        for node in stack.pop().node:
-            yield node
-            for attribute in node.attribute:
-                stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-
-
-def _tensors(bodies: list[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor: initialisers, sparse ones, constants and other attributes, nested graphs included."""
-    import onnx
-
-    stack = list(bodies)
+def _bodies(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The graph, the functions, and the graphs nested in them (If, Loop, Scan)."""
+    stack = [model.graph, *model.functions]
     while stack:
         body = stack.pop()
-        if isinstance(body, onnx.GraphProto):
-            yield from body.initializer
-            for sparse in body.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for node in body.node:
-            for attribute in node.attribute:
-                yield from ([attribute.t] if attribute.HasField("t") else [])
-                yield from attribute.tensors
-                sparses = [
-                    *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
-                    *attribute.sparse_tensors,
-                ]
-                for sparse in sparses:
-                    yield from (sparse.values, sparse.indices)
-                stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+        yield body
+        for attribute in (attribute for node in body.node for attribute in node.attribute):
+            stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _tensors(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """The tensors stored in one body: initialisers, sparse ones, constants and other attributes."""
+    holders = [attribute for node in body.node for attribute in node.attribute]
+    dense = [*(holder.t for holder in holders if holder.HasField("t")), *(t for h in holders for t in h.tensors)]
+    sparse = [holder.sparse_tensor for holder in holders if holder.HasField("sparse_tensor")]
+    sparse += [tensor for holder in holders for tensor in holder.sparse_tensors]
+    if hasattr(body, "initializer"):  # functions have none
+        dense += body.initializer
+        sparse += body.sparse_initializer
+    yield from dense
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
 
 
 def graph_sha256(model: onnx.ModelProto) -> str:

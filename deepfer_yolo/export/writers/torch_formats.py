@@ -23,71 +23,55 @@ if TYPE_CHECKING:
 
 def torchscript(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """The traced graph of the ONNX export, in torch's own file: the same uint8 images in, probabilities out."""
-    yield Candidate("fp32", "fp32", lambda path: _write_torchscript(request, path))
+    yield Candidate("fp32", "fp32", lambda path: _trace(_network(request, ProbabilityGraph), _images(request, 2), path))
 
 
 def ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """Ncnn's param and bin, weights in fp32 or fp16."""
-    precision = request.config.precision
-    yield Candidate(precision, precision, lambda path: _write_ncnn(request, path))
+    precision, size = request.config.precision, request.card.input.size
+
+    def write(path: Path) -> None:
+        with explained_imports():
+            import pnnx
+        planes, traced = torch.zeros((1, 3, size, size)), request.scratch / "traced.pt"
+        _trace(_network(request, PlanesGraph), planes, traced)
+        files = {"ncnnparam": str(path), "ncnnbin": str(path.with_suffix(".bin"))}
+        with _silent():
+            pnnx.convert(str(traced), (planes,), **files, fp16=precision == "fp16")
+        if not path.is_file():
+            raise ModelError(f"{request.checkpoint}: pnnx wrote no ncnn model", "use another format")
+
+    yield Candidate(precision, precision, write)
 
 
 def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """LiteRT's flat file: the same graph as ONNX has, one image a call unless the configuration fixes more."""
-    yield Candidate("fp32", "fp32", lambda path: _write_litert(request, path))
+
+    def write(path: Path) -> None:
+        with _silent(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with explained_imports():
+                import litert_torch
+            images = _images(request, request.config.batch or 1)
+            litert_torch.convert(_network(request, ProbabilityGraph), (images,)).export(str(path))
+
+    yield Candidate("fp32", "fp32", write)
 
 
-class PlanesGraph(torch.nn.Module):
+class PlanesGraph(ProbabilityGraph):
     """Float planes (1, 3, S, S) in 0..1 to probabilities: our graph where the run-time knows no uint8."""
-
-    def __init__(self, network: torch.nn.Module, temperature: float) -> None:
-        super().__init__()
-        self.network = network
-        self.temperature = temperature
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Probabilities (1, C)."""
-        logits: torch.Tensor = self.network(planes)[1]
-        return torch.softmax(logits / self.temperature, dim=1)
+        return self.probabilities(planes)
 
 
-def _write_torchscript(request: Request, path: Path) -> None:
-    size = request.card.input.size
-    module = ProbabilityGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
-    _trace(module, torch.zeros((2, size, size, 3), dtype=torch.uint8), path)
+def _network(request: Request, kind: type[ProbabilityGraph]) -> ProbabilityGraph:
+    return kind(load_checkpoint(request.checkpoint), request.card.temperature).eval()
 
 
-def _write_ncnn(request: Request, path: Path) -> None:
-    with explained_imports():
-        import pnnx
-    size = request.card.input.size
-    module = PlanesGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
-    example = torch.zeros((1, 3, size, size))
-    traced = request.scratch / "traced.pt"
-    _trace(module, example, traced)
-    with _silent():
-        pnnx.convert(
-            str(traced),
-            (example,),
-            ncnnparam=str(path),
-            ncnnbin=str(path.with_suffix(".bin")),
-            fp16=request.config.precision == "fp16",
-        )
-    if not path.is_file():
-        raise ModelError(f"{request.checkpoint}: pnnx wrote no ncnn model", "use another format")
-
-
-def _write_litert(request: Request, path: Path) -> None:
-    with _silent():
-        with explained_imports():
-            import litert_torch
-        size = request.card.input.size
-        module = ProbabilityGraph(load_checkpoint(request.checkpoint), request.card.temperature).eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            litert_torch.convert(
-                module, (torch.zeros((request.config.batch or 1, size, size, 3), dtype=torch.uint8),)
-            ).export(str(path))
+def _images(request: Request, n: int) -> torch.Tensor:
+    return torch.zeros((n, request.card.input.size, request.card.input.size, 3), dtype=torch.uint8)
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
