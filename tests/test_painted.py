@@ -24,7 +24,7 @@ def test_the_bytes_of_the_golden_inputs_are_frozen() -> None:
 
 def test_golden_inputs_notice_swapped_channels() -> None:
     golden = paint_golden(seed=2013, n=4, size=64).astype(int)
-    assert all(np.abs(picture - picture[:, :, ::-1]).mean() > 5 for picture in golden)
+    assert all(np.abs(image - image[:, :, ::-1]).mean() > 5 for image in golden)
 
 
 def test_labels_are_balanced_and_the_seed_decides() -> None:

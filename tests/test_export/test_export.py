@@ -59,7 +59,7 @@ def test_it_answers_like_the_checkpoint_on_real_files(checkpoint: Path, painted_
     assert found.parity.pictures == f"28 of 56 images of {open_dataset(painted_dataset).name}, split val"
     crops = paint_golden(9, 20, 32)
     reference = TorchClassifier(checkpoint).predict(crops)
-    # The answers differ between pictures, so that equality means something.
+    # The answers differ between images, so that equality means something.
     assert reference.std(0).max() > 0.05
     np.testing.assert_allclose(Classifier(found.path).predict(crops), reference, atol=1e-4)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
@@ -22,14 +21,12 @@ from deepfer_yolo.export import int8
 from deepfer_yolo.export.calibration import calibration_images
 from deepfer_yolo.export.export import default_name, export_model
 from deepfer_yolo.export.parity import LIMITS, Limits, load_sample
-from deepfer_yolo.export.triton import write_triton
 from deepfer_yolo.painted import paint_golden
-from deepfer_yolo.runtime import first_contact as contact
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.first_contact import first_contact
 from deepfer_yolo.runtime.formats import FORMATS
 from deepfer_yolo.runtime.golden import check_golden
-from deepfer_yolo.runtime.model_file import attach, check_pin, digest, locate
+from deepfer_yolo.runtime.model_file import attach, locate
 from deepfer_yolo.yolo import TorchClassifier
 
 LOOSE = Limits(None, 0.3)
@@ -186,94 +183,6 @@ def test_every_row_of_the_table_names_what_is_there() -> None:
         assert not found.writer or callable(resolve_name(found.writer))
         for library in found.libraries.values():
             assert {"run"} <= set(dir(resolve_name(library.backend)))
-
-
-def test_a_crash_of_native_code_becomes_a_report(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): os.abort()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    with pytest.raises(ModelError, match=r"crashed \(SIGABRT\)"):
-        first_contact(exported, "cpu")
-
-
-def test_a_format_meets_its_library_in_a_child_once(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    met: list[tuple[Path, str]] = []
-    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(contact, "first_contact", lambda path, provider: met.append((path, provider)))
-    twin, other = tmp_path / "twin.onnx", tmp_path / "other.onnx"
-    twin.write_bytes(exported.read_bytes())
-    other.write_bytes(exported.read_bytes() + b"\0")
-    for path, provider in (
-        (exported, "openvino"),
-        (twin, "openvino"),
-        (exported, "openvino"),
-        (exported, "cuda"),
-        (other, "openvino"),
-    ):
-        contact.ensure_contact(path, provider)
-    assert met == [(exported, "openvino"), (exported, "cuda"), (other, "openvino")]
-    monkeypatch.setenv("DEEPFER_CACHE", str(exported / "no folder"))
-    contact.ensure_contact(exported, "openvino")
-    assert len(met) == 4
-
-
-def test_a_crash_while_opening_never_reaches_us(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): os.abort()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    for _ in range(2):  # a crash leaves no note that would let the second attempt through
-        with pytest.raises(ModelError, match=r"on openvino: the native library crashed \(SIGABRT\)"):
-            Classifier(exported, provider="openvino")
-    assert Classifier(exported).predict(paint_golden(1, 1, 32)).shape == (1, 7)
-
-
-def test_a_child_that_hangs_is_ended(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, time\nif 'deepfer_yolo.runtime.first_contact' in ' '.join(sys.orig_argv): time.sleep(60)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ModelError, match="no answer within 1 s"):
-        first_contact(exported, "cpu", timeout_s=1)
-
-
-def test_a_model_can_be_pinned(exported: Path) -> None:
-    check_pin(exported, None)
-    check_pin(exported, digest(exported)[:16])
-    for wrong in ("0" * 64, digest(exported)[:8], ""):
-        with pytest.raises(ModelError, match="has the SHA-256"):
-            check_pin(exported, wrong)
-
-
-def test_triton_gets_what_it_looks_for(exported: Path, tmp_path: Path) -> None:
-    card = Classifier(exported).card.model_copy(update={"name": "my model"})
-    folder = write_triton(exported, card, tmp_path, batch=None)
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
-        "1/model.onnx",
-        "card.json",
-        "config.pbtxt",
-        "labels.txt",
-    ]
-    assert folder.name == "my-model"
-    config = (folder / "config.pbtxt").read_text()
-    assert 'backend: "onnxruntime"' in config
-    assert 'name: "image" data_type: TYPE_UINT8 dims: [ 32, 32, 3 ]' in config
-    assert 'name: "probs" data_type: TYPE_FP32 dims: [ 7 ]' in config
-    assert (folder / "labels.txt").read_text().split() == list(card.labels)
-    assert (folder / "1" / "model.onnx").read_bytes() == exported.read_bytes()
-    assert (
-        "max_batch_size: 0" in (write_triton(exported, card, tmp_path / "fixed", batch=4) / "config.pbtxt").read_text()
-    )
-    with pytest.raises(DeepferError, match="not empty"):
-        write_triton(exported, card, tmp_path, batch=None)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs no NVIDIA driver")

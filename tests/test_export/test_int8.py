@@ -1,4 +1,4 @@
-"""Rounding to 8 bits: weights whose errors cancel, ranges that know what follows, blocks put back into floating point."""
+"""Rounding to 8 bits: weights whose errors cancel, ranges that know what follows, blocks back in floating point."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_providers_are_never_guessed(linear_model: Path) -> None:
         Classifier(linear_model, provider="cuda")
 
 
-def test_pictures_of_any_size(linear_model: Path) -> None:
+def test_images_of_any_size(linear_model: Path) -> None:
     classifier = Classifier(linear_model)
     images = [np.full((h, w, 3), 90, np.uint8) for h, w in ((24, 24), (7, 100), (300, 200))]
     records = classifier.predictions(images)
@@ -68,7 +68,7 @@ def test_the_run_time_never_loads_torch(linear_model: Path) -> None:
     code = (
         "import sys; from deepfer_yolo import Classifier; from deepfer_yolo.painted import paint_golden;"
         f"print(Classifier({str(linear_model)!r}).predict(paint_golden(0, 2, 24)).shape);"
-        "print([name for name in ('torch', 'torchvision', 'ultralytics', 'cv2', 'scipy', 'sklearn') if name in sys.modules])"
+        "print([n for n in ('torch', 'torchvision', 'ultralytics', 'cv2', 'scipy', 'sklearn') if n in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert shown[:2] == ["(2, 7)", "[]"]

@@ -15,6 +15,7 @@ import pytest
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.faces.detect import find_face_model
 from deepfer_yolo.runtime import model_file
+from deepfer_yolo.runtime.model_file import check_pin, digest
 
 CONTENT = bytes(range(256)) * 40
 
@@ -105,3 +106,11 @@ def test_folders_follow_the_variables_and_the_system(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DEEPFER_HOME", str(tmp_path / "home"))
     assert model_file.cache_dir() == tmp_path / "own"
     assert model_file.store_dir() == tmp_path / "home" / "models"
+
+
+def test_a_model_can_be_pinned(exported: Path) -> None:
+    check_pin(exported, None)
+    check_pin(exported, digest(exported)[:16])
+    for wrong in ("0" * 64, digest(exported)[:8], ""):
+        with pytest.raises(ModelError, match="has the SHA-256"):
+            check_pin(exported, wrong)

@@ -60,7 +60,8 @@ def test_the_edge_install_does_the_whole_job(clean: Path, exported: Path, tmp_pa
     ]
     assert len(rows) == 4
     assert all(abs(sum(row["probs"].values()) - 1) < 1e-4 for row in rows)
-    code = "import importlib.util as u; print([m for m in ('torch', 'torchvision', 'ultralytics', 'scipy') if u.find_spec(m)])"
+    names = ("torch", "torchvision", "ultralytics", "scipy")
+    code = f"import importlib.util as u; print([m for m in {names} if u.find_spec(m)])"
     assert run(clean / "python", "-c", code).strip() == "[]"
 
 
