@@ -17,15 +17,7 @@ RAFDB_CODES = {1: "surprise", 2: "fear", 3: "disgust", 4: "happy", 5: "sad", 6: 
 AFFECTNET_CODES = {0: "neutral", 1: "happy", 2: "sad", 3: "surprise", 4: "fear", 5: "disgust", 6: "angry", 7: CONTEMPT}
 AFFECTNET_NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no-face"}
 CKPLUS_CODES = {0: "neutral", 1: "angry", 2: CONTEMPT, 3: "disgust", 4: "fear", 5: "happy", 6: "sad", 7: "surprise"}
-JAFFE_CODES = {
-    "AN": "angry",
-    "DI": "disgust",
-    "FE": "fear",
-    "HA": "happy",
-    "NE": "neutral",
-    "SA": "sad",
-    "SU": "surprise",
-}
+JAFFE_CODES = dict(zip(("AN", "DI", "FE", "HA", "NE", "SA", "SU"), EMOTIONS, strict=True))
 KDEF_CODES = {**{k: v for k, v in JAFFE_CODES.items() if k != "FE"}, "AF": "fear"}
 FERPLUS_COLUMNS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", CONTEMPT, "unknown", "not-a-face")
 """The vote columns of ``fer2013new.csv`` after ``Usage, Image name``, in file order."""

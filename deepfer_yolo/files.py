@@ -1,6 +1,4 @@
-"""Writing that a kill cannot leave half done: files beside their final name, trees in a sibling folder, then one
-rename; and locks that no kill leaves behind.
-"""
+"""Files and folders that no kill leaves half done or locked: written beside their final name, then renamed once."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,27 +22,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix, since writers choose their format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
     with _blaming(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{STAGING_MARK}", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        with _blaming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)
+        try:
             yield part
-            part.chmod(0o666 & ~_umask())
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)
             sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A new name in the folder of `path` for what is unfinished."""
+    return path.parent / f".{path.stem}{STAGING_MARK}{os.urandom(4).hex()}{path.suffix}"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a whole small file so that a kill leaves the old content or the new."""
     with atomic_path(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a path, closed to other users; what is still in it at the end is removed."""
+    folder = _beside(beside)
+    with _blaming(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -56,29 +68,18 @@ def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     empty.
     """
     refuse_existing(target, overwrite=overwrite)
-    with _blaming(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}", dir=target.parent))
-    try:
-        with _blaming(target):
-            yield staging
-            staging.chmod(0o777 & ~_umask())
-            os.sync()
-            _swap(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Put `staging` in the place of `target`; an old tree is moved aside first and removed last."""
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}{STAGING_MARK}old-", dir=target.parent)) / target.name
-        target.rename(old)
-    staging.rename(target)
-    sync_folder(target.parent)
-    if old is not None:
-        shutil.rmtree(old.parent)
+    old = _beside(target)
+    with scratch_folder(target) as scratch, _blaming(target):
+        staging = scratch / "tree"
+        staging.mkdir()
+        yield staging
+        os.sync()
+        if target.exists():
+            target.rename(old)
+        staging.rename(target)
+        sync_folder(target.parent)
+        if old.exists():
+            shutil.rmtree(old)
 
 
 @contextmanager
@@ -97,9 +98,8 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise DeepferError(f"the destination is not a folder: {target}", "name another destination")
     if target.is_dir() and not overwrite and any(target.iterdir()):
-        raise DeepferError(
-            f"the destination exists and is not empty: {target}", "name another one, or add --overwrite to replace it"
-        )
+        hint = "name another one, or add --overwrite to replace it"
+        raise DeepferError(f"the destination exists and is not empty: {target}", hint)
 
 
 @contextmanager
@@ -150,6 +150,7 @@ OS_REASONS = {
     errno.ENOENT: ("no such file or folder", "check the path"),
     errno.EISDIR: ("this is a folder, not a file", "name a file"),
     errno.EEXIST: ("a file stands where a folder is needed", "name another path"),
+    errno.EBUSY: ("this is the current folder or a mount point", "name a folder inside it"),
     errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
     errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
     errno.EIO: ("the device reported an input/output error", "check the disk"),
@@ -168,9 +169,3 @@ def explain_os_error(error: OSError) -> DeepferError | None:
 def os_reason(error: OSError) -> str:
     """Why, without the path, for whoever says the path already."""
     return OS_REASONS[error.errno][0] if error.errno in OS_REASONS else str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -236,7 +236,7 @@ def write_answer_sheets() -> Callable[..., Path]:
             subject, vote = subjects[i] if subjects else "", votes[i] if votes else ""
             rows.append(Row(path, split, EMOTIONS[label], str(i), subject, sha256_of(folder / path), vote))
         write_manifest(rows, folder)
-        write_description(Description("sheets", tuple(EMOTIONS), fingerprint(rows)), folder)
+        write_description(Description(name="sheets", labels=EMOTIONS, fingerprint=fingerprint(rows)), folder)
         return folder
 
     return write

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -19,7 +18,7 @@ from typing import IO, Any
 from deepfer_yolo.data.layouts import fer2013
 from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, leaves_folder, printable, safe_name, unique_name
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.files import STAGING_MARK
+from deepfer_yolo.files import scratch_folder
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 MAX_MEMBERS = 1_500_000
@@ -37,25 +36,23 @@ BROKEN = (
 
 
 @contextmanager
-def unpacked(source: Path, beside: Path) -> Iterator[Path]:
-    """`source` itself where it is no archive; else a folder beside `beside` with its files, removed at the end.
+def unpacked(source: Path, beside: Path | None = None) -> Iterator[Path]:
+    """`source` itself where it is no archive; else a folder beside `beside`, or in the system's folder for temporary
+    files, with what is in it, removed at the end.
 
     A zip with one FER2013 csv is left alone: that layout reads it as it is. One folder that holds all is entered.
     """
     if not source.is_file() or not source.name.lower().endswith(SUFFIXES) or fer2013.matches_csv(source):
         yield source
         return
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}{STAGING_MARK}unpack-", dir=beside.parent))
-    try:
-        unpack(source, folder)
-        yield _only_child(folder)
-    except DatasetError as error:  # the folder of the moment says nothing to whoever named the archive
-        if error.path is None or not Path(error.path).is_relative_to(folder):
-            raise
-        raise error.at(source / Path(error.path).relative_to(folder)) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_folder(beside or Path(tempfile.gettempdir()) / source.name) as folder:
+        try:
+            unpack(source, folder)
+            yield _only_child(folder)
+        except DatasetError as error:  # the folder of the moment says nothing to whoever named the archive
+            if error.path is None or not Path(error.path).is_relative_to(folder):
+                raise
+            raise error.at(source / Path(error.path).relative_to(folder)) from None
 
 
 def _only_child(folder: Path) -> Path:

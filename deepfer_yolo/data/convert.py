@@ -180,14 +180,14 @@ class _Conversion:
             options["split"] = config.split or DEFAULT
         excluded = {"excluded": len(reading.problems.met)} if reading.problems.met else {}
         return Description(
-            config.name or reading.title or layout.title or source,
-            tuple(labels),
-            fingerprint(self.rows),
+            name=config.name or reading.title or layout.title or source,
             source=reading.origin or layout.source or source,
             licence=reading.licence or layout.licence,
+            labels=tuple(labels),
             counts={split: {label: counts[split, label] for label in labels} for split in SPLITS if split in present},
             left_out=dict(reading.left_out) | excluded,
             options=options,
+            fingerprint=fingerprint(self.rows),
         )
 
 

@@ -7,9 +7,11 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from deepfer_yolo.data.images import load_image, map_in_order
 from deepfer_yolo.data.untrusted import csv_rows, leaves_folder, open_list, printable
@@ -49,18 +51,18 @@ class Row:
     votes: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(BaseModel, frozen=True):
     """What `dataset.json` says of a data set folder."""
 
+    schema_version: int = 1
     name: str
-    labels: tuple[str, ...]
-    fingerprint: str
     source: str = ""
     licence: str = "unknown"
-    counts: Counts = field(default_factory=dict)
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    options: Json = field(default_factory=dict)
+    labels: tuple[str, ...]
+    counts: Counts = {}
+    left_out: dict[str, int] = {}
+    options: dict[str, JsonValue] = {}
+    fingerprint: str
 
     @property
     def absent_labels(self) -> list[str]:
@@ -69,17 +71,7 @@ class Description:
 
     def to_json(self) -> Json:
         """The content of `dataset.json`."""
-        return {
-            "schema_version": 1,
-            "name": self.name,
-            "source": self.source,
-            "licence": self.licence,
-            "labels": list(self.labels),
-            "counts": self.counts,
-            "left_out": dict(self.left_out),
-            "options": self.options,
-            "fingerprint": self.fingerprint,
-        }
+        return self.model_dump(mode="json")
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
@@ -115,18 +107,21 @@ def read_manifest(folder: Path) -> list[Row]:
             reason = f"the columns must be {','.join(COLUMNS)}, not {','.join(header)[:200]}"
             raise DatasetError(reason, AGAIN, path=path, line=1)
         for number, values in read:
-            if len(values) != len(COLUMNS):
-                reason = f"{len(values)} values where {len(COLUMNS)} belong"
-                raise DatasetError(reason, AGAIN, path=path, line=number)
-            row = Row(*values)
-            if row.split not in SPLITS:
-                known = f"known: {', '.join(SPLITS)}"
-                raise DatasetError(f"unknown split '{row.split}'", known, path=path, line=number)
-            if not row.path or leaves_folder(row.path):
-                reason = f"the path '{printable(row.path)}' leaves the data set folder"
-                raise DatasetError(reason, AGAIN, path=path, line=number)
-            rows.append(row)
+            fault = _fault(values)
+            if fault:
+                raise DatasetError(fault, AGAIN, path=path, line=number)
+            rows.append(Row(*values))
     return rows
+
+
+def _fault(values: list[str]) -> str:
+    """What is wrong with a row of a manifest; empty where nothing is."""
+    if len(values) != len(COLUMNS):
+        return f"{len(values)} values where {len(COLUMNS)} belong"
+    path, split, *_ = values
+    if split not in SPLITS:
+        return f"unknown split '{printable(split)}'; known: {', '.join(SPLITS)}"
+    return "" if path and not leaves_folder(path) else f"the path '{printable(path)}' leaves the data set folder"
 
 
 def write_description(description: Description, folder: Path) -> None:
@@ -140,19 +135,10 @@ def read_description(folder: Path) -> Description:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DatasetError(f"is larger than {MAX_JSON_BYTES // 1_000_000} MB", AGAIN, path=path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"is not valid JSON: {error}", AGAIN, path=path) from None
-    if not isinstance(content, dict):
-        raise DatasetError("must hold one JSON object", AGAIN, path=path)
-    for key in ("name", "labels", "fingerprint"):
-        if key not in content:
-            raise DatasetError(f"has no '{key}'", AGAIN, path=path)
-    labels = content["labels"]
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DatasetError("'labels' must be a list of names", AGAIN, path=path)
-    name, digest, source, licence = (str(content.get(key, "")) for key in ("name", "fingerprint", "source", "licence"))
-    return Description(name, tuple(sorted(labels)), digest, source, licence)
+        return Description.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip() for fault in error.errors()[:5]]
+        raise DatasetError("; ".join(faults), AGAIN, path=path) from None
 
 
 def _part(folder: Path, name: str) -> Path:
@@ -254,7 +240,7 @@ def open_dataset(folder: Path) -> Dataset:
     if unknown:
         reason = f"label '{min(unknown)}' is not among those of {DATASET}"
         raise DatasetError(reason, AGAIN, path=folder / MANIFEST)
-    return Dataset(folder, description.name, description.labels, description.fingerprint, tuple(rows))
+    return Dataset(folder, description.name, tuple(sorted(description.labels)), description.fingerprint, tuple(rows))
 
 
 def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = None) -> Iterator[Image]:
@@ -263,24 +249,18 @@ def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = Non
     Without a number it is one thread where the first file is small, since more would only wait for each other, and two
     otherwise. Raises DatasetError with the path.
     """
-
-    def load(part: Sequence[Row]) -> list[Image | DatasetError]:
-        loaded: list[Image | DatasetError] = []
-        for row in part:
-            try:
-                loaded.append(load_image(dataset.path(row)))
-            except FileNotFoundError:
-                loaded.append(DatasetError(f"named in {MANIFEST}, and not there", AGAIN, path=dataset.path(row)))
-            except DatasetError as error:
-                loaded.append(error)
-        return loaded
-
     if workers is None:
         first = dataset.path(rows[0]) if rows else None
         workers = 1 if first is not None and first.is_file() and first.stat().st_size <= SMALL_BYTES else 2
     parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
-    for loaded in map_in_order(load, parts, workers, waiting_per_worker=2):
-        for image in loaded:
-            if isinstance(image, DatasetError):
-                raise image
-            yield image
+    for images in map_in_order(
+        lambda part: [_load(dataset, row) for row in part], parts, workers, waiting_per_worker=2
+    ):
+        yield from images
+
+
+def _load(dataset: Dataset, row: Row) -> Image:
+    try:
+        return load_image(dataset.path(row))
+    except FileNotFoundError:
+        raise DatasetError(f"named in {MANIFEST}, and not there", AGAIN, path=dataset.path(row)) from None

@@ -78,23 +78,19 @@ class LeakGuard:
         overlaps: dict[str, Mapping[str, Overlap] | None] = {}
         lines = []
         for name, known in models.items():
-            found = {} if known is None else {split: self.overlap(split, known) for split in splits if split != "train"}
-            overlaps[name] = None if known is None else found
-            leaks = [
-                f"{self._say(name, leak.leaked, split, leak)}, such as {leak.example}"
-                for split, leak in found.items()
-                if leak.leaked
-            ]
+            overlaps[name] = None
+            if known is None:
+                continue
+            found = overlaps[name] = {split: self.overlap(split, known) for split in splits if split != "train"}
+            leaks = [f"{self._say(name, o.leaked, s, o)}, such as {o.example}" for s, o in found.items() if o.leaked]
             if leaks and not allow:
                 reason = f"{'; '.join(leaks)}: figures from there would say nothing"
                 hint = "use another split or another model; --allow-leak goes on, and the record of the run says so"
                 raise LeakError(reason, hint)
             lines += [f"--allow-leak: {leak}" for leak in leaks]
-            for split, overlap in found.items():
-                copied = overlap.learned - overlap.leaked
-                if copied:
-                    note = "of which its own train split has copies; deepfer evaluate --clean leaves such images out"
-                    lines.append(f"{self._say(name, copied, split, overlap)}, {note}")
+            note = "of which its own train split has copies; deepfer evaluate --clean leaves such images out"
+            copied = ((split, overlap.learned - overlap.leaked, overlap) for split, overlap in found.items())
+            lines += [f"{self._say(name, n, split, overlap)}, {note}" for split, n, overlap in copied if n]
         return Learned(overlaps, tuple(lines))
 
     def overlap(self, split: str, known: Hashes) -> Overlap:

@@ -14,13 +14,14 @@ import pytest
 DEEPFER = [sys.executable, "-m", "deepfer_yolo"]
 
 
-def run(*args: object) -> subprocess.CompletedProcess[str]:
+def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*DEEPFER, *map(str, args)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
+        cwd=cwd,
         env={**os.environ, "COLUMNS": "80"},
     )
 
@@ -47,6 +48,13 @@ def test_errors_are_two_lines_and_exit_1(tmp_path: Path) -> None:
     assert "error: 2 problems\n  bad.csv, line 2: emotion is '7'" in result.stderr
     assert "hint: " in result.stderr
     assert result.stdout == ""
+
+
+def test_the_current_folder_cannot_be_replaced(painted_csv: Path, tmp_path: Path) -> None:
+    result = run("convert", painted_csv, ".", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "error: this is the current folder or a mount point: .\n" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_warnings_for_absent_labels_and_splits(tmp_path: Path) -> None:

@@ -298,7 +298,9 @@ def test_the_destination_may_not_lie_inside_the_source(tmp_path: Path) -> None:
 
 def test_absent_labels_are_named() -> None:
     counts = {"train": {"happy": 1, "sad": 1}, "val": {"happy": 1, "sad": 0}}
-    assert Description("some", ("happy", "sad"), "00", counts=counts).absent_labels == ["val/sad"]
+    assert Description(name="some", labels=("happy", "sad"), fingerprint="00", counts=counts).absent_labels == [
+        "val/sad"
+    ]
 
 
 def test_file_names_never_collide_and_never_escape() -> None:

@@ -333,7 +333,7 @@ def test_a_data_set_folder_from_a_stranger(painted_dataset: Path, tmp_path: Path
         with pytest.raises(DatasetError):
             convert(folder, tmp_path / "out", CONFIG)
     (folder / "dataset.json").write_text('{"name": 1, "labels": 5, "fingerprint": 2}')
-    with pytest.raises(DatasetError, match="'labels' must be a list"):
+    with pytest.raises(DatasetError, match="labels Input should be a valid array"):
         open_dataset(folder)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from deepfer_yolo.config import AuditConfig
@@ -38,13 +36,13 @@ def audit(
         checks.append(LabelCheck(classifier))
     if detector is not None:
         checks.append(FaceCheck(detector))
-    with _opened(source) as root:
+    with unpacked(source) as root:
         seen = inspect(root, name=source.name, workers=config.workers, progress=progress, checks=checks)
         findings = [finding for check in CHECKS for finding in check(seen, config)]
         if seen.images:
             findings += [finding for check in checks for finding in check.findings(seen, config)]
         if seen.images and against is not None:
-            with _opened(against) as other_root:
+            with unpacked(against) as other_root:
                 other = inspect(other_root, workers=config.workers)
             other.name = against.name  # both may state the same title
             findings += drift(seen, other, config)
@@ -52,10 +50,3 @@ def audit(
         if then is not None:
             then(result)
     return result
-
-
-@contextmanager
-def _opened(source: Path) -> Iterator[Path]:
-    """`source`, an archive unpacked into the system's folder for temporary files."""
-    with unpacked(source, beside=Path(tempfile.gettempdir()) / source.name) as root:
-        yield root

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from deepfer_yolo.config import AuditConfig, FindingKind
+from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.dataset import Counts
 from deepfer_yolo.data.untrusted import printable
-from deepfer_yolo.records import Json
+from deepfer_yolo.records import Json, plain
 
-Severity = Literal["error", "warning", "note"]
 RANK = {"error": 2, "warning": 1, "note": 0}
 GATE = {"error": 2, "warning": 1, "never": 3}
 HELD_OUT = {"train": 0, "": 0, "val": 1, "test": 2}
@@ -31,17 +29,6 @@ class Finding:
     message: str
     groups: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> Json:
-        """The finding as it stands in the audit's JSON."""
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "count": self.count,
-            "message": self.message,
-            "groups": [[printable(key) for key in group] for group in self.groups],
-            "notes": [printable(note) for note in self.notes],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ class AuditResult:
             "pictures": self.n_images,
             "counts": self.counts,
             "passed": self.passed,
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": [plain(finding) | {"groups": _printable(finding.groups)} for finding in self.findings],
             "config": self.config.model_dump(mode="json"),
         }
 
@@ -91,6 +78,10 @@ class AuditResult:
         if kind in ("conflict", "near-conflict", "near-leak"):
             return [key for key in group if HELD_OUT[self.images[key].split] == 0]
         return list(group)
+
+
+def _printable(groups: tuple[tuple[str, ...], ...]) -> list[list[str]]:
+    return [[printable(key) for key in group] for group in groups]
 
 
 def judge(seen: Inspection, findings: list[Finding], config: AuditConfig) -> AuditResult:

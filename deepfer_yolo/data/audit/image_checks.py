@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.config import AuditConfig, FindingKind
-from deepfer_yolo.data.audit.findings import Finding, Severity
+from deepfer_yolo.config import AuditConfig, FindingKind, Severity
+from deepfer_yolo.data.audit.findings import Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.duplicates import SIDE, Pairs, group, near_pairs
 from deepfer_yolo.data.ferplus import NOT_EMOTIONS, parse_votes

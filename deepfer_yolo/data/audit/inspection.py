@@ -16,6 +16,7 @@ from deepfer_yolo.data.duplicates import Thumbs, pixel_hash, thumbnail
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
+from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
@@ -124,7 +125,7 @@ def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArra
 
     label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
     if label is None:
-        return f"unknown label '{item.label}'", None
+        return f"unknown label '{printable(item.label)}'", None
     try:
         pixels = item_pixels(item)
     except DatasetError as error:

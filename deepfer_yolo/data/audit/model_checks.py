@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.config import AuditConfig, FindingKind
-from deepfer_yolo.data.audit.findings import Finding, Severity
+from deepfer_yolo.config import AuditConfig, FindingKind, Severity
+from deepfer_yolo.data.audit.findings import Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.images import rgb
 from deepfer_yolo.errors import DatasetError, explained_imports
