@@ -182,7 +182,8 @@ def test_signals_end_the_run_with_whole_files(
 def test_a_signal_whose_exit_a_library_swallows_ends_the_run_all_the_same(model_file: Path) -> None:
     """What a signal raises is lost where it meets an `except:` of an import; the run then ends at its next tick."""
     code = "import os, signal, sys; from deepfer_yolo.cli import app, options; plain = options.open_classifier\n"
-    code += "def opened(*a, **k):\n try: os.kill(os.getpid(), signal.SIGTERM)\n except BaseException: pass\n return plain(*a, **k)\n"
+    code += "def opened(*a, **k):\n try: os.kill(os.getpid(), signal.SIGTERM)\n"
+    code += " except BaseException: pass\n return plain(*a, **k)\n"
     code += "options.open_classifier = opened; sys.argv = ['deepfer', *sys.argv[1:]]; app.main()"
     arguments = ["stream", CAMERA, "-m", str(model_file), "--detector", "whole", "--max-seconds", "20"]
     started = time.monotonic()

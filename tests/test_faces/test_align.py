@@ -96,12 +96,12 @@ def test_any_box_gives_a_crop(x: float, y: float, width: float, height: float, a
     assert crop.shape == (32, 32, 3)
 
 
-def test_a_grey_picture_enlarged_and_coloured_comes_back_nearly_as_it_was() -> None:
-    """The rule's purpose: a sharp colour face looks to the model like the 48-pixel grey pictures that it learned from."""
+def test_a_grey_image_enlarged_and_coloured_comes_back_nearly_as_it_was() -> None:
+    """The rule's purpose: a sharp colour face looks to the model like the 48-pixel grey images it learned from."""
     small = cv2.GaussianBlur(np.random.RandomState(5).randint(0, 255, (48, 48)).astype(np.uint8), (0, 0), 1.5)
     spec = InputSpec(size=64, colour="grey", native_px=48)
     wanted = to_input(np.repeat(small[:, :, None], 3, axis=2), spec).astype(int)
     big = cv2.resize(small, (240, 240), interpolation=cv2.INTER_CUBIC)
-    picture = np.repeat(big[:, :, None], 3, axis=2)
+    image = np.repeat(big[:, :, None], 3, axis=2)
     box = Face(np.array([0, 0, 240, 240], np.float32), 1.0)
-    assert np.abs(crop_face(picture, box, PLAIN, spec).astype(int) - wanted).mean() < 4
+    assert np.abs(crop_face(image, box, PLAIN, spec).astype(int) - wanted).mean() < 4

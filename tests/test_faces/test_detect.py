@@ -1,4 +1,4 @@
-"""Detectors on real pictures and on none."""
+"""Detectors on real images and on none."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def yunet(shared_dir: Path) -> Path:
 
 
 @pytest.fixture
-def picture(shared_dir: Path) -> Image:
+def photo(shared_dir: Path) -> Image:
     """Two people, 1280×720."""
     return load_image(shared_dir / "media" / "zidane.jpg")
 
 
 @pytest.mark.parametrize("size", [320, 640])
-def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, picture: Image, size: int) -> None:
-    faces = YuNetDetector(yunet, size=size, min_score=0.6).detect(picture)
+def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, photo: Image, size: int) -> None:
+    faces = YuNetDetector(yunet, size=size, min_score=0.6).detect(photo)
     assert len(faces) == 2
     assert faces[0].score >= faces[1].score > 0.6
     for face in faces:
@@ -41,36 +41,36 @@ def test_yunet_finds_two_faces_with_landmarks_in_their_boxes(yunet: Path, pictur
         assert max(right_eye[1], left_eye[1]) < nose[1] < max(point[1] for point in mouth)
 
 
-def test_sizes_give_the_same_boxes_in_the_pictures_own_pixels(yunet: Path, picture: Image) -> None:
-    coarse, fine = (YuNetDetector(yunet, size=size, min_score=0.6).detect(picture) for size in (320, 960))
+def test_sizes_give_the_same_boxes_in_the_photos_own_pixels(yunet: Path, photo: Image) -> None:
+    coarse, fine = (YuNetDetector(yunet, size=size, min_score=0.6).detect(photo) for size in (320, 960))
     assert len(coarse) == 2
     for face in coarse:
         assert max(overlap(face.box[None].astype(float), other.box[None].astype(float))[0, 0] for other in fine) > 0.75
 
 
-def test_one_detector_takes_pictures_of_any_size(yunet: Path, picture: Image) -> None:
+def test_one_detector_takes_images_of_any_size(yunet: Path, photo: Image) -> None:
     detector = YuNetDetector(yunet, size=320, min_score=0.6)
-    assert len(detector.detect(picture)) == 2
+    assert len(detector.detect(photo)) == 2
     assert detector.detect(np.zeros((7, 5, 3), np.uint8)) == []
-    assert len(detector.detect(picture[:, ::2])) >= 1
-    assert len(detector.detect(picture)) == 2
+    assert len(detector.detect(photo[:, ::2])) >= 1
+    assert len(detector.detect(photo)) == 2
 
 
-def test_rgb_is_what_comes_in(yunet: Path, picture: Image) -> None:
-    right = YuNetDetector(yunet, size=320, min_score=0.6).detect(picture)
-    swapped = YuNetDetector(yunet, size=320, min_score=0.6).detect(np.ascontiguousarray(picture[:, :, ::-1]))
+def test_rgb_is_what_comes_in(yunet: Path, photo: Image) -> None:
+    right = YuNetDetector(yunet, size=320, min_score=0.6).detect(photo)
+    swapped = YuNetDetector(yunet, size=320, min_score=0.6).detect(np.ascontiguousarray(photo[:, :, ::-1]))
     assert right[0].score > max((face.score for face in swapped), default=0.0)
 
 
-def test_haar_finds_what_yunet_finds(yunet: Path, picture: Image) -> None:
-    sure = YuNetDetector(yunet, size=320, min_score=0.6).detect(picture)[0]
-    found = HaarDetector(size=640, min_score=0.6).detect(picture)
+def test_haar_finds_what_yunet_finds(yunet: Path, photo: Image) -> None:
+    sure = YuNetDetector(yunet, size=320, min_score=0.6).detect(photo)[0]
+    found = HaarDetector(size=640, min_score=0.6).detect(photo)
     assert max(overlap(sure.box[None].astype(float), face.box[None].astype(float))[0, 0] for face in found) > 0.4
     assert all(0 <= face.score <= 1 and face.landmarks is None for face in found)
 
 
 @pytest.mark.parametrize("detector", [HaarDetector(size=640, min_score=0.0), WholeDetector()])
-def test_empty_pictures_do_not_break_a_detector(detector: HaarDetector | WholeDetector) -> None:
+def test_empty_images_do_not_break_a_detector(detector: HaarDetector | WholeDetector) -> None:
     for shape in ((1, 1, 3), (30, 2000, 3), (480, 640, 3)):
         assert isinstance(detector.detect(np.zeros(shape, np.uint8)), list)
 
@@ -108,10 +108,10 @@ def test_missing_files_and_unknown_names_are_errors(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("kind", ["yunet", "haar"])
 def test_a_video_shows_the_faces_of_an_image_and_weaker_ones_to_carry_tracks(
-    yunet: Path, picture: Image, kind: str
+    yunet: Path, photo: Image, kind: str
 ) -> None:
     config = resolve(FaceConfig, None, {"detector": kind, "face_model": yunet, "detect_size_px": 320, "min_score": 0.7})
-    sure, all_found = open_detector(config, "image").detect(picture), open_detector(config, "video").detect(picture)
+    sure, all_found = open_detector(config, "image").detect(photo), open_detector(config, "video").detect(photo)
     assert [face.score for face in sure] == [face.score for face in all_found if face.score >= 0.7]
     assert all_found[-1].score >= config.carry_score == 0.35
     if kind == "yunet":

@@ -113,7 +113,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory, write_linear_model: Callable[..., Path]) -> Path:
-    """A classifier with random weights: what it says differs from picture to picture, and is sure enough to be a label."""
+    """A classifier with random weights: its answers differ from image to image, and are sure enough to be a label."""
     random = np.random.RandomState(4)
     weights = random.normal(0, 0.05, (7, 16 * 16 * 3)).astype(np.float32)
     return write_linear_model(tmp_path_factory.mktemp("model") / "random.onnx", weights, np.zeros(7, np.float32))
@@ -152,7 +152,7 @@ def run_of(model: Classifier) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes an H.264 clip of `times` (seconds), each picture a ramp of a brightness of its own; never
+    """A function that writes an H.264 clip of `times` (seconds), each frame a ramp of a brightness of its own; never
     black.
     """
 
@@ -189,7 +189,7 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def result_of() -> Callable[..., Result]:
-    """A function that makes a picture of noise with one face at (100, 60)-(160, 130), labelled with 70 % confidence."""
+    """A function that makes a frame of noise with one face at (100, 60)-(160, 130), labelled with 70 % confidence."""
 
     def make(
         index: int,
@@ -222,7 +222,7 @@ def free_port() -> Callable[[], int]:
 
 
 class Publisher:
-    """An ffmpeg process that plays a test picture to a listening consumer."""
+    """An ffmpeg process that plays a test image to a listening consumer."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.process = subprocess.Popen(
@@ -266,7 +266,7 @@ def publish() -> Iterator[Callable[..., Publisher]]:
 
 @pytest.fixture
 def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
-    """A function that plays a moving test picture by RTSP to a consumer that listens on `port`; it keeps trying until
+    """A function that plays a moving test image by RTSP to a consumer that listens on `port`; it keeps trying until
     that does.
     """
 

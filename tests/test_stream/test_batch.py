@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "inner").mkdir()
     for i, face in enumerate(paint_faces(3, 10)[0]):
         Image.fromarray(face).save(root / ("inner" if i % 2 else ".") / f"{i}.png")
-    (root / "broken.jpg").write_text("no picture")
+    (root / "broken.jpg").write_text("no image")
     (root / "notes.txt").write_text("nothing")
     return root
 
@@ -94,7 +94,8 @@ def test_the_command_finds_faces_without_torch(shared_dir: Path, model_file: Pat
     photo = shared_dir / "media" / "zidane.jpg"
     if not photo.is_file():
         pytest.skip("no example photo")
-    code = "import sys; from deepfer_yolo.cli.app import app; app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
+    code = "import sys; from deepfer_yolo.cli.app import app; app(sys.argv[1:], standalone_mode=False)\n"
+    code += "assert 'torch' not in sys.modules"
     face_model = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
     words = ["predict", str(photo), "-m", str(model_file), "--faces", "--face-model", str(face_model), "--json"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)

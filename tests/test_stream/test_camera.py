@@ -11,7 +11,7 @@ import pytest
 
 
 class Capture:
-    """Stands for cv2.VideoCapture over a camera that is unplugged after `n` pictures, and back the next time but one."""
+    """Stands for cv2.VideoCapture over a camera that is unplugged after `n` images, and back the next time but one."""
 
     opened: list[Any]
     n_released: int
@@ -57,7 +57,7 @@ def test_a_camera_is_read_as_rgb_stamped_by_arrival_and_opened_again(
     assert {result.epoch for result in run.sink.results} == {0, 1}
     first = run.sink.results[0].frame
     assert (first.source, first.clock) == ("camera 3", "arrival")
-    assert first.image[0, 0].tolist() == [0, 0, 203], "the picture is blue in RGB"
+    assert first.image[0, 0].tolist() == [0, 0, 203], "the image is blue in RGB"
     assert abs(first.time_s - time.time()) < 30
     assert capture.n_released == len(capture.opened)
     assert summary.sources[0].reconnects >= 2

@@ -34,14 +34,14 @@ def test_a_killed_publisher_comes_back_with_another_size(
     assert source.counters.processed == len(run.sink.results)
     shapes = {(result.epoch, result.frame.image.shape[:2]) for result in run.sink.results}
     assert shapes == {(0, (120, 160)), (1, (240, 320))}
-    # The test picture is bright and colourful; an invented frame would be black or flat.
+    # The test image is bright and colourful; an invented frame would be black or flat.
     assert min(result.frame.image.std() for result in run.sink.results) > 40
     states = run.sink.states()
     assert states[:2] == ["connecting", "live"]
     assert states.index("lost") < states.index("live", 2)
     assert states[-1] == "ended"
     # The publisher tells its wall clock, so that the time of capture and the age since then are known from the first
-    # picture on.
+    # frame on.
     assert {result.frame.clock for result in run.sink.results} == {"rtcp"}
     assert abs(run.sink.results[-1].frame.time_s - time.time()) < 10
     indices = [result.frame.index for result in run.sink.results]
@@ -63,7 +63,7 @@ def test_a_paused_publisher_is_stalled_and_then_fresh_again(
     publisher.go_on()
     run.wait_for(lambda: run.sink.states()[-1] == "live")
     n = len(run.sink.results)
-    # What piled up while it was paused comes in one burst; after that pictures are fresh, by the time of their capture.
+    # What piled up while it was paused comes in one burst; after that frames are fresh, by the time of their capture.
     run.wait_for(
         lambda: len(run.sink.results) >= n + 20 and max(result.age_ms for result in run.sink.results[-10:]) < 500
     )

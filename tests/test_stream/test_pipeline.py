@@ -46,7 +46,7 @@ def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(run_of: Callable[
     assert source.counters.overwritten > 5 * source.counters.processed
     ages = [result.age_ms for result in run.sink.results]
     assert len(ages) >= 8
-    # A picture waits for one inference at most, then takes one.
+    # A frame waits for one inference at most, then takes one.
     assert max(ages) < 1000 * 2 * slow_s + 300
 
 
@@ -221,7 +221,7 @@ def test_a_jump_of_the_clock_begins_a_new_epoch(
     assert tracks == {(0, 1), (1, 2)}
 
 
-def test_a_frozen_picture_is_told(run_of: Callable[..., Any]) -> None:
+def test_a_frozen_image_is_told(run_of: Callable[..., Any]) -> None:
     run = run_of(["color=c=red:size=64x48:rate=20"], frozen_s=0.5).start()
     run.wait_for(lambda: "frozen" in run.sink.states(), 5)
     n = len(run.sink.results)

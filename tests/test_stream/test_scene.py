@@ -13,7 +13,7 @@ from deepfer_yolo.stream.scene import Scene
 
 
 class Fixed:
-    """A detector that sees a face in the same place of every picture."""
+    """A detector that sees a face in the same place of every image."""
 
     name = "fixed"
     boxes = "face"

@@ -58,7 +58,7 @@ def test_the_video_keeps_variable_time_stamps(
 def test_a_video_is_written_in_fragments_that_a_kill_leaves_playable(
     name: str, tmp_path: Path, result_of: Callable[..., Result]
 ) -> None:
-    """No table of all pictures is kept in memory; every two seconds, and only then, there is a key picture to seek to."""
+    """No table of all frames is kept in memory; every two seconds, and only then, there is a key frame."""
     import av
 
     sink = VideoSink(str(tmp_path / name), ["cam"], StreamConfig())
@@ -118,7 +118,7 @@ def test_annotations_are_drawn_and_anonymised_faces_cannot_be_seen(result_of: Ca
     assert plain[60:130, 100:160].std() > 60
 
 
-def test_small_pictures_are_enlarged_so_that_a_label_fits(result_of: Callable[..., Result]) -> None:
+def test_small_images_are_enlarged_so_that_a_label_fits(result_of: Callable[..., Result]) -> None:
     result = result_of(0, size=(64, 48))
     assert draw_faces(result).shape == (288, 384, 3)
 
@@ -358,7 +358,7 @@ def test_prometheus_tells_counters_and_health(run_of: Callable[..., Any]) -> Non
     assert values[f"deepfer_age_seconds{{{name}}}"] < 1
 
 
-def test_records_sinks_are_given_no_pictures(
+def test_records_sinks_are_given_no_images(
     run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
 ) -> None:
     records = collect("records", name="records")
@@ -375,6 +375,6 @@ def test_jsonl_lines_are_whole_while_it_runs(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_the_whole_detector_boxes_the_picture() -> None:
+def test_the_whole_detector_boxes_the_image() -> None:
     (face,) = WholeDetector().detect(np.zeros((48, 64, 3), np.uint8))
     assert face.box.tolist() == [0, 0, 64, 48]

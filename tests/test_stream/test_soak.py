@@ -19,12 +19,12 @@ N = 20_000
 
 
 @pytest.mark.slow
-def test_20000_pictures_leave_no_trace_in_memory(
+def test_20000_frames_leave_no_trace_in_memory(
     make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
 ) -> None:
-    """Resident memory grows by less than 1 MB per 10,000 pictures, once a quarter of the run has warmed everything up.
+    """Resident memory grows by less than 1 MB per 10,000 frames, once a quarter of the run has warmed everything up.
 
-    0.05 to 0.5 MB were measured over 20,000 pictures, 0.07 MB over 60,000.
+    0.05 to 0.5 MB were measured over 20,000 frames, 0.07 MB over 60,000.
     """
     if not Path("/proc/self/statm").is_file():
         pytest.skip("no /proc on this system")
@@ -49,7 +49,7 @@ def test_20000_pictures_leave_no_trace_in_memory(
     warm = np.array([row for row in samples if row[0] > N // 4 and row[0] < N - 100], float)
     assert len(warm) > 20
     slope = np.polyfit(warm[:, 0] / 10_000, warm[:, 1], 1)[0]
-    print(f"memory slope {slope:+.2f} MB per 10,000 pictures, n={len(warm)} samples")
+    print(f"memory slope {slope:+.2f} MB per 10,000 frames, n={len(warm)} samples")
     assert slope < 1.0
     # Single samples may see the moment in which a log is rotated.
     tenth = len(warm) // 10

@@ -125,7 +125,7 @@ def test_audio_only_and_empty_and_text_and_truncated_files(tmp_path: Path, make_
         assert reason_of(str(tmp_path / name)) == "unreadable", name
 
 
-def test_a_file_without_pictures_fails_as_unreadable(run_of: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_file_without_images_fails_as_unreadable(run_of: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "none.y4m"
     path.write_bytes(b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C420jpeg\n")
     run = run_of([str(path)]).start()
@@ -187,12 +187,12 @@ def test_odd_sizes_and_rotated_files_come_out_whole_and_upright(tmp_path: Path, 
     import av
 
     plain, rotated = tmp_path / "plain.mp4", tmp_path / "rotated.mp4"
-    picture = np.full((48, 96, 3), 128, np.uint8)
-    picture[:, :24] = 250
+    pattern = np.full((48, 96, 3), 128, np.uint8)
+    pattern[:, :24] = 250
     with av.open(str(plain), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pattern, format="rgb24")))
         container.mux(stream.encode(None))
     subprocess.run(
         ["ffmpeg", "-loglevel", "error", "-i", str(plain), "-metadata:s:v:0", "rotate=90", "-c", "copy", str(rotated)],
