@@ -27,6 +27,7 @@ from deepfer_yolo.data import archives
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import Row, load_images, open_dataset, read_manifest, write_manifest
 from deepfer_yolo.data.images import SIGNATURE, load_image
+from deepfer_yolo.data.untrusted import leaves_folder
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.painted import paint_csv, paint_faces
@@ -312,6 +313,7 @@ def test_manifests_round_trip_any_file_name(names: list[tuple[str, str, str]], t
         row
         for row in rows
         if os.fsdecode(os.fsencode(row.path + row.source_id + row.subject)) == row.path + row.source_id + row.subject
+        and not leaves_folder(row.path)
     ]
     write_manifest(rows, tmp_path)
     assert read_manifest(tmp_path) == rows
