@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from deepfer_yolo.config import FaceConfig, StreamConfig
 from deepfer_yolo.serve.schemas import LiveSource
 from deepfer_yolo.serve.video import tracked_faces
@@ -106,18 +108,16 @@ class LiveBoard:
         """The newest frame of a source with its faces marked, as JPEG; None where there is none."""
         import cv2
 
-        if not 0 <= index < len(self._addresses):
-            return None
-        found = self._sink.newest.get(self._addresses[index].name)
+        names = [address.name for address in self._addresses]
+        found = self._sink.newest.get(names[index]) if 0 <= index < len(names) else None
         if found is None:
             return None
         image = draw_faces(found[0])
         scale = min(1.0, PREVIEW_PX / max(image.shape[:2]))
         if scale < 1:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        is_written, jpeg = cv2.imencode(
-            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
+            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        is_written, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         return jpeg.tobytes() if is_written else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from prometheus_client import (  # noqa: TID253 (only `deepfer serve` imports th
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-PAGE_BYTES = 4096
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -59,7 +59,7 @@ def resident_bytes(pids: Iterable[int | str] = ("self",)) -> int:
     total = 0
     for pid in pids:
         try:
-            total += PAGE_BYTES * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+            total += resource.getpagesize() * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         except (OSError, IndexError):
             continue
     return total

@@ -34,9 +34,9 @@ READ_REFUSALS = (401, 403, 421, 422, 429)
 
 def answers(answer: type[BaseModel] | Json, *statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documented answers of a route: the good one, and the problems with these statuses."""
-    problem = {"content": {MEDIA_TYPE: {"schema": schemas.ProblemDocument.model_json_schema()}}}
-    documented: dict[int | str, dict[str, Any]] = {200: {"model": answer} if isinstance(answer, type) else {**answer}}
-    return documented | {status: {"description": REFUSALS[status], **problem} for status in statuses}
+    problem: Any = {"content": {MEDIA_TYPE: {"schema": schemas.ProblemDocument.model_json_schema()}}}
+    good = {"model": answer} if isinstance(answer, type) else {**answer}
+    return {200: good, **{status: {"description": REFUSALS[status], **problem} for status in statuses}}
 
 
 def form(max_files: int, **fields: Json) -> dict[str, Any]:

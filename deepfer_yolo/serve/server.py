@@ -97,7 +97,8 @@ def bind(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """Where a browser on this machine finds the server."""
     host, port = listener.getsockname()[:2]
-    shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104 (compared, not bound)
+    any_host = ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
+    shown = "localhost" if host in any_host else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/"
 
 

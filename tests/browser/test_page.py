@@ -24,7 +24,8 @@ pytestmark = [
     ),
 ]
 FLAGS = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync "
     "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
 )
 PATIENCE_MS = 30_000
@@ -177,7 +178,8 @@ def test_images_are_labelled_and_saved(page: Any, material: Path) -> None:
 
 TAKE = """([kind, files]) => {
     const carried = new DataTransfer();
-    for (const [name, content] of files) carried.items.add(new File([Uint8Array.from(content)], name, { type: "image/png" }));
+    for (const [name, content] of files)
+        carried.items.add(new File([Uint8Array.from(content)], name, { type: "image/png" }));
     const target = kind === "paste" ? document : document.getElementById("drop");
     const happening = { bubbles: true, cancelable: true, dataTransfer: carried, clipboardData: carried };
     target.dispatchEvent(kind === "paste" ? new ClipboardEvent(kind, happening) : new DragEvent(kind, happening));

@@ -103,7 +103,7 @@ def find_everywhere(
         (tmp_path / "predict.yaml").write_text(json.dumps(detector))
         done = deepfer("predict", png, "-m", linear_model, "--faces", "--json", "--config", "predict.yaml")
         found["predict"] = boxes_of([json.loads(line) for line in done.stdout.splitlines()])
-        run_stream([str(clip)], Classifier(linear_model), [f"jsonl={records}"], StreamConfig(**detector))  # type: ignore[arg-type]
+        run_stream([str(clip)], Classifier(linear_model), [f"jsonl={records}"], StreamConfig(**detector))
         found["stream"] = boxes_of(
             [
                 row
