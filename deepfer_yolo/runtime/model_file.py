@@ -5,14 +5,9 @@ none.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-
-from platformdirs import user_cache_path, user_data_path
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
@@ -169,13 +164,19 @@ def store_dir() -> Path:
     home = os.environ.get(HOME_VARIABLE)
     if home:
         return Path(home) / "models"
+    from platformdirs import user_data_path
+
     return user_data_path("deepfer", appauthor=False) / "models"
 
 
 def cache_dir() -> Path:
     """Where things lie that can be made again: `$DEEPFER_CACHE`, else the user's cache folder."""
     cache = os.environ.get(CACHE_VARIABLE)
-    return Path(cache) if cache else user_cache_path("deepfer", appauthor=False)
+    if cache:
+        return Path(cache)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("deepfer", appauthor=False)
 
 
 def pulled(name: str) -> Path | None:
@@ -212,6 +213,10 @@ def pull(name: str, *, url: str | None = None) -> Path:
 
 def _fetch(url: str, part: Path, *, limit: int) -> str:
     """Write what `url` sends to `part`, and return its SHA-256; stops behind `limit` bytes."""
+    import http.client  # 20 ms that no other start has to pay
+    import urllib.error
+    import urllib.request
+
     digest, size = hashlib.sha256(), 0
     request = urllib.request.Request(url, headers={"User-Agent": "deepfer"})  # noqa: S310 (the scheme was checked)
     try:
