@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -142,6 +143,13 @@ def explained_imports() -> Iterator[None]:
 EXIT_GATE_FAILED = 3
 EXIT_SOME_SOURCES_FAILED = 4
 EXIT_INCONCLUSIVE = 5
+
+
+def require(*modules: str) -> None:
+    """Raise MissingDependencyError for a module that is not installed: before long work that would end with it."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingDependencyError.for_extra(EXTRA_OF_MODULE[module], module)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

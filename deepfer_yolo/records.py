@@ -155,15 +155,27 @@ class Event:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it: records by field, arrays and tuples as lists, paths as text, NaN and infinity None."""
+    """`value` as JSON knows it: records by field, arrays and tuples as lists, paths as text, NaN and infinity None.
+
+    Records inside of it are what their own `to_json` says.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _inside(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _inside(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_inside(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
+
+
+def _inside(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else plain(value)
+
+
+def without_none(record: Any) -> dict[str, JsonValue]:
+    """`plain` of a record or mapping without the keys that hold None."""
+    return {key: value for key, value in plain(record).items() if value is not None}

@@ -53,7 +53,7 @@ def compare(
         print_json(result.to_json())
         return
     out = stdout()
-    n = result.models[0].scored.measured.metrics.n
+    n = result.models[0].scored.metrics.n
     out.print(table(paired.MODEL_HEADER, paired.model_rows(result), f"{opened.name}, {settings.split}, n = {n:,}"))
     if len(classifiers) > 1:
         out.print(table(paired.PAIR_HEADER, paired.pair_rows(result)))

@@ -158,17 +158,18 @@ def _evaluate(story: _Story) -> str:
     from deepfer_yolo.cli.options import open_classifier
     from deepfer_yolo.config import EvaluateConfig
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate.evaluation import run_evaluation
+    from deepfer_yolo.evaluate.evaluation import evaluate
+    from deepfer_yolo.evaluate.report import write_files
     from deepfer_yolo.runs import create_run
 
     settings = EvaluateConfig(split="test", threads=story.threads)
     classifier = open_classifier(Path(story.facts["checkpoint"]), threads=story.threads)
     run = create_run("evaluate", "painted", settings, story.folder / "runs")
-    result = run_evaluation(
-        classifier, open_dataset(story.data), settings, run, lambda done, total: story.tick(done / total)
-    )
+    dataset = open_dataset(story.data)
+    result = evaluate(classifier, dataset, settings, on_progress=lambda done, total: story.tick(done / total))
+    write_files(result, dataset, classifier, settings, run)
     story.facts["test"] = result.to_json()
-    metrics, (low, high) = result.measured.metrics, result.measured.intervals.top1
+    metrics, (low, high) = result.metrics, result.metrics.intervals.top1
     return f"top-1 {metrics.top1:.1%} ({low:.1%} to {high:.1%}), macro-F1 {metrics.macro_f1:.1%}; chance is 14.3%"
 
 

@@ -8,7 +8,7 @@ from deepfer_yolo.cli.options import DatasetArgument, JsonOption, ModelOption, N
 from deepfer_yolo.config import EvaluateConfig
 
 if TYPE_CHECKING:
-    from deepfer_yolo.evaluate.measurement import Evaluation
+    from deepfer_yolo.evaluate.evaluation import Evaluation
 
 
 @options_of(
@@ -33,7 +33,7 @@ def evaluate(
     from deepfer_yolo.cli.output import print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
-    from deepfer_yolo.evaluate.evaluation import REPORT, run_evaluation
+    from deepfer_yolo.evaluate import evaluation, report
     from deepfer_yolo.runs import recorded_run
 
     whole = open_dataset(dataset)
@@ -45,12 +45,13 @@ def evaluate(
     )
     say_all(learned.lines)
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
-        result = run_evaluation(classifier, opened, settings, run, tracked(bar, "evaluating"), learned)
+        result = evaluation.evaluate(classifier, opened, settings, learned, tracked(bar, "evaluating"))
+        report.write_files(result, opened, classifier, settings, run)
     if as_json:
         print_json(result.to_json())
     else:
         _print(result)
-    stderr().print(f"report: {run / REPORT}", soft_wrap=True)
+    stderr().print(f"report: {run / report.REPORT}", soft_wrap=True)
 
 
 def _print(result: Evaluation) -> None:
@@ -59,10 +60,10 @@ def _print(result: Evaluation) -> None:
     from deepfer_yolo.report.tables import table
 
     out = stdout()
-    data, n = result.dataset, result.measured.metrics.n
+    data, n = result.dataset, result.metrics.n
     header, rows = report.summary_table(result)
     out.print(table(header, rows, f"{result.model.name} on {data.name}, {data.split}, n = {n:,}"))
-    out.print(table(report.CLASS_HEADER, report.class_rows(result.measured)))
+    out.print(table(report.CLASS_HEADER, report.class_rows(result.metrics)))
     for column, groups in result.groups.items():
         title = f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else "")
         out.print(table(report.GROUP_HEADER, report.group_rows(groups[:30]), title))

@@ -1,100 +1,220 @@
-"""One evaluation, from a model and a data set to the files of its run."""
+"""What is known of a model on a data set: which file and which images, every metric with its interval, and a whole
+evaluation.
+"""
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.util import find_spec
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
-from deepfer_yolo.config import EvaluateConfig
+from deepfer_yolo.config import EvaluateConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
-from deepfer_yolo.errors import EXTRA_OF_MODULE, MissingDependencyError
-from deepfer_yolo.evaluate.measurement import DataUsed, Evaluation, ModelFile, measure_scores
+from deepfer_yolo.errors import require
+from deepfer_yolo.evaluate.intervals import Interval, Intervals, intervals
+from deepfer_yolo.evaluate.metrics import (
+    N_BINS,
+    ClassScores,
+    Floats,
+    Headline,
+    Ints,
+    Reliability,
+    class_scores,
+    confusion_matrix,
+    coverage_key,
+    ece,
+    headline,
+    noise_floor,
+    reliability,
+    selective_accuracy,
+    tally,
+    total,
+)
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
-from deepfer_yolo.evaluate.robustness import sweep
-from deepfer_yolo.evaluate.subsets import by_column, check_column, without
-from deepfer_yolo.files import write_atomic
-from deepfer_yolo.runs import write_metrics
+from deepfer_yolo.evaluate.robustness import Robustness, sweep
+from deepfer_yolo.evaluate.subsets import Group, Votes, by_column, check_column, vote_scores, without
+from deepfer_yolo.records import Json, plain, without_none
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import digest, n_bytes
 
-REPORT, PREDICTIONS = "report.html", "predictions.csv"
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics(ClassScores[float]):
+    """One class of a split with its `support` images; without any, recall and F1 are NaN."""
+
+    support: int
+    precision_interval: Interval
+    recall_interval: Interval
+    f1_interval: Interval
 
 
-def run_evaluation(
+@dataclass(frozen=True, slots=True, eq=False)
+class Metrics(Headline[float]):
+    """Every metric of one model on one split of `n` images, as `metrics.json` holds them; shares lie in 0..1.
+
+    Rows of `confusion` (C, C) are the labels, columns the answers; `absent` are the labels without an image.
+    """
+
+    n: int
+    ece: float
+    ece_noise_floor: float
+    ece_bins: int
+    selective_accuracy: Mapping[str, float]
+    per_class: Mapping[str, ClassMetrics]
+    confusion: Ints
+    confusion_normalised: Floats
+    labels: tuple[str, ...]
+    absent: tuple[str, ...]
+    reliability: Reliability
+    intervals: Intervals
+    interval_method: str
+    votes: Votes | None
+
+    def to_json(self) -> Json:
+        """By name, `n` first, and no votes where the manifest has none."""
+        return {"n": self.n} | without_none(self)
+
+
+def measure(scores: Scores, config: ScoringConfig) -> Metrics:
+    """Every metric of `scores`. Raises ModelError for what is no probability, and DatasetError for no images."""
+    probs, targets = scores.checked()
+    summed, spans = total(tally(probs, targets)), intervals(probs, targets, config, scores.subjects)
+    figures: Any = {name: float(value) for name, value in headline(summed).by_name().items()}
+    classes, bins = class_scores(summed.labels, summed.answers, summed.right), reliability(probs, targets)
+    confusion = confusion_matrix(probs.argmax(1), targets, len(scores.labels))
+    support = confusion.sum(1)
+    rows = zip(classes.precision, classes.recall, classes.f1, support, spans.per_class, strict=True)
+    method = "bootstrap over subjects" if any(scores.subjects) else "bootstrap stratified by label"
+    return Metrics(
+        **figures,
+        n=len(targets),
+        ece=ece(bins),
+        ece_noise_floor=noise_floor(probs),
+        ece_bins=N_BINS,
+        selective_accuracy={coverage_key(share): value for share, value in selective_accuracy(probs, targets).items()},
+        per_class={
+            # Where a class without images is the answer, the answer is wrong.
+            label: ClassMetrics(
+                float(precision) if n else 0.0, float(recall), float(f1), int(n), span.precision, span.recall, span.f1
+            )
+            for label, (precision, recall, f1, n, span) in zip(scores.labels, rows, strict=True)
+        },
+        confusion=confusion,
+        confusion_normalised=confusion / support.clip(1)[:, None],
+        labels=scores.labels,
+        absent=tuple(label for label, n in zip(scores.labels, support, strict=True) if n == 0),
+        reliability=bins,
+        intervals=spans,
+        interval_method=f"95 %, {method}, {config.replicates} replicates",
+        votes=vote_scores(scores),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Which file a model is, and what runs it."""
+
+    name: str
+    path: Path
+    sha256: str
+    size_mb: float
+    provider: str
+
+    @classmethod
+    def of(cls, model: Classifier) -> ModelFile:
+        """The file behind an open model."""
+        size_mb = n_bytes(model.path) / 1e6
+        return cls(model.card.name, model.path, digest(model.path), size_mb, model.provider)
+
+
+@dataclass(frozen=True, slots=True)
+class DataUsed:
+    """Which split of which data set was scored."""
+
+    name: str
+    path: Path
+    fingerprint: str
+    split: str
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str) -> DataUsed:
+        """One split of an open data set."""
+        return cls(dataset.name, dataset.root, dataset.fingerprint, split)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredModel:
+    """A model file and what it reached."""
+
+    model: ModelFile
+    metrics: Metrics
+
+    def to_json(self) -> Json:
+        """Both side by side, as `gate.json` holds them."""
+        return {**plain(self.model), **self.metrics.to_json()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What `deepfer evaluate` found; `clean` is without the images that have a copy in train."""
+
+    model: ModelFile
+    dataset: DataUsed
+    scores: Scores
+    tta: str
+    excluded: str | None
+    learned_before: Learned | None
+    metrics: Metrics
+    clean: Metrics | None
+    groups: Mapping[str, list[Group]]
+    robustness: Robustness | None
+
+    @property
+    def n_removed(self) -> int:
+        """How many images `clean` leaves out."""
+        return self.metrics.n - self.clean.n if self.clean is not None else 0
+
+    def to_json(self) -> Json:
+        """As `metrics.json` holds it; what was not asked for is not there."""
+        clean = {**self.clean.to_json(), "n_removed": self.n_removed} if self.clean is not None else None
+        model = {name: value for name, value in plain(self.model).items() if name != "size_mb"}
+        conditions = {"tta": self.tta, "excluded": self.excluded, "learned_before": self.learned_before}
+        extras = {"clean": clean, "groups": self.groups or None, "robustness": self.robustness}
+        return {
+            "model": model,
+            "dataset": plain(self.dataset),
+            **plain(conditions),
+            **self.metrics.to_json(),
+            **without_none(extras),
+        }
+
+
+def evaluate(
     classifier: Classifier,
     dataset: Dataset,
     config: EvaluateConfig,
-    run: Path,
-    on_progress: OnProgress | None = None,
     learned: Learned | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
-    """Score, measure, and write `metrics.json`, `predictions.csv` and `report.html` into `run`.
-
-    `learned` is the record of `check_models`.
-    """
-    from deepfer_yolo.evaluate.report import write_report
-
+    """Score and measure. `learned` is what `check_models` found."""
     labels = common_labels([classifier.labels], dataset.labels, config.labels)
     for column in config.by:
         check_column(column)
-    with importing("scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg"):
-        scores = score_dataset(classifier, dataset, config, on_progress, labels=labels, flip=config.tta == "flip")
+    require("scipy", "matplotlib")
+    scores = score_dataset(classifier, dataset, config, on_progress, labels=labels, flip=config.tta == "flip")
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
-    result = Evaluation(
+    return Evaluation(
         model=ModelFile.of(classifier),
         dataset=DataUsed.of(dataset, config.split),
+        scores=scores,
         tta=config.tta,
         excluded=config.exclude,
         learned_before=learned,
-        measured=measure_scores(scores, config),
-        clean=measure_scores(clean, config) if clean is not None else None,
+        metrics=measure(scores, config),
+        clean=measure(clean, config) if clean is not None else None,
         groups={column: by_column(scores, column) for column in config.by},
         robustness=sweep(classifier, dataset, scores, config, on_progress) if config.robustness else None,
     )
-    write_atomic(run / PREDICTIONS, predictions_csv(scores).encode("utf-8", "surrogateescape"))
-    write_report(run / REPORT, result, scores, dataset, config, classifier)
-    write_metrics(run, result.to_json())  # last: it says that the run is whole
-    return result
-
-
-def predictions_csv(scores: Scores) -> str:
-    """`path,label` and one column a label with its probability, rows as in the manifest."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", *scores.labels))
-    for row, probs in zip(scores.rows, scores.probs.tolist(), strict=True):
-        writer.writerow((row.path, row.label, *(f"{p:.6f}" for p in probs)))
-    return text.getvalue()
-
-
-@contextmanager
-def importing(*modules: str) -> Iterator[None]:
-    """Import `modules` in a thread while the block runs, and wait for it at the end.
-
-    Raises MissingDependencyError before the block starts, rather than after minutes of scoring, where one is not
-    installed.
-    """
-    for module in modules:
-        package = module.partition(".")[0]
-        if find_spec(package) is None:
-            raise MissingDependencyError.for_extra(EXTRA_OF_MODULE[package], package)
-    thread = Thread(target=_import, args=(modules,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def _import(modules: tuple[str, ...]) -> None:
-    # What goes wrong here goes wrong again, and is explained, where the module is used.
-    with suppress(ImportError):
-        for module in modules:
-            importlib.import_module(module)

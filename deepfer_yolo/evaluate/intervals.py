@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,10 @@ class Intervals(Headline[Interval]):
         names = ("top1", "top2", "top5", *averages, "balanced_accuracy", "nll", "brier", "selective_accuracy")
         return {name: plain(getattr(self, name)) for name in names}
 
+    def of_card(self) -> dict[str, list[float]]:
+        """Those that a model card has room for."""
+        return {name: list(getattr(self, name)) for name in CARD_METRICS}
+
 
 def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Sequence[str] = ()) -> Intervals:
     """95 % intervals of every metric.
@@ -66,8 +70,8 @@ def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Seq
     sure = np.round(kept / len(targets), 12)
     support = np.bincount(targets, minlength=probs.shape[1]).tolist()
     spans: Any = {
-        field.name: _interval(getattr(found, field.name), len(targets), is_share=field.name not in ("nll", "brier"))
-        for field in fields(Headline)
+        name: _interval(values, len(targets), is_share=name not in ("nll", "brier"))
+        for name, values in found.by_name().items()
     }
     return Intervals(
         **spans,
@@ -87,12 +91,6 @@ def _interval(values: Floats, n: int, *, is_share: bool = True) -> Interval:
     if is_share and n > 0 and low == high and low in (0.0, 1.0):
         return clopper_pearson(round(low * n), n)
     return Interval(low, high)
-
-
-def card_intervals(probs: Floats, targets: Ints, subjects: Sequence[str] = ()) -> dict[str, list[float]]:
-    """Those of `intervals` that a model card has room for: [low, high] of each metric in CARD_METRICS."""
-    found = intervals(probs, targets, ScoringConfig(), subjects)
-    return {name: list(getattr(found, name)) for name in CARD_METRICS}
 
 
 def resample(
@@ -171,12 +169,12 @@ def cluster_ids(subjects: Sequence[str]) -> Ints | None:
 
 def clopper_pearson(k: int, n: int) -> Interval:
     """The exact two-sided interval of a proportion (Clopper & Pearson 1934)."""
-    found = binomial_test(k, n).proportion_ci(CONFIDENCE, method="exact")
-    return Interval(float(found.low), float(found.high))
+    tail = (1 - CONFIDENCE) / 2
+    return Interval(beta_quantile(k, n - k + 1, tail), beta_quantile(k + 1, n - k, 1 - tail))
 
 
-def binomial_test(k: int, n: int, alternative: str = "two-sided") -> Any:
-    """SciPy's exact binomial test of `k` in `n` against one half."""
+def beta_quantile(a: float, b: float, share: float) -> float:
+    """The quantile of a beta distribution; its limits 0 for a = 0 and 1 for b = 0."""
     with explained_imports():
-        from scipy.stats import binomtest
-    return binomtest(k, n, alternative=alternative)
+        from scipy.special import betaincinv
+    return float(betaincinv(a, b, share)) if a and b else float(b == 0)

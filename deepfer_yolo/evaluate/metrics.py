@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepfer_yolo.errors import DatasetError, ModelError
-from deepfer_yolo.records import SUM_TOLERANCE, Json, plain
+from deepfer_yolo.records import SUM_TOLERANCE
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,6 +43,10 @@ class Headline(Generic[T]):
     nll: T
     brier: T
 
+    def by_name(self) -> dict[str, T]:
+        """The headline metrics alone."""
+        return {field.name: getattr(self, field.name) for field in fields(Headline)}
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScores(Generic[T]):
@@ -53,58 +57,13 @@ class ClassScores(Generic[T]):
     f1: T
 
 
-@dataclass(frozen=True, slots=True)
-class ClassMetrics(ClassScores[float]):
-    """One class of a split with its `support` images; without any, recall and F1 are NaN."""
-
-    support: int
-
-
-class Reliability(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
     """One number a bin: images in it, their mean confidence, and the share that is right (0 where the bin is empty)."""
 
     n: Ints
     confidence: Floats
     accuracy: Floats
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Metrics(Headline[float]):
-    """Every metric of one model on one split of `n` images; shares lie in 0..1.
-
-    Rows of `confusion` (C, C) are the labels, columns the answers; `absent` are the labels without an image.
-    """
-
-    n: int
-    ece: float
-    ece_noise_floor: float
-    selective_accuracy: Mapping[str, float]
-    per_class: Mapping[str, ClassMetrics]
-    confusion: Ints
-    labels: tuple[str, ...]
-    absent: tuple[str, ...]
-    reliability: Reliability
-
-    def to_json(self) -> Json:
-        """As `metrics.json` holds them."""
-        shares = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
-        content: Json = plain(
-            {
-                "n": self.n,
-                **{field.name: getattr(self, field.name) for field in fields(Headline)},
-                "ece": self.ece,
-                "ece_noise_floor": self.ece_noise_floor,
-                "ece_bins": N_BINS,
-                "selective_accuracy": self.selective_accuracy,
-                "per_class": self.per_class,
-                "confusion": self.confusion,
-                "confusion_normalised": shares,
-                "labels": self.labels,
-                "absent": self.absent,
-                "reliability": self.reliability._asdict(),
-            }
-        )
-        return content
 
 
 class Tally(NamedTuple):
@@ -123,46 +82,15 @@ class Tally(NamedTuple):
     brier: Floats
 
 
-def measure(probs: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], labels: Sequence[str]) -> Metrics:
-    """Every metric of `probs` (n, C) against `targets` (n,), indices into `labels` (C).
-
-    Raises ModelError for NaN or rows that do not sum to 1, and DatasetError for no images.
-    """
-    p, y = check_scores(probs, targets, labels)
-    summed = total(tally(p, y))
-    found, classes = headline(summed), class_scores(summed.labels, summed.answers, summed.right)
-    support = summed.labels.astype(np.int64).tolist()
-    bins = reliability(p, y)
-    figures: Any = {field.name: float(getattr(found, field.name)) for field in fields(Headline)}
-    return Metrics(
-        **figures,
-        n=len(y),
-        ece=ece(bins),
-        ece_noise_floor=noise_floor(p),
-        selective_accuracy={coverage_key(share): value for share, value in selective_accuracy(p, y).items()},
-        per_class={
-            # A class without images is predicted wrongly wherever it is predicted.
-            label: ClassMetrics(precision if n else 0.0, recall, f1, n)
-            for label, precision, recall, f1, n in zip(
-                labels, classes.precision.tolist(), classes.recall.tolist(), classes.f1.tolist(), support, strict=True
-            )
-        },
-        confusion=confusion_matrix(p.argmax(1), y, len(labels)),
-        labels=tuple(labels),
-        absent=tuple(label for label, n in zip(labels, support, strict=True) if n == 0),
-        reliability=bins,
-    )
-
-
 def check_scores(
     probs: NDArray[np.floating[Any]],
     targets: NDArray[np.integer[Any]],
     labels: Sequence[str],
     names: Sequence[str] | None = None,
 ) -> tuple[Floats, Ints]:
-    """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `measure` for what is refused.
+    """`probs` in float64 with rows that sum to 1 exactly, and `targets`.
 
-    `names` are the images'.
+    Raises DatasetError for no images, and ModelError for what is no probability; `names` are the images'.
     """
     if len(targets) == 0:
         raise DatasetError("there are no images to evaluate", "choose another --split, or convert the data set again")

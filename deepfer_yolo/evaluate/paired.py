@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import CompareConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.leaks import Learned
-from deepfer_yolo.evaluate.evaluation import importing
+from deepfer_yolo.errors import explained_imports, require
+from deepfer_yolo.evaluate.evaluation import DataUsed, ModelFile, ScoredModel, measure
 from deepfer_yolo.evaluate.intervals import (
     CONFIDENCE,
     Interval,
-    binomial_test,
+    beta_quantile,
     cluster_ids,
     percentiles,
     resample,
 )
-from deepfer_yolo.evaluate.measurement import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally, total
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
-from deepfer_yolo.records import Crops, Json, plain
+from deepfer_yolo.records import Crops, Json, plain, without_none
 from deepfer_yolo.report.tables import interval, percent
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_inputs
@@ -98,19 +98,9 @@ class PairedComparison:
 
     def to_json(self) -> Json:
         """As `gate.json` holds it: the decision stands among the other keys."""
-        content: Json = plain(
-            {
-                "n": self.n,
-                "wins": self.wins,
-                "losses": self.losses,
-                "mcnemar_p": self.mcnemar_p,
-                "differences": self.differences,
-                **plain(self.decision),
-                "classes": self.classes,
-                "interval_method": self.interval_method,
-            }
-        )
-        return content
+        content = plain(self)
+        decision, *last = (content.pop(name) for name in ("decision", "classes", "interval_method"))
+        return {**content, **decision, "classes": last[0], "interval_method": last[1]}
 
 
 def compare_pair(challenger: Scores, champion: Scores, config: ScoringConfig) -> PairedComparison:
@@ -164,12 +154,14 @@ def decision_interval(wins: int, losses: int, n: int, bootstrap: Interval) -> De
 
 def upper_bound(k: int, n: int) -> float:
     """The one-sided 95 % upper bound of a proportion (Clopper & Pearson 1934)."""
-    return float(binomial_test(k, n, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+    return beta_quantile(k + 1, n - k, CONFIDENCE)
 
 
 def mcnemar(wins: int, losses: int) -> float:
     """The exact two-sided p of McNemar's test: a binomial test on the images where one model alone is right."""
-    return 1.0 if wins + losses == 0 else float(binomial_test(wins, wins + losses).pvalue)
+    with explained_imports():
+        from scipy.special import bdtr
+    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -212,7 +204,7 @@ class Latency:
 
     def to_json(self) -> Json:
         """What was measured."""
-        return {name: value for name, value in plain(self).items() if value is not None}
+        return without_none(self)
 
 
 def latency(challenger: Classifier, champion: Classifier | None, dataset: Dataset, scores: Scores) -> Latency:
@@ -256,8 +248,7 @@ class ComparedModel:
 
     def to_json(self) -> Json:
         """As `metrics.json` of `deepfer compare` holds it."""
-        pair = {} if self.against_first is None else {"against_first": self.against_first.to_json()}
-        return {**self.scored.to_json(), **pair, "latency": self.latency.to_json()}
+        return {**self.scored.to_json(), **without_none({"against_first": self.against_first, "latency": self.latency})}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,9 +262,7 @@ class SideBySide:
 
     def to_json(self) -> Json:
         """As `metrics.json` of `deepfer compare` holds it."""
-        content = plain({"dataset": self.dataset, "labels": self.labels})
-        models = [model.to_json() for model in self.models]
-        return {**content, "models": models, "learned_before": self.learned_before.to_json()}
+        return dict(plain(self))
 
 
 def compare_models(
@@ -288,7 +277,7 @@ def compare_models(
     scores = score_models([(model.path.name, model) for model in models], dataset, config, labels, on_model)
     compared = [
         ComparedModel(
-            ScoredModel.of(model, one, config),
+            ScoredModel(ModelFile.of(model), measure(one, config)),
             compare_pair(one, scores[0], config) if number else None,
             latency(model, models[0], dataset, one),
         )
@@ -305,11 +294,11 @@ def score_models(
     on_model: OnModel | None,
 ) -> list[Scores]:
     """The scores of each named model on the same images and labels."""
-    with importing("scipy.stats"):
-        return [
-            score_dataset(model, dataset, config, on_model(name) if on_model is not None else None, labels=labels)
-            for name, model in models
-        ]
+    require("scipy")
+    return [
+        score_dataset(model, dataset, config, on_model(name) if on_model is not None else None, labels=labels)
+        for name, model in models
+    ]
 
 
 MODEL_HEADER = ("model", "top-1 %", "95 % interval", "macro F1 %", "NLL", "ECE %", "ms", "MB")
@@ -320,12 +309,12 @@ def model_rows(result: SideBySide) -> list[list[str]]:
     """One row a model; shares in per cent, latency of a single crop."""
     rows = []
     for one in result.models:
-        model, metrics = one.scored.model, one.scored.measured.metrics
+        model, metrics = one.scored.model, one.scored.metrics
         rows.append(
             [
                 model.name,
                 percent(metrics.top1),
-                interval(*one.scored.measured.intervals.top1),
+                interval(*metrics.intervals.top1),
                 percent(metrics.macro_f1),
                 f"{metrics.nll:.3f}",
                 percent(metrics.ece),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -13,22 +15,24 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.evaluate.measurement import Evaluation, Measurement
+from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
 from deepfer_yolo.evaluate.metrics import nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.subsets import Group
+from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
 from deepfer_yolo.report import plots
 from deepfer_yolo.report.page import Page
 from deepfer_yolo.report.tables import interval, percent
-from deepfer_yolo.runs import ENVIRONMENT
+from deepfer_yolo.runs import ENVIRONMENT, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import shorter_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REPORT, PREDICTIONS = "report.html", "predictions.csv"
 SHOWN_PX = 96
 """Images larger than this are reduced in the report, which would grow by megabytes otherwise."""
 SHARES = {
@@ -48,18 +52,18 @@ def summary_table(result: Evaluation) -> tuple[tuple[str, ...], list[list[str]]]
 
     `clean` gets columns of its own.
     """
-    rows = summary_rows(result.measured)
+    rows = summary_rows(result.metrics)
     if result.clean is None:
         return ("figure", "value", "95 % interval"), rows
     both = zip_longest(rows, summary_rows(result.clean), fillvalue=["", "–", ""])
-    counts = [f"{name} {one.metrics.n:,}" for name, one in (("all", result.measured), ("clean", result.clean))]
+    counts = [f"{name} {one.n:,}" for name, one in (("all", result.metrics), ("clean", result.clean))]
     header = ("figure", counts[0], "95 % interval", counts[1], "95 % interval")
     return header, [[*row, *other[1:]] for row, other in both]
 
 
-def summary_rows(measured: Measurement) -> list[list[str]]:
+def summary_rows(metrics: Metrics) -> list[list[str]]:
     """Name, value and 95 % interval of each headline figure; shares in per cent."""
-    metrics, spans = measured.metrics, measured.intervals
+    spans = metrics.intervals
     rows = [[title, percent(getattr(metrics, name)), interval(*getattr(spans, name))] for name, title in SHARES.items()]
     for name, title in LOSSES.items():
         low, high = getattr(spans, name)
@@ -69,7 +73,7 @@ def summary_rows(measured: Measurement) -> list[list[str]]:
         [f"top-1, surest {share}", percent(value), interval(*spans.selective_accuracy[share])]
         for share, value in metrics.selective_accuracy.items()
     ]
-    if (votes := measured.votes) is not None:
+    if (votes := metrics.votes) is not None:
         rows += [
             ["agrees with most votes", percent(votes.majority_top1), interval(*votes.majority_interval)],
             ["  the set's label does", percent(votes.label_majority_top1), f"n {votes.n_clear:,}"],
@@ -79,19 +83,18 @@ def summary_rows(measured: Measurement) -> list[list[str]]:
     return rows
 
 
-def class_rows(measured: Measurement) -> list[list[str]]:
+def class_rows(metrics: Metrics) -> list[list[str]]:
     """Label, precision, recall, F1 in per cent, the interval of F1, and how many images."""
-    spans = measured.class_intervals
     return [
         [
             label,
             percent(row.precision),
             percent(row.recall),
             percent(row.f1),
-            interval(*spans[label].f1),
+            interval(*row.f1_interval),
             str(row.support),
         ]
-        for label, row in measured.metrics.per_class.items()
+        for label, row in metrics.per_class.items()
     ]
 
 
@@ -117,14 +120,28 @@ def sweep_rows(found: Robustness) -> list[list[str]]:
     return rows
 
 
+def write_files(
+    result: Evaluation, dataset: Dataset, classifier: Classifier, config: EvaluateConfig, run: Path
+) -> None:
+    """Write `predictions.csv`, `report.html` and `metrics.json` into `run`."""
+    write_atomic(run / PREDICTIONS, predictions_csv(result.scores).encode("utf-8", "surrogateescape"))
+    write_report(result, dataset, classifier, config, run / REPORT)
+    write_metrics(run, result.to_json())  # last: it says that the run is whole
+
+
+def predictions_csv(scores: Scores) -> str:
+    """`path,label` and one column a label with its probability, rows as in the manifest."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", *scores.labels))
+    for row, probs in zip(scores.rows, scores.probs.tolist(), strict=True):
+        writer.writerow((row.path, row.label, *(f"{p:.6f}" for p in probs)))
+    return text.getvalue()
+
+
 def write_report(
-    path: Path,
-    result: Evaluation,
-    scores: Scores,
-    dataset: Dataset,
-    config: EvaluateConfig,
-    classifier: Classifier,
-) -> Path:
+    result: Evaluation, dataset: Dataset, classifier: Classifier, config: EvaluateConfig, path: Path
+) -> None:
     """Write the HTML report beside the run's `env.json`, whose content becomes its header; figures also as PNG with
     `save_plots`.
     """
@@ -133,9 +150,9 @@ def write_report(
     for text in remarks(result):
         page.add_text(text)
     page.add_table(*summary_table(result))
-    figures = draw(result, scores)
+    figures = draw(result)
     page.add_heading("Classes")
-    page.add_table(CLASS_HEADER, class_rows(result.measured))
+    page.add_table(CLASS_HEADER, class_rows(result.metrics))
     page.add_figure(*figures["confusion_matrix"])
     page.add_heading("Confidence")
     page.add_figure(*figures["reliability"])
@@ -147,17 +164,17 @@ def write_report(
         page.add_heading("Robustness")
         page.add_figure(*figures["robustness"])
         page.add_table(SWEEP_HEADER, sweep_rows(result.robustness))
-    add_mistakes(page, scores, dataset, config, classifier)
+    add_mistakes(page, result.scores, dataset, config, classifier)
     if config.save_plots:
         for name, (figure, _, _) in figures.items():
             plots.save_png(figure, path.parent / "plots" / f"{name}.png")
-    return page.write(path)
+    page.write(path)
 
 
 def facts(result: Evaluation, environment: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     """The conditions of the numbers, for the header."""
     data, model, versions = result.dataset, result.model, environment["versions"]
-    n = result.measured.metrics.n
+    n = result.metrics.n
     yield "data", f"{data.name}, split {data.split}, n = {n:,}, fingerprint {data.fingerprint[:12]}"
     yield "model", f"{model.path}, sha256 {model.sha256[:12]}, provider {model.provider}"
     if result.tta == "flip":
@@ -174,13 +191,13 @@ def facts(result: Evaluation, environment: Mapping[str, Any]) -> Iterable[tuple[
 
 def remarks(result: Evaluation) -> Iterable[str]:
     """What a reader must know before the numbers, a paragraph each."""
-    measured = result.measured
+    metrics = result.metrics
     yield (
         "The model labels the apparent expression in an image; it does not know what anyone feels. Figures are in per "
-        f"cent where not stated otherwise, on {measured.metrics.n:,} images. Intervals: {measured.interval_method}."
+        f"cent where not stated otherwise, on {metrics.n:,} images. Intervals: {metrics.interval_method}."
     )
-    if measured.metrics.absent:
-        yield f"This split has no image of: {', '.join(measured.metrics.absent)}. Macro averages leave them out."
+    if metrics.absent:
+        yield f"This split has no image of: {', '.join(metrics.absent)}. Macro averages leave them out."
     for name, found in (result.learned_before.overlaps if result.learned_before else {}).items():
         for overlap in (found or {}).values():
             yield (
@@ -189,18 +206,18 @@ def remarks(result: Evaluation) -> Iterable[str]:
             )
     if result.clean is not None:
         yield f"“clean” leaves out the {result.n_removed:,} images that have an exact or near copy in train."
-    if measured.votes is not None:
+    if metrics.votes is not None:
         yield (
             "The last rows compare with the votes of several people per image: how often the answer, and the data set's "
             "own label, is what most of them chose, and the mean share of them that chose it."
         )
 
 
-def draw(result: Evaluation, scores: Scores) -> dict[str, tuple[Figure, str, str]]:
+def draw(result: Evaluation) -> dict[str, tuple[Figure, str, str]]:
     """Every figure of the report by name, each with its caption and what it shows in words."""
-    metrics, found = result.measured.metrics, result.robustness
+    metrics, bins, found = result.metrics, result.metrics.reliability, result.robustness
     shares = np.linspace(0.05, 1, 20).tolist()
-    accuracy = selective_accuracy(np.asarray(scores.probs, np.float64), scores.targets, shares)
+    accuracy = selective_accuracy(*result.scores.checked(), shares)
     figures = {
         "confusion_matrix": (
             plots.confusion_matrix(metrics.confusion, metrics.labels),
@@ -208,7 +225,7 @@ def draw(result: Evaluation, scores: Scores) -> dict[str, tuple[Figure, str, str
             f"Confusion matrix of {len(metrics.labels)} classes; top-1 {percent(metrics.top1)} %",
         ),
         "reliability": (
-            plots.reliability(*metrics.reliability),
+            plots.reliability(bins.n, bins.confidence, bins.accuracy),
             f"Expected calibration error {percent(metrics.ece)} %; a perfectly calibrated model would show "
             f"{percent(metrics.ece_noise_floor)} % on this many images.",
             "Reliability diagram: accuracy against confidence in 15 bins",

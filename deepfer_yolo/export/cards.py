@@ -13,8 +13,7 @@ from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
 from deepfer_yolo.errors import ConfigError, ModelError
-from deepfer_yolo.evaluate.intervals import card_intervals
-from deepfer_yolo.evaluate.metrics import measure
+from deepfer_yolo.evaluate.evaluation import measure
 from deepfer_yolo.evaluate.predictions import score_dataset
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.records import plain
@@ -104,14 +103,15 @@ def add_metrics(
     """
     opened = open_dataset(dataset)
     learned = check_models({model.name: classifier}, opened, split, allow=allow_leak)
-    scores = score_dataset(classifier, opened, ScoringConfig.model_validate({"split": split}))
-    result = measure(scores.probs, scores.targets, scores.labels)
+    config = ScoringConfig.model_validate({"split": split})
+    scores = score_dataset(classifier, opened, config)
+    result = measure(scores, config)
     numbers = {
         "dataset": opened.name,
         "fingerprint": opened.fingerprint,
         "split": split,
         **{key: getattr(result, key) for key in HEADLINE},
-        "intervals": card_intervals(*scores.checked(), scores.subjects),
+        "intervals": result.intervals.of_card(),
         "learned_before": learned.to_json(),
     }
     card = classifier.card.model_copy(update={"metrics": classifier.card.metrics | plain(numbers)})

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.records import Json, JsonValue, plain
+from deepfer_yolo.records import Json, JsonValue, without_none
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.child_process import Child, Message, answer_parent
@@ -48,7 +48,7 @@ class BatchFigures:
 
     def to_json(self) -> Json:
         """The figures; without `speed` where there is nothing to compare with."""
-        return {key: value for key, value in plain(self).items() if value is not None}
+        return without_none(self)
 
 
 @dataclass(slots=True)

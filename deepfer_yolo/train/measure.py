@@ -14,7 +14,8 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
-from deepfer_yolo.evaluate.intervals import CARD_METRICS, card_intervals
+from deepfer_yolo.config import ScoringConfig
+from deepfer_yolo.evaluate.intervals import CARD_METRICS, intervals
 from deepfer_yolo.evaluate.metrics import (
     brier_of,
     confusion_matrix,
@@ -162,7 +163,7 @@ def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subje
         "ece": calibration.ece_after,
         "ece_uncalibrated": calibration.ece_before,
         "ece_noise_floor": calibration.ece_floor,
-        "intervals": card_intervals(probs, labels, subjects),
+        "intervals": intervals(probs, labels, ScoringConfig(), subjects).of_card(),
         "confusion": confusion_of(logits, labels).tolist(),
     }
 

@@ -54,7 +54,7 @@ MUTANTS = [
     ("paired", "Interval(min(", "Interval(max(", PAIRED),
     ("paired", ", max(bootstrap.high", ", min(bootstrap.high", PAIRED),
     ("paired", "np.maximum.accumulate(stepped)", "np.minimum.accumulate(stepped)", PAIRED),
-    ("paired", 'alternative="less"', 'alternative="two-sided"', PAIRED),
+    ("paired", "beta_quantile(k + 1, n - k, CONFIDENCE)", "beta_quantile(k, n - k + 1, CONFIDENCE)", PAIRED),
     ("promotion", "if promote and held != decision.champion", "if promote and held == decision.champion", PROMOTION),
     ("gate", "right[1][place[path]]", "not right[1][place[path]]", GATE),
     ("gate", 'result.verdict == "pass" and', 'result.verdict != "pass" and', GATE),

@@ -1,29 +1,28 @@
-"""Heavy libraries arrive while the model runs."""
+"""A whole evaluation."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from deepfer_yolo.config import EvaluateConfig
+from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.errors import EXTRA_OF_MODULE, MissingDependencyError
-from deepfer_yolo.evaluate.evaluation import importing
+from deepfer_yolo.evaluate.evaluation import evaluate
+from deepfer_yolo.runtime.classifier import Classifier
 
 
-def test_modules_are_there_after_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "slow_to_import.py").write_text("value = 3\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with importing("slow_to_import"):
-        pass
-    assert sys.modules.pop("slow_to_import").value == 3
-
-
-def test_a_missing_extra_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRA_OF_MODULE, "not_installed_here", "eval")
-    with (
-        pytest.raises(MissingDependencyError, match="not_installed_here") as raised,
-        importing("not_installed_here.metrics"),
-    ):
-        pytest.fail("the work began")
+def test_a_missing_extra_is_told_before_the_work(
+    painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfer_yolo.errors.find_spec", {"scipy": "there", "matplotlib": None}.get)
+    with pytest.raises(MissingDependencyError, match="matplotlib") as raised:
+        evaluate(
+            Classifier(linear_model),
+            open_dataset(painted_dataset),
+            EvaluateConfig(),
+            on_progress=lambda *_: pytest.fail("the work began"),
+        )
     assert raised.value.hint == 'pip install "deepfer-yolo[eval]"'
+    assert EXTRA_OF_MODULE["scipy"] == "eval"

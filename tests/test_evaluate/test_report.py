@@ -9,7 +9,7 @@ import numpy as np
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import Row
-from deepfer_yolo.evaluate.measurement import DataUsed, Evaluation, ModelFile, measure_scores
+from deepfer_yolo.evaluate.evaluation import DataUsed, Evaluation, ModelFile, measure
 from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.report import summary_table
 from deepfer_yolo.evaluate.subsets import take
@@ -20,9 +20,9 @@ def test_votes_and_clean_stand_side_by_side() -> None:
     rows = tuple(Row(f"{i}.png", "test", "sad", votes="sad:8 happy:2" if i < 6 else "") for i in range(10))
     probs = np.where(np.arange(10)[:, None] < 7, [0.1, 0.9], [0.8, 0.2]).astype(np.float32)
     scores = Scores(rows, ("happy", "sad"), np.ones(10, np.int64), probs)
-    all_images, clean = (measure_scores(part, ScoringConfig()) for part in (scores, take(scores, [6, 7, 8, 9])))
+    all_images, clean = (measure(part, ScoringConfig()) for part in (scores, take(scores, [6, 7, 8, 9])))
     model, data = ModelFile("m", Path("m.onnx"), "0", 1.0, "cpu"), DataUsed("d", Path("d"), "f", "test")
-    result = Evaluation(model, data, "none", None, None, all_images, clean, {}, None)
+    result = Evaluation(model, data, scores, "none", None, None, all_images, clean, {}, None)
     header, table = summary_table(result)
     assert header[1::2] == ("all 10", "clean 4")
     found = {row[0].strip(): row[1:] for row in table}

@@ -13,13 +13,13 @@ from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean
+from deepfer_yolo.evaluate.evaluation import DataUsed, ModelFile, ScoredModel, measure
 from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
 from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, Verdict, decide
-from deepfer_yolo.evaluate.measurement import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, latency, score_models
 from deepfer_yolo.evaluate.predictions import Scores, common_labels
 from deepfer_yolo.files import write_atomic
-from deepfer_yolo.records import Json, plain
+from deepfer_yolo.records import Json, plain, without_none
 from deepfer_yolo.report.tables import interval, percent
 from deepfer_yolo.runs import write_json, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
@@ -34,10 +34,10 @@ NO_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What a champion's folder knew: how often this split had decided there before, and where the new champion lies."""
+    """How often this split had decided in a champion's folder before, and where the new champion lies."""
 
     decided_before: int
-    promoted_path: Path | None
+    promoted_to: Path | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,21 +58,16 @@ class GateResult:
     def to_json(self) -> Json:
         """As `gate.json` holds it; without a champion, a list or a folder their keys are not there."""
         found = self.evidence
-        content = {"verdict": self.verdict, "exit_code": self.exit_code, "rules": plain(self.rulings)}
-        content |= {"dataset": {**plain(found.dataset), "n": found.challenger.measured.metrics.n}}
-        content |= {"labels": plain(found.labels), "challenger": found.challenger.to_json()}
-        if found.champion is not None:
-            content["champion"] = found.champion.to_json()
-        if found.comparison is not None:
-            content["pair"] = found.comparison.to_json()
-        content["latency"] = found.latency.to_json()
-        if found.protected is not None:
-            content["must_not_break"] = plain(found.protected)
-        content["learned_before"] = self.learned_before.to_json() if self.learned_before is not None else None
-        if self.promotion is not None:
-            path = self.promotion.promoted_path
-            content |= {"decided_before": self.promotion.decided_before, "promoted_to": plain(path)}
-        return content
+        compared = {"challenger": found.challenger, "champion": found.champion, "pair": found.comparison}
+        rest = {"latency": found.latency, "must_not_break": found.protected}
+        return {
+            **plain({"verdict": self.verdict, "exit_code": self.exit_code, "rules": self.rulings}),
+            "dataset": plain(found.dataset) | {"n": found.challenger.metrics.n},
+            "labels": found.labels,
+            **without_none(compared | rest),
+            "learned_before": self.learned_before.to_json() if self.learned_before is not None else None,
+            **({} if self.promotion is None else plain(self.promotion)),
+        }
 
 
 def run_gate(
@@ -113,8 +108,8 @@ def gather_evidence(
     return Evidence(
         dataset=DataUsed.of(dataset, config.split),
         labels=labels,
-        challenger=ScoredModel.of(challenger, scores[0], config),
-        champion=ScoredModel.of(champion, scores[1], config) if champion is not None else None,
+        challenger=ScoredModel(ModelFile.of(challenger), measure(scores[0], config)),
+        champion=ScoredModel(ModelFile.of(champion), measure(scores[1], config)) if champion is not None else None,
         comparison=compare_pair(scores[0], scores[1], config) if champion is not None else None,
         latency=latency(challenger, champion, dataset, scores[0]),
         protected=check_protected(protected, scores) if protected else None,
@@ -179,7 +174,7 @@ def write_files(result: GateResult, run: Path) -> None:
     $GITHUB_STEP_SUMMARY.
     """
     write_json(run / GATE, result.to_json())
-    metrics, comparison = result.evidence.challenger.measured.metrics, result.evidence.comparison
+    metrics, comparison = result.evidence.challenger.metrics, result.evidence.comparison
     headline = {"n": metrics.n, "top1": metrics.top1, "macro_f1": metrics.macro_f1, "ece": metrics.ece}
     d = comparison.decision.d if comparison is not None else None
     write_metrics(run, {"verdict": result.verdict, **headline, "d": d})
@@ -224,24 +219,24 @@ RULE_HEADER = ("rule", "verdict", "reason")
 def pair_rows(found: Evidence) -> list[list[str]]:
     """The headline figures of both models with the paired difference; shares in per cent, differences in points."""
     challenger, champion = found.challenger, found.champion
-    measured = challenger.measured
+    metrics = challenger.metrics
     rows = []
     for name in DIFFERENCES:
         scale, digits = (1, 3) if name in {"nll", "brier"} else (100, 1)
-        row = [TITLES[name], f"{scale * getattr(measured.metrics, name):.{digits}f}"]
+        row = [TITLES[name], f"{scale * getattr(metrics, name):.{digits}f}"]
         if champion is not None and found.comparison is not None:
             pair = found.comparison.difference(name)
             low, high = (scale * end for end in pair.interval)
             row += [
-                f"{scale * getattr(champion.measured.metrics, name):.{digits}f}",
+                f"{scale * getattr(champion.metrics, name):.{digits}f}",
                 f"{scale * pair.difference:+.{digits}f}",
                 f"{low:+.{digits}f} to {high:+.{digits}f}",
             ]
         else:
-            row += ["–", "–", interval(*getattr(measured.intervals, name)) if scale == 100 else "–"]
+            row += ["–", "–", interval(*getattr(metrics.intervals, name)) if scale == 100 else "–"]
         rows.append(row)
     sides = [challenger] if champion is None else [challenger, champion]
-    eces = [percent(side.measured.metrics.ece) for side in sides]
+    eces = [percent(side.metrics.ece) for side in sides]
     sizes = [f"{side.model.size_mb:.2f}" for side in sides]
     rows += [_padded("ECE, %", eces), _padded("size, MB", sizes)]
     times = [found.latency.challenger_ms, found.latency.champion_ms]
@@ -281,7 +276,7 @@ def verdict_lines(result: GateResult) -> list[str]:
     """The verdict and what it rests on, a sentence each."""
     found = result.evidence
     data, pair = found.dataset, found.comparison
-    n = found.challenger.measured.metrics.n
+    n = found.challenger.metrics.n
     lines = [f"{result.verdict.upper()}: {found.challenger.model.name} on {data.name}, split {data.split}, n = {n:,}"]
     if pair is None:
         lines.append("There is no champion yet: the challenger was held to its floors alone.")
@@ -295,8 +290,8 @@ def verdict_lines(result: GateResult) -> list[str]:
             f"This test set has decided {result.promotion.decided_before} times before here; "
             "each time makes it less independent."
         )
-        if result.promotion.promoted_path is not None:
-            lines.append(f"Promoted to {result.promotion.promoted_path}.")
+        if result.promotion.promoted_to is not None:
+            lines.append(f"Promoted to {result.promotion.promoted_to}.")
     return lines
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deepfer_yolo.config import GateConfig
+from deepfer_yolo.evaluate.evaluation import DataUsed, Metrics, ScoredModel
 from deepfer_yolo.evaluate.intervals import Interval
-from deepfer_yolo.evaluate.measurement import DataUsed, Measurement, ScoredModel
 from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, PairedComparison
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -52,7 +52,7 @@ class Evidence:
 
 def decide(evidence: Evidence, config: GateConfig) -> tuple[Verdict, tuple[Ruling, ...]]:
     """Every rule of `config` applied. One failure fails; else one open question leaves all inconclusive."""
-    rulings = floor_rules(evidence.challenger.measured, config)
+    rulings = floor_rules(evidence.challenger.metrics, config)
     if evidence.comparison is not None:
         rulings.append(non_inferiority(evidence.comparison.decision, config.margin))
         if config.superiority:
@@ -94,13 +94,13 @@ def superiority(found: Decision) -> Ruling:
     return Ruling("superiority", verdict, f"{said}: top-1 difference {_span(found)}")
 
 
-def floor_rules(challenger: Measurement, config: GateConfig) -> list[Ruling]:
+def floor_rules(metrics: Metrics, config: GateConfig) -> list[Ruling]:
     """A floor fails where it lies above the upper end of the challenger's own interval; ECE, which has none, beyond its
     noise floor.
     """
-    metrics, floors = challenger.metrics, config.floors
+    floors = config.floors
     rulings = [
-        _floor(f"floor {name}", floor, getattr(metrics, name), getattr(challenger.intervals, name))
+        _floor(f"floor {name}", floor, getattr(metrics, name), getattr(metrics.intervals, name))
         for name, floor in floors.shares().items()
     ]
     for label, floor in floors.recall.items():
@@ -108,8 +108,8 @@ def floor_rules(challenger: Measurement, config: GateConfig) -> list[Ruling]:
         if label not in metrics.per_class or label in metrics.absent:
             rulings.append(Ruling(rule, "inconclusive", f"the split has no such image; floor {_percent(floor)}"))
         else:
-            recall, span = metrics.per_class[label].recall, challenger.class_intervals[label].recall
-            rulings.append(_floor(rule, floor, recall, span))
+            found = metrics.per_class[label]
+            rulings.append(_floor(rule, floor, found.recall, found.recall_interval))
     if floors.ece is not None:
         excess = metrics.ece - metrics.ece_noise_floor
         reason = f"ECE {_percent(metrics.ece)} of which {_percent(metrics.ece_noise_floor)} is noise"

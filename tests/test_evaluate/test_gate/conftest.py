@@ -9,34 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepfer_yolo.evaluate.evaluation import ClassMetrics, DataUsed, Metrics, ModelFile, ScoredModel
 from deepfer_yolo.evaluate.gate.rules import Evidence, Protected
 from deepfer_yolo.evaluate.intervals import Interval, Intervals
-from deepfer_yolo.evaluate.measurement import DataUsed, Measurement, ModelFile, ScoredModel
-from deepfer_yolo.evaluate.metrics import ClassMetrics, ClassScores, Headline, Metrics, Reliability
+from deepfer_yolo.evaluate.metrics import Headline, Reliability
 from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, PairedComparison
 
 
 @pytest.fixture(scope="session")
-def measured() -> Callable[..., Measurement]:
-    """`measured(recall)`: top-1 of 60 % (55 to 65), macro F1 of 50 % (42 to 58), ECE of 10 % with a floor of 4, and the
+def metrics() -> Callable[..., Metrics]:
+    """`metrics(recall)`: top-1 of 60 % (55 to 65), macro F1 of 50 % (42 to 58), ECE of 10 % with a floor of 4, and the
     recall of sad in 40 to 60.
     """
 
-    def build(recall: float = 0.5) -> Measurement:
+    def build(recall: float = 0.5) -> Metrics:
         names = [field.name for field in fields(Headline)]
-        figures = dict.fromkeys(names, 0.5) | {"top1": 0.6}
-        spans = dict.fromkeys(names, Interval(0.4, 0.6)) | {
-            "top1": Interval(0.55, 0.65),
-            "macro_f1": Interval(0.42, 0.58),
-        }
-        empty = np.zeros(0)
-        metrics = Metrics(
-            **figures, n=40, ece=0.10, ece_noise_floor=0.04, selective_accuracy={}, confusion=np.array([[40]]),
-            per_class={"sad": ClassMetrics(0.5, recall, 0.5, 0 if np.isnan(recall) else 40)}, labels=("sad",),
-            absent=("sad",) if np.isnan(recall) else (), reliability=Reliability(empty.astype(int), empty, empty),
+        around = Interval(0.4, 0.6)
+        spans = dict.fromkeys(names, around) | {"top1": Interval(0.55, 0.65), "macro_f1": Interval(0.42, 0.58)}
+        n, one = 0 if np.isnan(recall) else 40, np.ones(1)
+        return Metrics(
+            **dict.fromkeys(names, 0.5) | {"top1": 0.6}, n=40, ece=0.10, ece_noise_floor=0.04, ece_bins=1,
+            selective_accuracy={}, per_class={"sad": ClassMetrics(0.5, recall, 0.5, n, around, around, around)},
+            confusion=np.array([[n]]), confusion_normalised=np.ones((1, 1)), labels=("sad",),
+            absent=() if n else ("sad",), reliability=Reliability(np.array([40]), one, one),
+            intervals=Intervals(**spans, selective_accuracy={}, per_class=()), interval_method="by hand", votes=None,
         )  # fmt: skip
-        intervals = Intervals(**spans, selective_accuracy={}, per_class=(ClassScores(*[Interval(0.4, 0.6)] * 3),))
-        return Measurement(metrics, intervals, "by hand", None)
 
     return build
 
@@ -48,13 +45,13 @@ def decision() -> Callable[[float, float], Decision]:
 
 
 @pytest.fixture(scope="session")
-def evidence(measured: Callable[..., Measurement], decision: Callable[..., Decision]) -> Callable[..., Evidence]:
+def evidence(metrics: Callable[..., Metrics], decision: Callable[..., Decision]) -> Callable[..., Evidence]:
     """`evidence(low, high)`: a challenger of 12 MB against a champion of 10 MB that is as fast; without both ends there is
     no champion.
     """
 
     def scored(size_mb: float) -> ScoredModel:
-        return ScoredModel(ModelFile("m", Path("m.onnx"), "0" * 64, size_mb, "cpu"), measured())
+        return ScoredModel(ModelFile("m", Path("m.onnx"), "0" * 64, size_mb, "cpu"), metrics())
 
     def build(
         low: float | None = None,

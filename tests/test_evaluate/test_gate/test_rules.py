@@ -69,15 +69,15 @@ def test_superiority(decision: Build, low: float, high: float, verdict: str) -> 
         (Floors(ece=0.07), "pass"),
     ],
 )
-def test_floors_are_held_against_the_upper_end(measured: Build, floors: Floors, verdict: str) -> None:
-    rulings = floor_rules(measured(), GateConfig(floors=floors))
+def test_floors_are_held_against_the_upper_end(metrics: Build, floors: Floors, verdict: str) -> None:
+    rulings = floor_rules(metrics(), GateConfig(floors=floors))
     assert [ruling.verdict for ruling in rulings] == [verdict]
 
 
 @pytest.mark.parametrize("label", ["sad", "happy"])
-def test_recall_floor_of_a_class_without_images_is_inconclusive(measured: Build, label: str) -> None:
+def test_recall_floor_of_a_class_without_images_is_inconclusive(metrics: Build, label: str) -> None:
     config = GateConfig(floors=Floors(recall={label: 0.1}))
-    assert floor_rules(measured(recall=np.nan), config)[0].verdict == "inconclusive"
+    assert floor_rules(metrics(recall=np.nan), config)[0].verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
