@@ -105,7 +105,7 @@ def _open_detector(settings: AuditConfig) -> Detector:
 
 def _print(result: AuditResult) -> None:
     from deepfer_yolo.cli.output import stdout
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
 
     title = f"{result.name}: {result.n_images:,} images"
     rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]

@@ -33,7 +33,7 @@ def compare(
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import paired
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import recorded_run, write_metrics
 
     opened = open_dataset(data)

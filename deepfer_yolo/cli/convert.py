@@ -50,7 +50,7 @@ def convert(
 
 def _print_counts(result: Description, dest: Path) -> None:
     from deepfer_yolo.cli.output import stdout
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
 
     counts = result.counts
     rows = [(label, *(f"{counts[split][label]:,}" for split in counts)) for label in result.labels]

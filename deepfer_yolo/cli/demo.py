@@ -91,7 +91,7 @@ def demo(
     if as_json:
         print_json(result)
         return
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
 
     stdout().print(table(("step", "what it gave", "s"), [(s["step"], s["result"], s["seconds"]) for s in story.steps]))
     stdout().print(f"report: {report}", soft_wrap=True)

@@ -57,7 +57,7 @@ def evaluate(
 def _print(result: Evaluation) -> None:
     from deepfer_yolo.cli.output import stdout
     from deepfer_yolo.evaluate import report
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
 
     out = stdout()
     data, n = result.dataset, result.metrics.n

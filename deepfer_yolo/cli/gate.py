@@ -82,7 +82,7 @@ def gate(
 def _print(result: GateResult) -> None:
     from deepfer_yolo.cli.output import stdout
     from deepfer_yolo.evaluate.gate import gate as gating
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
 
     out = stdout()
     out.print(table(gating.PAIR_HEADER, gating.pair_rows(result.evidence)))

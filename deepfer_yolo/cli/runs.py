@@ -28,7 +28,7 @@ def list_runs(
     Example: deepfer runs list --command train
     """
     from deepfer_yolo.cli.output import print_json, stderr, stdout
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import LIST_HEADER, find_runs, list_row, read_run
 
     found = [read_run(path) for path in find_runs(root) if command is None or path.parent.name == command]
@@ -47,7 +47,7 @@ def show(run: _RUN, root: _ROOT = Path("runs"), as_json: JsonOption = False) -> 
     Example: deepfer runs show train/fer2013-n
     """
     from deepfer_yolo.cli.output import print_json, stderr, stdout
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import find_run, flatten, read_run, show_value
 
     content = read_run(find_run(run, root))
@@ -76,7 +76,7 @@ def diff(
     Example: deepfer runs diff train/a train/b
     """
     from deepfer_yolo.cli.output import print_json, stdout
-    from deepfer_yolo.report.tables import table
+    from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import change, diff_runs, find_run, show_value
 
     paths = [find_run(name, root) for name in (first, second)]

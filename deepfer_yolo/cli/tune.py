@@ -72,7 +72,7 @@ def tune(
 
 def _print(found: TuneResult, *, as_json: bool) -> None:
     from deepfer_yolo.cli.output import print_json, stdout
-    from deepfer_yolo.report.tables import percent, table
+    from deepfer_yolo.report.page import percent, table
     from deepfer_yolo.train.tune import words
 
     if as_json:

@@ -25,7 +25,7 @@ from deepfer_yolo.evaluate.intervals import (
 from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally, total
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.records import Crops, Json, plain, without_none
-from deepfer_yolo.report.tables import interval, percent
+from deepfer_yolo.report.page import interval, percent
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_inputs
 

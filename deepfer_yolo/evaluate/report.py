@@ -23,8 +23,7 @@ from deepfer_yolo.evaluate.subsets import Group
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
 from deepfer_yolo.report import plots
-from deepfer_yolo.report.page import Page
-from deepfer_yolo.report.tables import interval, percent
+from deepfer_yolo.report.page import Page, interval, percent
 from deepfer_yolo.runs import ENVIRONMENT, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import shorter_side

@@ -1,9 +1,10 @@
-"""One self-contained HTML page: text, tables, figures and images, readable on a phone, in light and in dark."""
+"""What a person reads: one self-contained HTML page, on a phone, in light and in dark, and tables for the terminal."""
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -17,6 +18,8 @@ from deepfer_yolo.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
+
 
 INK = "#0b0c0d"
 """The colour that figures use for text and axes; in a page it becomes the colour of the text around it."""
@@ -182,3 +185,38 @@ def _is_number(value: object) -> bool:
         isinstance(value, int | float | np.number)
         or re.fullmatch(r"(?:[\d.,:/%×<+\-–−±\s]|to)*", str(value)) is not None
     )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """A plain table; the first column is text, the others are aligned to the right where they hold numbers.
+
+    The last column wraps when it is text, so that a sentence may stand there.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(value) for value in row] for row in rows]
+    new = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
+    for i, name in enumerate(header):
+        numeric = i > 0 and bool(cells) and all(_numeric(row[i]) for row in cells)
+        new.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in cells:
+        new.add_row(*(Text(value) for value in row))
+    return new
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """``68.2`` for 0.682; a dash where there is no number. The column's name says that it is per cent."""
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def interval(low: float, high: float, digits: int = 1) -> str:
+    """``66.6–69.7`` for (0.666, 0.697); empty where there are no numbers."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{percent(low, digits)}–{percent(high, digits)}"
+
+
+def _numeric(text: str) -> bool:
+    return not text.strip() or text.strip()[0] in "0123456789-–−+.±" or text.strip() == "n/a"

@@ -16,7 +16,7 @@ from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
-from deepfer_yolo.report.tables import percent
+from deepfer_yolo.report.page import percent
 from deepfer_yolo.train.measure import score
 from deepfer_yolo.train.results import FoldScore
 from deepfer_yolo.train.splits import deal

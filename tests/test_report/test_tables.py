@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from deepfer_yolo.report.tables import interval, percent, table
+from deepfer_yolo.report.page import interval, percent, table
 
 
 def test_numbers_are_aligned_to_the_right_and_markup_is_text() -> None:

@@ -20,7 +20,7 @@ from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, lat
 from deepfer_yolo.evaluate.predictions import Scores, common_labels
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Json, plain, without_none
-from deepfer_yolo.report.tables import interval, percent
+from deepfer_yolo.report.page import interval, percent
 from deepfer_yolo.runs import write_json, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepfer_yolo.stream.clock import Timeline, backoff_s
+from deepfer_yolo.stream.reader import Timeline, backoff_s
 
 
 def test_pts_is_taken_as_it_is_and_jumps_begin_epochs() -> None:
