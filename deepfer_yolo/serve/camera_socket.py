@@ -47,8 +47,7 @@ class Camera:
         self._services = services
         self._began = time.monotonic()
         self._detector = FoundFaces(services.boxes)
-        config = StreamConfig.of_faces(services.config)
-        self._scene = Scene(self._detector, services.classifier.card, config)
+        self._scene = Scene(self._detector, services.classifier.card, StreamConfig.of_faces(services.config))
         self._index = 0
 
     async def answer(self, content: bytes) -> CameraAnswer:

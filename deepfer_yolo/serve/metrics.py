@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import (  # noqa: TID253 (only `deepfer serve` imports this package)
@@ -58,8 +59,6 @@ def resident_bytes(pids: Iterable[int | str] = ("self",)) -> int:
     """Memory that processes hold together, in bytes; those that are gone hold none."""
     total = 0
     for pid in pids:
-        try:
+        with suppress(OSError, IndexError):
             total += resource.getpagesize() * int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        except (OSError, IndexError):
-            continue
     return total

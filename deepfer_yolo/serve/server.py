@@ -34,9 +34,7 @@ GRACE_S = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; a client that dribbles its headers, sends endless ones or does not read what it asked for is
-    cut off.
-    """
+    """uvicorn's protocol, which cuts off who dribbles headers, sends endless ones or does not read the answer."""
 
     limits = ServeConfig()
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from deepfer_yolo.serve.schemas import ProblemError
@@ -66,8 +68,6 @@ class Form:
 
     def _on_headers_finished(self) -> None:
         """Decide what the part is."""
-        from python_multipart.multipart import parse_options_header
-
         kind, options = parse_options_header(self._disposition)
         if kind != b"form-data" or b"name" not in options:
             raise ProblemError(400, "a part of the form has no Content-Disposition: form-data with a name")
@@ -111,9 +111,6 @@ class Form:
 
 async def read_form(request: Request, *, file_field: str, max_files: int) -> Form:
     """The form of a request. Raises ProblemError where it is not one, is cut short or passes a limit."""
-    from python_multipart.exceptions import MultipartParseError
-    from python_multipart.multipart import MultipartParser, parse_options_header
-
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
