@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
 
     copy = copied(model)
     first = block_names(model)[:n_first]
-    exact = _taken(model, first)
+    exact = {name for node in model.graph.node if block_of(node.name) in first for name in node.input}
     casts = []
     for tensor in copy.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -96,7 +96,3 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
         )
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     keep(graph, [node for node in graph.node if used & set(node.output)])
-
-
-def _taken(model: onnx.ModelProto, blocks: Collection[str]) -> set[str]:
-    return {name for node in model.graph.node if block_of(node.name) in blocks for name in node.input}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.records import Crops, Image, Prediction, Probs
+from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend, check_crops, open_backend
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.formats import library_of
@@ -119,7 +119,3 @@ class Classifier:
     def predict_images(self, images: Sequence[Image]) -> Probs:
         """Probabilities, float32 (n, C), for face images of any size, uint8 RGB (H, W, 3) each."""
         return self.predict(to_inputs(images, self.card.input))
-
-    def predictions(self, images: Sequence[Image]) -> list[Prediction]:
-        """One record an image; see `predict_images`."""
-        return [Prediction(row, self.labels) for row in self.predict_images(images)]

@@ -1,5 +1,5 @@
-"""Which files are a model: one file, or a folder `<name>/model.*` with the card beside it where the format carries
-none.
+"""Which files are a model, and where they lie: one file, or a folder `<name>/model.*` with the card beside it; shipped,
+pulled, or of one's own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ SHIPPED = Path(__file__).parent.parent / "models"
 """The folder of the model files that come with the package: `<name>.onnx` to run, `<name>.pt` to train on."""
 DEFAULT = "deepfer-n"
 """The shipped model that is used, and trained on, where none is named."""
+CHUNK = 1 << 16
+TIMEOUT_S = 30.0
 
 
 def by_name(path: Path, suffix: str) -> Path:
@@ -126,12 +128,6 @@ def check_pin(model: Path, sha256: str | None) -> None:
         )
 
 
-HOME_VARIABLE = "DEEPFER_HOME"
-CACHE_VARIABLE = "DEEPFER_CACHE"
-CHUNK = 1 << 16
-TIMEOUT_S = 30.0
-
-
 @dataclass(frozen=True, slots=True)
 class Pullable:
     """One file that can be fetched; `sha256` and `size` (bytes) are those of the file that was measured."""
@@ -142,7 +138,6 @@ class Pullable:
     sha256: str
     size: int
     license: str
-    what: str
 
 
 PULLABLE = {
@@ -153,15 +148,14 @@ PULLABLE = {
         "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         232_589,
         "MIT",
-        "face detector with five landmarks, for OpenCV 4",
     )
 }
-"""Every file that `deepfer models pull` knows."""
+"""Every file that `deepfer models pull` knows: YuNet, the face detector with five landmarks, for OpenCV 4."""
 
 
 def store_dir() -> Path:
     """Where pulled files lie: `$DEEPFER_HOME/models`, else the user's data folder."""
-    home = os.environ.get(HOME_VARIABLE)
+    home = os.environ.get("DEEPFER_HOME")
     if home:
         return Path(home) / "models"
     from platformdirs import user_data_path
@@ -171,7 +165,7 @@ def store_dir() -> Path:
 
 def cache_dir() -> Path:
     """Where things lie that can be made again: `$DEEPFER_CACHE`, else the user's cache folder."""
-    cache = os.environ.get(CACHE_VARIABLE)
+    cache = os.environ.get("DEEPFER_CACHE")
     if cache:
         return Path(cache)
     from platformdirs import user_cache_path

@@ -155,8 +155,9 @@ def main() -> None:
                 pairs = [(f"Classifier.predict, {threads}", f"bare session, {threads}") for threads in THREADS]
             for ours, theirs in pairs:
                 ratios = sorted(one[theirs] / one[ours] for one in rounds)
-                print(f"{ours} is {statistics.median(ratios):.2f} times as fast as {theirs} (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, "
-                      f"n = {len(ratios)}); bar: at least {bar:.2f}")  # fmt: skip
+                spread = f"min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {len(ratios)}"
+                print(f"{ours} is {statistics.median(ratios):.2f} times as fast as {theirs} ({spread});", end=" ")
+                print(f"bar: at least {bar:.2f}")
         show_start(checkpoint, work / "ours.onnx", work, max(3, options.rounds // 2))
 
 
