@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
         open_detector(config, "image")  # A wrong file shows here, not in a thread.
     own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def read(chunk: Sequence[Path]) -> list[_Read]:
+    def read(chunk: Sequence[Path]) -> list[tuple[list[Labelled], Crops]]:
         if config.faces and not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
         return [_read(path, classifier.card, own.detector if config.faces else None) for path in chunk]
@@ -90,35 +90,25 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
     return _label(map_in_order(read, chunks, config.workers, waiting_per_worker=waiting), classifier)
 
 
-def _label(batches: Iterable[list[_Read]], classifier: Classifier) -> Iterator[Labelled]:
+def _label(batches: Iterable[list[tuple[list[Labelled], Crops]]], classifier: Classifier) -> Iterator[Labelled]:
     for images in batches:
-        crops = [one.crops for one in images if one.crops is not None]
-        probs = iter(classifier.predict(np.concatenate(crops)) if crops else ())
-        for one in images:
-            if not one.faces:
-                yield Labelled(one.path, error=one.error)
-            for face in one.faces:
-                yield Labelled(one.path, Prediction(next(probs), classifier.labels), face=face)
+        probs = iter(classifier.predict(np.concatenate([crops for _, crops in images])))
+        for rows, crops in images:
+            for row in rows:
+                yield replace(row, prediction=Prediction(next(probs), classifier.labels)) if len(crops) else row
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    """An image file as model inputs, one a face; the only face is None where none was searched."""
-
-    path: Path
-    faces: Sequence[Face | None] = ()
-    crops: Crops | None = None
-    error: str | None = None
-
-
-def _read(path: Path, card: Card, detector: Detector | None) -> _Read:
+def _read(path: Path, card: Card, detector: Detector | None) -> tuple[list[Labelled], Crops]:
+    """The rows of an image, yet without predictions, and what the model needs for them; no crops for an error."""
+    nothing = np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
     try:
         image = load_image(path)
-        if detector is None:
-            return _Read(path, [None], to_input(image, card.input)[None])
     except DatasetError as error:
-        return _Read(path, error=error.reason)
+        return [Labelled(path, error=error.reason)], nothing
     except OSError as error:
-        return _Read(path, error=os_reason(error))
+        return [Labelled(path, error=os_reason(error))], nothing
+    if detector is None:
+        return [Labelled(path)], to_input(image, card.input)[None]
     faces = detector.detect(image)
-    return _Read(path, faces, crop_faces(image, faces, detector.boxes, card))
+    rows = [Labelled(path, face=face) for face in faces] or [Labelled(path)]
+    return rows, crop_faces(image, faces, detector.boxes, card)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.errors import ConfigError, DeepferError, explained_imports
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     from deepfer_yolo.stream.pipeline import Pipeline
 
@@ -81,30 +82,32 @@ class PipelineCollector:
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
 
-        summary = self._pipeline.summary()
+        summary, ages_ms = self._pipeline.summary(), self._pipeline.ages_ms()
+        sources = summary.sources
         for name in COUNTERS:
-            counter = CounterMetricFamily(f"deepfer_{name}", f"Frames {name}.", labels=["source"])
-            for source in summary.sources:
-                counter.add_metric([source.source], getattr(source.counters, name))
-            yield counter
-        reconnects = CounterMetricFamily("deepfer_reconnects", "Reconnects.", labels=["source"])
-        live = GaugeMetricFamily("deepfer_live", "1 where the source gives frames.", labels=["source"])
-        age = GaugeMetricFamily("deepfer_age_seconds", "Age of the latest live result.", labels=["source"])
-        for source in summary.sources:
-            reconnects.add_metric([source.source], source.reconnects)
-            live.add_metric([source.source], float(source.is_live))
-        for name, age_ms in self._pipeline.ages_ms().items():
-            age.add_metric([name], age_ms / 1000)
-        yield from (reconnects, live, age)
-        yield CounterMetricFamily("deepfer_faces", "Faces that were labelled.", value=summary.faces)
-        times = GaugeMetricFamily("deepfer_stage_seconds", "Time a stage took.", labels=["stage", "quantile"])
+            counts = {source.source: getattr(source.counters, name) for source in sources}
+            yield _filled(Counter(f"deepfer_{name}", f"Frames {name}.", labels=["source"]), counts)
+        reconnects = Counter("deepfer_reconnects", "Reconnects.", labels=["source"])
+        yield _filled(reconnects, {source.source: source.reconnects for source in sources})
+        live = Gauge("deepfer_live", "1 where the source gives frames.", labels=["source"])
+        yield _filled(live, {source.source: float(source.is_live) for source in sources})
+        age = Gauge("deepfer_age_seconds", "Age of the latest live result.", labels=["source"])
+        yield _filled(age, {name: age_ms / 1000 for name, age_ms in ages_ms.items()})
+        yield Counter("deepfer_faces", "Faces that were labelled.", value=summary.faces)
+        times = Gauge("deepfer_stage_seconds", "Time a stage took.", labels=["stage", "quantile"])
         for stage, taken in summary.stages.items():
             times.add_metric([stage, "0.5"], taken.p50_ms / 1000)
             times.add_metric([stage, "0.99"], taken.p99_ms / 1000)
         yield times
-        sinks = CounterMetricFamily("deepfer_sink_dropped", "Outputs that a sink did not take.", labels=["sink"])
-        for sink in summary.sinks:
-            sinks.add_metric([sink.sink], sink.dropped)
-        yield sinks
+        dropped = Counter("deepfer_sink_dropped", "Outputs that a sink did not take.", labels=["sink"])
+        yield _filled(dropped, {sink.sink: sink.dropped for sink in summary.sinks})
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, float]) -> Metric:
+    """The family with a value a label."""
+    for label, value in values.items():
+        family.add_metric([label], value)
+    return family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError, redact
@@ -31,18 +31,12 @@ def split_sink(text: str) -> tuple[str, str]:
 
 def make_sink(kind: str, target: str, sources: Sequence[str], labels: tuple[str, ...], config: StreamConfig) -> Sink:
     """The sink of a kind, not yet open. Raises ConfigError for a target that it cannot have."""
-    match kind:
-        case "jsonl":
-            return JsonlSink(target, config)
-        case "csv":
-            return CsvSink(target, config, labels)
-        case "video":
-            return VideoSink(target, sources, config)
-        case "snapshots":
-            return SnapshotSink(target, sources, config)
-        case "webhook":
-            return WebhookSink(target)
-        case "mqtt":
-            return MqttSink(target, sources)
-        case _:
-            raise ConfigError(f"'{kind}' is not a sink that takes records")
+    makers: dict[str, Callable[[], Sink]] = {
+        "jsonl": lambda: JsonlSink(target, config),
+        "csv": lambda: CsvSink(target, config, labels),
+        "video": lambda: VideoSink(target, sources, config),
+        "snapshots": lambda: SnapshotSink(target, sources, config),
+        "webhook": lambda: WebhookSink(target),
+        "mqtt": lambda: MqttSink(target, sources),
+    }
+    return makers[kind]()
