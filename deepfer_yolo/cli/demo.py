@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,34 +14,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfer_yolo.cli.options import JsonOption
+from deepfer_yolo.config import AuditConfig, ConvertConfig, EvaluateConfig, ExportConfig, StreamConfig
+from deepfer_yolo.presets import resolve
+from deepfer_yolo.recipe import TrainConfig
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from deepfer_yolo.data.audit.findings import AuditResult
+    from deepfer_yolo.data.dataset import Description
+    from deepfer_yolo.evaluate.evaluation import Evaluation
+    from deepfer_yolo.export.export import ExportResult
+    from deepfer_yolo.records import Image, Json
+    from deepfer_yolo.stream.status import Summary
+    from deepfer_yolo.train.results import TrainResult
 
 N_TRAIN, N_VAL, N_TEST = 2100, 350, 700
 PRESET = "demo"
 CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE, CLIP_FPS = ("happy", "sad", "surprise", "angry"), 30, 256, 15
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A row of the closing table: what a step gave, and how long it took."""
+
+    step: str
+    result: str
+    seconds: float
+
+
 @dataclass
-class _Story:
-    """What the steps hand on to each other; `steps` are the rows of the closing table."""
+class Story:
+    """The demo under way: what it is asked for, and what each step hands on to the next ones."""
 
     folder: Path
     seed: int
     threads: int
     tick: Callable[[float], None]
     say: Callable[[str], None]
-    facts: dict[str, Any] = field(default_factory=dict)
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    converted: Description = field(init=False)
+    audited: AuditResult = field(init=False)
+    trained: TrainResult = field(init=False)
+    tested: Evaluation = field(init=False)
+    exported: ExportResult = field(init=False)
+    streamed: Summary = field(init=False)
 
     @property
     def data(self) -> Path:
+        """The data set's folder."""
         return self.folder / "data"
 
-    @property
-    def model(self) -> Path:
-        return self.folder / "model.onnx"
+    def run(self, name: str, step: Callable[[Story], str]) -> None:
+        """Do one step and note what it gave."""
+        began = time.perf_counter()
+        self.steps.append(Step(name, step(self), round(time.perf_counter() - began, 1)))
+
+    def to_json(self, report: Path, seconds: float) -> Json:
+        """As --json prints it."""
+        return {
+            "seconds": seconds,
+            "report": str(report),
+            "steps": [asdict(step) for step in self.steps],
+            "fingerprint": self.converted.fingerprint,
+            "audit_passed": self.audited.passed,
+            "checkpoint": str(self.trained.checkpoint),
+            "training": self.trained.metrics(),
+            "test": self.tested.to_json(),
+            "parity": self.exported.parity.to_json(),
+            "model": str(self.exported.path),
+            "stream": self.streamed.to_json(),
+        }
 
 
 def demo(
@@ -59,6 +100,7 @@ def demo(
     """
     from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
     from deepfer_yolo.files import refuse_existing
+    from deepfer_yolo.report.page import table
 
     folder = out or Path("runs/demo") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     refuse_existing(folder, overwrite=False)
@@ -66,34 +108,24 @@ def demo(
     began = time.perf_counter()
     with progress() as bar:
         whole, part = bar.add_task("demo", total=len(STEPS)), bar.add_task("", total=1.0)
-        story = _Story(
+        story = Story(
             folder,
             seed,
             min(2, _cores()),
             lambda done: bar.update(part, completed=done),
-            lambda text: _say(bar, part, text),
+            lambda text: bar.update(part, description=text),
         )
         for name, step in STEPS.items():
             bar.reset(part, description=name, total=1.0)
             if not bar.live.is_started:
                 stderr().print(f"{name} …", markup=False)
-            started = time.perf_counter()
-            gave = step(story)
-            story.steps.append({"step": name, "result": gave, "seconds": round(time.perf_counter() - started, 1)})
+            story.run(name, step)
             bar.advance(whole)
     report = _write_report(story)
-    result = {
-        "seconds": round(time.perf_counter() - began, 1),
-        "report": str(report),
-        "steps": story.steps,
-        **story.facts,
-    }
     if as_json:
-        print_json(result)
+        print_json(story.to_json(report, round(time.perf_counter() - began, 1)))
         return
-    from deepfer_yolo.report.page import table
-
-    stdout().print(table(("step", "what it gave", "s"), [(s["step"], s["result"], s["seconds"]) for s in story.steps]))
+    stdout().print(table(("step", "what it gave", "s"), [(s.step, s.result, s.seconds) for s in story.steps]))
     stdout().print(f"report: {report}", soft_wrap=True)
 
 
@@ -102,39 +134,29 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _say(bar: Progress, task: TaskID, text: str) -> None:
-    bar.update(task, description=text)
-
-
-def _paint_and_convert(story: _Story) -> str:
-    from deepfer_yolo.config import ConvertConfig
+def _paint_and_convert(story: Story) -> str:
     from deepfer_yolo.data.convert import convert
     from deepfer_yolo.painted import paint_csv
 
     source = story.folder / "painted.csv"
     paint_csv(source, story.seed, N_TRAIN, N_VAL, N_TEST)
     story.tick(0.5)
-    description = convert(
+    story.converted = convert(
         source, story.data, ConvertConfig(name="painted faces"), progress=lambda done: story.tick(0.5 + done / 2)
     )
-    story.facts["fingerprint"] = description.fingerprint
-    counts = ", ".join(f"{sum(labels.values())} {split}" for split, labels in description.counts.items())
+    counts = ", ".join(f"{sum(labels.values())} {split}" for split, labels in story.converted.counts.items())
     return f"{counts} images from a FER2013-style csv"
 
 
-def _audit(story: _Story) -> str:
-    from deepfer_yolo.config import AuditConfig
+def _audit(story: Story) -> str:
     from deepfer_yolo.data.audit.audit import audit
 
-    result = audit(story.data, AuditConfig(), progress=story.tick)
-    story.facts["audit_passed"] = result.passed
+    result = story.audited = audit(story.data, AuditConfig(), progress=story.tick)
     found = ", ".join(f"{finding.count} {finding.kind}" for finding in result.findings) or "nothing found"
     return f"{'passed' if result.passed else 'failed'}: {found}"
 
 
-def _train(story: _Story) -> str:
-    from deepfer_yolo.presets import resolve
-    from deepfer_yolo.recipe import TrainConfig
+def _train(story: Story) -> str:
     from deepfer_yolo.train.results import TrainResult
     from deepfer_yolo.train.run import train
 
@@ -149,54 +171,52 @@ def _train(story: _Story) -> str:
     result = train(config, name="painted", show=show, root=story.folder / "runs")
     if not isinstance(result, TrainResult):
         raise KeyboardInterrupt
-    story.facts["checkpoint"], story.facts["training"] = str(result.checkpoint), result.metrics()
+    story.trained = result
     how = f"{config.epochs} epochs of {Path(config.model or '').stem}"
     return f"{how}: {result.val.top1:.1%} on val, {result.images_per_s or 0:.0f} images/s"
 
 
-def _evaluate(story: _Story) -> str:
+def _evaluate(story: Story) -> str:
     from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.config import EvaluateConfig
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.evaluation import evaluate
     from deepfer_yolo.evaluate.report import write_files
     from deepfer_yolo.runs import create_run
 
     settings = EvaluateConfig(split="test", threads=story.threads)
-    classifier = open_classifier(Path(story.facts["checkpoint"]), threads=story.threads)
+    classifier = open_classifier(story.trained.checkpoint, threads=story.threads)
     run = create_run("evaluate", "painted", settings, story.folder / "runs")
     dataset = open_dataset(story.data)
     result = evaluate(classifier, dataset, settings, on_progress=lambda done, total: story.tick(done / total))
     write_files(result, dataset, classifier, settings, run)
-    story.facts["test"] = result.to_json()
+    story.tested = result
     metrics, (low, high) = result.metrics, result.metrics.intervals.top1
     return f"top-1 {metrics.top1:.1%} ({low:.1%} to {high:.1%}), macro-F1 {metrics.macro_f1:.1%}; chance is 14.3%"
 
 
-def _export(story: _Story) -> str:
-    from deepfer_yolo.config import ExportConfig
+def _export(story: Story) -> str:
     from deepfer_yolo.export.export import export_model
 
-    made = export_model(Path(story.facts["checkpoint"]), ExportConfig(split="test"), out=story.model, data=story.data)
-    story.facts["parity"] = made.parity.to_json()
-    story.facts["model"] = str(made.path)
+    made = export_model(
+        story.trained.checkpoint, ExportConfig(split="test"), out=story.folder / "model.onnx", data=story.data
+    )
+    story.exported = made
     same = f"{made.parity.agreement:.0%} same labels on {made.parity.n} images, max |Δp| {made.parity.max_diff:.0e}"
     return f"{made.path.name}, {made.n_bytes / 1e6:.1f} MB; {same}"
 
 
-def _verify(story: _Story) -> str:
+def _verify(story: Story) -> str:
     from deepfer_yolo.errors import ModelError
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.runtime.golden import check_golden
 
-    result = check_golden(Classifier(story.model))
+    result = check_golden(Classifier(story.exported.path))
     if not result.passed:
-        raise ModelError(f"{story.model} fails its golden self-test by {result.max_diff:.1e}")
+        raise ModelError(f"{story.exported.path} fails its golden self-test by {result.max_diff:.1e}")
     return f"golden self-test passed on {result.n} inputs, without torch"
 
 
-def _stream(story: _Story) -> str:
-    from deepfer_yolo.config import StreamConfig
+def _stream(story: Story) -> str:
     from deepfer_yolo.painted import paint_frames
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.stream.session import run_stream
@@ -205,13 +225,11 @@ def _stream(story: _Story) -> str:
     frames = paint_frames(story.seed + 1, CLIP_LABELS, CLIP_FRAMES, CLIP_SIZE)
     _write_clip(clip, frames, lambda n: story.tick(0.7 * n / (CLIP_FRAMES * len(CLIP_LABELS))))
     sinks = (f"jsonl={story.folder / 'stream.jsonl'}", f"video={story.folder / 'annotated.mp4'}")
-    summary = run_stream([str(clip)], Classifier(story.model), sinks, StreamConfig(detector="whole"))
-    story.facts["stream"] = summary.to_json()
-
-    return f"{CLIP_FRAMES * len(CLIP_LABELS)} frames, {summary.faces} faces labelled, annotated.mp4 written"
+    story.streamed = run_stream([str(clip)], Classifier(story.exported.path), sinks, StreamConfig(detector="whole"))
+    return f"{CLIP_FRAMES * len(CLIP_LABELS)} frames, {story.streamed.faces} faces labelled, annotated.mp4 written"
 
 
-def _write_clip(path: Path, frames: Any, tick: Callable[[int], None]) -> None:
+def _write_clip(path: Path, frames: Iterable[Image], tick: Callable[[int], None]) -> None:
     import av
 
     from deepfer_yolo.files import atomic_path
@@ -226,7 +244,7 @@ def _write_clip(path: Path, frames: Any, tick: Callable[[int], None]) -> None:
         container.mux(video.encode())
 
 
-STEPS: dict[str, Callable[[_Story], str]] = {
+STEPS: dict[str, Callable[[Story], str]] = {
     "convert": _paint_and_convert,
     "audit": _audit,
     "train": _train,
@@ -237,26 +255,22 @@ STEPS: dict[str, Callable[[_Story], str]] = {
 }
 
 
-def _write_report(story: _Story) -> Path:
+def _write_report(story: Story) -> Path:
     from deepfer_yolo.data.dataset import load_images, open_dataset
     from deepfer_yolo.report import plots
     from deepfer_yolo.report.page import Page
     from deepfer_yolo.runs import environment
 
     dataset = open_dataset(story.data)
-    test = story.facts["test"]
-    here = environment()
-    page = Page(
-        "DeepFER demo on painted faces",
-        "deepfer demo",
-        [("seed", story.seed), ("test images", test["n"]), ("processor", here.get("cpu", "unknown"))],
-    )
+    test = story.tested.metrics
+    conditions = [("seed", story.seed), ("test images", test.n), ("processor", environment().get("cpu", "unknown"))]
+    page = Page("DeepFER demo on painted faces", "deepfer demo", conditions)
     page.add_text(
-        "Every face here was drawn by numpy from a seed. The demo shows that the chain works; it says nothing about accuracy on people: "
-        "for that, see MODEL_CARD.md. All labels are apparent expressions."
+        "Every face here was drawn by numpy from a seed. The demo shows that the chain works; it says nothing about "
+        "accuracy on people: for that, see MODEL_CARD.md. All labels are apparent expressions."
     )
     page.add_table(
-        ("step", "what it gave", "seconds"), [(s["step"], s["result"], s["seconds"]) for s in story.steps], "The steps"
+        ("step", "what it gave", "seconds"), [(s.step, s.result, s.seconds) for s in story.steps], "The steps"
     )
     rows = [
         next(row for row in dataset.rows("train")[index:] if row.label == label)
@@ -268,15 +282,15 @@ def _write_report(story: _Story) -> Path:
         "Painted training faces",
     )
     page.add_figure(
-        plots.confusion_matrix(test["confusion"], dataset.labels),
+        plots.confusion_matrix(test.confusion, dataset.labels),
         "Test split: rows are the true label",
         "Confusion matrix of the test split",
     )
-    page.add_images(_clip_pictures(story.folder / "annotated.mp4"), "Frames of the annotated video")
+    page.add_images(_clip_images(story.folder / "annotated.mp4"), "Frames of the annotated video")
     return page.write(story.folder / "report.html")
 
 
-def _clip_pictures(path: Path) -> list[tuple[Any, list[str]]]:
+def _clip_images(path: Path) -> list[tuple[Image, list[str]]]:
     import av
 
     wanted = {CLIP_FRAMES * (index + 1) - 4 for index in range(len(CLIP_LABELS))}
