@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from deepfer_yolo.presets import Config, Count, Grey, Numbers, Pairs, Seed, Share, Texts, Threads, key
+from deepfer_yolo.presets import Channels, Config, Count, Grey, Labels, Numbers, Pairs, Seed, Share, Texts, Threads, key
 
 Split = Literal["train", "val", "test"]
-Labels = Literal["same", "intersect"]
+Unlike = Literal["same", "intersect"]
 GroupBy = Literal["auto", "subject", "duplicate", "none"]
 Precision = Literal["fp32", "fp16", "int8"]
 Detector = Literal["auto", "yunet", "haar", "whole"]
@@ -117,14 +117,14 @@ class ScoringConfig(Config):
     threads: Threads = key(2, "Threads that run the models.")
     replicates: int = key(2000, "Resamples behind each interval.", ge=100, le=100_000)
     seed: int = key(0, "Seed of the resampling behind the intervals.", ge=0)
-    labels: Labels = key("same", "Where models and data set know other labels: same (refuse) or intersect.")
+    labels: Unlike = key("same", "Where models and data set know other labels: same (refuse) or intersect.")
     allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
 
 
 class EvaluateConfig(ScoringConfig):
     """`deepfer evaluate`."""
 
-    labels: Labels = key(
+    labels: Unlike = key(
         "same", "Where model and data set know other labels: same (refuse) or intersect (score the common ones)."
     )
     batch: Count = key(64, "Images in one run of the model.")
@@ -187,6 +187,23 @@ class ExportConfig(Config):
     pictures: Count = key(4000, "Compare on this many images at most, stratified.")
     calibration: int = key(512, "Training images that calibrate int8.", ge=32, le=4096)
     version_compatible: bool = key(False, "A TensorRT engine for all versions of one major number.", shown="")
+
+
+class CardConfig(Config):
+    """`deepfer card`: what the model's file does not say itself."""
+
+    labels: Labels | None = key(None, "Labels in the model's order: a,b,c.", shown="the file's own")
+    size_px: int | None = key(None, "Side of the input in pixels.", shown="the file's own")
+    colour: Literal["grey", "rgb"] = key("rgb", "What it learned from: grey or rgb.")
+    native_px: int | None = key(None, "Side of the images it learned from: 48 for FER2013.", shown="any")
+    name: str | None = key(None, "Name of the model.", shown="the file's stem")
+    mean: Channels | None = key(None, "Foreign ONNX: subtracted from 0..1: r,g,b.")
+    std: Channels | None = key(None, "Foreign ONNX: divides after --mean: r,g,b.")
+    answers: Literal["logits", "probs"] | None = key(
+        None, "Foreign ONNX: logits or probs.", shown="probs if a softmax ends it"
+    )
+    split: Split = key("val", "Split of --dataset.")
+    allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
 
 
 class ParityConfig(Config):

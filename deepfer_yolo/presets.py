@@ -65,9 +65,9 @@ def as_hours(value: Any) -> Any:
     return float(match[1]) / {"": 1, "h": 1, "m": 60, "s": 3600}[match[2]] if match else value
 
 
-def as_numbers(value: Any) -> Any:
-    """The numbers of a text such as ``1,32``."""
-    return value.split(",") if isinstance(value, str) else value
+def as_list(value: Any) -> Any:
+    """The parts of a text such as ``1,32``."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def as_pairs(value: Any) -> Any:
@@ -88,7 +88,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Grey = Annotated[float, Field(ge=0, le=255)]
 Hours = Annotated[float, BeforeValidator(as_hours), Field(gt=0, le=10_000)]
 Texts = tuple[str, ...]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(as_numbers)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(as_list)]
+Channels = Annotated[tuple[float, float, float], BeforeValidator(as_list)]
 Pairs = Annotated[dict[str, str], BeforeValidator(as_pairs)]
 
 

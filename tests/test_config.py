@@ -10,6 +10,7 @@ import yaml
 from deepfer_yolo.config import (
     AuditConfig,
     BenchmarkConfig,
+    CardConfig,
     ConvertConfig,
     EvaluateConfig,
     PredictConfig,
@@ -101,6 +102,11 @@ def test_texts_of_the_command_line_become_values() -> None:
     }
     assert resolve(BenchmarkConfig, None, {"batch": "1, 8"}).batch == (1, 8)
     assert resolve(TrainConfig, None, {"time": "90m"}).time == 1.5
+    assert resolve(CardConfig, None, {"mean": "0.5,0.25,1", "labels": "a, b"}).mean == (0.5, 0.25, 1.0)
+    assert resolve(CardConfig, None, {"labels": "a, b"}).labels == ("a", "b")
+    for text in ("0.5", "a,b,c", "1,2,3,4"):
+        with pytest.raises(ConfigError, match="the command line: mean"):
+            resolve(CardConfig, None, {"mean": text})
     with pytest.raises(ConfigError, match=r"map: 'contempt=' is not KEY=VALUE"):
         resolve(ConvertConfig, None, {"map": ["contempt="]})
     with pytest.raises(ConfigError, match=r"batch\.1: .*'x'"):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfer_yolo.config import ScoringConfig
+from deepfer_yolo.config import CardConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
 from deepfer_yolo.errors import ConfigError, ModelError
@@ -40,25 +39,8 @@ HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece", "ece_noi
 PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the person knows about a model; None where the file itself must say it.
-
-    `mean` and `std` are in 0..1, by channel.
-    """
-
-    labels: tuple[str, ...] | None = None
-    size: int | None = None
-    colour: str | None = None
-    native_px: int | None = None
-    name: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    answers: str | None = None
-
-
 def card_checkpoint(
-    checkpoint: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None
+    checkpoint: Path, facts: CardConfig, *, overwrite: bool = False, taught: Dataset | None = None
 ) -> tuple[Path, Card]:
     """Write the sidecar of a stock `.pt`: labels from its names, size from its training arguments, both overridden by
     `facts`.
@@ -76,12 +58,14 @@ def card_checkpoint(
         raise ConfigError(
             f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out"
         )
-    size = facts.size or _trained_size(getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args"))
+    arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
+    size = facts.size_px or _trained_size(arguments)
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     known = trained_hashes(network, checkpoint)
     learned = {"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
-    card = _taught(_card(replace(facts, labels=labels, size=size), checkpoint).model_copy(update=learned), taught)
+    card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint)
+    card = _taught(card.model_copy(update=learned), taught)
     old = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
     try:
@@ -118,7 +102,9 @@ def add_metrics(
     return attach(card, model), list(learned.lines)
 
 
-def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False, taught: Dataset | None = None) -> Card:
+def card_onnx(
+    source: Path, out: Path, facts: CardConfig, *, overwrite: bool = False, taught: Dataset | None = None
+) -> Card:
     """Write `source` with a card as the new file `out`.
 
     A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in
@@ -146,7 +132,7 @@ def card_onnx(source: Path, out: Path, facts: Facts, *, overwrite: bool = False,
     return card
 
 
-def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
+def wrap(model: onnx.ModelProto, facts: CardConfig, source: Path) -> onnx.ModelProto:
     """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a
     prefix.
     """
@@ -188,17 +174,17 @@ def wrap(model: onnx.ModelProto, facts: Facts, source: Path) -> onnx.ModelProto:
     batch = value_shape(value_in)[0]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
-    size = facts.size
+    size = facts.size_px
     graph.input.append(helper.make_tensor_value_info(INPUT, UINT8, [batch or "n", size, size, 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, FLOAT, [batch or "n", n_labels]))
     del inner.metadata_props[:]
     return inner
 
 
-def _card(facts: Facts, source: Path) -> Card:
-    if facts.labels is None or facts.size is None:
+def _card(facts: CardConfig, source: Path) -> Card:
+    if facts.labels is None or facts.size_px is None:
         raise ModelError(f"{source}: a card needs labels and a size")
-    spec = InputSpec.model_validate({"size": facts.size, "colour": facts.colour or "rgb", "native_px": facts.native_px})
+    spec = InputSpec.model_validate({"size": facts.size_px, "colour": facts.colour, "native_px": facts.native_px})
     return Card(name=facts.name or source.stem, labels=facts.labels, input=spec, producer=producer())
 
 
@@ -237,12 +223,12 @@ def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
     return True
 
 
-def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
+def _complete(model: onnx.ModelProto, facts: CardConfig, source: Path) -> CardConfig:
     """`facts` filled from the graph's shapes and from Ultralytics' metadata, whose values are Python literals."""
     said = {entry.key: entry.value for entry in model.metadata_props}
     shape = value_shape(graph_inputs(model.graph)[0]) if graph_inputs(model.graph) else ()
     sides = [side for side in (shape[2:4] if len(shape) == 4 and shape[1] == 3 else shape[1:3]) if side]
-    size = facts.size or (sides[0] if sides else None)
+    size = facts.size_px or (sides[0] if sides else None)
     labels = facts.labels
     if labels is None and "names" in said:
         labels = _literal_names(said["names"], source)
@@ -259,10 +245,11 @@ def _complete(model: onnx.ModelProto, facts: Facts, source: Path) -> Facts:
         raise ModelError(f"{source} does not say its input size", "name it: --size 64")
     if sides and any(side != size for side in sides):
         raise ConfigError(f"{source} takes {shape}, not images of {size}×{size}", "leave --size out")
+    found: dict[str, object] = {"labels": labels, "size_px": size}
     if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):
         # Ultralytics' classification transform divides by 255 and normalises by nothing since 8.0.
-        facts = replace(facts, mean=facts.mean or (0.0, 0.0, 0.0), std=facts.std or (1.0, 1.0, 1.0))
-    return replace(facts, labels=labels, size=size)
+        found |= {"mean": facts.mean or (0.0, 0.0, 0.0), "std": facts.std or (1.0, 1.0, 1.0)}
+    return facts.model_copy(update=found)
 
 
 def _literal_names(text: str, source: Path) -> tuple[str, ...]:
@@ -306,19 +293,3 @@ def _check_batches(classifier: Classifier, source: Path) -> None:
     alone = np.concatenate([classifier.predict(crops[i : i + 1]) for i in range(3)])
     if together.shape != alone.shape or float(np.abs(together - alone).max()) > 1e-4:
         raise fixed
-
-
-def parse_numbers(text: str | None, flag: str) -> tuple[float, float, float] | None:
-    """Three numbers from ``a,b,c``; raises ConfigError that names the flag."""
-    if text is None:
-        return None
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"{flag}: three numbers such as 0.485,0.456,0.406 are needed, not {text!r}") from None
-    return red, green, blue
-
-
-def parse_labels(text: str | None) -> tuple[str, ...] | None:
-    """Labels from ``a,b,c``."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))

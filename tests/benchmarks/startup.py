@@ -40,12 +40,10 @@ def main() -> None:
     cpu_seconds(ours), cpu_seconds(theirs)  # the first calls fill the caches
     pairs = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(rounds)]
     ratios = sorted(a / b for a, b in pairs)
-    print(
-        f"deepfer --help {statistics.median(a for a, _ in pairs):.3f} s CPU, yolo help {statistics.median(b for _, b in pairs):.3f} s CPU"
-    )
-    print(
-        f"ratio {statistics.median(ratios):.3f} (min {ratios[0]:.3f}, max {ratios[-1]:.3f}, n = {rounds}); bar: at most {BAR}"
-    )
+    our_s, their_s = (statistics.median(side) for side in zip(*pairs, strict=True))
+    print(f"deepfer --help {our_s:.3f} s CPU, yolo help {their_s:.3f} s CPU")
+    spread = f"min {ratios[0]:.3f}, max {ratios[-1]:.3f}, n = {rounds}"
+    print(f"ratio {statistics.median(ratios):.3f} ({spread}); bar: at most {BAR}")
 
 
 if __name__ == "__main__":

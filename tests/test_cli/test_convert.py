@@ -77,7 +77,10 @@ def test_a_full_and_a_read_only_disk(options: str, message: str, painted_csv: Pa
         or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode
     ):
         pytest.skip("this system lets no test mount a file system")
-    command = 'mount -t tmpfs -o "$1" none "$2" && "$3" -m deepfer_yolo convert "$4" "$2/out"; code=$?; ls -A "$2"; exit $code'
+    command = (
+        'mount -t tmpfs -o "$1" none "$2" && "$3" -m deepfer_yolo convert "$4" "$2/out"; '
+        'code=$?; ls -A "$2"; exit $code'
+    )
     result = subprocess.run(
         ["unshare", "-rm", "sh", "-c", command, "sh", options, mount, sys.executable, painted_csv],
         capture_output=True,

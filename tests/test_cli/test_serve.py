@@ -92,7 +92,8 @@ def test_a_stop_that_is_asked_for_twice_and_outlasts_its_time_is_still_clean(
 ) -> None:
     served = start_server(linear_model, workers=1, stop_timeout_s=1)
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as upload:
-        head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
+        form = "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000"
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n{form}\r\n\r\n--x"
         upload.sendall(head.encode())
         time.sleep(0.5)
         for _ in range(2):

@@ -15,7 +15,10 @@ import torch
 
 from deepfer_yolo.yolo import load_checkpoint
 
-TINY = "nc: 7\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, Conv, [32, 3, 2]]\nhead:\n  - [-1, 1, Classify, [nc]]\n"
+TINY = (
+    "nc: 7\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, Conv, [32, 3, 2]]\n"
+    "head:\n  - [-1, 1, Classify, [nc]]\n"
+)
 
 
 def start(folder: Path, *words: object) -> subprocess.Popen[str]:

@@ -11,10 +11,11 @@ import onnx
 import pytest
 import torch
 
+from deepfer_yolo.config import CardConfig
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, ModelError
-from deepfer_yolo.export.cards import Facts, add_metrics, card_checkpoint, card_onnx, parse_numbers
+from deepfer_yolo.export.cards import add_metrics, card_checkpoint, card_onnx
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime.card import read_sidecar
@@ -68,7 +69,7 @@ def foreign(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def test_a_stock_checkpoint_says_its_labels_and_size(bare_checkpoint: Path) -> None:
-    path, card = card_checkpoint(bare_checkpoint, Facts(colour="grey", native_px=48, name="mine"))
+    path, card = card_checkpoint(bare_checkpoint, CardConfig(colour="grey", native_px=48, name="mine"))
     assert path == bare_checkpoint.with_suffix(".json")
     assert card == read_sidecar(bare_checkpoint)
     assert (card.name, card.labels, card.input.size, card.input.colour, card.input.native_px) == (
@@ -81,7 +82,7 @@ def test_a_stock_checkpoint_says_its_labels_and_size(bare_checkpoint: Path) -> N
     assert card.file_sha256 == sha256_of(bare_checkpoint)
     assert check_golden(TorchClassifier(bare_checkpoint)).passed
     with pytest.raises(ModelError, match="the file exists"):
-        card_checkpoint(bare_checkpoint, Facts())
+        card_checkpoint(bare_checkpoint, CardConfig())
 
 
 @pytest.mark.parametrize(("imgsz", "size"), [(48, 64), (64, 64), (33, 64), (224, 224)])
@@ -89,12 +90,12 @@ def test_the_size_is_what_ultralytics_really_trained_at(imgsz: int, size: int, b
     content = torch.load(bare_checkpoint, weights_only=False)
     content["model"].args = {"imgsz": imgsz}
     torch.save(content, bare_checkpoint)
-    assert card_checkpoint(bare_checkpoint, Facts())[1].input.size == size
+    assert card_checkpoint(bare_checkpoint, CardConfig())[1].input.size == size
 
 
 def test_labels_that_are_not_the_checkpoints_are_refused(bare_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="are not the checkpoint's angry"):
-        card_checkpoint(bare_checkpoint, Facts(labels=("a", "b")))
+        card_checkpoint(bare_checkpoint, CardConfig(labels=("a", "b")))
     assert not bare_checkpoint.with_suffix(".json").exists()
 
 
@@ -102,7 +103,7 @@ def test_labels_that_are_not_the_checkpoints_are_refused(bare_checkpoint: Path) 
 def test_a_float_graph_is_wrapped(name: str, foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
     before = sha256_of(foreign[name])
     answers = "logits" if name == "logits" else None
-    card_onnx(foreign[name], tmp_path / "wrapped.onnx", Facts(labels=EMOTIONS, answers=answers, **PLAIN))
+    card_onnx(foreign[name], tmp_path / "wrapped.onnx", CardConfig(labels=EMOTIONS, answers=answers, **PLAIN))
     assert sha256_of(foreign[name]) == before
     wrapped = Classifier(tmp_path / "wrapped.onnx")
     crops = paint_golden(4, 5, 32)
@@ -113,7 +114,7 @@ def test_a_float_graph_is_wrapped(name: str, foreign: dict[str, Path], checkpoin
 
 def test_mean_and_std_go_into_the_graph(foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    card_onnx(foreign["probs"], tmp_path / "wrapped.onnx", Facts(labels=EMOTIONS, mean=mean, std=std))
+    card_onnx(foreign["probs"], tmp_path / "wrapped.onnx", CardConfig(labels=EMOTIONS, mean=mean, std=std))
     crops = paint_golden(4, 5, 32)
     planes = (
         torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)
@@ -128,23 +129,25 @@ def test_ultralytics_metadata_is_enough(foreign: dict[str, Path], checkpoint: Pa
     for key, value in {"author": "Ultralytics", "task": "classify", "names": str(dict(enumerate(EMOTIONS)))}.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, str(tmp_path / "stock.onnx"))
-    card = card_onnx(tmp_path / "stock.onnx", tmp_path / "out.onnx", Facts())
+    card = card_onnx(tmp_path / "stock.onnx", tmp_path / "out.onnx", CardConfig())
     assert (card.labels, card.input.size) == (EMOTIONS, 32)
 
 
 @pytest.mark.parametrize(
     ("name", "facts", "reason"),
     [
-        ("probs", Facts(**PLAIN), "does not say its labels"),
-        ("probs", Facts(labels=EMOTIONS), "how its input is scaled"),
-        ("logits", Facts(labels=EMOTIONS, **PLAIN), "does not end in a softmax"),
-        ("logits", Facts(labels=EMOTIONS, answers="probs", **PLAIN), "does not answer with probabilities"),
-        ("probs", Facts(labels=EMOTIONS[:5], **PLAIN), "7 numbers per image, but there are 5 labels"),
-        ("probs", Facts(labels=EMOTIONS, size=64, **PLAIN), "not images of 64×64"),
-        ("fixed", Facts(labels=EMOTIONS, **PLAIN), "batch"),
+        ("probs", CardConfig(**PLAIN), "does not say its labels"),
+        ("probs", CardConfig(labels=EMOTIONS), "how its input is scaled"),
+        ("logits", CardConfig(labels=EMOTIONS, **PLAIN), "does not end in a softmax"),
+        ("logits", CardConfig(labels=EMOTIONS, answers="probs", **PLAIN), "does not answer with probabilities"),
+        ("probs", CardConfig(labels=EMOTIONS[:5], **PLAIN), "7 numbers per image, but there are 5 labels"),
+        ("probs", CardConfig(labels=EMOTIONS, size_px=64, **PLAIN), "not images of 64×64"),
+        ("fixed", CardConfig(labels=EMOTIONS, **PLAIN), "batch"),
     ],
 )
-def test_nothing_is_guessed(name: str, facts: Facts, reason: str, foreign: dict[str, Path], tmp_path: Path) -> None:
+def test_nothing_is_guessed(
+    name: str, facts: CardConfig, reason: str, foreign: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises((ModelError, ConfigError), match=reason):
         card_onnx(foreign[name], tmp_path / "out.onnx", facts)
     assert list(tmp_path.iterdir()) == []
@@ -156,14 +159,14 @@ def test_our_own_form_needs_no_wrapping(linear_model: Path, tmp_path: Path) -> N
     onnx.save(model, str(tmp_path / "bare.onnx"))
     with pytest.raises(ModelError, match="no model card"):
         Classifier(tmp_path / "bare.onnx")
-    card = card_onnx(tmp_path / "bare.onnx", tmp_path / "out.onnx", Facts(labels=EMOTIONS, colour="grey"))
+    card = card_onnx(tmp_path / "bare.onnx", tmp_path / "out.onnx", CardConfig(labels=EMOTIONS, colour="grey"))
     assert card.input.size == 24
     crops = paint_golden(4, 5, 24)
     np.testing.assert_array_equal(
         Classifier(tmp_path / "out.onnx").predict(crops), Classifier(linear_model).predict(crops)
     )
     with pytest.raises(ModelError, match="has a card already"):
-        card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", Facts(labels=EMOTIONS))
+        card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", CardConfig(labels=EMOTIONS))
 
 
 def test_metrics_of_a_data_set(linear_model: Path, painted_dataset: Path, tmp_path: Path) -> None:
@@ -176,10 +179,3 @@ def test_metrics_of_a_data_set(linear_model: Path, painted_dataset: Path, tmp_pa
     assert all(low < card.metrics[name] < high for name, (low, high) in card.metrics["intervals"].items())
     assert np.trace(card.metrics["confusion"]) / 56 == pytest.approx(card.metrics["top1"])
     assert Classifier(path).card.metrics == card.metrics
-
-
-def test_numbers_from_the_command_line() -> None:
-    assert parse_numbers("0.5,0.25,1", "--mean") == (0.5, 0.25, 1.0)
-    for text in ("0.5", "a,b,c", "1,2,3,4"):
-        with pytest.raises(ConfigError, match="--mean: three numbers"):
-            parse_numbers(text, "--mean")

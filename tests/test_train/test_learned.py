@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepfer_yolo.config import ConvertConfig, ExportConfig
+from deepfer_yolo.config import CardConfig, ConvertConfig, ExportConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import LeakError, ModelError
-from deepfer_yolo.export.cards import Facts, card_checkpoint
+from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.export.export import export_model
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
@@ -70,10 +70,10 @@ def test_a_card_says_what_a_stock_checkpoint_has_learned(
     checkpoint: Path, painted_dataset: Path, learned: Hashes, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(checkpoint, tmp_path / "stock.pt"))
-    card_checkpoint(path, Facts(colour="grey"))
+    card_checkpoint(path, CardConfig(colour="grey"))
     assert TorchClassifier(path).card.learned is None
-    card_checkpoint(path, Facts(colour="grey"), overwrite=True, taught=open_dataset(painted_dataset))
-    _, card = card_checkpoint(path, Facts(colour="rgb"), overwrite=True)  # a new card keeps what the old one knew
+    card_checkpoint(path, CardConfig(colour="grey"), overwrite=True, taught=open_dataset(painted_dataset))
+    _, card = card_checkpoint(path, CardConfig(colour="rgb"), overwrite=True)  # a new card keeps what the old one knew
     found = TorchClassifier(path).card.learned
     assert found is not None
     assert np.array_equal(found, learned)
