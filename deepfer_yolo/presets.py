@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from deepfer_yolo.errors import ConfigError, did_you_mean, redact
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Config(BaseModel):
@@ -169,16 +172,19 @@ def _folder(section: type[BaseModel]) -> str:
     return section.__name__.removesuffix("Config").lower()
 
 
+def problem_text(problem: ErrorDetails, section: type[BaseModel]) -> str:
+    """One value that `section` refuses: its key, what was given, what was expected."""
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
+    if problem["type"] == "value_error":
+        return f"{name}: {problem['ctx']['error']}"
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+
+
 def _describe(error: ValidationError, section: type[BaseModel], path: Path | None, given: Mapping[str, Any]) -> str:
     places: dict[str, list[str]] = {}
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            line = f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
-        elif problem["type"] == "value_error":
-            line = f"{name}: {problem['ctx']['error']}"
-        else:
-            line = f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
-        is_flag = path is None or name.partition(".")[0] in given
-        places.setdefault("the command line" if is_flag else str(path), []).append(line)
+        is_flag = path is None or problem["loc"][0] in given
+        places.setdefault("the command line" if is_flag else str(path), []).append(problem_text(problem, section))
     return "; ".join(f"{place}: {'; '.join(lines)}" for place, lines in places.items())

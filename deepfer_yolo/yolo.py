@@ -12,6 +12,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,8 @@ from deepfer_yolo.runtime.model_file import cache_dir, checked_sidecar
 
 def _private_config_dir() -> str:
     cache = cache_dir() / "ultralytics"
-    try:
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return tempfile.mkdtemp(prefix="deepfer-ultralytics-")
     return str(cache) if os.access(cache, os.W_OK) else tempfile.mkdtemp(prefix="deepfer-ultralytics-")
 
 
@@ -75,8 +74,8 @@ LOGGER.setLevel("ERROR")
 
 __all__ = [
     "RANK", "TRAINED_HASHES", "ClassificationModel", "ClassificationTrainer", "ClassificationValidator",
-    "ClassifyMetrics", "TorchBackend", "TorchClassifier", "build_model", "count_parameters", "labels_of",
-    "load_checkpoint", "packaged_models", "read_checkpoint", "rebuild", "remember", "strip_optimizer",
+    "ClassifyMetrics", "TorchBackend", "TorchClassifier", "build_layers", "build_model", "count_parameters",
+    "labels_of", "load_checkpoint", "packaged_models", "read_checkpoint", "remember", "strip_optimizer",
     "tensorboard_is_open", "trained_hashes", "trainer_callbacks", "transfer",
 ]  # fmt: skip
 
@@ -84,7 +83,7 @@ _PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
 
 
 def packaged_models() -> dict[str, tuple[Path, str]]:
-    """The architectures inside Ultralytics by bare name, such as ``yolo11n-cls``: the yaml file and the scale letter."""
+    """Ultralytics' own architectures by bare name, such as ``yolo11n-cls``: the yaml file and the scale letter."""
     names: dict[str, tuple[Path, str]] = {}
     for path in sorted((ROOT / "cfg" / "models").glob("*/*-cls.yaml")):
         if match := _PACKAGED.fullmatch(path.name):
@@ -110,15 +109,11 @@ def build_model(spec: str, n_classes: int) -> ClassificationModel:
                 f"known: {shown}, their s, m, l and x sizes, or a .pt or .yaml file",
             )
         source, scale = known[spec]
-    return _build({**read_yaml(source), "scale": scale, "yaml_file": Path(spec).name}, n_classes, source)
+    return build_layers({**read_yaml(source), "scale": scale, "yaml_file": Path(spec).name}, n_classes, source)
 
 
-def rebuild(checkpoint: ClassificationModel, n_classes: int, path: Path) -> ClassificationModel:
-    """A network of the architecture of `checkpoint`, which is in the file `path`, with fresh weights."""
-    return _build(checkpoint.yaml, n_classes, path)
-
-
-def _build(layers: Mapping[str, Any], n_classes: int, source: Path) -> ClassificationModel:
+def build_layers(layers: Mapping[str, Any], n_classes: int, source: Path) -> ClassificationModel:
+    """A network with fresh weights from the content of a yaml, or what a checkpoint of the path `source` has of it."""
     try:
         return ClassificationModel({**layers, "nc": n_classes}, nc=n_classes, ch=3, verbose=False)
     except Exception as error:  # the parser raises whatever the layer's constructor raises
@@ -185,9 +180,7 @@ def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> 
 
 
 def trainer_callbacks(logger: str | None) -> dict[str, list[Any]]:
-    """Ultralytics' default callbacks by event and, where one is named, those of its logger: tensorboard, mlflow or
-    wandb.
-    """
+    """Ultralytics' default callbacks by event, and those of a logger: tensorboard, mlflow or wandb."""
     callbacks: dict[str, list[Any]] = get_default_callbacks()
     if logger is not None:
         module = importlib.import_module(f"ultralytics.utils.callbacks.{'wb' if logger == 'wandb' else logger}")
@@ -214,9 +207,7 @@ def load_checkpoint(path: Path) -> ClassificationModel:
     checkpoint = read_checkpoint(path)
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, ClassificationModel):
-        raise ModelError(
-            f"{path} holds no YOLO classification model but {type(model).__name__}", "train one with: deepfer train"
-        )
+        raise _no_classifier(path, model)
     return model.float().eval()
 
 
@@ -241,11 +232,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         hint = "the file is damaged, or no YOLO checkpoint: fetch it again, or train one with: deepfer train"
         raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}", hint) from None
     if not isinstance(checkpoint, dict):
-        raise ModelError(
-            f"{path} holds no YOLO classification model but {type(checkpoint).__name__}",
-            "train one with: deepfer train",
-        )
+        raise _no_classifier(path, checkpoint)
     return checkpoint
+
+
+def _no_classifier(path: Path, content: object) -> ModelError:
+    what = type(content).__name__
+    return ModelError(f"{path} holds no YOLO classification model but {what}", "train one with: deepfer train")
 
 
 class TorchBackend:
@@ -257,65 +250,57 @@ class TorchBackend:
         self.card: Card = checked_sidecar(path)
         self.threads = threads
         self.device = torch.device(device)
-        self.model = load_checkpoint(path).to(self.device)
-        hashes = trained_hashes(self.model, path)
+        self.model = self._load(path)
+
+    def _load(self, path: Path) -> Any:
+        model = load_checkpoint(path).to(self.device)
+        hashes = trained_hashes(model, path)
         if hashes is not None:
             self.card = self.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
-        if self.card.labels != (labels := labels_of(self.model)):
+        if self.card.labels != (labels := labels_of(model)):
             raise ModelError(
                 f"{path}: the card's labels {self.card.labels} are not the checkpoint's {labels}",
                 f"deepfer card {path} writes a new one",
             )
+        return model
 
     @torch.inference_mode()
     def run(self, crops: Crops) -> Probs:
         """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3)."""
         torch.set_num_threads(self.threads)
-        images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        logits = self.model(images)[1]
-        probs: Probs = (logits / self.card.temperature).softmax(1).cpu().numpy()
+        probs: Probs = self._probs(torch.from_numpy(crops).to(self.device)).cpu().numpy()
         return probs
 
+    def _probs(self, crops: torch.Tensor) -> torch.Tensor:
+        logits = self.model(crops.permute(0, 3, 1, 2).float().div_(255))[1]
+        return torch.softmax(logits / self.card.temperature, 1)
 
-class TorchScriptBackend:
-    """An exported `.torchscript`: uint8 images in, probabilities out, as in ONNX.
 
-    Its card must name the bytes of the file.
-    """
+class TorchScriptBackend(TorchBackend):
+    """An exported `.torchscript`: uint8 images in, probabilities out, as in ONNX. Its card must name its bytes."""
 
-    provider = "torch"
-
-    def __init__(self, path: Path, *, threads: int = 1, device: str = "cpu") -> None:
-        self.card: Card = checked_sidecar(path)
+    def _load(self, path: Path) -> Any:
         if self.card.file_sha256 is None:
             # TorchScript holds a program, so that only a file which our own export has vouched for is run.
             raise ModelError(
                 f"{path}: its card has no file_sha256", "export it again with: deepfer export --format torchscript"
             )
-        self.threads = threads
-        self.device = torch.device(device)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.model = torch.jit.load(str(path), map_location=self.device)  # type: ignore[no-untyped-call]
+                return torch.jit.load(str(path), map_location=self.device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path} is not a TorchScript file: {str(error).splitlines()[0][:300]}") from None
 
-    @torch.inference_mode()
-    def run(self, crops: Crops) -> Probs:
-        """Probabilities, float32 (n, C), for crops that are uint8 RGB (n, S, S, 3)."""
-        torch.set_num_threads(self.threads)
-        probs: Probs = self.model(torch.from_numpy(crops).to(self.device)).cpu().numpy()
+    def _probs(self, crops: torch.Tensor) -> torch.Tensor:
+        probs: torch.Tensor = self.model(crops)
         return probs
 
 
 class TorchClassifier(Classifier):
-    """The same verbs as `Classifier` for what needs torch: a stock Ultralytics `.pt` with its card beside it, and
-    `.torchscript`.
-    """
+    """The same verbs as `Classifier` for what needs torch: a `.pt` with its card beside it, and `.torchscript`."""
 
     def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
+        kind = TorchScriptBackend if path.suffix == ".torchscript" else TorchBackend
         device = {"cpu": "cpu", "cuda": "cuda:0"}.get(provider, provider)
-        if path.suffix == ".torchscript":
-            return TorchScriptBackend(path, threads=threads, device=device)
-        return TorchBackend(path, threads=threads, device=device)
+        return kind(path, threads=threads, device=device)

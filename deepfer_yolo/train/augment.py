@@ -51,12 +51,8 @@ class Draws:
         self.power = torch.from_numpy(
             np.exp((random.random(n, dtype=np.float32) * 2 - 1) * np.log1p(config.gamma)).astype(np.float32)
         )
-        self.blur, self.noise, chance = torch.from_numpy(random.random((3, n), dtype=np.float32))
-        self.blur, self.noise, self.surrounded = (
-            self.blur * config.blur,
-            self.noise * config.noise,
-            chance < config.surround,
-        )
+        blur, noise, chance = torch.from_numpy(random.random((3, n), dtype=np.float32))
+        self.blur, self.noise, self.surrounded = blur * config.blur, noise * config.noise, chance < config.surround
         self.pattern = torch.from_numpy(random.integers(0, N_PATTERNS, n))
         self._noise_seed = [config.seed, epoch, _NOISE_STREAM]
         self._patterns: dict[int, torch.Tensor] = {}
@@ -128,9 +124,7 @@ def soft_targets(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
 
 
 def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixup (Zhang et al., 2018): each image keeps `share` (b,) of itself and takes the rest from its neighbour in
-    the batch.
-    """
+    """Mixup (Zhang et al., 2018): `share` (b,) of each image stays, the rest is its neighbour in the batch."""
     if len(images) < 2 or bool((share == 1).all()):
         return images, targets
     share = share.to(images.device)
@@ -140,9 +134,7 @@ def mix(images: torch.Tensor, targets: torch.Tensor, share: torch.Tensor) -> tup
 
 
 def cut_mix(images: torch.Tensor, targets: torch.Tensor, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """CutMix (Yun et al., 2019): the pixels inside each `box` (b, 4) come from the neighbour, and as large a share of
-    the target.
-    """
+    """CutMix (Yun et al., 2019): inside each `box` (b, 4) is the neighbour, with as large a share of the target."""
     if len(images) < 2 or not bool((box[:, 2] > 0).any()):
         return images, targets
     inside = _inside(box.to(images.device), images.shape[-1])

@@ -1,13 +1,9 @@
-"""Cross-validation, the protocol of the small laboratory sets: which image is tested in which fold, and the mean and
-spread over the folds.
-"""
+"""Cross-validation, as the small laboratory sets ask for it: who is tested in which fold, and what all folds give."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -17,8 +13,7 @@ from deepfer_yolo.files import write_atomic
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.report.page import percent
-from deepfer_yolo.train.measure import score
-from deepfer_yolo.train.results import FoldScore
+from deepfer_yolo.train.measure import Score, score_of
 from deepfer_yolo.train.splits import deal
 
 FOLDS = "folds.csv"
@@ -32,55 +27,46 @@ class Spread:
     sd: float
     folds: tuple[float, ...]
 
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """The spread of one value a fold."""
-        return cls(float(np.mean(values)), float(np.std(values, ddof=1)), tuple(values))
-
     def __str__(self) -> str:
         return f"{percent(self.mean)} ± {percent(self.sd)} %"
 
 
 @dataclass(frozen=True, slots=True)
-class FoldSpread:
-    """The spread of both figures."""
-
-    top1: Spread
-    macro_f1: Spread
-
-
-@dataclass(frozen=True, slots=True)
 class CrossValidation:
-    """A finished cross-validation: its folder, and the figures of its metrics.json.
-
-    `n`, `top1`, `macro_f1` and `confusion` (rows are the labels, columns the predictions) are over all images at once,
-    each tested once.
-    """
+    """A finished cross-validation: its folder, and how each fold's checkpoint names the images of that fold."""
 
     folder: Path
-    n: int
-    top1: float
-    macro_f1: float
-    over_folds: FoldSpread
-    n_folds: int
-    confusion: tuple[tuple[int, ...], ...]
+    tests: tuple[Score, ...]
     group_by: str
     seed: int
 
-    @classmethod
-    def of(cls, folder: Path, tests: Sequence[FoldScore], config: TrainConfig) -> Self:
-        """The folds' scores summed up."""
-        total = np.sum([test.confusion for test in tests], axis=0)
-        pooled = score(total)
-        spread = FoldSpread(Spread.of([test.top1 for test in tests]), Spread.of([test.macro_f1 for test in tests]))
-        confusion = tuple(map(tuple, total.tolist()))
-        return cls(
-            folder, pooled.n, pooled.top1, pooled.macro_f1, spread, len(tests), confusion, config.group_by, config.seed
-        )
+    @property
+    def pooled(self) -> Score:
+        """The score over all images at once, each tested once."""
+        return score_of(np.sum([test.confusion for test in self.tests], axis=0))
+
+    @property
+    def top1(self) -> Spread:
+        """Top-1 over the folds."""
+        return _spread([test.top1 for test in self.tests])
+
+    @property
+    def macro_f1(self) -> Spread:
+        """Macro-F1 over the folds."""
+        return _spread([test.macro_f1 for test in self.tests])
 
     def metrics(self) -> Json:
         """The figures of metrics.json."""
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self)[1:]}
+        pooled = plain(self.pooled)
+        confusion = pooled.pop("confusion")
+        spread = plain({"top1": self.top1, "macro_f1": self.macro_f1})
+        return dict(pooled) | {
+            "over_folds": spread,
+            "n_folds": len(self.tests),
+            "confusion": confusion,
+            "group_by": self.group_by,
+            "seed": self.seed,
+        }
 
     def to_json(self) -> Json:
         """The figures, and where the folds are."""
@@ -88,17 +74,20 @@ class CrossValidation:
 
     def lines(self) -> list[str]:
         """What a person reads: each fold, mean and spread, and all images at once."""
-        top1, macro_f1 = self.over_folds.top1, self.over_folds.macro_f1
+        both = (
+            f"top-1 {percent(test.top1)} %, macro-F1 {percent(test.macro_f1)} %" for test in (*self.tests, self.pooled)
+        )
+        *folds, pooled = both
+        spread = f"top-1 {self.top1}, macro-F1 {self.macro_f1} (mean ± standard deviation over folds)"
         return [
-            *(
-                f"fold {number}: top-1 {percent(one)} %, macro-F1 {percent(other)} %"
-                for number, (one, other) in enumerate(zip(top1.folds, macro_f1.folds, strict=True), 1)
-            ),
-            f"{self.n_folds} folds by {self.group_by}: top-1 {top1}, macro-F1 {macro_f1} "
-            "(mean ± standard deviation over folds)",
-            f"all {self.n:,} images, each tested once: top-1 {percent(self.top1)} %, "
-            f"macro-F1 {percent(self.macro_f1)} %",
+            *(f"fold {number}: {figures}" for number, figures in enumerate(folds, 1)),
+            f"{len(folds)} folds by {self.group_by}: {spread}",
+            f"all {self.pooled.n:,} images, each tested once: {pooled}",
         ]
+
+
+def _spread(values: list[float]) -> Spread:
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)), tuple(values))
 
 
 def write_folds(config: TrainConfig, folder: Path) -> None:

@@ -1,6 +1,4 @@
-"""One split of a data set as training sees it: decoded into memory once or, where it does not fit, read from its files
-for every batch.
-"""
+"""One split of a data set as training sees it: decoded into memory or, where it does not fit, anew for every batch."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ Prepare = Callable[[Image], Image]
 
 
 class FilePixels:
-    """Stands where the pixels of a split do, uint8 (n, c, h, w), and decodes what is asked for: `prepare` makes all of
-    one size.
-    """
+    """Stands for the pixels of a split and decodes what is asked for; `prepare` makes all of one size."""
 
     device = torch.device("cpu")
 

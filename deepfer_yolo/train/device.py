@@ -75,9 +75,7 @@ def fits_on(device: torch.device, n_bytes: int) -> bool:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process may still take: what the machine has left, or its control group where that
-    is less.
-    """
+    """Bytes that this process may still take: what the machine or, where it is less, its control group has left."""
     import psutil
 
     free = int(psutil.virtual_memory().available)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from deepfer_yolo.errors import MissingDependencyError, TrainingError
+from deepfer_yolo.yolo import tensorboard_is_open
 
 # What each would send without being asked: wandb its records and crash reports, mlflow its usage. A variable that is
 # set already stays.
@@ -37,14 +38,9 @@ def prepare_logger(name: str | None) -> None:
 
 
 def attach_logger(trainer: Any, name: str | None, say: Callable[[str], None]) -> None:
-    """Stop a run whose logger did not start, and say so once where mlflow gives up on the way; Ultralytics only warns,
-    below our level.
-    """
-    if name == "tensorboard":
-        from deepfer_yolo.yolo import tensorboard_is_open
-
-        if not tensorboard_is_open():
-            raise _not_started(name)
+    """Stop a run whose logger did not start, and say so where mlflow gives up on the way: Ultralytics only warns."""
+    if name == "tensorboard" and not tensorboard_is_open():
+        raise _not_started(name, f"pip install --upgrade {name}")
     if name == "mlflow":
         trainer.add_callback("on_train_start", _require_mlflow)
         trainer.add_callback("on_fit_epoch_end", lambda running: _watch_mlflow(running, say))
@@ -52,7 +48,7 @@ def attach_logger(trainer: Any, name: str | None, say: Callable[[str], None]) ->
 
 def _require_mlflow(trainer: Any) -> None:
     if not trainer._mlflow_active:
-        raise _not_started("mlflow")
+        raise _not_started("mlflow", "check MLFLOW_TRACKING_URI and that its store can be written")
 
 
 def _watch_mlflow(trainer: Any, say: Callable[[str], None]) -> None:
@@ -61,10 +57,5 @@ def _watch_mlflow(trainer: Any, say: Callable[[str], None]) -> None:
         say("mlflow takes no more records; the run goes on without it")
 
 
-def _not_started(name: str) -> TrainingError:
-    hint = (
-        "check MLFLOW_TRACKING_URI and that its store can be written"
-        if name == "mlflow"
-        else f"pip install --upgrade {name}"
-    )
+def _not_started(name: str, hint: str) -> TrainingError:
     return TrainingError(f"--logger {name} could not be started", hint)

@@ -1,6 +1,4 @@
-"""What the network is told to reduce: cross-entropy with its answers to imbalance and to a teacher, and the soft targets
-that people's votes make.
-"""
+"""The loss, with its answers to imbalance and to a teacher, and the soft targets that people's votes make."""
 
 from __future__ import annotations
 

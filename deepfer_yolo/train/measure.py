@@ -1,6 +1,4 @@
-"""What training measures: the validation of every epoch, the scores of a checkpoint, and the temperature that makes its
-confidence honest.
-"""
+"""What training measures: every epoch on val, a checkpoint's scores, and the temperature for honest confidence."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class FaceMetrics(ClassifyMetrics):  # type: ignore[misc]
 
     @property
     def fitness(self) -> float:
-        """Top-1 or macro-F1; Ultralytics' mean of top-1 and top-5 would halve the signal, since top-5 of seven is
-        always near 1.
-        """
+        """Top-1 or macro-F1; Ultralytics takes the mean of top-1 and top-5, and top-5 of seven is always near 1."""
         return self.macro_f1 if self.chosen == "macro_f1" else self.top1
 
     @property
@@ -100,9 +96,7 @@ def read_results(path: Path) -> dict[str, list[float]]:
 
 
 def trim_results(path: Path, epochs: int) -> None:
-    """Drop the rows of results.csv that come after `epochs`: a run killed between the row and its checkpoint repeats
-    that epoch.
-    """
+    """Drop the rows of results.csv after `epochs`: a run that was killed before the checkpoint repeats that epoch."""
     if path.is_file():
         header, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
         numbers = [row.partition(",")[0].strip() for row in rows]
@@ -112,11 +106,12 @@ def trim_results(path: Path, epochs: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a checkpoint names the `n` images of a split."""
+    """How well a checkpoint names the `n` images of a split; `confusion` counts labels (rows) by predictions."""
 
     n: int
     top1: float
     macro_f1: float
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +136,15 @@ def logits_of(checkpoint: Path, split: DecodedSplit, batch: int) -> Logits:
     return np.concatenate(parts)
 
 
-def confusion_of(logits: Logits, labels: Labels) -> Labels:
-    """Counts (C, C) of logits (n, C) against class indices (n,): rows are the labels, columns the predictions."""
-    return confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+def score(logits: Logits, labels: Labels) -> Score:
+    """The score of logits (n, C) against class indices (n,)."""
+    return score_of(confusion_matrix(logits.argmax(1), labels, logits.shape[1]))
 
 
-def score(confusion: Labels) -> Score:
+def score_of(confusion: Labels) -> Score:
     """The score behind a confusion matrix (C, C)."""
     n = int(confusion.sum())
-    return Score(n, float(confusion.trace() / n), macro_f1(confusion))
+    return Score(n, float(confusion.trace() / n), macro_f1(confusion), tuple(map(tuple, confusion.tolist())))
 
 
 def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subjects: Sequence[str]) -> dict[str, Any]:
@@ -164,7 +159,7 @@ def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subje
         "ece_uncalibrated": calibration.ece_before,
         "ece_noise_floor": calibration.ece_floor,
         "intervals": intervals(probs, labels, ScoringConfig(), subjects).of_card(),
-        "confusion": confusion_of(logits, labels).tolist(),
+        "confusion": score(logits, labels).confusion,
     }
 
 

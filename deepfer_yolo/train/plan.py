@@ -39,8 +39,7 @@ class Plan:
 
     def to_json(self) -> Json:
         """All of it, the recipe key by key."""
-        found: Json = plain(self) | {"recipe": self.recipe.model_dump(mode="json")}
-        return found
+        return dict(plain(self)) | {"recipe": self.recipe.model_dump(mode="json")}
 
 
 def plan(config: TrainConfig) -> Plan:

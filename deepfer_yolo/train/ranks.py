@@ -31,8 +31,9 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
 
     Raises what one of them raised, or TrainingError where one died without a word.
     """
-    for name in (STOP, FAILURE):
-        (folder / name).unlink(missing_ok=True)
+    stop, failure = folder / STOP, folder / FAILURE
+    for path in (stop, failure):
+        path.unlink(missing_ok=True)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n))
     surroundings = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
     # In a session of their own: Ctrl-C reaches this process alone, which asks the others.
@@ -40,12 +41,14 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
     try:
         while process.poll() is None:
             if should_stop():
-                (folder / STOP).touch()
+                stop.touch()
             time.sleep(POLL_S)
     finally:
-        (folder / STOP).unlink(missing_ok=True)
-    if (error := found_failure(folder)) is not None:
-        raise error
+        stop.unlink(missing_ok=True)
+    if failure.is_file():
+        left = json.loads(failure.read_text(encoding="utf-8"))
+        failure.unlink()
+        raise received_error(left)
     if process.returncode:
         raise TrainingError(
             f"one of {n} training processes died (exit code {process.returncode})", f"deepfer train --resume {folder}"
@@ -54,24 +57,11 @@ def launch(folder: Path, n: int, threads: int, should_stop: Callable[[], bool], 
 
 def is_asked_to_stop(folder: Path) -> bool:
     """Whether the process that began the run has asked for a stop, or is gone."""
-    if (folder / STOP).exists():
-        return True
-    try:
-        os.kill(int(os.environ[PARENT]), 0)
-    except ProcessLookupError:
-        return True
-    return False
+    import psutil
+
+    return (folder / STOP).exists() or not psutil.pid_exists(int(os.environ[PARENT]))
 
 
 def leave_failure(folder: Path, error: DeepferError) -> None:
     """Leave an error where the process that began the run finds it."""
     write_atomic(folder / FAILURE, json.dumps(error_head(error)))
-
-
-def found_failure(folder: Path) -> DeepferError | None:
-    """The error that a process left, fields and all."""
-    if not (folder / FAILURE).is_file():
-        return None
-    left = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-    (folder / FAILURE).unlink()
-    return received_error(left)

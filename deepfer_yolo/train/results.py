@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -16,27 +16,12 @@ from deepfer_yolo.files import sha256_of
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
 from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
-from deepfer_yolo.train.measure import (
-    Calibration,
-    Score,
-    calibrate,
-    card_metrics,
-    confusion_of,
-    logits_of,
-    score,
-)
+from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score
 from deepfer_yolo.train.progress import Progress, save_curves
 from deepfer_yolo.train.splits import read_held_out
 from deepfer_yolo.train.state import drop_states
 from deepfer_yolo.train.trainer import FaceTrainer
 from deepfer_yolo.yolo import count_parameters
-
-
-@dataclass(frozen=True, slots=True)
-class FoldScore(Score):
-    """The score on the images that a fold of a cross-validation neither trained on nor chose by."""
-
-    confusion: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +41,8 @@ class TrainResult:
     precision: str
     threads: int
     learned_before: dict[str, Any]
-    test: FoldScore | None = None
+    test: Score | None = None
+    """Of a fold: on the images that it neither trained on nor chose by."""
 
     @property
     def checkpoint(self) -> Path:
@@ -76,8 +62,11 @@ class TrainResult:
 
     def metrics(self) -> Json:
         """The figures of metrics.json."""
-        left_out = {"folder"} if self.test is not None else {"folder", "test"}
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}
+        figures = plain(self)
+        del figures["folder"], figures["val"]["confusion"]
+        if self.test is None:
+            del figures["test"]
+        return dict(figures)
 
     def to_json(self) -> Json:
         """The figures, and where run and checkpoint are."""
@@ -85,20 +74,16 @@ class TrainResult:
 
 
 def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
-    """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume would need."""
+    """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume needs."""
     run, folder, batch = trainer.run, trainer.save_dir, trainer.run.config.batch
     logits, labels = logits_of(trainer.best, run.val, batch), run.val.labels.numpy()
     calibration = calibrate(logits, labels)
-    test = None
-    if run.config.fold is not None:
-        held_out = read_held_out(run.dataset, "test", run.spec)
-        confusion = confusion_of(logits_of(trainer.best, held_out, batch), held_out.labels.numpy())
-        test = FoldScore(**plain(score(confusion)), confusion=tuple(map(tuple, confusion.tolist())))
+    test = None if run.config.fold is None else read_held_out(run.dataset, "test", run.spec)
     result = TrainResult(
         folder=folder,
         best_epoch=trainer.stopper.best_epoch,
         epochs=trainer.epoch + 1,
-        val=score(confusion_of(logits, labels)),
+        val=score(logits, labels),
         calibration=calibration,
         fitness=run.config.fitness,
         train_images=len(run.train),
@@ -108,7 +93,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         precision=run.precision,
         threads=run.config.threads,
         learned_before=run.leaks,
-        test=test,
+        test=None if test is None else score(logits_of(trainer.best, test, batch), test.labels.numpy()),
     )
     subjects = [row.subject for row in run.dataset.rows("val")]
     found = {"dataset": run.dataset.name, **card_metrics(logits, labels, calibration, subjects)}

@@ -245,8 +245,8 @@ def _each_fold(config: TrainConfig, folder: Path, callbacks: Callbacks) -> Cross
                 if isinstance(done, Stopped):
                     return Stopped(folder)
             results.append(TrainResult.read(fold))
-        tests = [result.test for result in results if result.test is not None]
-        result = CrossValidation.of(folder, tests, config)
+        tests = tuple(result.test for result in results if result.test is not None)
+        result = CrossValidation(folder, tests, config.group_by, config.seed)
         write_metrics(folder, result.metrics())
     return result
 

@@ -88,9 +88,7 @@ def read_held_out(dataset: Dataset, split: str, spec: InputSpec, *, from_files: 
 
 
 def reads_files(config: TrainConfig, n: int) -> bool:
-    """Whether `n` images are decoded anew for every batch: asked for, or because they do not fit the memory, with as
-    much again to stack them.
-    """
+    """Whether `n` images are decoded anew for every batch: as asked for, or where they do not fit the memory twice."""
     return config.cache == "files" or (config.cache == "auto" and 2 * 3 * n * config.imgsz**2 > free_memory())
 
 

@@ -11,10 +11,10 @@ from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import DEFAULT, by_name
 from deepfer_yolo.yolo import (
     ClassificationModel,
+    build_layers,
     build_model,
     labels_of,
     load_checkpoint,
-    rebuild,
     remember,
     trained_hashes,
     transfer,
@@ -24,9 +24,7 @@ Say = Callable[[str], None]
 
 
 def named_model(config: TrainConfig) -> str:
-    """What `model` means: a checkpoint's path where it is one or a shipped model's name, else the name or yaml of an
-    architecture.
-    """
+    """What `model` means: the path of a checkpoint or of a shipped one, else the name or yaml of an architecture."""
     return str(by_name(Path(config.model or DEFAULT), ".pt"))
 
 
@@ -39,7 +37,7 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
     spec = named_model(config)
     if spec.endswith(".pt"):
         checkpoint = load_checkpoint(Path(spec))
-        model = rebuild(checkpoint, len(labels), Path(spec))
+        model = build_layers(checkpoint.yaml, len(labels), Path(spec))
         _take(checkpoint, model, labels, Path(spec), say)
     else:
         model = build_model(_own_yaml(spec), len(labels))

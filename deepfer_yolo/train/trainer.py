@@ -42,9 +42,7 @@ SAME_ARGUMENTS = {
 
 @dataclass
 class Plateau:
-    """The share of lr0 that is in force: multiplied by `factor` after `patience` epochs without a better fitness, never
-    below `floor`.
-    """
+    """The share of lr0 in force: times `factor` after `patience` epochs without a better fitness, down to `floor`."""
 
     patience: int
     factor: float
@@ -148,9 +146,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         return {"train": "train", "val": "val", "test": None, "nc": len(names), "names": names, "channels": 3}
 
     def setup_model(self) -> RunState | None:
-        """Take the run's network, in the memory layout that CPUs and tensor cores like best, and return the state to
-        resume.
-        """
+        """Take the run's network, in the memory layout that CPUs and tensor cores like best, and its state."""
         self.model = self.run.model.train().to(memory_format=torch.channels_last)
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -250,9 +246,10 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             raise Interrupted
 
     def _diverged(self) -> TrainingError:
+        lr0 = self.run.config.lr0
         return TrainingError(
-            f"the loss is not a number in epoch {self.epoch + 1} (lr0 {self.run.config.lr0:g}); the last good checkpoint is kept",
-            f"use a smaller --lr0, such as {self.run.config.lr0 / 3:.2g}",
+            f"the loss is not a number in epoch {self.epoch + 1} (lr0 {lr0:g}); the last good checkpoint is kept",
+            f"use a smaller --lr0, such as {lr0 / 3:.2g}",
         )
 
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
@@ -273,9 +270,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         return read_results(self.csv)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Ultralytics reloads and repeats an epoch up to three times; the same seed would diverge the same way, so this
-        is an error.
-        """
+        """An error: Ultralytics would repeat the epoch up to three times, and the same seed diverge the same way."""
         if self.fitness is not None and not math.isfinite(self.fitness):
             raise self._diverged()
         return False
@@ -344,7 +339,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             super()._do_train()
 
     def final_eval(self) -> None:
-        """Strip both checkpoints to what is shipped, without this machine's paths; the caller measures best.pt itself."""
+        """Strip both checkpoints to what is shipped, without this machine's paths; `finish` measures best.pt."""
         args = {**vars(self.args), "data": Path(self.args.data).name, "save_dir": self.save_dir.name}
         for path in (self.last, self.best):
             if RANK < 1 and path.exists():
@@ -353,9 +348,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
 
 
 def stock_arguments(config: TrainConfig, folder: Path, *, resume: bool) -> dict[str, Any]:
-    """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, our augmentation) stays in
-    config.yaml.
-    """
+    """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, …) stays in config.yaml."""
     return {
         **config.model_dump(include=SAME_ARGUMENTS),
         "model": f"{Path(config.model or DEFAULT).stem}.yaml",

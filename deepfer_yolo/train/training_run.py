@@ -88,8 +88,8 @@ class TrainingRun:
         config = self.config
         lines = [
             f"{len(self.train):,} train and {len(self.val):,} val images, {self.spec.colour}, "
-            f"{count_parameters(self.model):,} parameters, {config.device}, {self.precision}, {config.threads} threads; "
-            f"read in {self.read_s:.1f} s"
+            f"{count_parameters(self.model):,} parameters, {config.device}, {self.precision}, "
+            f"{config.threads} threads; read in {self.read_s:.1f} s"
         ]
         if isinstance(self.train.pixels, FilePixels):
             why = f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"

@@ -1,9 +1,9 @@
-"""Search for a recipe: trials on the real trainer, one after the other, in a folder that an interruption leaves whole."""
+"""Search for a recipe: trials on the real trainer, one by one, in a folder that an interruption leaves whole."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.files import write_atomic
-from deepfer_yolo.presets import read_yaml, resolve, to_yaml
+from deepfer_yolo.presets import problem_text, read_yaml, resolve, to_yaml
 from deepfer_yolo.recipe import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.records import Json, JsonValue, plain
 from deepfer_yolo.runs import CONFIG, create_run, write_metrics
@@ -32,9 +32,7 @@ FIXED = frozenset({"data", "device", "threads", "seed", "fitness", "logger", "ex
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """A trial that has ended: `state` is complete, pruned or fail; `value` the fitness of best.pt, of the last epoch
-    where it was pruned, None where it failed.
-    """
+    """A trial that is complete, pruned or has failed, by the last epoch's fitness, of best.pt where it is complete."""
 
     trial: int
     state: str
@@ -45,9 +43,7 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What a search has found so far: its folder, all trials that ended, best first, and the best recipe where a trial
-    was completed.
-    """
+    """What a search has found: all trials that ended, best first, and the best recipe where one was completed."""
 
     folder: Path
     trials: list[TrialResult]
@@ -56,8 +52,7 @@ class TuneResult:
 
     def to_json(self) -> Json:
         """Folder, best recipe and trials."""
-        found: Json = plain({"run": self.folder, "best": self.best, "trials": self.trials})
-        return found
+        return dict(plain({"run": self.folder, "best": self.best, "trials": self.trials}))
 
 
 class Study:
@@ -122,30 +117,21 @@ class Study:
 
 
 def check_space(space: Mapping[str, Range | Choices], recipe: TrainConfig) -> None:
-    """Raise ConfigError that names every key of the space that is none of the recipe's, or a value that the recipe
-    would refuse.
-    """
-    problems = [f"unknown key '{key}'" for key in space if key not in TrainConfig.model_fields]
-    problems += [f"{key}: a search must not change it" for key in space if key in FIXED]
+    """Raise ConfigError that names every key and value of the space that the recipe would refuse."""
+    problems = [f"{key}: a search must not change it" for key in space if key in FIXED]
     if not space:
         problems.append("space: it is empty")
     for key, span in space.items():
-        for value in () if key not in TrainConfig.model_fields else _extremes(span):
+        for value in span.choices if isinstance(span, Choices) else (span.low, span.high):
             try:
                 TrainConfig.model_validate({**recipe.model_dump(), key: value})
             except ValidationError as error:
-                problems += [
-                    f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {value!r}"
-                    for problem in error.errors()
-                ]
+                problems += [problem_text(problem, TrainConfig) for problem in error.errors()]
     if problems:
         raise ConfigError(
-            f"the search space: {'; '.join(problems)}", "each key is one of the recipe's: deepfer train --help"
+            f"the search space: {'; '.join(dict.fromkeys(problems))}",
+            "each key is one of the recipe's: deepfer train --help",
         )
-
-
-def _extremes(span: Range | Choices) -> Iterator[Any]:
-    yield from span.choices if isinstance(span, Choices) else (span.low, span.high)
 
 
 def _distribution(span: Range | Choices) -> optuna.distributions.BaseDistribution:
@@ -185,9 +171,7 @@ def resume(
     folder: Path, *, limits: Mapping[str, Any] | None = None, show: Callable[[str], None] = print,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TuneResult:  # fmt: skip
-    """Go on with the search in `folder`, to its own limits or to the `trials` and `time` of `limits` that are not None;
-    the time counts anew.
-    """
+    """Go on with a search to its own limits or to the `trials` and `time` of `limits`; the time counts anew."""
     folder = folder.resolve()
     if not (folder / RECIPE).is_file():
         raise TrainingError(
@@ -252,14 +236,12 @@ def _run_trial(
 
 
 def _write_best(trials: list[TrialResult], folder: Path, recipe: TrainConfig) -> Path | None:
-    """Write the best recipe as a small diff over the defaults, ready for `deepfer train --config`; None where no trial
-    was completed.
-    """
+    """Write the best recipe, if there is one, as a small diff over the defaults for `deepfer train --config`."""
     if not trials or trials[0].state != "complete":
         return None
-    best, defaults = trials[0], TrainConfig().model_dump(mode="json")
-    chosen = recipe.model_copy(update=best.params).model_dump(mode="json")
-    changed = {key: value for key, value in chosen.items() if value != defaults[key] and key != "data"}
+    best = trials[0]
+    chosen = recipe.model_copy(update=best.params)
+    changed = chosen.model_dump(mode="json", exclude_defaults=True, exclude={"data"})
     head = (
         f"# Trial {best.trial} of {len(trials)} in {folder.name}: {recipe.fitness} {best.value:.4f} on val. The best "
         "of many trials looks\n# better than it is: train it again with other seeds, and measure it on test once.\n"

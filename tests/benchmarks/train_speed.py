@@ -1,7 +1,7 @@
 """Training-step images a second of `deepfer train` against stock `yolo classify train`: both in one process,
 alternating, ratio per round.
 
-Same network, pictures, side and batch; data, forward, backward, optimiser and EMA are in it, validation and saving are
+Same network, images, side and batch; data, forward, backward, optimiser and EMA are in it, validation and saving are
 not. The stock side runs with the one thread that Ultralytics itself sets on a machine of two cores, unless told
 otherwise.
 
@@ -55,8 +55,9 @@ def stock(data: Path, folder: Path, arguments: argparse.Namespace) -> Any:
     from deepfer_yolo.yolo import ClassificationTrainer
 
     overrides = {
-        "model": f"{arguments.model}.yaml", "data": str(data), "imgsz": arguments.imgsz, "batch": arguments.batch, "epochs": 1, "device": "cpu",
-        "save_dir": str(folder), "exist_ok": True, "plots": False, "amp": False, "optimizer": "SGD", "lr0": 0.01,
+        "model": f"{arguments.model}.yaml", "data": str(data), "imgsz": arguments.imgsz, "batch": arguments.batch,
+        "epochs": 1, "device": "cpu", "save_dir": str(folder), "exist_ok": True, "plots": False, "amp": False,
+        "optimizer": "SGD", "lr0": 0.01,
     }  # fmt: skip
     trainer = ClassificationTrainer(overrides=overrides)
     trainer._setup_train()
@@ -119,13 +120,11 @@ def main() -> None:
                     found[side].append(rate)
     ratios = sorted(a / b for a, b in zip(found["deepfer"], found["stock"], strict=True))
     for side, rates in found.items():
-        print(
-            f"{side}: {statistics.median(rates):.0f} img/s (min {min(rates):.0f}, max {max(rates):.0f}), {sides[side][1]} threads"
-        )
-    print(
-        f"{arguments.model} {arguments.imgsz} px, batch {arguments.batch}, {arguments.precision}: ratio {statistics.median(ratios):.2f} "
-        f"(min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {len(ratios)} rounds of {arguments.steps} steps); bar: at least {BAR[arguments.precision]}"
-    )
+        spread = f"(min {min(rates):.0f}, max {max(rates):.0f})"
+        print(f"{side}: {statistics.median(rates):.0f} img/s {spread}, {sides[side][1]} threads")
+    what = f"{arguments.model} {arguments.imgsz} px, batch {arguments.batch}, {arguments.precision}"
+    spread = f"(min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {len(ratios)} rounds of {arguments.steps} steps)"
+    print(f"{what}: ratio {statistics.median(ratios):.2f} {spread}; bar: at least {BAR[arguments.precision]}")
 
 
 if __name__ == "__main__":

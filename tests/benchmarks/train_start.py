@@ -74,9 +74,8 @@ def main() -> None:
     words = [str(arguments.data.resolve()), "--model", arguments.model, *arguments.words]
     rounds = [measure(arguments, words) for _ in range(arguments.rounds)]
     wall, cpu, peak = (sorted(values) for values in zip(*rounds, strict=True))
-    print(
-        f"first step after {statistics.median(wall):.1f} s (min {wall[0]:.1f}, max {wall[-1]:.1f}, n = {len(wall)}); bar: at most {BAR_S:.0f} s"
-    )
+    spread = f"(min {wall[0]:.1f}, max {wall[-1]:.1f}, n = {len(wall)})"
+    print(f"first step after {statistics.median(wall):.1f} s {spread}; bar: at most {BAR_S:.0f} s")
     print(f"of the processor {statistics.median(cpu):.1f} s (min {cpu[0]:.1f}, max {cpu[-1]:.1f})")
     print(f"peak memory {max(peak):.2f} GB over {arguments.steps} steps and a validation; bar: at most {BAR_GB} GB")
 

@@ -19,8 +19,8 @@ from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.crossval import CrossValidation
+from deepfer_yolo.train.measure import Score
 from deepfer_yolo.train.plan import plan
-from deepfer_yolo.train.results import FoldScore
 from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.splits import deal, open_for_training
 from deepfer_yolo.yolo import TorchClassifier
@@ -211,9 +211,9 @@ def test_a_dry_run_counts_all_folds(recipe: TrainConfig) -> None:
     assert found.train + found.val < 224
 
 
-def test_pooled_figures_by_hand(recipe: TrainConfig, tmp_path: Path) -> None:
-    tests = (FoldScore(3, 1.0, 1.0, ((2, 0), (0, 1))), FoldScore(2, 0.5, 1 / 3, ((1, 0), (1, 0))))
-    found = CrossValidation.of(tmp_path, tests, recipe)
-    assert (found.n, found.top1) == (5, 0.8)
-    assert found.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
-    assert found.over_folds.top1.sd == pytest.approx(0.5 / 2**0.5)
+def test_pooled_figures_by_hand() -> None:
+    tests = (Score(3, 1.0, 1.0, ((2, 0), (0, 1))), Score(2, 0.5, 1 / 3, ((1, 0), (1, 0))))
+    found = CrossValidation(Path(), tests, "none", 0)
+    assert (found.pooled.n, found.pooled.top1) == (5, 0.8)
+    assert found.pooled.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
+    assert found.top1.sd == pytest.approx(0.5 / 2**0.5)

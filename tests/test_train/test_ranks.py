@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.errors import ConfigError, LeakError, MissingDependencyError, ModelError, TrainingError
+from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runs import create_run
 from deepfer_yolo.train.decoded_split import DecodedSplit
 from deepfer_yolo.train.device import check_device, check_shares
 from deepfer_yolo.train.loader import EpochSampler, ValLoader
-from deepfer_yolo.train.ranks import STOP, found_failure, launch, leave_failure
+from deepfer_yolo.train.ranks import STOP, launch
 from deepfer_yolo.train.run import absolute, resume
 from deepfer_yolo.yolo import load_checkpoint, trained_hashes
 
@@ -79,14 +79,6 @@ def test_an_error_of_a_process_arrives_as_itself(tiny_config: TrainConfig, tmp_p
     folder = prepared(tiny_config.model_copy(update={"batch": 36, "model": "absent.yaml"}), tmp_path)
     with pytest.raises(ModelError, match="no such model file"):
         launch(folder, 2, 1, lambda: False, GLOO)
-
-
-def test_an_error_is_left_and_found(tmp_path: Path) -> None:
-    left = LeakError("learned", "another", path=tmp_path / "a.png", line=2)
-    leave_failure(tmp_path, left)
-    error = found_failure(tmp_path)
-    assert (type(error), str(error), vars(error)) == (LeakError, str(left), vars(left))
-    assert found_failure(tmp_path) is None
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

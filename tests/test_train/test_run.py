@@ -109,7 +109,8 @@ def test_the_card_says_what_the_images_are_and_the_classifier_agrees_with_the_me
 
 def test_plain_ultralytics_loads_best_pt_without_this_package(finished_run: Path, tmp_path: Path) -> None:
     code = (
-        "import os, sys; os.environ.update(YOLO_OFFLINE='1', YOLO_VERBOSE='false'); sys.modules['deepfer_yolo'] = None\n"
+        "import os, sys; sys.modules['deepfer_yolo'] = None\n"
+        "os.environ.update(YOLO_OFFLINE='1', YOLO_VERBOSE='false')\n"
         "from ultralytics import YOLO\nimport numpy as np\n"
         f"model = YOLO({str(finished_run / 'weights' / 'best.pt')!r})\n"
         "probs = model.predict(np.zeros((48, 48, 3), np.uint8), imgsz=32, verbose=False, save=False)[0].probs\n"
