@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import signal
 import sys
@@ -75,7 +76,15 @@ def load(name: str) -> Any:
     group = found if isinstance(found, typer.Typer) else typer.Typer(add_completion=False)
     if group is not found:
         group.command(name)(found)
+    for command in group.registered_commands:
+        command.help = _filled(command.callback.__doc__ or "")
     return typer.main.get_command(group)
+
+
+def _filled(docstring: str) -> str:
+    """A docstring with each paragraph on one line, for the terminal to wrap; Typer would keep the line breaks."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(part if part.startswith("Example") else " ".join(part.split()) for part in paragraphs)
 
 
 def _docstring(name: str) -> str:
@@ -93,7 +102,7 @@ def _entry() -> None:
 
 for panel, names in COMMANDS.items():
     for name in names:
-        app.command(name, help=_docstring(name), rich_help_panel=panel)(_entry)
+        app.command(name, help=_filled(_docstring(name)), rich_help_panel=panel)(_entry)
 
 
 def main() -> NoReturn:
