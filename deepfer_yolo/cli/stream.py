@@ -14,7 +14,7 @@ from deepfer_yolo.config import StreamConfig
 if TYPE_CHECKING:
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.pipeline import Pipeline
-    from deepfer_yolo.stream.status import Summary
+    from deepfer_yolo.stream.records import Summary
 
 SINKS = (
     "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL, "

@@ -19,9 +19,8 @@ from deepfer_yolo.serve.video import tracked_faces
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.pipeline import Pipeline
-from deepfer_yolo.stream.records import Output, Result, State
+from deepfer_yolo.stream.records import Output, Result, SourceSummary, State
 from deepfer_yolo.stream.sinks.worker import Sink, SinkWorker
-from deepfer_yolo.stream.status import SourceSummary
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfer_yolo.records import Json
-from deepfer_yolo.stream.status import SourceSummary, Summary
+from deepfer_yolo.stream.records import SourceSummary, Summary
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -14,12 +16,13 @@ from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Queued
 from deepfer_yolo.stream.reader import Reader
-from deepfer_yolo.stream.records import LIVE_STATES, Output, State, event_records
+from deepfer_yolo.stream.records import LIVE_STATES, Output, StageTime, State, Summary, event_records
 from deepfer_yolo.stream.scene import Scene, probs_of
-from deepfer_yolo.stream.sinks.window import REFRESH_S
+from deepfer_yolo.stream.sinks.images import REFRESH_S
 from deepfer_yolo.stream.sinks.worker import SinkWorker
-from deepfer_yolo.stream.status import StageTimes, Summary
 
+WINDOW = 2000
+"""How many of the latest times of a stage its percentiles speak of."""
 TICK_S = 0.1
 STOP_S = 0.8
 """How long a stopped run waits for its readers; one that is still connecting is left behind."""
@@ -200,3 +203,29 @@ class Pipeline:
         may_wait = not self._stop.is_set() and all(reader.buffer.policy == "lossless" for reader in self.readers)
         for worker in self.workers:
             worker.put(output, may_wait=may_wait)
+
+
+class StageTimes:
+    """The latest times of each stage."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ms: dict[str, deque[float]] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Time the body."""
+        start = time.perf_counter()
+        yield
+        self.add(stage, 1000 * (time.perf_counter() - start))
+
+    def add(self, stage: str, ms: float) -> None:
+        """Note one time."""
+        with self._lock:
+            self._ms.setdefault(stage, deque(maxlen=WINDOW)).append(ms)
+
+    def percentiles(self) -> dict[str, StageTime]:
+        """What each stage takes."""
+        with self._lock:
+            times = {stage: np.array(values) for stage, values in self._ms.items()}
+        return {s: StageTime(*(round(float(p), 3) for p in np.percentile(ms, (50, 99)))) for s, ms in times.items()}

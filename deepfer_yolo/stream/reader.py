@@ -13,10 +13,9 @@ from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.records import Clock, Frame, Image
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Buffer, Queued
-from deepfer_yolo.stream.records import LIVE_STATES, State, StateName
+from deepfer_yolo.stream.records import LIVE_STATES, SourceSummary, State, StateName
 from deepfer_yolo.stream.source_errors import SLOW_REASONS, SourceReadError, explain
 from deepfer_yolo.stream.sources import Source, open_source
-from deepfer_yolo.stream.status import SourceSummary
 
 MAX_GAP_S = 10.0
 """A step forward beyond this, or any step back, starts a new epoch: no track lives across it."""

@@ -1,12 +1,13 @@
-"""What the stream says: one result a frame, and the records of faces, events and states (docs/formats.md)."""
+"""What the stream says: results and records while it runs (docs/formats.md), and the summary of what was done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
 from deepfer_yolo.records import Boxes, Clock, Event, Face, Frame, Json, Track
+from deepfer_yolo.stream.buffers import Counters
 
 SCHEMA = 1
 StateName = Literal["connecting", "live", "stalled", "frozen", "lost", "ended", "failed", "sink"]
@@ -102,3 +103,80 @@ class Output:
 
     records: tuple[Record, ...]
     result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """What a stage takes: the median and the 99th percentile."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """One source at the end, or so far."""
+
+    source: str
+    state: str
+    reason: str | None
+    error: str | None
+    hint: str | None
+    policy: str
+    epochs: int
+    reconnects: int
+    counters: Counters
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come."""
+        return self.state in LIVE_STATES
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the source ended by failing."""
+        return self.state == "failed"
+
+    def to_json(self) -> Json:
+        """One flat object: the counters stand beside the rest."""
+        values = asdict(self)
+        counters = values.pop("counters")
+        return {**values, **counters}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSummary:
+    """One sink at the end, or so far."""
+
+    sink: str
+    written: int
+    dropped: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The whole run."""
+
+    sources: list[SourceSummary]
+    sinks: list[SinkSummary]
+    wall_s: float
+    faces: int
+    stages: dict[str, StageTime]
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all went well, 1 where all sources or any sink failed, 4 where some sources failed."""
+        n_failed = sum(source.has_failed for source in self.sources)
+        if n_failed == len(self.sources) or any(sink.error for sink in self.sinks):
+            return 1
+        return 4 if n_failed else 0
+
+    @property
+    def processed(self) -> int:
+        """Frames of all sources that were processed."""
+        return sum(source.counters.processed for source in self.sources)
+
+    def to_json(self) -> Json:
+        """What `--json` and `--stats-json` give."""
+        return {**asdict(self), "sources": [one.to_json() for one in self.sources], "wall_s": round(self.wall_s, 3)}

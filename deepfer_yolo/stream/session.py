@@ -10,11 +10,10 @@ from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.pipeline import Pipeline
-from deepfer_yolo.stream.sinks.registry import make_sink, split_sink
-from deepfer_yolo.stream.sinks.targets import check_outputs
-from deepfer_yolo.stream.sinks.window import WindowSink
+from deepfer_yolo.stream.records import Summary
+from deepfer_yolo.stream.sinks.images import WindowSink
+from deepfer_yolo.stream.sinks.registry import check_outputs, make_sink, split_sink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
-from deepfer_yolo.stream.status import Summary
 
 
 def run_stream(
@@ -37,9 +36,8 @@ def run_stream(
     servers = [MetricsServer(target) for kind, target in split if kind == "prometheus"]
     names = [address.name for address in addresses]
     made = [make_sink(*one, names, model.card.labels, config) for one in split if one[0] != "prometheus"]
-    outputs = [*((sink.name, sink.files) for sink in made), *((str(path), [path]) for path in others)]
     inputs = [Path(address.target) for address in addresses if address.kind == "file"]
-    check_outputs(outputs, inputs, overwrite=config.overwrite)
+    check_outputs(made, others, inputs, overwrite=config.overwrite)
     window = WindowSink(config) if config.show else None
     made += [window] if window is not None else []
 

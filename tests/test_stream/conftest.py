@@ -24,9 +24,8 @@ from deepfer_yolo.records import Crops, Face, Frame, Prediction, Probs, Track
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.address import parse_sources
 from deepfer_yolo.stream.pipeline import Pipeline
-from deepfer_yolo.stream.records import Output, Result
+from deepfer_yolo.stream.records import Output, Result, Summary
 from deepfer_yolo.stream.sinks.worker import Sink, SinkWorker
-from deepfer_yolo.stream.status import Summary
 
 
 class CollectSink(Sink):

@@ -1,71 +1,91 @@
-"""Live sources that break: real ffmpeg publishers over RTSP, killed and paused."""
+"""What is shown while a stream runs, and at its end."""
 
 from __future__ import annotations
 
-import time
+import io
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-LISTEN = {"open_timeout_s": 10.0, "input_option": {"rtsp_flags": "listen", "listen_timeout": "8"}}
+import pytest
+from rich.console import Console, RenderableType
+
+from deepfer_yolo.stream.display import LiveStatus, live_table, summary_table
+
+CAMERA = "testsrc=size=96x64:rate=30"
 
 
-def test_a_killed_publisher_comes_back_with_another_size(
-    run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any
+def printed(table: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    return str(text)
+
+
+def test_the_table_shows_rate_age_queue_drops_and_stages(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
-    port = free_port()
-    run = run_of([f"rtsp://127.0.0.1:{port}/live"], read_timeout_s=2.0, **LISTEN).start()
-    first = publish_rtsp(port)
-    run.wait_for(lambda: len(run.sink.results) >= 30)
-    first.kill()
-    run.wait_for(lambda: "lost" in run.sink.states())
-    time.sleep(1.0)
-    publish_rtsp(port, size="320x240")
-    run.wait_for(lambda: sum(result.epoch == 1 for result in run.sink.results) >= 10)
-    summary = run.stop()
-
-    (source,) = summary.sources
-    assert source.reconnects >= 1
-    assert source.epochs == 2
-    assert (
-        source.counters.captured
-        == source.counters.processed + source.counters.overwritten + source.counters.stale + source.counters.corrupt
-    )
-    assert source.counters.in_flight == 0
-    assert source.counters.processed == len(run.sink.results)
-    shapes = {(result.epoch, result.frame.image.shape[:2]) for result in run.sink.results}
-    assert shapes == {(0, (120, 160)), (1, (240, 320))}
-    # The test image is bright and colourful; an invented frame would be black or flat.
-    assert min(result.frame.image.std() for result in run.sink.results) > 40
-    states = run.sink.states()
-    assert states[:2] == ["connecting", "live"]
-    assert states.index("lost") < states.index("live", 2)
-    assert states[-1] == "ended"
-    # The publisher tells its wall clock, so that the time of capture and the age since then are known from the first
-    # frame on.
-    assert {result.frame.clock for result in run.sink.results} == {"rtcp"}
-    assert abs(run.sink.results[-1].frame.time_s - time.time()) < 10
-    indices = [result.frame.index for result in run.sink.results]
-    assert indices == sorted(set(indices))
-
-
-def test_a_paused_publisher_is_stalled_and_then_fresh_again(
-    run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any
-) -> None:
-    port = free_port()
-    run = run_of([f"rtsp://127.0.0.1:{port}/live"], stall_s=0.5, read_timeout_s=8.0, **LISTEN).start()
-    publisher = publish_rtsp(port)
+    run = run_of([CAMERA, f"rtsp://127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0).start()
     run.wait_for(lambda: len(run.sink.results) >= 10)
-    publisher.pause()
-    paused = time.monotonic()
-    run.wait_for(lambda: "stalled" in run.sink.states(), 3)
-    assert time.monotonic() - paused < 1.5
-    time.sleep(1.0)
-    publisher.go_on()
-    run.wait_for(lambda: run.sink.states()[-1] == "live")
-    n = len(run.sink.results)
-    # What piled up while it was paused comes in one burst; after that frames are fresh, by the time of their capture.
-    run.wait_for(
-        lambda: len(run.sink.results) >= n + 20 and max(result.age_ms for result in run.sink.results[-10:]) < 500
+    run.wait_for(lambda: "failed" in run.sink.states())
+    summary, ages = run.pipeline.summary(), run.pipeline.ages_ms()
+    shown = printed(live_table(summary, 9.5, ages, {CAMERA: 1}))
+    source = summary.sources[0]
+    assert f"{summary.wall_s:.0f} s   9.5 frames/s   {summary.faces} faces" in shown
+    assert re.search(rf"live +{source.counters.processed} +{source.counters.dropped} +1 +{ages[CAMERA]:.0f}", shown)
+    assert "failed (refused)" in shown
+    assert re.search(
+        rf"classify +{summary.stages['classify'].p50_ms:.1f} +{summary.stages['classify'].p99_ms:.1f}", shown
     )
     run.stop()
-    assert run.sink.states()[:4] == ["connecting", "live", "stalled", "live"]
+
+
+def test_the_end_tells_the_counters_and_why_a_source_failed(
+    run_of: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    run = run_of(
+        [CAMERA, f"rtsp://ann:secret@127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0, max_seconds=1.5
+    ).start()
+    summary = run.finish()
+    shown = " ".join(printed(summary_table(summary)).split())
+    n = summary.sources[0].counters
+    assert f"ended {n.captured} {n.processed} {n.dropped} 0" in shown
+    assert f"{n.overwritten} overwritten" in shown
+    assert "Connection refused (check host and port" in shown
+    assert "secret" not in shown
+
+
+def test_elsewhere_there_is_a_line_and_a_record_a_second(
+    run_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deepfer_yolo.stream.display.EVERY_S", 0.2)
+    stats = tmp_path / "new" / "stats.json"
+    with LiveStatus(is_table=False, stats=stats) as status:
+        assert not stats.exists(), "a run that is refused leaves no file"
+        run = run_of([CAMERA], max_seconds=1.5)
+        run.pipeline._on_tick = status.tick
+        status.close(run.start().finish())
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 8
+    assert re.fullmatch(
+        r" +\d\.\d s  1/1 live +\d+\.\d fps  age \d+ ms  dropped \d+  faces \d+  detect .* ms", lines[-1]
+    )
+    records = [json.loads(line) for line in stats.read_text().splitlines()]
+    assert len(records) == len(lines) + 1
+    assert records[-2]["queue"] in ({CAMERA: 0}, {CAMERA: 1})
+    assert records[-1]["final"] is True
+
+
+def test_a_terminal_gets_a_table_that_changes(
+    run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deepfer_yolo.stream.display.EVERY_S", 0.2)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with LiveStatus(is_table=True) as status:
+        run = run_of([CAMERA], max_seconds=1.0)
+        run.pipeline._on_tick = status.tick
+        run.start().finish()
+    assert "age ms" in capsys.readouterr().err

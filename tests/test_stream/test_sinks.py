@@ -29,10 +29,9 @@ from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.session import run_stream
+from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
-from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
 STATE = State("cam", 0, 1.0, "pts", "live", None, "why")

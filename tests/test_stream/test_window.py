@@ -51,7 +51,7 @@ class Screen:
             ("getWindowProperty", self.visible),
         ):
             monkeypatch.setattr(f"cv2.{name}", method)
-        monkeypatch.setattr("deepfer_yolo.stream.sinks.window.require_screen", lambda: None)
+        monkeypatch.setattr("deepfer_yolo.stream.sinks.images.require_screen", lambda: None)
 
     def show(self, name: str, image: Any) -> None:
         self.threads.add(threading.current_thread())

@@ -1,15 +1,17 @@
-"""From `--sink KIND=TARGET` to a sink."""
+"""From `--sink KIND=TARGET` to a sink, and whether what it writes may be written."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.errors import ConfigError, redact
+from deepfer_yolo.errors import ConfigError, DeepferError, redact
+from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
-from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
-from deepfer_yolo.stream.sinks.video import VideoSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
 KINDS = ("jsonl", "csv", "video", "snapshots", "webhook", "mqtt", "prometheus")
@@ -40,3 +42,46 @@ def make_sink(kind: str, target: str, sources: Sequence[str], labels: tuple[str,
         "mqtt": lambda: MqttSink(target, sources),
     }
     return makers[kind]()
+
+
+def check_outputs(sinks: Sequence[Sink], others: Sequence[Path], sources: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise ConfigError where two outputs, of sinks or `others`, share a file.
+
+    Raise DeepferError where a file is there already and `overwrite` was not given, where it is a source, which writing
+    would destroy, or where it cannot be written.
+    """
+    taken: set[str] = set()
+    for name, files in [*((sink.name, sink.files) for sink in sinks), *((str(path), [path]) for path in others)]:
+        for path in files:
+            if path.is_dir():
+                raise DeepferError(f"the output's name is that of a folder: {path}", "name a file")
+            if path.exists() and path.stat().st_size > 0 and not overwrite:
+                why = "" if path == files[0] else f", which {name} may write as well"
+                hint = "name another one, or add --overwrite to replace it"
+                raise DeepferError(f"the output exists: {path}{why}", hint)
+            if path.exists() and any(path.samefile(source) for source in sources):
+                raise DeepferError(f"the output is a source of this run: {path}", "name another file")
+            if os.path.realpath(path) in taken:
+                hint = "give each sink a file of its own"
+                raise ConfigError(f"two outputs would write to the same file: {path}", hint)
+        taken |= {os.path.realpath(path) for path in files}
+        for path in files[:1]:
+            _refuse_unwritable(path)
+    for sink in sinks:
+        if sink.folder is not None:
+            _refuse_unwritable(sink.folder / "a.jpg")
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise DeepferError where no file can be written at `path`, whose folders may be missing; leave nothing behind."""
+    try:
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(None, f"{folder} is not a folder")
+        if path.is_file():
+            path.open("ab").close()
+        elif not path.exists():
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        hint = "name another file, or check who owns the folder"
+        raise DeepferError(f"nothing can be written to {path}: {error.strerror or error}", hint) from None

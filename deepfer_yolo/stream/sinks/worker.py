@@ -9,12 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.records import Image
-from deepfer_yolo.stream.draw import draw_faces
-from deepfer_yolo.stream.records import Output, Result, State
-from deepfer_yolo.stream.status import SinkSummary
+from deepfer_yolo.stream.records import Output, SinkSummary, State
 
 PATIENCE_S = 10.0
 """How long a lossless run waits for a sink that makes no progress before its outputs are dropped."""
@@ -26,8 +22,9 @@ BLOCKED_CLOSE_S = 0.5
 class Sink:
     """Somewhere results go. All methods run in the sink's own thread; an exception ends the sink, not the stream.
 
-    `name` shows no credentials; `files` are those that it may write under names that are known before it starts. A run
-    that is stopped does not wait for an `is_remote` sink whose other side keeps silent.
+    `name` shows no credentials; `files` are those that it may write under names that are known before it starts,
+    `folder` is where it writes others. A run that is stopped does not wait for an `is_remote` sink whose other side
+    keeps silent.
     """
 
     wants: Literal["records", "images"] = "records"
@@ -37,6 +34,7 @@ class Sink:
     def __init__(self, name: str, files: Sequence[Path] = ()) -> None:
         self.name = name
         self.files = files
+        self.folder: Path | None = None
 
     def open(self) -> None:
         """Get ready."""
@@ -47,30 +45,6 @@ class Sink:
 
     def close(self) -> None:
         """Finish what was written."""
-
-
-class ImageSink(Sink):
-    """A sink of annotated images."""
-
-    wants = "images"
-    depth = 8
-
-    def __init__(self, name: str, config: StreamConfig, files: Sequence[Path] = ()) -> None:
-        super().__init__(name, files)
-        self._config = config
-
-    def write(self, output: Output) -> None:
-        """Take the frame, where the output has one."""
-        if output.result is not None:
-            self.take(output.result)
-
-    def take(self, result: Result) -> None:
-        """Take one frame."""
-        raise NotImplementedError
-
-    def draw(self, result: Result) -> Image:
-        """The annotated image."""
-        return draw_faces(result, is_anonymous=self._config.anonymise)
 
 
 class SinkWorker:

@@ -13,8 +13,7 @@ from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.session import run_stream
-from deepfer_yolo.stream.sinks.snapshots import SnapshotSink
-from deepfer_yolo.stream.sinks.video import VideoSink
+from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 
 WHOLE = StreamConfig(detector="whole")
 
