@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deepfer_yolo.evaluate.evaluation import Evaluation
     from deepfer_yolo.export.export import ExportResult
     from deepfer_yolo.records import Image, Json
-    from deepfer_yolo.stream.status import Summary
+    from deepfer_yolo.stream.records import Summary
     from deepfer_yolo.train.results import TrainResult
 
 N_TRAIN, N_VAL, N_TEST = 2100, 350, 700
