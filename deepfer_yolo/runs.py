@@ -7,27 +7,29 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import yaml
 
 from deepfer_yolo.errors import ConfigError, redact
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.presets import Config, to_yaml
-from deepfer_yolo.records import plain
+from deepfer_yolo.records import Json, JsonValue, plain
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.json"
 PACKAGES = (
-    "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision", "ultralytics",
-    "scikit-learn", "scipy", "matplotlib", "openvino", "tensorrt", "ncnn",
+    "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision",
+    "ultralytics", "scikit-learn", "scipy", "matplotlib", "openvino", "tensorrt", "ncnn",
 )  # fmt: skip
 
 
@@ -38,16 +40,16 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
     """
     if name is not None and (not name.strip() or name in {".", ".."} or re.search(r'[/\\\0:*?"<>|]', name)):
         raise ConfigError(f"'{name}' cannot be the name of a run", "use letters, digits, dots, - and _")
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    names = [name] if name is not None else [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
     folder = root / command
     folder.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        run = folder / name
-        try:
+    for run in (folder / one for one in names):
+        with suppress(FileExistsError):
             run.mkdir()
-        except FileExistsError:
-            raise ConfigError(f"there is a run of this name already: {run}", "choose another --name") from None
+            break
     else:
-        run = _dated(folder)
+        raise ConfigError(f"there is a run of this name already: {run}", "choose another --name")
     write_atomic(run / CONFIG, to_yaml(config))
     write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
     return run
@@ -55,9 +57,7 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
 
 @contextmanager
 def recorded_run(command: str, name: str | None, config: Config, root: Path = Path("runs")) -> Iterator[Path]:
-    """`create_run`'s folder, which is removed again where the block ends by an error or a signal before `metrics.json`
-    is written.
-    """
+    """`create_run`'s folder, which is removed where the block ends by an error or a signal before `metrics.json`."""
     new = [folder for folder in (root / command, root) if not folder.exists()]
     run = create_run(command, name, config, root)
     try:
@@ -71,26 +71,12 @@ def recorded_run(command: str, name: str | None, config: Config, root: Path = Pa
         raise
 
 
-def _dated(folder: Path) -> Path:
-    stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    for number in range(1, 1000):
-        run = folder / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            run.mkdir()
-        except FileExistsError:
-            continue
-        return run
-    raise ConfigError(f"a thousand runs began in the same second in {folder}", "give each a --name")
-
-
-def write_metrics(run: Path, metrics: Mapping[str, Any]) -> Path:
-    """Write `metrics.json` into a run's folder and return its path; numpy values become plain ones and NaN becomes
-    null.
-    """
+def write_metrics(run: Path, metrics: Mapping[str, object]) -> Path:
+    """Write `metrics.json` into a run's folder and return its path."""
     return write_json(run / METRICS, metrics)
 
 
-def write_json(path: Path, value: Any) -> Path:
+def write_json(path: Path, value: object) -> Path:
     """Write `value` as `plain` JSON and return the path."""
     text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # File names that are not UTF-8 hold lone surrogates, which JSON writes as escapes.
@@ -98,11 +84,8 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-def environment() -> dict[str, Any]:
-    """Where and with what a number was made: time, command line, versions, hardware, commit.
-
-    Passwords in URLs are left out.
-    """
+def environment() -> Json:
+    """Where and with what a number was made: time, command line, versions, hardware, commit."""
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command_line(),
@@ -110,7 +93,7 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": _memory_gb(),
         "gpus": _gpus(),
         "commit": _commit(),
@@ -118,10 +101,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def cores() -> int:
+    """Cores that this process may use; a container or taskset may grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def command_line() -> str:
     """The command that runs now, as one would type it again but for passwords in URLs."""
-    import shlex
-
     program = Path(sys.argv[0])
     shown = "deepfer" if program.name in {"deepfer", "deepfer.exe", "__main__.py"} else program.name
     return shlex.join([shown, *map(redact, sys.argv[1:])])
@@ -130,10 +116,8 @@ def command_line() -> str:
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -177,110 +161,118 @@ def _commit() -> str | None:
         return None
 
 
-HEADLINE = ("top1", "macro_f1", "ece", "verdict")
-LONGEST = 40
 LIST_HEADER = ("run", "started", "data", "n", "top-1", "macro F1", "ECE")
 
 
-def find_runs(root: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run's folder holds; what is missing or broken there is empty, and named under `problems`."""
+
+    name: str
+    path: Path
+    problems: list[str]
+    config: Json
+    environment: Json
+    metrics: Json
+
+    def to_json(self) -> Json:
+        """All of it."""
+        return dict(plain(self))
+
+    def started(self) -> str:
+        """When it began; empty where that is not known."""
+        return str(self.environment.get("time", ""))
+
+
+def read_runs(root: Path) -> list[RunRecord]:
     """Every run below `root`, oldest first."""
-    found = [path.parent for path in root.glob(f"*/*/{ENVIRONMENT}")]
-    return sorted(found, key=lambda run: (str(read_run(run)["environment"].get("time", "")), str(run)))
+    found = [read_run(path.parent) for path in root.glob(f"*/*/{ENVIRONMENT}")]
+    return sorted(found, key=lambda run: (run.started(), str(run.path)))
 
 
-def find_run(name: str, root: Path) -> Path:
-    """The run called `name` (NAME where it is the only one, or COMMAND/NAME, or a path).
-
-    Raises ConfigError that lists the nearest.
-    """
+def find_run(name: str, root: Path) -> RunRecord:
+    """The run called `name` (NAME where it is the only one, COMMAND/NAME, or a path); an error lists the nearest."""
     for path in (Path(name), root / name):
         if (path / ENVIRONMENT).is_file():
-            return path
-    runs = find_runs(root)
-    same = [run for run in runs if run.name == name]
+            return read_run(path)
+    runs = read_runs(root)
+    same = [run for run in runs if run.path.name == name]
     if len(same) == 1:
         return same[0]
-    shown = [f"{run.parent.name}/{run.name}" for run in (same or runs)]
+    shown = [run.name for run in (same or runs)]
     if same:
         raise ConfigError(f"several runs are called '{name}': {', '.join(shown)}", "say which one, as COMMAND/NAME")
-    near = difflib.get_close_matches(name, [*shown, *(run.name for run in runs)], n=3)
+    near = difflib.get_close_matches(name, [*shown, *(run.path.name for run in runs)], n=3)
     raise ConfigError(
         f"no run named '{name}' in {root}" + (f" (nearest: {', '.join(near)})" if near else ""), "deepfer runs list"
     )
 
 
-def read_run(run: Path) -> dict[str, Any]:
-    """Configuration, environment and metrics of a run; what is missing or broken becomes empty and is named under
-    `problems`.
-    """
-    content: dict[str, Any] = {"name": f"{run.parent.name}/{run.name}", "path": str(run), "problems": []}
-    for key, file in (("config", CONFIG), ("environment", ENVIRONMENT), ("metrics", METRICS)):
-        path = run / file
-        content[key] = {}
-        if not path.is_file():
-            if key != "metrics":
-                content["problems"].append(f"{file} is missing")
-            continue
-        try:
-            text = path.read_text(encoding="utf-8")
-            found = yaml.safe_load(text) if file == CONFIG else json.loads(text)
-        except (ValueError, yaml.YAMLError):
-            content["problems"].append(f"{file} cannot be read")
-            continue
-        content[key] = found if isinstance(found, dict) else {}
-    return content
+def read_run(run: Path) -> RunRecord:
+    """The record in a run's folder."""
+    problems: list[str] = []
+    config, environment, metrics = (_read(run / name, problems) for name in (CONFIG, ENVIRONMENT, METRICS))
+    return RunRecord(f"{run.parent.name}/{run.name}", run, problems, config, environment, metrics)
 
 
-def list_row(run: Mapping[str, Any]) -> list[str]:
+def _read(path: Path, problems: list[str]) -> Json:
+    if not path.is_file():
+        if path.name != METRICS:  # a run that goes on has none yet
+            problems.append(f"{path.name} is missing")
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text) if path.name == CONFIG else json.loads(text)
+    except (ValueError, yaml.YAMLError):
+        problems.append(f"{path.name} cannot be read")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def list_row(run: RunRecord) -> list[str]:
     """A run as a row of the list: shares in per cent, a dash for what it has not measured."""
-    metrics, started = run["metrics"], str(run["environment"].get("time", ""))
-    if isinstance(metrics.get("val"), dict):  # a training run measures its val split
-        metrics = {**metrics, "ece": metrics.get("calibration", {}).get("ece_after"), **metrics["val"]}
-    data = metrics.get("dataset")
-    named = data.get("name", "") if isinstance(data, dict) else Path(str(run["config"].get("data") or "")).name
-    shares = [f"{100 * metrics[key]:.1f}" if isinstance(metrics.get(key), int | float) else "–" for key in HEADLINE[:3]]
-    return [run["name"], started[:16].replace("T", " "), named, str(metrics.get("n", "–")), *shares]
+    flat = flatten(run.metrics)
+
+    def first(*keys: str) -> JsonValue:
+        return next((flat[key] for key in keys if key in flat), None)
+
+    data = first("dataset.name") or Path(str(run.config.get("data") or "")).name
+    # A training run measures its val split.
+    shares = (first("val.top1", "top1"), first("val.macro_f1", "macro_f1"), first("calibration.ece_after", "ece"))
+    shown = [f"{100 * share:.1f}" if isinstance(share, int | float) else "–" for share in shares]
+    n = first("val.n", "n")
+    return [run.name, run.started()[:16].replace("T", " "), str(data), "–" if n is None else str(n), *shown]
 
 
-def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(content: JsonValue, prefix: str = "") -> dict[str, JsonValue]:
     """Nested mappings as one, keys joined by dots; lists stay values."""
     if not isinstance(content, Mapping):
         return {prefix: content}
-    flat: dict[str, Any] = {}
+    flat: dict[str, JsonValue] = {}
     for key, value in content.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 
-def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Every key whose value differs, with both values; None where one side has no such key. Long lists are left out."""
-    one, two = flatten(a), flatten(b)
-    changed = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
-    return [(key, one.get(key), two.get(key)) for key in changed if not isinstance(one.get(key, two.get(key)), list)]
+class Change(NamedTuple):
+    """A key whose value differs between two runs; None where a run has no such key."""
+
+    key: str
+    first: JsonValue
+    second: JsonValue
 
 
-def diff_runs(a: Path, b: Path) -> dict[str, list[tuple[str, Any, Any]]]:
-    """How two runs differ: configuration, environment (without the time) and metrics."""
-    one, two = read_run(a), read_run(b)
+def diff_runs(first: RunRecord, second: RunRecord) -> dict[str, list[Change]]:
+    """How two runs differ: configuration, environment (without time and command) and metrics; lists are left out."""
     sections = {}
-    for key in ("config", "environment", "metrics"):
-        sides = (
-            {name: value for name, value in side[key].items() if name not in {"time", "command"}} for side in (one, two)
-        )
-        sections[key] = difference(*sides)
+    for section in ("config", "environment", "metrics"):
+        one, two = (flatten(getattr(run, section)) for run in (first, second))
+        changes = [Change(key, one.get(key), two.get(key)) for key in dict.fromkeys([*one, *two])]
+        sections[section] = [
+            change
+            for change in changes
+            if change.first != change.second
+            and change.key not in ("time", "command")
+            and not isinstance(one.get(change.key, change.second), list)
+        ]
     return sections
-
-
-def show_value(value: Any) -> str:
-    """A value in a table: short floats, a dash for none, the beginning of what is long."""
-    if value is None:
-        return "–"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def change(a: Any, b: Any) -> str:
-    """The signed change of a number; empty for anything else."""
-    if isinstance(a, bool) or isinstance(b, bool) or not (isinstance(a, int | float) and isinstance(b, int | float)):
-        return ""
-    return f"{b - a:+.4g}"

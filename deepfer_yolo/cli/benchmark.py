@@ -91,8 +91,6 @@ def _draw(found: list[Measured], batch: int, path: Path) -> None:
 
     good = [one for one in found if one.error is None]
     rates = [batch / one.medians_ms(batch) * 1000 for one in good]
-    low, high = [float(rate.min()) for rate in rates], [float(rate.max()) for rate in rates]
-    names = [Path(one.model).name for one in good]
-    save_png(
-        bars(names, [float(np.median(rate)) for rate in rates], f"images per second, batch {batch}", low, high), path
-    )
+    spans = [(float(rate.min()), float(rate.max())) for rate in rates]
+    names, medians = [Path(one.model).name for one in good], [float(np.median(rate)) for rate in rates]
+    save_png(bars(names, medians, f"images per second, batch {batch}", spans), path)

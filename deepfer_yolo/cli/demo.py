@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -101,6 +100,7 @@ def demo(
     from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
     from deepfer_yolo.files import refuse_existing
     from deepfer_yolo.report.page import table
+    from deepfer_yolo.runs import cores
 
     folder = out or Path("runs/demo") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     refuse_existing(folder, overwrite=False)
@@ -111,7 +111,7 @@ def demo(
         story = Story(
             folder,
             seed,
-            min(2, _cores()),
+            min(2, cores()),
             lambda done: bar.update(part, completed=done),
             lambda text: bar.update(part, description=text),
         )
@@ -127,11 +127,6 @@ def demo(
         return
     stdout().print(table(("step", "what it gave", "s"), [(s.step, s.result, s.seconds) for s in story.steps]))
     stdout().print(f"report: {report}", soft_wrap=True)
-
-
-def _cores() -> int:
-    """Cores that this process may use; a container or taskset may grant fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _paint_and_convert(story: Story) -> str:

@@ -1,6 +1,4 @@
-"""What is known of a model on a data set: which file and which images, every metric with its interval, and a whole
-evaluation.
-"""
+"""A model on a data set: which file and which images, every metric with its interval, and a whole evaluation."""
 
 from __future__ import annotations
 
@@ -151,6 +149,11 @@ class ScoredModel:
 
     model: ModelFile
     metrics: Metrics
+
+    @classmethod
+    def of(cls, model: Classifier, scores: Scores, config: ScoringConfig) -> ScoredModel:
+        """An open model, measured by its scores."""
+        return cls(ModelFile.of(model), measure(scores, config))
 
     def to_json(self) -> Json:
         """Both side by side, as `gate.json` holds them."""

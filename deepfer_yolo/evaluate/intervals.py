@@ -96,8 +96,7 @@ def _interval(values: Floats, n: int, *, is_share: bool = True) -> Interval:
 def resample(
     by_image: Sequence[Floats], strata: Ints, clusters: Ints | None, replicates: int, seed: int
 ) -> list[Floats]:
-    """Sums of each array (n,) or (n, k) over the same `replicates` resamples of the images, (replicates,) or
-    (replicates, k).
+    """Sums of each array (n,) or (n, k) over the same resamples of the images, (replicates,) or (replicates, k).
 
     Images are drawn again within each stratum, which keeps the class counts of the split; with `clusters` (n,) whole
     clusters (subjects) are drawn instead, since images of one person are not independent (Davison & Hinkley 1997, 3.8).
@@ -132,10 +131,10 @@ def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats
     return np.concatenate(sums)
 
 
-def percentiles(replicates: Floats, confidence: float = CONFIDENCE) -> Interval:
+def percentiles(replicates: Floats) -> Interval:
     """The percentile interval of one figure over its replicates (r,), those that are NaN left out."""
     known = replicates[~np.isnan(replicates)]
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - CONFIDENCE)
     return Interval(*np.percentile(known, [tail, 100 - tail]).tolist()) if len(known) else Interval(np.nan, np.nan)
 
 

@@ -50,7 +50,7 @@ class Headline(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ClassScores(Generic[T]):
-    """Precision, recall and F1: of one class, or arrays with a last axis of classes (NaN where a class does not occur)."""
+    """Precision, recall and F1: of one class, or arrays (…, C) with NaN where a class does not occur."""
 
     precision: T
     recall: T
@@ -171,16 +171,13 @@ def confusion_matrix(answers: Ints, targets: Ints, n_classes: int) -> Ints:
 
 
 def rank_of_target(probs: Floats, targets: Ints) -> Ints:
-    """How many labels stand before the true one, int64 (n,): 0 where the answer is right.
-
-    Ties go to the lower index, as in `Prediction.top`.
-    """
+    """How many labels stand before the true one, int64 (n,); ties go to the lower index, as in `Prediction.top`."""
     order = np.argsort(-probs, axis=1, kind="stable")
     return np.asarray((order == targets[:, None]).argmax(1), np.int64)
 
 
 def nll_of(probs: Floats, targets: Ints) -> Floats:
-    """Negative log-likelihood of each image in nats, (n,); clipped as scikit-learn does, so that a zero stays finite."""
+    """Negative log-likelihood of each image in nats, (n,); clipped as in scikit-learn, so that a zero stays finite."""
     chosen = probs[np.arange(len(targets)), targets]
     return np.asarray(-np.log(np.clip(chosen, np.finfo(np.float64).eps, 1)), np.float64)
 
@@ -207,14 +204,14 @@ def coverage_key(share: float) -> str:
     return f"{share:.0%}"
 
 
-def reliability(probs: Floats, targets: Ints, n_bins: int = N_BINS) -> Reliability:
+def reliability(probs: Floats, targets: Ints) -> Reliability:
     """The reliability diagram of the top prediction; bin i holds confidences in (i/n, (i+1)/n]."""
     confidence = probs.max(1)
     right = (probs.argmax(1) == targets).astype(np.float64)
-    place = _bin_of(confidence, n_bins)
-    count = np.bincount(place, minlength=n_bins).astype(np.int64)
+    place = _bin_of(confidence)
+    count = np.bincount(place, minlength=N_BINS).astype(np.int64)
     some = np.maximum(count, 1)
-    confidences, rights = (np.bincount(place, values, minlength=n_bins) / some for values in (confidence, right))
+    confidences, rights = (np.bincount(place, values, minlength=N_BINS) / some for values in (confidence, right))
     return Reliability(count, confidences, rights)
 
 
@@ -223,21 +220,21 @@ def ece(bins: Reliability) -> float:
     return float((bins.n * np.abs(bins.accuracy - bins.confidence)).sum() / bins.n.sum())
 
 
-def noise_floor(probs: Floats, n_bins: int = N_BINS, replicates: int = 500, seed: int = 0) -> float:
+def noise_floor(probs: Floats) -> float:
     """The mean ECE that a perfectly calibrated model with these confidences would show on this many images.
 
     ECE is biased upwards at small n, so that it has no honest interval; this is what to compare it with.
     """
     confidence = probs.max(1)
-    place = _bin_of(confidence, n_bins)
-    expected = np.bincount(place, confidence, minlength=n_bins)
-    rng = np.random.default_rng(seed)
+    place = _bin_of(confidence)
+    expected = np.bincount(place, confidence, minlength=N_BINS)
+    rng = np.random.default_rng(0)
     values = []
-    for _ in range(replicates):
+    for _ in range(500):
         right = rng.random(len(confidence)) < confidence
-        values.append(np.abs(np.bincount(place, right, minlength=n_bins) - expected).sum() / len(confidence))
+        values.append(np.abs(np.bincount(place, right, minlength=N_BINS) - expected).sum() / len(confidence))
     return float(np.mean(values))
 
 
-def _bin_of(confidence: Floats, n_bins: int) -> Ints:
-    return np.asarray(np.clip(np.ceil(confidence * n_bins) - 1, 0, n_bins - 1), np.int64)
+def _bin_of(confidence: Floats) -> Ints:
+    return np.asarray(np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1), np.int64)

@@ -13,15 +13,8 @@ from deepfer_yolo.config import CompareConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import explained_imports, require
-from deepfer_yolo.evaluate.evaluation import DataUsed, ModelFile, ScoredModel, measure
-from deepfer_yolo.evaluate.intervals import (
-    CONFIDENCE,
-    Interval,
-    beta_quantile,
-    cluster_ids,
-    percentiles,
-    resample,
-)
+from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
+from deepfer_yolo.evaluate.intervals import CONFIDENCE, Interval, beta_quantile, cluster_ids, percentiles, resample
 from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally, total
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.records import Crops, Json, plain, without_none
@@ -33,7 +26,14 @@ Z95 = 1.959964
 """The 97.5 % point of the normal distribution."""
 MIN_DISCORDANCE = 0.02
 """Two models are never taken to disagree on fewer images than this share, whatever a small test set shows."""
-DIFFERENCES = ("top1", "macro_f1", "balanced_accuracy", "nll", "brier")
+DIFFERENCES = {
+    "top1": "top-1 accuracy, %",
+    "macro_f1": "macro F1, %",
+    "balanced_accuracy": "balanced accuracy, %",
+    "nll": "NLL",
+    "brier": "Brier score",
+}
+"""The figures that are compared, as tables call them."""
 LATENCY_ROUNDS, LATENCY_CALLS = 9, 20
 OnModel = Callable[[str], OnProgress]
 """Called with the name of a model that is scored next; gives its progress callback."""
@@ -45,6 +45,11 @@ class Difference:
 
     difference: float
     interval: Interval
+
+    def shown(self, scale: float = 100, digits: int = 1) -> list[str]:
+        """Both as a table has them; shares in points."""
+        value, low, high = (f"{scale * one:+.{digits}f}" for one in (self.difference, *self.interval))
+        return [value, f"{low} to {high}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +275,14 @@ def compare_models(
     dataset: Dataset,
     config: CompareConfig,
     learned: Learned,
-    on_model: OnModel | None = None,
+    on_model: OnModel,
 ) -> SideBySide:
     """Every model's metrics with intervals, and the paired difference of each to the first."""
     labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
     scores = score_models([(model.path.name, model) for model in models], dataset, config, labels, on_model)
     compared = [
         ComparedModel(
-            ScoredModel(ModelFile.of(model), measure(one, config)),
+            ScoredModel.of(model, one, config),
             compare_pair(one, scores[0], config) if number else None,
             latency(model, models[0], dataset, one),
         )
@@ -291,14 +296,11 @@ def score_models(
     dataset: Dataset,
     config: ScoringConfig,
     labels: Sequence[str],
-    on_model: OnModel | None,
+    on_model: OnModel,
 ) -> list[Scores]:
     """The scores of each named model on the same images and labels."""
     require("scipy")
-    return [
-        score_dataset(model, dataset, config, on_model(name) if on_model is not None else None, labels=labels)
-        for name, model in models
-    ]
+    return [score_dataset(model, dataset, config, on_model(name), labels=labels) for name, model in models]
 
 
 MODEL_HEADER = ("model", "top-1 %", "95 % interval", "macro F1 %", "NLL", "ECE %", "ms", "MB")
@@ -310,32 +312,17 @@ def model_rows(result: SideBySide) -> list[list[str]]:
     rows = []
     for one in result.models:
         model, metrics = one.scored.model, one.scored.metrics
-        rows.append(
-            [
-                model.name,
-                percent(metrics.top1),
-                interval(*metrics.intervals.top1),
-                percent(metrics.macro_f1),
-                f"{metrics.nll:.3f}",
-                percent(metrics.ece),
-                f"{one.latency.challenger_ms:.2f}",
-                f"{model.size_mb:.1f}",
-            ]
-        )
+        shares = [percent(metrics.top1), interval(*metrics.intervals.top1), percent(metrics.macro_f1)]
+        rest = [percent(metrics.ece), f"{one.latency.challenger_ms:.2f}", f"{model.size_mb:.1f}"]
+        rows.append([model.name, *shares, f"{metrics.nll:.3f}", *rest])
     return rows
 
 
 def pair_rows(result: SideBySide) -> list[list[str]]:
-    """One row a model after the first: differences in points with intervals, McNemar's exact p, and the latency ratio."""
+    """One row a model after the first: differences in points with intervals, McNemar's exact p, the latency ratio."""
     rows = []
     for one in result.models:
-        if (pair := one.against_first) is None:
-            continue
-        row = [one.scored.model.name]
-        for found in (pair.difference("top1"), pair.difference("macro_f1")):
-            row += [
-                f"{100 * found.difference:+.1f}",
-                f"{100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f}",
-            ]
-        rows.append([*row, f"{pair.mcnemar_p:.2g}", f"× {one.latency.ratio:.2f}"])
+        if (pair := one.against_first) is not None:
+            shown = [*pair.difference("top1").shown(), *pair.difference("macro_f1").shown()]
+            rows.append([one.scored.model.name, *shown, f"{pair.mcnemar_p:.2g}", f"× {one.latency.ratio:.2f}"])
     return rows

@@ -56,8 +56,7 @@ def score_dataset(
     labels: Sequence[str] | None = None,
     flip: bool = False,
 ) -> Scores:
-    """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name, never by
-    place.
+    """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name.
 
     `labels` (see `common_labels`) keeps the images and the columns of these labels only, in this order, and scales each
     row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises DatasetError
@@ -95,8 +94,7 @@ def mirrored(image: Image) -> Image:
 def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: str = "same") -> tuple[str, ...]:
     """The labels to score on: those of every model and of the data set, in the first model's order.
 
-    Raises DatasetError that names the difference where the sets differ and `rule` is "same", or fewer than two are
-    left.
+    Raises DatasetError where the sets differ and `rule` is "same", or fewer than two are left.
     """
     for model in models:
         only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]

@@ -35,7 +35,8 @@ REPORT, PREDICTIONS = "report.html", "predictions.csv"
 SHOWN_PX = 96
 """Images larger than this are reduced in the report, which would grow by megabytes otherwise."""
 SHARES = {
-    "top1": "top-1 accuracy", "top2": "top-2 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy",
+    "top1": "top-1 accuracy", "top2": "top-2 accuracy", "top5": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
     "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
     "weighted_precision": "weighted precision", "weighted_recall": "weighted recall", "weighted_f1": "weighted F1",
 }  # fmt: skip
@@ -47,10 +48,7 @@ CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "image
 
 
 def summary_table(result: Evaluation) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the headline figures with their 95 % intervals; shares in per cent.
-
-    `clean` gets columns of its own.
-    """
+    """Header and rows of the headline figures with their intervals, in columns of their own for `clean`."""
     rows = summary_rows(result.metrics)
     if result.clean is None:
         return ("figure", "value", "95 % interval"), rows
@@ -141,9 +139,7 @@ def predictions_csv(scores: Scores) -> str:
 def write_report(
     result: Evaluation, dataset: Dataset, classifier: Classifier, config: EvaluateConfig, path: Path
 ) -> None:
-    """Write the HTML report beside the run's `env.json`, whose content becomes its header; figures also as PNG with
-    `save_plots`.
-    """
+    """Write the HTML report beside the run's `env.json`, which gives its header; figures also as PNG if asked for."""
     environment = json.loads((path.parent / ENVIRONMENT).read_text(encoding="utf-8"))
     page = Page(f"Evaluation of {result.model.name}", environment["command"], facts(result, environment))
     for text in remarks(result):
@@ -200,15 +196,15 @@ def remarks(result: Evaluation) -> Iterable[str]:
     for name, found in (result.learned_before.overlaps if result.learned_before else {}).items():
         for overlap in (found or {}).values():
             yield (
-                f"{name} has learned {overlap.learned:,} of these images; {overlap.leaked:,} of them have no copy in the "
-                "data's own train."
+                f"{name} has learned {overlap.learned:,} of these images; {overlap.leaked:,} of them have no copy in "
+                "the data's own train."
             )
     if result.clean is not None:
         yield f"“clean” leaves out the {result.n_removed:,} images that have an exact or near copy in train."
     if metrics.votes is not None:
         yield (
-            "The last rows compare with the votes of several people per image: how often the answer, and the data set's "
-            "own label, is what most of them chose, and the mean share of them that chose it."
+            "The last rows compare with the votes of several people per image: how often the answer, and the data "
+            "set's own label, is what most of them chose, and the mean share of them that chose it."
         )
 
 

@@ -14,7 +14,7 @@ from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.metrics import headline, tally, total
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, in_batches
 from deepfer_yolo.evaluate.subsets import take
-from deepfer_yolo.records import Image
+from deepfer_yolo.records import Image, Json, without_none
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import resize, to_input
 
@@ -22,9 +22,7 @@ Change = Callable[[Image, float, np.random.Generator], Image]
 
 
 def crop_jitter(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """The frame moved by up to `level` of the side in both directions, its size changed by up to as much; edges are
-    repeated.
-    """
+    """The frame moved by up to `level` of the side, its size changed by up to as much; edges are repeated."""
     height, width = image.shape[:2]
     side = 1 + rng.uniform(-level, level)
     top, left = (rng.uniform(-level, level, 2) + (1 - side) / 2) * (height, width)
@@ -82,20 +80,16 @@ SWEEP: dict[str, tuple[Change, str, Sequence[float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """The figures on the unchanged images."""
-
-    top1: float
-    macro_f1: float
-
-
-@dataclass(frozen=True, slots=True)
 class Point:
-    """The figures at one level of a change."""
+    """The figures at one level of a change; on unchanged images there is no level."""
 
-    level: float
+    level: float | None
     top1: float
     macro_f1: float
+
+    def to_json(self) -> Json:
+        """The figures, and the level where there is one."""
+        return without_none(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +105,7 @@ class Robustness:
     """The figures on `n` images, unchanged and under each change by its name."""
 
     n: int
-    unchanged: Figures
+    unchanged: Point
     changes: Mapping[str, Curve]
 
 
@@ -122,11 +116,9 @@ def sweep(
     config: EvaluateConfig,
     on_progress: OnProgress | None = None,
 ) -> Robustness:
-    """Top-1 and macro F1 on at most `config.robustness_pictures` of the scored images, unchanged and under each change
-    at each level.
+    """Top-1 and macro F1 on at most `config.robustness_pictures` of the scored images, unchanged and changed.
 
-    The images are drawn by the seed within each class in proportion; chance in a change depends on the seed and the
-    image alone.
+    They are drawn by the seed in proportion of the classes; chance in a change depends on the seed and the image alone.
     """
     part = take(scores, _draw(scores, config.robustness_pictures, config.seed))
     every = {label: i for i, label in enumerate(classifier.labels)}
@@ -134,7 +126,7 @@ def sweep(
     images = list(load_images(dataset, part.rows))
     done, n_runs = 0, 1 + sum(len(levels) for _, _, levels in SWEEP.values())
 
-    def figures(changed: Iterator[Image]) -> Figures:
+    def point(level: float | None, changed: Iterator[Image]) -> Point:
         nonlocal done
         probs = []
         for chunk in in_batches(changed, config.batch):
@@ -143,18 +135,17 @@ def sweep(
             if on_progress is not None:
                 on_progress(done, n_runs * len(images))
         found = headline(total(tally(*replace(part, probs=np.concatenate(probs)).checked())))
-        return Figures(float(found.top1), float(found.macro_f1))
+        return Point(level, float(found.top1), float(found.macro_f1))
 
     # Scored again without mirror images: what --tta adds must not look like what a change takes away.
-    unchanged = figures(iter(images))
+    unchanged = point(None, iter(images))
     changes = {}
     for number, (name, (change, meaning, levels)) in enumerate(SWEEP.items()):
         points = []
         for level in levels:
             draws = (np.random.default_rng((config.seed, number, i)) for i in range(len(images)))
             changed = (change(image, level, draw) for image, draw in zip(images, draws, strict=True))
-            found = figures(changed)
-            points.append(Point(level, found.top1, found.macro_f1))
+            points.append(point(level, changed))
         changes[name] = Curve(meaning, tuple(points))
     return Robustness(len(images), unchanged, changes)
 
@@ -176,9 +167,7 @@ PATCH = 0.2
 
 
 def occlusion_map(classifier: Classifier, image: Image, label: str) -> NDArray[np.float64]:
-    """How much the probability of `label` falls when each place is covered with the image's mean, float64 (GRID,
-    GRID).
-    """
+    """How much the probability of `label` falls when a place is covered with the image's mean, float64 (GRID, GRID)."""
     shown = to_input(image, classifier.card.input)
     size = shown.shape[0]
     patch = max(1, round(PATCH * size))
@@ -194,9 +183,7 @@ def occlusion_map(classifier: Classifier, image: Image, label: str) -> NDArray[n
 
 
 def overlay(classifier: Classifier, image: Image, drop: NDArray[np.float64]) -> Image:
-    """The model's input with the places that speak for the label in orange and those that speak against it in blue,
-    uint8 (S, S, 3).
-    """
+    """The model's input, uint8 (S, S, 3): in orange what speaks for the label, in blue what speaks against it."""
     from PIL import Image as PillowImage
 
     shown = to_input(image, classifier.card.input)

@@ -89,10 +89,7 @@ class Page:
         self._parts += [f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n") if part.strip()]
 
     def add_table(self, header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> None:
-        """A table; columns that are mostly numbers are aligned to the right.
-
-        Floats appear as they are: round them first.
-        """
+        """A table; columns that are mostly numbers are aligned to the right. Floats appear as they are."""
         cells = [list(row) for row in rows]
         numeric = [2 * sum(map(_is_number, column)) > len(cells) for column in zip(*cells, strict=True)]
         numeric = numeric or [False] * len(header)
@@ -178,9 +175,7 @@ def _png(image: NDArray[np.uint8]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Numbers, and texts made of numbers alone such as ``66.6–69.7``, ``+0.4 to +1.2``, ``12 %``, ``3/4`` or a dash for
-    none.
-    """
+    """Numbers, and texts of numbers alone: ``66.6–69.7``, ``+0.4 to +1.2``, ``12 %``, ``3/4`` or a dash for none."""
     return (
         isinstance(value, int | float | np.number)
         or re.fullmatch(r"(?:[\d.,:/%×<+\-–−±\s]|to)*", str(value)) is not None

@@ -49,7 +49,8 @@ def main() -> None:
     words = parser.parse_args()
     margin = GateConfig().margin
     print(
-        f"n = {words.n}, {words.runs} runs a cell, margin {margin:.0%}, {words.replicates} replicates, seed 1; rates with exact 95 % intervals"
+        f"n = {words.n}, {words.runs} runs a cell, margin {margin:.0%}, {words.replicates} replicates, seed 1; "
+        "rates with exact 95 % intervals"
     )
     for discordance in (0.05, 0.10, 0.15, 0.20):
         rng = np.random.default_rng(1)

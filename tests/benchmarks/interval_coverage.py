@@ -57,12 +57,14 @@ def main() -> None:
             hits[name] += low <= truth[name] <= high
             width[name] += (high - low) / words.runs
     print(
-        f"n = {counts.sum()} ({', '.join(map(str, counts))}), {words.runs} test sets, {words.replicates} replicates, seed 1"
+        f"n = {counts.sum()} ({', '.join(map(str, counts))}), {words.runs} test sets, "
+        f"{words.replicates} replicates, seed 1"
     )
     for name in names:
         low, high = clopper_pearson(hits[name], words.runs)
         print(
-            f"{name:18} truth {truth[name]:.4f}  mean width {width[name]:.4f}  covered {hits[name] / words.runs:6.1%} ({low:.1%} to {high:.1%})"
+            f"{name:18} truth {truth[name]:.4f}  mean width {width[name]:.4f}  "
+            f"covered {hits[name] / words.runs:6.1%} ({low:.1%} to {high:.1%})"
         )
 
 

@@ -26,11 +26,20 @@ def test_learning_curves_have_a_scale_of_their_own_for_losses_and_for_shares_and
 
 
 def test_curves_and_bars() -> None:
-    axes = plots.curves([0, 1], {"top-1": [0.5, 0.25], "F1": [0.4, 0.2]}, "level", "share", (0, 1)).axes[0]
+    axes = plots.curves([0, 1], {"top-1": [0.5, 0.25], "F1": [0.4, 0.2]}, "level", "share").axes[0]
     assert np.allclose(axes.lines[1].get_ydata(), [0.4, 0.2])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top-1", "F1"]
-    axes = plots.bars(["x", "y"], [0.5, 0.7], "recall", [0.4, 0.6], [0.6, 0.75]).axes[0]
+    axes = plots.bars(["x", "y"], [0.5, 0.7], "recall", [(0.4, 0.6), (0.6, 0.75)]).axes[0]
     assert [patch.get_width() for patch in axes.patches] == pytest.approx([0.5, 0.7])
+    ends = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments()]
+    assert ends == [pytest.approx([0.4, 0.6]), pytest.approx([0.6, 0.75])]
+
+
+def test_panels_share_an_axis_and_leave_no_empty_one() -> None:
+    one = (["1", "2"], [0.5, 0.4], "level")
+    axes = plots.panels({"blur": one, "noise": one, "jpeg": one}, 0.6, "top-1").axes
+    assert [axis.get_title() for axis in axes] == ["blur", "noise", "jpeg"]
+    assert {axis.get_ylim() for axis in axes} == {(0, 1)}
 
 
 def test_colours_are_told_apart_without_colour_vision() -> None:

@@ -13,7 +13,7 @@ from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean
-from deepfer_yolo.evaluate.evaluation import DataUsed, ModelFile, ScoredModel, measure
+from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
 from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, Verdict, decide
 from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, latency, score_models
@@ -55,6 +55,11 @@ class GateResult:
         """What the process ends with."""
         return EXIT_CODES[self.verdict]
 
+    @property
+    def d(self) -> float | None:
+        """The top-1 difference; None without a champion."""
+        return None if self.evidence.comparison is None else self.evidence.comparison.decision.d
+
     def to_json(self) -> Json:
         """As `gate.json` holds it; without a champion, a list or a folder their keys are not there."""
         found = self.evidence
@@ -75,51 +80,33 @@ def run_gate(
     champion: Classifier | None,
     dataset: Dataset,
     config: GateConfig,
-    learned: Learned | None = None,
-    on_model: OnModel | None = None,
+    learned: Learned,
+    on_model: OnModel,
 ) -> GateResult:
-    """Measure and decide. `learned` is the record of `check_models`."""
-    evidence = gather_evidence(challenger, champion, dataset, config, on_model)
-    verdict, rulings = decide(evidence, config)
-    return GateResult(verdict, rulings, evidence, learned)
-
-
-def gather_evidence(
-    challenger: Classifier,
-    champion: Classifier | None,
-    dataset: Dataset,
-    config: GateConfig,
-    on_model: OnModel | None = None,
-) -> Evidence:
-    """Everything that the rules look at.
-
-    Raises DatasetError for other labels, missing files or an unknown protected image, and ModelError for values that
-    are no probabilities.
-    """
+    """Score both models now, measure, and decide. `learned` is what `check_models` found."""
     models = [challenger] if champion is None else [challenger, champion]
     labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
     for label in config.floors.recall:
         if label not in labels:
             hint = f"labels: {', '.join(labels)}"
             raise ConfigError(f"floors.recall: unknown label '{label}'{did_you_mean(label, labels)}", hint)
-    protected = [] if config.must_not_break is None else read_protected(Path(config.must_not_break))
-    named = zip(("challenger", "champion"), models, strict=False)
-    scores = score_models(named, dataset, config, labels, on_model)
-    return Evidence(
+    protected = None if config.must_not_break is None else read_protected(config.must_not_break)
+    scores = score_models(zip(("challenger", "champion"), models, strict=False), dataset, config, labels, on_model)
+    measured = [ScoredModel.of(model, one, config) for model, one in zip(models, scores, strict=True)]
+    evidence = Evidence(
         dataset=DataUsed.of(dataset, config.split),
         labels=labels,
-        challenger=ScoredModel(ModelFile.of(challenger), measure(scores[0], config)),
-        champion=ScoredModel(ModelFile.of(champion), measure(scores[1], config)) if champion is not None else None,
-        comparison=compare_pair(scores[0], scores[1], config) if champion is not None else None,
+        challenger=measured[0],
+        champion=None if champion is None else measured[1],
+        comparison=None if champion is None else compare_pair(scores[0], scores[1], config),
         latency=latency(challenger, champion, dataset, scores[0]),
-        protected=check_protected(protected, scores) if protected else None,
+        protected=None if protected is None else check_protected(protected, scores),
     )
+    return GateResult(*decide(evidence, config), evidence, learned)
 
 
 def read_protected(path: Path) -> list[str]:
-    """The image paths of a must-not-break file: one a line, relative to the data set; blank lines and `#` lines are
-    skipped.
-    """
+    """The image paths of a must-not-break file, one a line, without blank lines and `#` lines."""
     hint = "it holds one image path a line, relative to the data set"
     if not path.is_file():
         raise ConfigError(f"no such must-not-break file: {path}", hint)
@@ -147,9 +134,7 @@ def check_protected(paths: Sequence[str], scores: Sequence[Scores]) -> Protected
 
 
 def conclude(result: GateResult, run: Path, promote: Path | None) -> GateResult:
-    """Write the run's files. With `promote`, the decision is recorded there, and a pass hands over the title; see
-    `promotion.record` for what is refused.
-    """
+    """Write the run's files; record the decision in the folder `promote`, where a pass hands over the title."""
     try:
         if promote is not None:
             result = replace(result, promotion=_record(result, promote, run))
@@ -159,25 +144,19 @@ def conclude(result: GateResult, run: Path, promote: Path | None) -> GateResult:
 
 
 def _record(result: GateResult, promote: Path, run: Path) -> Promotion:
-    found = result.evidence
-    new, old = found.challenger.model, found.champion.model.sha256 if found.champion is not None else None
-    data, d = found.dataset, found.comparison.decision.d if found.comparison is not None else None
+    data, new, old = result.evidence.dataset, result.evidence.challenger.model, result.evidence.champion
+    held = None if old is None else old.model.sha256
     before = times_decided(promote, data.fingerprint, data.split)
-    decision = GateDecision(result.verdict, new.sha256, old, data.fingerprint, data.split, d, str(run))
-    return Promotion(
-        before, record(promote, decision, new.path, promote=result.verdict == "pass" and new.sha256 != old)
-    )
+    decision = GateDecision(result.verdict, new.sha256, held, data.fingerprint, data.split, result.d, str(run))
+    wins = result.verdict == "pass" and new.sha256 != held
+    return Promotion(before, record(promote, decision, new.path, promote=wins))
 
 
 def write_files(result: GateResult, run: Path) -> None:
-    """`gate.json`, `metrics.json` for `deepfer runs`, `junit.xml`, and `summary.md`, which is also appended to
-    $GITHUB_STEP_SUMMARY.
-    """
+    """`gate.json`, `metrics.json` for `deepfer runs`, `junit.xml`, and `summary.md`, also in $GITHUB_STEP_SUMMARY."""
     write_json(run / GATE, result.to_json())
-    metrics, comparison = result.evidence.challenger.metrics, result.evidence.comparison
-    headline = {"n": metrics.n, "top1": metrics.top1, "macro_f1": metrics.macro_f1, "ece": metrics.ece}
-    d = comparison.decision.d if comparison is not None else None
-    write_metrics(run, {"verdict": result.verdict, **headline, "d": d})
+    headline = {name: getattr(result.evidence.challenger.metrics, name) for name in ("n", "top1", "macro_f1", "ece")}
+    write_metrics(run, {"verdict": result.verdict, **headline, "d": result.d})
     write_atomic(run / JUNIT, junit(result.rulings))
     text = summary(result)
     write_atomic(run / SUMMARY, text.encode("utf-8", "replace"))
@@ -187,7 +166,7 @@ def write_files(result: GateResult, run: Path) -> None:
 
 
 def junit(rulings: Sequence[Ruling]) -> str:
-    """One test case a rule: a failure where it failed, an error of type `inconclusive` where the test set cannot tell."""
+    """One test case a rule: a failure, or an error of type `inconclusive` where the test set cannot tell."""
     verdicts = [ruling.verdict for ruling in rulings]
     counts = {"tests": len(rulings), "failures": verdicts.count("fail"), "errors": verdicts.count("inconclusive")}
     suite = ET.Element("testsuite", {"name": "deepfer gate"} | {key: str(count) for key, count in counts.items()})
@@ -203,14 +182,6 @@ def junit(rulings: Sequence[Ruling]) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-TITLES = {
-    "top1": "top-1 accuracy, %",
-    "macro_f1": "macro F1, %",
-    "balanced_accuracy": "balanced accuracy, %",
-    "nll": "NLL",
-    "brier": "Brier score",
-}
-"""The compared figures as the tables call them; shares are shown in per cent."""
 PAIR_HEADER = ("figure", "challenger", "champion", "difference", "95 % interval")
 CLASS_HEADER = ("recall %", "challenger", "champion", "difference", "won/lost", "p (Holm)", "images")
 RULE_HEADER = ("rule", "verdict", "reason")
@@ -218,53 +189,31 @@ RULE_HEADER = ("rule", "verdict", "reason")
 
 def pair_rows(found: Evidence) -> list[list[str]]:
     """The headline figures of both models with the paired difference; shares in per cent, differences in points."""
-    challenger, champion = found.challenger, found.champion
-    metrics = challenger.metrics
+    sides = [one for one in (found.challenger, found.champion) if one is not None]
     rows = []
-    for name in DIFFERENCES:
-        scale, digits = (1, 3) if name in {"nll", "brier"} else (100, 1)
-        row = [TITLES[name], f"{scale * getattr(metrics, name):.{digits}f}"]
-        if champion is not None and found.comparison is not None:
-            pair = found.comparison.difference(name)
-            low, high = (scale * end for end in pair.interval)
-            row += [
-                f"{scale * getattr(champion.metrics, name):.{digits}f}",
-                f"{scale * pair.difference:+.{digits}f}",
-                f"{low:+.{digits}f} to {high:+.{digits}f}",
-            ]
-        else:
-            row += ["–", "–", interval(*getattr(metrics.intervals, name)) if scale == 100 else "–"]
-        rows.append(row)
-    sides = [challenger] if champion is None else [challenger, champion]
-    eces = [percent(side.metrics.ece) for side in sides]
-    sizes = [f"{side.model.size_mb:.2f}" for side in sides]
-    rows += [_padded("ECE, %", eces), _padded("size, MB", sizes)]
-    times = [found.latency.challenger_ms, found.latency.champion_ms]
-    shown = [f"{ms:.2f}" for ms in times if ms is not None]
-    ratio = [] if found.latency.ratio is None else [f"× {found.latency.ratio:.2f}"]
-    return [*rows, _padded("latency, ms", [*shown, *ratio])]
-
-
-def _padded(title: str, values: Sequence[str]) -> list[str]:
-    return [title, *values, *["–"] * (4 - len(values))]
+    for name, title in DIFFERENCES.items():
+        scale, digits = (100, 1) if title.endswith("%") else (1, 3)
+        values = [f"{scale * getattr(side.metrics, name):.{digits}f}" for side in sides]
+        if found.comparison is not None:
+            values += found.comparison.difference(name).shown(scale, digits)
+        elif scale == 100:
+            values += ["–", "–", interval(*getattr(found.challenger.metrics.intervals, name))]
+        rows.append([title, *values])
+    rows.append(["ECE, %", *(percent(side.metrics.ece) for side in sides)])
+    rows.append(["size, MB", *(f"{side.model.size_mb:.2f}" for side in sides)])
+    times = [f"{ms:.2f}" for ms in (found.latency.challenger_ms, found.latency.champion_ms) if ms is not None]
+    rows.append(["latency, ms", *times, *([] if found.latency.ratio is None else [f"× {found.latency.ratio:.2f}"])])
+    return [[*row, *["–"] * (len(PAIR_HEADER) - len(row))] for row in rows]
 
 
 def class_rows(found: Evidence) -> list[list[str]]:
-    """Recall of each class for both models, the difference in points, wins and losses, and Holm's corrected p; no row
-    without a champion.
-    """
-    return [
-        [
-            row.label,
-            percent(row.challenger),
-            percent(row.champion),
-            f"{100 * row.difference:+.1f}",
-            f"{row.wins}/{row.losses}",
-            f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "<0.001",
-            str(row.n),
-        ]
-        for row in (found.comparison.classes if found.comparison is not None else ())
-    ]
+    """Recall of each class for both, the difference in points, wins and losses, Holm's p; none without a champion."""
+    rows = []
+    for row in found.comparison.classes if found.comparison is not None else ():
+        shares = [percent(row.challenger), percent(row.champion), f"{100 * row.difference:+.1f}"]
+        p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "<0.001"
+        rows.append([row.label, *shares, f"{row.wins}/{row.losses}", p, str(row.n)])
+    return rows
 
 
 def rule_rows(rulings: Sequence[Ruling]) -> list[list[str]]:
@@ -286,10 +235,8 @@ def verdict_lines(result: GateResult) -> list[str]:
             f"Differences below {100 * pair.decision.resolution:.2f} points cannot be told from none on this test set."
         )
     if result.promotion is not None:
-        lines.append(
-            f"This test set has decided {result.promotion.decided_before} times before here; "
-            "each time makes it less independent."
-        )
+        before = result.promotion.decided_before
+        lines.append(f"This test set has decided {before} times before here; each time makes it less independent.")
         if result.promotion.promoted_to is not None:
             lines.append(f"Promoted to {result.promotion.promoted_to}.")
     return lines

@@ -29,8 +29,7 @@ def champion_of(folder: Path) -> Path | None:
 
 
 def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
-    """The champion's file from `--champion` (a file, or a promotion folder) and `--promote`; None for a folder without
-    a champion yet.
+    """The champion's file from `--champion` (a file or a promotion folder) and `--promote`; None for an empty folder.
 
     Raises ConfigError where there is nothing to compare with, or where the two name different models.
     """
@@ -84,20 +83,16 @@ def read_history(folder: Path) -> list[Json]:
 
 
 def times_decided(folder: Path, fingerprint: str, split: str) -> int:
-    """How many decisions in `folder` rested on this split of this data set: each one makes the next a little less
-    independent.
-    """
+    """How many decisions in `folder` rested on this split: each one makes the next a little less independent."""
     return sum(
         entry.get("fingerprint") == fingerprint and entry.get("split") == split for entry in read_history(folder)
     )
 
 
 def record(folder: Path, decision: GateDecision, challenger: Path, *, promote: bool) -> Path | None:
-    """Append `decision` to the history and, with `promote`, hand the title to the file `challenger`; returns its new
-    path.
+    """Append `decision` to the history and, with `promote`, hand the title to `challenger`; returns its new path.
 
-    Raises ConfigError where another job has changed the champion since: the decision would be about a model that no
-    longer holds the title.
+    Raises ConfigError where another job has changed the champion since.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
@@ -119,7 +114,7 @@ def record(folder: Path, decision: GateDecision, challenger: Path, *, promote: b
 
 
 def _release(folder: Path, challenger: Path, entry: Json) -> Path:
-    """Copy the challenger, its card and the decision into a release of its own; returns its path relative to `folder`."""
+    """Copy the challenger, its card and the decision into a release; returns its path relative to `folder`."""
     release = Path(RELEASES) / f"{entry['number']:04d}-{digest(challenger)[:12]}"
     with staged_tree(folder / release, overwrite=True) as staging:
         for part in parts(challenger):

@@ -27,10 +27,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """Of `n` images that must not break, those that the challenger gets wrong, and those of them that it broke.
-
-    Broken is what the champion had right; without a champion, all that is wrong.
-    """
+    """Of `n` images that must not break, what the challenger gets wrong, and what of that a champion had right."""
 
     n: int
     wrong: tuple[str, ...]
@@ -73,9 +70,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def non_inferiority(found: Decision, margin: float) -> Ruling:
-    """Pass where even the lower end of the top-1 difference stays above -margin, fail where even the upper end lies
-    below it.
-    """
+    """Pass where the whole interval of the top-1 difference lies above -margin, fail where it lies below."""
     low, high = found.d_interval
     verdict: Verdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
     said = {
@@ -95,9 +90,7 @@ def superiority(found: Decision) -> Ruling:
 
 
 def floor_rules(metrics: Metrics, config: GateConfig) -> list[Ruling]:
-    """A floor fails where it lies above the upper end of the challenger's own interval; ECE, which has none, beyond its
-    noise floor.
-    """
+    """A floor fails above the upper end of the figure's interval; ECE, which has none, beyond its noise floor."""
     floors = config.floors
     rulings = [
         _floor(f"floor {name}", floor, getattr(metrics, name), getattr(metrics.intervals, name))
@@ -132,9 +125,7 @@ def class_drop(classes: Sequence[ClassComparison]) -> Ruling:
 
 
 def budget_rules(evidence: Evidence, config: GateConfig) -> list[Ruling]:
-    """Latency of a single crop and file size: by themselves, and where there is a champion as ratios to it, measured in
-    alternation.
-    """
+    """Latency of a single crop and file size: by themselves, and as ratios to a champion's."""
     found, size_mb = evidence.latency, evidence.challenger.model.size_mb
     budgets: list[tuple[str, float, float | None, str]] = [
         ("latency", found.challenger_ms, config.max_latency_ms, "ms"),

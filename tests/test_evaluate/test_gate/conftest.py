@@ -46,9 +46,7 @@ def decision() -> Callable[[float, float], Decision]:
 
 @pytest.fixture(scope="session")
 def evidence(metrics: Callable[..., Metrics], decision: Callable[..., Decision]) -> Callable[..., Evidence]:
-    """`evidence(low, high)`: a challenger of 12 MB against a champion of 10 MB that is as fast; without both ends there is
-    no champion.
-    """
+    """`evidence(low, high)`: a challenger of 12 MB and a champion of 10 MB, as fast; without ends no champion."""
 
     def scored(size_mb: float) -> ScoredModel:
         return ScoredModel(ModelFile("m", Path("m.onnx"), "0" * 64, size_mb, "cpu"), metrics())
