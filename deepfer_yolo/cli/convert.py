@@ -50,12 +50,10 @@ def convert(
 
 def _print_counts(result: Description, dest: Path) -> None:
     from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.data.dataset import count_rows
     from deepfer_yolo.report.page import table
 
-    counts = result.counts
-    rows = [(label, *(f"{counts[split][label]:,}" for split in counts)) for label in result.labels]
-    rows.append(("all", *(f"{sum(by_label.values()):,}" for by_label in counts.values())))
-    stdout().print(table(("label", *counts), rows, f"{result.name} → {dest}"))
+    stdout().print(table(("label", *result.counts), count_rows(result.counts), f"{result.name} → {dest}"))
     for why, count in result.left_out.items():
         stdout().print(f"left out: {count:,} {why}")
     layout, split = result.options["layout"], result.options["split"] or "official"

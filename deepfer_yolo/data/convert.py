@@ -15,9 +15,9 @@ import numpy as np
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.dataset import (
-    SPLITS,
     Description,
     Row,
+    counts_of,
     fingerprint,
     read_quarantine,
     refuse_strangers,
@@ -172,9 +172,6 @@ class _Conversion:
     def describe(self, source: str) -> Description:
         """The content of `dataset.json`; `source` is for what states no name or origin of its own."""
         reading, layout, config = self.reading, self.layout, self.reading.options
-        counts = Counter((row.split, row.label) for row in self.rows)
-        labels = sorted({row.label for row in self.rows})
-        present = {row.split for row in self.rows}
         options = config.model_dump(mode="json", exclude={"workers"}) | {"layout": layout.name}
         if self.is_split_anew:
             options["split"] = config.split or DEFAULT
@@ -183,8 +180,8 @@ class _Conversion:
             name=config.name or reading.title or layout.title or source,
             source=reading.origin or layout.source or source,
             licence=reading.licence or layout.licence,
-            labels=tuple(labels),
-            counts={split: {label: counts[split, label] for label in labels} for split in SPLITS if split in present},
+            labels=tuple(sorted({row.label for row in self.rows})),
+            counts=counts_of((row.split, row.label) for row in self.rows),
             left_out=dict(reading.left_out) | excluded,
             options=options,
             fingerprint=fingerprint(self.rows),

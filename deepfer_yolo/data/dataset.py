@@ -74,6 +74,20 @@ class Description(BaseModel, frozen=True):
         return self.model_dump(mode="json")
 
 
+def counts_of(images: Iterable[tuple[str, str]]) -> Counts:
+    """Images by split and label, from the (split, label) of each; an empty split stands last."""
+    found = Counter(images)
+    labels, present = sorted({label for _, label in found}), {split for split, _ in found}
+    return {split: {label: found[split, label] for label in labels} for split in (*SPLITS, "") if split in present}
+
+
+def count_rows(counts: Counts) -> list[list[str]]:
+    """`counts` as the rows of a table: each label with its number in each split, then the sums."""
+    labels = sorted({label for by_label in counts.values() for label in by_label})
+    rows = [[label, *(f"{by_label[label]:,}" for by_label in counts.values())] for label in labels]
+    return [*rows, ["all", *(f"{sum(by_label.values()):,}" for by_label in counts.values())]]
+
+
 def fingerprint(rows: Iterable[Row]) -> str:
     """SHA-256, as hex, of the sorted (sha256, split, label) rows: equal for equal content whatever the file names."""
     lines = sorted(f"{row.sha256} {row.split} {row.label}\n" for row in rows)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.dataset import SPLITS, Counts
+from deepfer_yolo.data.dataset import Counts, counts_of
 from deepfer_yolo.data.duplicates import Thumbs, pixel_hash, thumbnail
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
@@ -25,10 +25,13 @@ from deepfer_yolo.errors import DatasetError
 class InspectedImage:
     """What one image is: `pixel_hash` is equal for equal upright pixels, grey or with three equal channels.
 
-    Brightness, contrast and sharpness are on the scale of grey values, 0 to 255, entropy is in bits.
+    `key` is what quarantine lists call it; `split` is empty where the source has none. Brightness, contrast and
+    sharpness are on the scale of grey values, 0 to 255; entropy is in bits.
     """
 
     item: Item
+    key: str
+    split: str
     label: str
     pixel_hash: bytes
     thumb: Thumbs
@@ -38,16 +41,6 @@ class InspectedImage:
     contrast: float
     sharpness: float
     entropy: float
-
-    @property
-    def key(self) -> str:
-        """What quarantine lists call the image."""
-        return self.item.key
-
-    @property
-    def split(self) -> str:
-        """The split, or empty where the source has none."""
-        return self.item.split
 
 
 class PixelCheck(Protocol):
@@ -73,10 +66,7 @@ class Inspection:
 
     def counts(self) -> Counts:
         """Images by split and label; every label that occurs anywhere is named in every split."""
-        found = Counter((image.split, image.label) for image in self.images)
-        labels = sorted({label for _, label in found})
-        splits = [split for split in (*SPLITS, "") if any(split == known for known, _ in found)]
-        return {split: {label: found[split, label] for label in labels} for split in splits}
+        return counts_of((image.split, image.label) for image in self.images)
 
 
 def inspect(
@@ -136,4 +126,5 @@ def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArra
     entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
-    return InspectedImage(item, label, pixel_hash(pixels), thumbnail(grey), width, height, *light), pixels
+    hashed = (pixel_hash(pixels), thumbnail(grey), width, height)
+    return InspectedImage(item, item.key, item.split, label, *hashed, *light), pixels

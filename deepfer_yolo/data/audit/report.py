@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deepfer_yolo.data.audit.findings import HELD_OUT, AuditResult, Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage
+from deepfer_yolo.data.dataset import count_rows
 from deepfer_yolo.data.images import rgb
 from deepfer_yolo.data.layouts.item import item_pixels
 from deepfer_yolo.data.untrusted import printable
@@ -31,7 +32,8 @@ def write_page(result: AuditResult, command: str, path: Path) -> Path:
     page = Page(f"Audit of {result.name}", command, facts)
     rows = [[finding.severity, finding.kind, f"{finding.count:,}", finding.message] for finding in result.findings]
     page.add_table(["severity", "finding", "count", "what"], rows, caption="Findings, the gravest first")
-    _add_counts(page, result)
+    splits = [split or "images" for split in result.counts]
+    page.add_table(["label", *splits], count_rows(result.counts), "Images by label")
     for finding in result.findings:
         groups = [group for group in finding.groups if any(key in result.images for key in group)]
         if not groups:
@@ -47,14 +49,6 @@ def write_page(result: AuditResult, command: str, path: Path) -> Path:
         if len(groups) > MAX_GROUPS:
             page.add_text(f"The {MAX_GROUPS} largest groups of {len(groups):,}; --json lists them all.")
     return page.write(path)
-
-
-def _add_counts(page: Page, result: AuditResult) -> None:
-    splits = list(result.counts)
-    labels = sorted({label for by_label in result.counts.values() for label in by_label})
-    rows = [[label, *(f"{result.counts[split][label]:,}" for split in splits)] for label in labels]
-    rows.append(["all", *(f"{sum(result.counts[split].values()):,}" for split in splits)])
-    page.add_table(["label", *(split or "images" for split in splits)], rows, "Images by label")
 
 
 def _add_singles(page: Page, result: AuditResult, finding: Finding) -> None:
