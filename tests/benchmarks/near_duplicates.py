@@ -3,7 +3,7 @@ faces.
 
     python tests/benchmarks/near_duplicates.py ../shared/datasets/fer2013_dev.csv.gz [N]
 
-Unrelated faces are mirror images of PublicTest faces: a mirrored picture has no copy in Training unless someone put a
+Unrelated faces are mirror images of PublicTest faces: a mirrored image has no copy in Training unless someone put a
 mirrored one there.
 """
 
@@ -72,7 +72,7 @@ def main(source: str, n: int) -> None:
     print(
         f"taken for copies, of {len(mirrored):,} unrelated faces against {len(train):,}: {false} ({100 * false / len(mirrored):.2f} %)"
     )
-    print(f"search among {len(train) + len(mirrored):,} pictures: {time.process_time() - start:.1f} s of CPU time")
+    print(f"search among {len(train) + len(mirrored):,} images: {time.process_time() - start:.1f} s of CPU time")
 
 
 if __name__ == "__main__":

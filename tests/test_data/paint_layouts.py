@@ -32,10 +32,10 @@ def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
 
 
 def framed(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A larger RGB picture with the face at (30, 20)."""
-    picture = np.full((100, 120, 3), 7, np.uint8)
-    picture[20:68, 30:78] = face[:, :, None]
-    return picture
+    """A larger RGB image with the face at (30, 20)."""
+    image = np.full((100, 120, 3), 7, np.uint8)
+    image[20:68, 30:78] = face[:, :, None]
+    return image
 
 
 def code_of(codes: dict[int, str], label: str) -> int:
@@ -184,9 +184,9 @@ def table_jsonl(root: Path) -> None:
 
 def class_tree(root: Path) -> None:
     for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
-        save(root / ("train" if index < 50 else "valid") / name.upper() / f"picture {index}.png", face)
+        save(root / ("train" if index < 50 else "valid") / name.upper() / f"image {index}.png", face)
 
 
 def class_tree_without_splits(root: Path) -> None:
     for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
-        save(root / name / f"picture {index}.png", face)
+        save(root / name / f"image {index}.png", face)

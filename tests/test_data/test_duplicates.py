@@ -70,7 +70,7 @@ def test_the_frames_of_a_video_pair_with_one_frame_and_one_of_each_split() -> No
     assert set(range(400, 600)) <= set(across[:, 1].tolist())  # each held-out frame is seen to leak
 
 
-def test_blank_pictures_never_pair() -> None:
+def test_blank_images_never_pair() -> None:
     assert len(near_pairs(np.full((50, 32, 32), 9, np.uint8))) == 0
 
 
@@ -88,7 +88,7 @@ def test_the_multi_index_finds_every_pair(seed: int, radius: int) -> None:
     assert [tuple(pair) for pair in pairs_within(hashes, radius).tolist()] == expected
 
 
-def test_no_pictures_and_one() -> None:
+def test_no_images_and_one() -> None:
     assert pairs_within(np.empty(0, np.uint64), 10).shape == (0, 2)
     assert pairs_within(np.zeros(1, np.uint64), 10).shape == (0, 2)
 

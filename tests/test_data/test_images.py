@@ -1,10 +1,10 @@
-"""Our own PNG: what it writes, Pillow reads alike; what it reads is exactly what it wrote, and anything else is left to
-Pillow.
-"""
+"""Image files: our own PNG both ways, what is left to Pillow, what is refused before it is decoded."""
 
 from __future__ import annotations
 
 import io
+import resource
+import time
 import zlib
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from deepfer_yolo.data.images import decode_png, encode_png, load_image
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.data.images import SIGNATURE, decode_png, encode_png, load_image
+from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 
 LIMIT = 1_000_000
 
@@ -91,3 +91,32 @@ def test_compressed_data_are_never_unpacked() -> None:
     )
     assert load_image(bomb).shape == (1000, 1000, 3)
     assert decode_png(bomb, LIMIT) is None
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """A valid one-bit PNG of nothing but zeros."""
+    line = bytes(1 + (width + 7) // 8)
+    packer = zlib.compressobj(1)
+    content = b"".join([packer.compress(line * 100) for _ in range(height // 100)]) + packer.flush()
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x01\x00\x00\x00\x00"
+    parts = ((b"IHDR", header), (b"IDAT", content), (b"IEND", b""))
+    return SIGNATURE + b"".join(
+        len(c).to_bytes(4, "big") + k + c + zlib.crc32(k + c).to_bytes(4, "big") for k, c in parts
+    )
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = bomb_png(30000, 30000)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ImageTooLargeError, match="more than 50,000,000 pixels"):
+        load_image(bomb)
+    assert time.process_time() - start < 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
+
+
+def test_a_long_gif_and_a_long_jpeg(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), index % 256) for index in range(10_000)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert load_image(tmp_path / "a.gif").shape == (4, 4, 3)
+    Image.new("L", (65500, 8)).save(tmp_path / "b.jpg")
+    assert load_image(tmp_path / "b.jpg").shape == (8, 65500, 3)

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import shutil
-import tarfile
-import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.config import AuditConfig, ConvertConfig
+from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
 from deepfer_yolo.data.layouts.fer2013 import split_of
 from deepfer_yolo.data.layouts.registry import LAYOUTS, find_layout
 from deepfer_yolo.errors import ConfigError, DatasetError
 
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("paint_layouts", Path(__file__).with_name("paint_layouts.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-paint = _load()
 NO_GROUPS = ConvertConfig(group_by="none")
-# painter, layout, pictures by split (None: split anew), whether subjects are known
+
+
+# painter, layout, images by split (None: split anew), whether subjects are known
 KNOWN = {
     "fer2013_prefixed": ("fer2013-folder", {"train": 24, "val": 23, "test": 23}, False),
     "fer2013_rows": ("fer2013-folder", {"train": 56, "val": 7, "test": 7}, False),
@@ -53,7 +44,7 @@ KNOWN = {
 }
 
 
-def converted(painter: str, tmp_path: Path, config: ConvertConfig = NO_GROUPS) -> Dataset:
+def converted(paint: ModuleType, painter: str, tmp_path: Path, config: ConvertConfig = NO_GROUPS) -> Dataset:
     source = tmp_path / "source"
     source.mkdir()
     getattr(paint, painter)(source)
@@ -66,7 +57,7 @@ def converted(painter: str, tmp_path: Path, config: ConvertConfig = NO_GROUPS) -
 
 
 @pytest.mark.parametrize("painter", KNOWN)
-def test_recognised_labelled_and_split(painter: str, tmp_path: Path) -> None:
+def test_recognised_labelled_and_split(paint: ModuleType, painter: str, tmp_path: Path) -> None:
     layout, splits, has_subjects = KNOWN[painter]
     source = tmp_path / "source"
     source.mkdir()
@@ -88,8 +79,8 @@ def test_recognised_labelled_and_split(painter: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("painter", ["affectnet_csv", "table_csv", "table_jsonl"])
-def test_boxes_are_cut_to_the_face(painter: str, tmp_path: Path) -> None:
-    dataset = converted(painter, tmp_path)
+def test_boxes_are_cut_to_the_face(paint: ModuleType, painter: str, tmp_path: Path) -> None:
+    dataset = converted(paint, painter, tmp_path)
     for row, image in zip(dataset.all_rows[:10], load_images(dataset, dataset.all_rows[:10]), strict=True):
         assert any(np.array_equal(image[:, :, 0], face) for face in paint.FACES), row
     wide = convert(tmp_path / "source", tmp_path / "wide", ConvertConfig(margin=0.25))
@@ -101,15 +92,15 @@ def test_boxes_are_cut_to_the_face(painter: str, tmp_path: Path) -> None:
     )
 
 
-def test_expw_boxes_are_top_left_right_bottom(tmp_path: Path) -> None:
-    dataset = converted("expw", tmp_path)
+def test_expw_boxes_are_top_left_right_bottom(paint: ModuleType, tmp_path: Path) -> None:
+    dataset = converted(paint, "expw", tmp_path)
     row = next(row for row in dataset.all_rows if row.source_id == "face_3.png#1")
     assert np.array_equal(next(load_images(dataset, [row]))[:, :, 1], paint.FACES[7])
     assert row.path.endswith("face_3_1.png")
 
 
-def test_ckplus_takes_the_peak_and_the_first_frame(tmp_path: Path) -> None:
-    dataset = converted("ckplus", tmp_path)
+def test_ckplus_takes_the_peak_and_the_first_frame(paint: ModuleType, tmp_path: Path) -> None:
+    dataset = converted(paint, "ckplus", tmp_path)
     frames = {row.source_id.rpartition("_")[2]: row for row in dataset.all_rows if "/S000/001/" in row.source_id}
     assert sorted(frames) == ["00000001.png", "00000003.png", "00000004.png", "00000005.png"]
     assert frames["00000001.png"].label == "neutral"
@@ -118,8 +109,8 @@ def test_ckplus_takes_the_peak_and_the_first_frame(tmp_path: Path) -> None:
     assert "contempt" in dataset.labels
 
 
-def test_rows_of_the_random_copy_go_back_to_the_official_split(tmp_path: Path) -> None:
-    dataset = converted("fer2013_rows", tmp_path)
+def test_rows_of_the_random_copy_go_back_to_the_official_split(paint: ModuleType, tmp_path: Path) -> None:
+    dataset = converted(paint, "fer2013_rows", tmp_path)
     for row in dataset.all_rows:
         index = int(row.source_id)
         assert row.split == ("train" if index < 28709 else "val" if index < 32298 else "test")
@@ -138,7 +129,7 @@ def test_rows_of_the_random_copy_go_back_to_the_official_split(tmp_path: Path) -
     assert {stem: split_of(stem) for stem in boundaries} == boundaries
 
 
-def test_a_small_numbered_tree_is_not_taken_for_fer2013(tmp_path: Path) -> None:
+def test_a_small_numbered_tree_is_not_taken_for_fer2013(paint: ModuleType, tmp_path: Path) -> None:
     for index in range(14):
         paint.save(
             tmp_path / "tree" / ("train" if index % 2 else "val") / paint.EMOTIONS[index // 2] / f"{index}.jpg",
@@ -147,15 +138,15 @@ def test_a_small_numbered_tree_is_not_taken_for_fer2013(tmp_path: Path) -> None:
     assert find_layout(tmp_path / "tree", "auto").name == "class-tree"
 
 
-def test_votes_of_a_ferplus_folder(tmp_path: Path) -> None:
-    dataset = converted("ferplus", tmp_path)
+def test_votes_of_a_ferplus_folder(paint: ModuleType, tmp_path: Path) -> None:
+    dataset = converted(paint, "ferplus", tmp_path)
     assert all("contempt:1" in row.votes for row in dataset.all_rows if "9999999" not in row.path)
     majority = convert(tmp_path / "source", tmp_path / "m", ConvertConfig(labels="ferplus-majority"))
     assert majority.left_out == {"no FER+ majority": 3}
     assert not open_dataset(tmp_path / "m").all_rows[0].votes
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_what_is_left_out_is_counted(paint: ModuleType, tmp_path: Path) -> None:
     for painter in ("affectnet_csv", "kdef"):
         source = tmp_path / painter
         source.mkdir()
@@ -183,7 +174,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ("ferplus", "FER2013Train/label.csv", "fer1.png,box,1,2", "not a name, a box and 10 votes"),
     ],
 )
-def test_a_bad_line_is_named(painter: str, file: str, line: str, what: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named(paint: ModuleType, painter: str, file: str, line: str, what: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     getattr(paint, painter)(source)
@@ -196,43 +187,64 @@ def test_a_bad_line_is_named(painter: str, file: str, line: str, what: str, tmp_
     assert what in caught.value.message
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
-def test_archives_of_a_layout(kind: str, tmp_path: Path) -> None:
-    source = tmp_path / "source" / "RAF"
-    source.mkdir(parents=True)
-    paint.rafdb(source)
-    archive = tmp_path / f"raf.{kind}"
-    if kind == "zip":
-        shutil.make_archive(str(tmp_path / "raf"), "zip", tmp_path / "source")
-    else:
-        with tarfile.open(archive, "w:gz" if kind == "tar.gz" else "w") as tar:
-            tar.add(source, "RAF")
-    plain = convert(source, tmp_path / "plain", ConvertConfig())
-    packed = convert(archive, tmp_path / "packed", ConvertConfig())
-    assert packed.fingerprint == plain.fingerprint
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["source", archive.name, "plain", "packed"])
-
-
-def test_fer2013_as_the_original_tar(painted_csv: Path, painted_dataset: Path, tmp_path: Path) -> None:
-    (tmp_path / "README").write_text("readme")
-    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz", compresslevel=1) as tar:
-        tar.add(painted_csv, "fer2013/fer2013.csv")
-        tar.add(tmp_path / "README", "fer2013/README")
-    content = convert(tmp_path / "fer2013.tar.gz", tmp_path / "out", ConvertConfig())
-    assert content.options["layout"] == "fer2013-csv"
-    assert content.fingerprint == open_dataset(painted_dataset).fingerprint
-
-
-def test_a_table_inside_an_archive_may_not_reach_outside(tmp_path: Path) -> None:
-    paint.save(tmp_path / "secret.png", paint.FACES[0])
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        archive.writestr("labels.csv", f"path,label\n../secret.png,happy\n{tmp_path}/secret.png,sad\n")
-        archive.write(tmp_path / "secret.png", "inside.png")
-    with pytest.raises(DatasetError, match=r"2 problems(.|\n)*leaves the archive"):
-        convert(tmp_path / "set.zip", tmp_path / "out", ConvertConfig())
-
-
-def test_official_split_of_a_source_without_one_is_an_error(tmp_path: Path) -> None:
+def test_official_split_of_a_source_without_one_is_an_error(paint: ModuleType, tmp_path: Path) -> None:
     paint.jaffe(tmp_path / "source")
     with pytest.raises(ConfigError, match="no split of its own"):
         convert(tmp_path / "source", tmp_path / "out", ConvertConfig(split="official"))
+
+
+def _npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, a=1)
+
+
+def _huge(path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
+    path.write_bytes(header.getvalue())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _npz,
+        _huge,
+        lambda path: np.save(path, np.array("inf")),
+        lambda path: np.save(path, np.array({"a": 1}), allow_pickle=True),
+        lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00junk"),
+        lambda path: np.save(path, np.array([1, 2])),
+    ],
+)
+def test_annotations_that_are_not_one_number(write: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "train_set"
+    (folder / "annotations").mkdir(parents=True)
+    write(folder / "annotations" / "0_exp.npy")
+    with pytest.raises(DatasetError, match=r"0_exp\.npy: does not hold one expression code"):
+        convert(tmp_path / "source", tmp_path / "out", ConvertConfig())
+
+
+def test_a_code_that_only_looks_like_a_digit(tmp_path: Path) -> None:
+    (tmp_path / "raf" / "EmoLabel").mkdir(parents=True)
+    (tmp_path / "raf" / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg ²\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="line 1: not like"):
+        convert(tmp_path / "raf", tmp_path / "out", ConvertConfig())
+
+
+def test_what_stands_beside_the_class_folders_is_counted(tree: Path, tmp_path: Path) -> None:
+    (tree / "extra").mkdir()
+    shutil.copy(next((tree / "val" / "sad").iterdir()), tree / "val" / "loose.png")
+    (tree / "train" / "sad" / "notes.txt").write_text("seen")
+    left_out = convert(tree, tmp_path / "out", ConvertConfig()).left_out
+    expected = {
+        "folder beside the splits (extra)": 1,
+        "images outside the class folders": 1,
+        "files that are no images by their name": 1,
+    }
+    assert left_out == expected
+    finding = next(
+        finding for finding in audit(tree, AuditConfig(near_correlation=0.98)).findings if finding.kind == "left-out"
+    )
+    assert finding.count == 3
+    (tree / "val" / "joy").symlink_to("gone")
+    with pytest.raises(DatasetError, match="val/joy: a link that leads nowhere"):
+        convert(tree, tmp_path / "again", ConvertConfig())

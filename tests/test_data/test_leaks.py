@@ -1,4 +1,4 @@
-"""Which held-out pictures a model has learned, whatever they are called and however they are stored."""
+"""Which held-out images a model has learned, whatever they are called and however they are stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def official(painted_dataset: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def resplit(official: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The same pictures as colour BMP and TIFF under other names, split anew at random: what circulates on the web."""
+    """The same images as colour BMP and TIFF under other names, split anew at random: what circulates on the web."""
     folder = tmp_path_factory.mktemp("copies")
     for number, (row, image) in enumerate(
         zip(official.all_rows, load_images(official, official.all_rows), strict=True)
@@ -44,7 +44,7 @@ def learned(official: Dataset) -> Hashes:
     return LeakGuard(official).hashes("train")
 
 
-def test_the_hash_is_of_the_upright_pixels_and_blank_pictures_have_none() -> None:
+def test_the_hash_is_of_the_upright_pixels_and_blank_images_have_none() -> None:
     grey = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
     assert image_hash(grey) == image_hash(np.repeat(grey[..., None], 3, 2)) != image_hash(grey.T.copy())
     changed = grey.copy()
@@ -53,7 +53,7 @@ def test_the_hash_is_of_the_upright_pixels_and_blank_pictures_have_none() -> Non
     assert image_hash(np.full((48, 48), 7, np.uint8)) == image_hash(np.zeros((9, 9, 3), np.uint8)) == BLANK
 
 
-def test_a_new_split_of_the_same_pictures_is_found_out(official: Dataset, resplit: Dataset, learned: Hashes) -> None:
+def test_a_new_split_of_the_same_images_is_found_out(official: Dataset, resplit: Dataset, learned: Hashes) -> None:
     where = {
         image_hash(image): row.split
         for row, image in zip(official.all_rows, load_images(official, official.all_rows), strict=True)

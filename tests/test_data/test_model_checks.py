@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig, FaceConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.inspection import inspect
-from deepfer_yolo.data.audit.model_checks import LabelCheck, drift
+from deepfer_yolo.data.audit.model_checks import MAX_FACE_PX, FaceCheck, LabelCheck, drift
 from deepfer_yolo.data.audit.report import write_page
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError
@@ -22,7 +22,7 @@ CONFIG = AuditConfig(min_per_class=1, near_correlation=0.98)
 
 
 class Oracle:
-    """A classifier that knows the true label of every picture by its bytes."""
+    """A classifier that knows the true label of every image by its bytes."""
 
     def __init__(self, truth: dict[bytes, str], labels: tuple[str, ...] = EMOTIONS) -> None:
         self.truth, self.labels = truth, labels
@@ -62,7 +62,7 @@ def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
         list(check.findings(seen, CONFIG))
 
 
-def test_few_classes_and_few_pictures(painted_csv: Path, tmp_path: Path) -> None:
+def test_few_classes_and_few_images(painted_csv: Path, tmp_path: Path) -> None:
     lines = painted_csv.read_text().splitlines()
     truth = {bytes(map(int, line.split(",")[1].split())): "happy" for line in lines[1:]}
     (tmp_path / "two.csv").write_text(
@@ -101,7 +101,7 @@ def test_drift_of_light_and_classes(painted_csv: Path, tmp_path: Path) -> None:
     assert "most in happy: 14.3 % here, 0.0 % there" in found["drift-classes"].message
 
 
-def test_the_page_shows_the_pictures(painted_csv: Path, tmp_path: Path) -> None:
+def test_the_page_shows_the_images(painted_csv: Path, tmp_path: Path) -> None:
     lines = painted_csv.read_text().splitlines()
     (tmp_path / "copies.csv").write_text("\n".join([*lines, lines[1], lines[1]]) + "\n")
     result = audit(tmp_path / "copies.csv", CONFIG)
@@ -117,3 +117,18 @@ def test_severities_and_allowances(painted_csv: Path, tmp_path: Path) -> None:
     strict = CONFIG.model_copy(update={"severity": {"duplicate": "error"}})
     assert not audit(tmp_path / "copies.csv", strict).passed
     assert audit(tmp_path / "copies.csv", strict.model_copy(update={"allow": {"duplicate": 0.01}})).passed
+
+
+def test_large_and_long_images_stay_small_while_they_wait() -> None:
+    check = FaceCheck(open_detector(FaceConfig(detector="haar"), "image"))
+    for shape in ((8, 65500), (4000, 6000), (1, 1), (48, 48)):
+        image, side = check.prepare(np.zeros(shape, np.uint8))
+        assert max(image.shape[:2]) <= MAX_FACE_PX + side
+        assert side >= 1
+
+
+def test_a_data_set_without_a_readable_image_cannot_be_compared_with(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad" / "happy").mkdir(parents=True)
+    (tmp_path / "bad" / "happy" / "a.png").write_text("no")
+    with pytest.raises(DatasetError, match="no image of bad can be read"):
+        audit(tree, AuditConfig(), against=tmp_path / "bad")

@@ -1,0 +1,123 @@
+"""The data set folder: manifest, description, quarantine lists, and what is not one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.data.convert import convert
+from deepfer_yolo.data.dataset import (
+    Description,
+    Row,
+    fingerprint,
+    open_dataset,
+    read_manifest,
+    read_quarantine,
+    write_manifest,
+    write_quarantine,
+)
+from deepfer_yolo.data.untrusted import leaves_folder
+from deepfer_yolo.errors import DatasetError
+
+CONFIG = ConvertConfig()
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=[]), min_size=1, max_size=30).filter(
+    lambda value: not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in value)
+)
+
+
+def test_dataset_json_says_everything(painted_dataset: Path) -> None:
+    content = json.loads((painted_dataset / "dataset.json").read_text())
+    assert content["name"] == "FER2013"
+    assert "redistributed" in content["licence"]
+    assert {split: sum(counts.values()) for split, counts in content["counts"].items()} == {
+        "train": 140,
+        "val": 56,
+        "test": 28,
+    }
+    assert content["options"]["layout"] == "fer2013-csv"
+    lines = sorted(f"{r.sha256} {r.split} {r.label}\n" for r in read_manifest(painted_dataset))
+    assert content["fingerprint"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_absent_labels_are_named() -> None:
+    counts = {"train": {"happy": 1, "sad": 1}, "val": {"happy": 1, "sad": 0}}
+    assert Description(name="some", labels=("happy", "sad"), fingerprint="00", counts=counts).absent_labels == [
+        "val/sad"
+    ]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(st.tuples(text, text, text), max_size=6))
+def test_manifests_round_trip_any_file_name(names: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    rows = [Row(path, "train", "happy", source, subject, "00", "happy:1") for path, source, subject in names]
+    # What the file system gives for bytes that are not UTF-8 are lone surrogates; pairs of them that spell a character
+    # are not among those.
+    rows = [
+        row
+        for row in rows
+        if os.fsdecode(os.fsencode(row.path + row.source_id + row.subject)) == row.path + row.source_id + row.subject
+        and not leaves_folder(row.path)
+    ]
+    write_manifest(rows, tmp_path)
+    assert read_manifest(tmp_path) == rows
+
+
+def test_a_data_set_folder_from_a_stranger(painted_dataset: Path, tmp_path: Path) -> None:
+    for old, new, what in (
+        ("train/happy/", "../../etc/", "leaves the data set folder"),
+        (",happy,", ",../../evil,", r"label '\.\./\.\./evil' is not among"),
+    ):
+        folder = tmp_path / what[:5].strip()
+        shutil.copytree(painted_dataset, folder)
+        manifest = (folder / "manifest.csv").read_text().replace(old, new, 1)
+        (folder / "manifest.csv").write_text(manifest)
+        with pytest.raises(DatasetError, match=what):
+            open_dataset(folder)
+        described = (folder / "dataset.json").read_text().replace('"happy"', '"../../evil"', 1)
+        (folder / "dataset.json").write_text(described)
+        with pytest.raises(DatasetError):
+            convert(folder, tmp_path / "out", CONFIG)
+    (folder / "dataset.json").write_text('{"name": 1, "labels": 5, "fingerprint": 2}')
+    with pytest.raises(DatasetError, match="labels Input should be a valid array"):
+        open_dataset(folder)
+
+
+def test_a_missing_val_split_is_seen_by_whoever_needs_it(tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "val")
+    convert(tree, tmp_path / "out", CONFIG)
+    with pytest.raises(DatasetError, match="has no 'val' split; it has train"):
+        open_dataset(tmp_path / "out").rows("val")
+
+
+def test_a_tree_without_manifest_is_refused_with_the_command(tree: Path) -> None:
+    with pytest.raises(DatasetError, match="without a manifest") as caught:
+        open_dataset(tree)
+    assert caught.value.hint == f"deepfer convert {tree} datasets/tree"
+
+
+def test_a_list_for_another_data_set_is_refused(painted_dataset: Path, painted_csv: Path, tmp_path: Path) -> None:
+    file = tmp_path / "leave-out.csv"
+    dataset = open_dataset(painted_dataset)
+    write_quarantine(file, [(dataset.all_rows[0].path, "blank", "why"), ("val/happy/none.png", "blank", "why")])
+    with pytest.raises(DatasetError, match="1 of 2 images that are not in this data set"):
+        dataset.without(file)
+    with pytest.raises(DatasetError, match="2 of 2"):
+        convert(painted_csv, tmp_path / "out", ConvertConfig(exclude=file))
+    write_quarantine(file, [(dataset.all_rows[0].path, "blank", "why")])
+    rest = dataset.without(file)
+    assert len(rest.all_rows) == 223
+    assert rest.fingerprint == fingerprint(dataset.all_rows[1:]) != dataset.fingerprint
+    assert dataset.without(None) is dataset
+    untouched = dataset.without(file, splits=["test"])
+    assert (untouched.all_rows, untouched.fingerprint) == (dataset.all_rows, dataset.fingerprint)
+    (tmp_path / "no.csv").write_text("a,b\n")
+    with pytest.raises(DatasetError, match="the first column must be 'picture'"):
+        read_quarantine(tmp_path / "no.csv")
