@@ -62,7 +62,7 @@ def options_of(section: type[Config], order: str) -> Callable[[Command], Command
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags = {key: value for word, key in keys.items() if (value := given.pop(word)) not in (None, [])}
+            flags = {key: value for word, key in keys.items() if (value := given.pop(word)) is not None}
             if wanted == "settings":
                 command(settings=resolve(section, given.pop("config", None), flags), **given)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "fitness teacher exclude votes allow_leak freeze patience logger folds group_by dry_run name resume as_json",
 )
 def train(
-    flags: dict[str, Any],
+    flags: dict[str, object],
     dataset: OptionalDatasetArgument = None,
     config: ConfigOption = None,
     dry_run: Annotated[

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption, NameOption, OptionalDatasetArgument, options_of
 from deepfer_yolo.errors import ConfigError
-from deepfer_yolo.presets import resolve
+from deepfer_yolo.presets import resolve, shown_default
 from deepfer_yolo.recipe import TrainConfig, TuneConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.train.tune import TuneResult
 
+_RECIPE, _AS_TRAIN = TrainConfig.model_fields, "As for `deepfer train`."
+
 
 @options_of(TuneConfig, "dataset model pretrained config space trials time epochs seed name resume as_json")
 def tune(
-    flags: dict[str, Any],
+    flags: dict[str, object],
     dataset: OptionalDatasetArgument = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="As for `deepfer train`.", show_default="the shipped deepfer-n.pt"),
+        typer.Option("--model", "-m", help=_AS_TRAIN, show_default=shown_default(_RECIPE["model"])),
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="As for `deepfer train`.", show_default="from scratch for a bare name")
+        str | None, typer.Option(help=_AS_TRAIN, show_default=shown_default(_RECIPE["pretrained"]))
     ] = None,
     config: Annotated[
         str | None,
