@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,26 +37,6 @@ class Grab:
     offset_s: float | None = None
 
 
-class Source(Protocol):
-    """An open source. `is_finite` says that its end is known; `has_pts` that its time stamps are its own."""
-
-    is_finite: bool
-    has_pts: bool
-
-    def grabs(self) -> Iterator[Grab]:
-        """Images in order, until the end. Raises SourceReadError where reading breaks."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the source; safe to call twice."""
-        ...
-
-
-def open_source(address: Address, config: StreamConfig) -> Source:
-    """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
-    return CameraSource(address) if address.kind == "camera" else VideoSource(address, config)
-
-
 class VideoSource:
     """Whatever FFmpeg reads: files, network streams and its synthetic patterns, by PyAV."""
 
@@ -74,7 +54,10 @@ class VideoSource:
         self.has_pts = not (address.kind == "network" and self._container.format.name in ("mpjpeg", "mjpeg"))
 
     def grabs(self) -> Iterator[Grab]:
-        """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`."""
+        """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`.
+
+        Raises SourceReadError where reading breaks.
+        """
         import av
 
         last_s = 0.0
@@ -152,6 +135,15 @@ class CameraSource:
     def close(self) -> None:
         """Release the camera."""
         self._capture.release()
+
+
+Source = VideoSource | CameraSource
+"""An open source. `is_finite` says that its end is known; `has_pts` that its time stamps are its own."""
+
+
+def open_source(address: Address, config: StreamConfig) -> Source:
+    """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
+    return CameraSource(address) if address.kind == "camera" else VideoSource(address, config)
 
 
 def _open(address: Address, config: StreamConfig) -> av.container.InputContainer:
