@@ -16,6 +16,7 @@ from deepfer_yolo.errors import MissingDependencyError
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.runtime.card import read_sidecar
 from deepfer_yolo.runtime.classifier import opened_file
+from deepfer_yolo.runtime.engine_cache import build_engine
 
 RUN = """
 import sys, time
@@ -91,3 +92,12 @@ def test_without_a_gpu_one_error_says_so(exported: Path) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(MissingDependencyError, match="TensorRT needs an NVIDIA GPU"):
         opened_file(exported, "tensorrt")
+
+
+def test_what_the_building_child_says_is_raised_here(exported: Path, tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    here = {"tensorrt": "11.4", "compute_capability": "8.7", "system": "linux-x"}
+    with pytest.raises(MissingDependencyError, match="TensorRT needs an NVIDIA GPU"):
+        build_engine(exported, tmp_path / "engine", here, batch=None, version_compatible=False)
+    assert list(tmp_path.iterdir()) == []
