@@ -29,10 +29,7 @@ RATIO_FROM = 256 << 20
 """Bytes unpacked before the ratio counts: small archives of text may shrink a hundredfold."""
 MAX_HEADER = 1 << 20
 PIECE = 1 << 20
-BROKEN = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(OSError, EOFError, NotImplementedError, RuntimeError),
-)
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 
 
 @contextmanager

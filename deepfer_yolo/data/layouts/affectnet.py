@@ -56,7 +56,7 @@ def read_csv(reading: Reading) -> Iterator[Item]:
         for column in (PATH, "expression"):
             if column not in table_columns(file):
                 raise DatasetError(f"no column '{column}'", "is this AffectNet's list?", path=file, line=1)
-        yield from items_of(reading, read_table(file, reading.problems), partial(_listed, reading, folder, split))
+        yield from items_of(reading, read_table(file, reading), partial(_listed, reading, folder, split))
         reading.fraction = (position + 1) / len(lists)
 
 

@@ -173,10 +173,8 @@ def read_lines(file: Path, reading: Reading) -> Iterator[tuple[str, str]]:
                 yield f"{file.name}, line {number}", line
 
 
-def read_table(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, values by column) of each row of a csv with a header; blanks around names and values are cut; bad rows
-    become problems.
-    """
+def read_table(file: Path, reading: Reading) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, values by column) of each row of a csv with a header, blanks cut off; a bad row becomes a problem."""
     with open_list(file) as text:
         rows = csv_rows(text, file)
         columns = [column.strip() for column in next(rows, (0, []))[1]]
@@ -185,7 +183,7 @@ def read_table(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, 
             if len(values) == len(columns):
                 yield place, {column: value.strip() for column, value in zip(columns, values, strict=True)}
             else:
-                problems.add(place, f"{len(values)} values where {len(columns)} belong")
+                reading.problems.add(place, f"{len(values)} values where {len(columns)} belong")
 
 
 def table_columns(file: Path) -> list[str]:

@@ -20,14 +20,11 @@ from deepfer_yolo.data.layouts import (
 from deepfer_yolo.data.layouts.item import Layout
 from deepfer_yolo.errors import ConfigError, DatasetError
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        *(deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT),
-        *(affectnet.CSV, affectnet.NPY, ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT),
-        *(table.LAYOUT, class_tree.LAYOUT),
-    )
-}
+_IN_ORDER = (
+    deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT, affectnet.CSV, affectnet.NPY,
+    ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
+)  # fmt: skip
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""
 
 FOREIGN_ARCHIVES = (".7z", ".rar", ".zst", ".lz4", ".bz2", ".xz")

@@ -40,7 +40,7 @@ def read(reading: Reading) -> Iterator[Item]:
         reason = "holds no csv or jsonl with a path and a label"
         raise DatasetError(reason, "columns: path,label[,split,subject,box]", path=reading.source)
     if file.suffix.lower() == ".csv":
-        return items_of(reading, read_table(file, reading.problems), partial(_item, file.parent))
+        return items_of(reading, read_table(file, reading), partial(_item, file.parent))
     return items_of(reading, read_lines(file, reading), lambda place, line: _item(file.parent, place, _parsed(line)))
 
 
