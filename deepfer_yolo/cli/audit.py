@@ -48,8 +48,7 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, stderr, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, stderr, tracked
     from deepfer_yolo.data.audit.audit import audit as run
 
     _refuse_inside(dataset, report, quarantine)
@@ -104,7 +103,7 @@ def _open_detector(settings: AuditConfig) -> Detector:
 
 
 def _print(result: AuditResult) -> None:
-    from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.cli.options import stdout
     from deepfer_yolo.report.page import table
 
     title = f"{result.name}: {result.n_images:,} images"

@@ -33,7 +33,7 @@ def benchmark(
 
     Example: deepfer benchmark best.pt best.onnx best-int8.onnx --threads 1
     """
-    from deepfer_yolo.cli.output import print_json, progress
+    from deepfer_yolo.cli.options import print_json, progress
     from deepfer_yolo.runs import cpu_name
     from deepfer_yolo.runtime.benchmark import benchmark as measure
 

@@ -37,7 +37,7 @@ def card(
 
     Example: deepfer card best.pt --colour grey --native-px 48
     """
-    from deepfer_yolo.cli.output import print_json, say_all
+    from deepfer_yolo.cli.options import print_json, say_all
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.errors import ModelError
     from deepfer_yolo.export.cards import add_metrics, card_checkpoint, card_onnx

@@ -28,8 +28,7 @@ def compare(
 
     Example: deepfer compare deepfer-n.onnx best.pt --data datasets/fer2013
     """
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stdout, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stdout, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import paired

@@ -32,7 +32,7 @@ def convert(
 
     Example: deepfer convert fer2013.csv.gz datasets/fer2013
     """
-    from deepfer_yolo.cli.output import print_json, progress, stderr, tracked
+    from deepfer_yolo.cli.options import print_json, progress, stderr, tracked
     from deepfer_yolo.data.convert import convert as run
 
     with progress() as bar:
@@ -49,7 +49,7 @@ def convert(
 
 
 def _print_counts(result: Description, dest: Path) -> None:
-    from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.cli.options import stdout
     from deepfer_yolo.data.dataset import count_rows
     from deepfer_yolo.report.page import table
 

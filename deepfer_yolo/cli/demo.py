@@ -97,7 +97,7 @@ def demo(
 
     Example: deepfer demo
     """
-    from deepfer_yolo.cli.output import print_json, progress, stderr, stdout
+    from deepfer_yolo.cli.options import print_json, progress, stderr, stdout
     from deepfer_yolo.files import refuse_existing
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import cores

@@ -99,7 +99,7 @@ def doctor(
     """
     report = _examine(with_sizes=sizes)
     if as_json:
-        from deepfer_yolo.cli.output import print_json
+        from deepfer_yolo.cli.options import print_json
 
         print_json(report.to_json())
     else:
@@ -231,7 +231,7 @@ def _sizes(*extras: str) -> dict[str, int]:
 def _print(report: Report) -> None:
     from rich.table import Table
 
-    from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.cli.options import stdout
 
     console = stdout()
     console.print(f"deepfer {report.deepfer} · Python {report.python} · {report.system} · {report.cores} cores")

@@ -29,8 +29,7 @@ def evaluate(
 
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate import evaluation, report
@@ -55,7 +54,7 @@ def evaluate(
 
 
 def _print(result: Evaluation) -> None:
-    from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.cli.options import stdout
     from deepfer_yolo.evaluate import report
     from deepfer_yolo.report.page import table
 

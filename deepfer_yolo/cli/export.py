@@ -48,7 +48,7 @@ def export(
     """
     from dataclasses import replace
 
-    from deepfer_yolo.cli.output import print_json, stderr
+    from deepfer_yolo.cli.options import print_json, stderr
     from deepfer_yolo.export.export import export_model
     from deepfer_yolo.export.triton import check_triton, write_triton
     from deepfer_yolo.runtime.formats import FORMATS
@@ -70,7 +70,7 @@ def export(
 
 
 def _say(attempt: Attempt) -> None:
-    from deepfer_yolo.cli.output import stderr
+    from deepfer_yolo.cli.options import stderr
 
     verdict = "passed" if attempt.parity.passed else "failed: " + "; ".join(attempt.parity.failures)
     stderr().print(f"{attempt.name}: {attempt.n_bytes / 1e6:.2f} MB, {verdict}", markup=False)

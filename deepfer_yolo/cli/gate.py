@@ -52,8 +52,7 @@ def gate(
 
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json, progress, say_all, stderr, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
@@ -80,7 +79,7 @@ def gate(
 
 
 def _print(result: GateResult) -> None:
-    from deepfer_yolo.cli.output import stdout
+    from deepfer_yolo.cli.options import stdout
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.report.page import table
 

@@ -29,7 +29,7 @@ def models(
     """
     from rich.table import Table
 
-    from deepfer_yolo.cli.output import print_json, stdout
+    from deepfer_yolo.cli.options import print_json, stdout
     from deepfer_yolo.errors import ConfigError
 
     if action not in ("list", "pull") or (action == "pull") != (name is not None):

@@ -1,23 +1,28 @@
-"""Options: those that config.py declares, made from there, and those that several commands share."""
+"""What commands share: options that config.py declares, made from there, opening a model, and printing."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BeforeValidator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import FaceConfig
+    from deepfer_yolo.records import JsonValue
     from deepfer_yolo.runtime.classifier import Classifier
+
 
 Command = Callable[..., None]
 
@@ -130,3 +135,37 @@ def note_haar(config: FaceConfig) -> None:
 
     if config.detector == "auto" and find_face_model(config.face_model) is None:
         print(HAAR_NOTE, file=sys.stderr)
+
+
+def stdout() -> Console:
+    """The console for results; 80 columns wide where the terminal does not say."""
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """The console for progress and chatter."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(result: JsonValue) -> None:
+    """One JSON document on stdout."""
+    json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+
+
+def tracked(bar: Progress, name: str) -> Callable[[int, int], None]:
+    """A new line of `bar`; what it is called with is (done, in all)."""
+    task = bar.add_task(name, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Each line to stderr as it is."""
+    for line in lines:
+        stderr().print(line, markup=False, soft_wrap=True)

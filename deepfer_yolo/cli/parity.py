@@ -30,8 +30,7 @@ def parity(
 
     Example: deepfer parity best.pt best-int8.onnx --data datasets/fer2013
     """
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.cli.options import open_classifier, print_json
     from deepfer_yolo.export.parity import choose_sample, compare
 
     left = open_classifier(reference, threads=2)

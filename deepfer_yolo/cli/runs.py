@@ -31,7 +31,7 @@ def list_runs(
 
     Example: deepfer runs list --command train
     """
-    from deepfer_yolo.cli.output import print_json, stderr, stdout
+    from deepfer_yolo.cli.options import print_json, stderr, stdout
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import LIST_HEADER, list_row, read_runs
 
@@ -51,7 +51,7 @@ def show(run: _RUN, root: _ROOT = Path("runs"), as_json: JsonOption = False) -> 
 
     Example: deepfer runs show train/fer2013-n
     """
-    from deepfer_yolo.cli.output import print_json, stderr, stdout
+    from deepfer_yolo.cli.options import print_json, stderr, stdout
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import find_run, flatten
 
@@ -79,7 +79,7 @@ def diff(
 
     Example: deepfer runs diff train/a train/b
     """
-    from deepfer_yolo.cli.output import print_json, stdout
+    from deepfer_yolo.cli.options import print_json, stdout
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import diff_runs, find_run
 

@@ -79,7 +79,7 @@ def stream(
 
 
 def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdout: bool) -> None:
-    from deepfer_yolo.cli.output import print_json, stderr, stdout
+    from deepfer_yolo.cli.options import print_json, stderr, stdout
     from deepfer_yolo.stream.display import summary_table
 
     status.close(summary)

@@ -56,7 +56,7 @@ def train(
 
 def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -> None:
     """Train by a recipe, or continue the run in a folder, and print what came out."""
-    from deepfer_yolo.cli.output import stderr
+    from deepfer_yolo.cli.options import stderr
     from deepfer_yolo.train import run
     from deepfer_yolo.train.progress import StopSignal
 
@@ -85,7 +85,7 @@ def _refuse_flags(resume: Path, flags: dict[str, object]) -> None:
 
 
 def _print_result(result: TrainResult | CrossValidation, *, as_json: bool) -> None:
-    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.cli.options import print_json
     from deepfer_yolo.train.crossval import CrossValidation
 
     if as_json:
@@ -98,7 +98,7 @@ def _print_result(result: TrainResult | CrossValidation, *, as_json: bool) -> No
 
 
 def _print_plan(recipe: TrainConfig, *, as_json: bool) -> None:
-    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.cli.options import print_json
     from deepfer_yolo.train.plan import plan
     from deepfer_yolo.train.progress import clock
 

@@ -49,7 +49,7 @@ def tune(
 
     Example: deepfer tune datasets/fer2013 --config fer2013-n --epochs 10 --trials 30 --time 8h
     """
-    from deepfer_yolo.cli.output import stderr
+    from deepfer_yolo.cli.options import stderr
     from deepfer_yolo.train import tune as search
     from deepfer_yolo.train.progress import StopSignal
 
@@ -73,7 +73,7 @@ def tune(
 
 
 def _print(found: TuneResult, *, as_json: bool) -> None:
-    from deepfer_yolo.cli.output import print_json, stdout
+    from deepfer_yolo.cli.options import print_json, stdout
     from deepfer_yolo.report.page import percent, table
     from deepfer_yolo.train.tune import words
 

@@ -30,8 +30,7 @@ def verify(
     """
     from dataclasses import asdict
 
-    from deepfer_yolo.cli.options import open_classifier
-    from deepfer_yolo.cli.output import print_json
+    from deepfer_yolo.cli.options import open_classifier, print_json
     from deepfer_yolo.runtime.classifier import opened_file
     from deepfer_yolo.runtime.first_contact import first_contact
     from deepfer_yolo.runtime.golden import check_golden
