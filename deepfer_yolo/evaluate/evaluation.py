@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepfer_yolo.config import EvaluateConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
@@ -28,8 +30,6 @@ from deepfer_yolo.evaluate.metrics import (
     noise_floor,
     reliability,
     selective_accuracy,
-    tally,
-    total,
 )
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.evaluate.robustness import Robustness, sweep
@@ -79,12 +79,16 @@ class Metrics(Headline[float]):
 def measure(scores: Scores, config: ScoringConfig) -> Metrics:
     """Every metric of `scores`. Raises ModelError for what is no probability, and DatasetError for no images."""
     probs, targets = scores.checked()
-    summed, spans = total(tally(probs, targets)), intervals(probs, targets, config, scores.subjects)
+    spans, bins = intervals(probs, targets, config, scores.subjects), reliability(probs, targets)
+    summed = scores.summed()
     figures: Any = {name: float(value) for name, value in headline(summed).by_name().items()}
-    classes, bins = class_scores(summed.labels, summed.answers, summed.right), reliability(probs, targets)
     confusion = confusion_matrix(probs.argmax(1), targets, len(scores.labels))
-    support = confusion.sum(1)
-    rows = zip(classes.precision, classes.recall, classes.f1, support, spans.per_class, strict=True)
+    support, classes = confusion.sum(1), class_scores(summed.labels, summed.answers, summed.right)
+    per_class = {}
+    for c, (label, span) in enumerate(zip(scores.labels, spans.per_class, strict=True)):
+        found = (float(values[c]) for values in (classes.precision, classes.recall, classes.f1))
+        precision, recall, f1 = found if support[c] else (0.0, np.nan, np.nan)
+        per_class[label] = ClassMetrics(precision, recall, f1, int(support[c]), span.precision, span.recall, span.f1)
     method = "bootstrap over subjects" if any(scores.subjects) else "bootstrap stratified by label"
     return Metrics(
         **figures,
@@ -93,17 +97,11 @@ def measure(scores: Scores, config: ScoringConfig) -> Metrics:
         ece_noise_floor=noise_floor(probs),
         ece_bins=N_BINS,
         selective_accuracy={coverage_key(share): value for share, value in selective_accuracy(probs, targets).items()},
-        per_class={
-            # Where a class without images is the answer, the answer is wrong.
-            label: ClassMetrics(
-                float(precision) if n else 0.0, float(recall), float(f1), int(n), span.precision, span.recall, span.f1
-            )
-            for label, (precision, recall, f1, n, span) in zip(scores.labels, rows, strict=True)
-        },
+        per_class=per_class,
         confusion=confusion,
         confusion_normalised=confusion / support.clip(1)[:, None],
         labels=scores.labels,
-        absent=tuple(label for label, n in zip(scores.labels, support, strict=True) if n == 0),
+        absent=tuple(scores.labels[c] for c in np.flatnonzero(support == 0)),
         reliability=bins,
         intervals=spans,
         interval_method=f"95 %, {method}, {config.replicates} replicates",

@@ -15,7 +15,7 @@ from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import explained_imports, require
 from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.intervals import CONFIDENCE, Interval, beta_quantile, cluster_ids, percentiles, resample
-from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally, total
+from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.records import Crops, Json, plain, without_none
 from deepfer_yolo.report.page import interval, percent
@@ -121,7 +121,7 @@ def compare_pair(challenger: Scores, champion: Scores, config: ScoringConfig) ->
     # One set of resamples for both models: that is what pairs them.
     sums = resample([*tallies[0], *tallies[1]], targets, clusters, config.replicates, config.seed)
     drawn = headline(Tally(*sums[: len(sums) // 2])), headline(Tally(*sums[len(sums) // 2 :]))
-    exact = [headline(total(one)) for one in tallies]
+    exact = headline(challenger.summed()), headline(champion.summed())
     differences = {}
     for name in DIFFERENCES:
         found, replicates = ([getattr(side, name) for side in sides] for sides in (exact, drawn))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.evaluate.metrics import Floats, Ints, check_scores
+from deepfer_yolo.evaluate.metrics import Floats, Ints, Tally, check_scores, tally, total
 from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -45,6 +45,10 @@ class Scores:
     def checked(self) -> tuple[Floats, Ints]:
         """`probs` in float64 with rows that sum to 1 exactly, and `targets`; see `check_scores`."""
         return check_scores(self.probs, self.targets, self.labels)
+
+    def summed(self) -> Tally:
+        """What the headline metrics are computed from."""
+        return total(tally(*self.checked()))
 
 
 def score_dataset(
@@ -81,9 +85,8 @@ def score_dataset(
         done += len(images)
         if on_progress is not None:
             on_progress(done, len(rows))
-    every = {label: i for i, label in enumerate(classifier.labels)}
     check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
-    return Scores(rows, labels, targets, columns(probs, [every[label] for label in labels]))
+    return Scores(rows, labels, targets, columns(probs, classifier.labels, labels))
 
 
 def mirrored(image: Image) -> Image:
@@ -115,13 +118,13 @@ def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule:
     return shared
 
 
-def columns(probs: Probs, keep: Sequence[int]) -> Probs:
-    """The columns `keep` of `probs`, each row scaled back to 1; a row that has nothing there becomes uniform."""
-    if list(keep) == list(range(probs.shape[1])):
+def columns(probs: Probs, known: Sequence[str], wanted: Sequence[str]) -> Probs:
+    """The columns of the labels `wanted` out of `known`, each row scaled back to 1; where nothing is left, uniform."""
+    if tuple(wanted) == tuple(known):
         return probs
-    part = probs[:, list(keep)]
-    total = part.sum(1, keepdims=True)
-    return np.where(total > 0, part / np.where(total > 0, total, 1), np.float32(1 / len(keep))).astype(np.float32)
+    part = probs[:, [known.index(label) for label in wanted]]
+    left = part.sum(1, keepdims=True)
+    return np.where(left > 0, part / np.where(left > 0, left, 1), np.float32(1 / len(wanted))).astype(np.float32)
 
 
 def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.evaluate.metrics import headline, tally, total
+from deepfer_yolo.evaluate.metrics import headline
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, in_batches
 from deepfer_yolo.evaluate.subsets import take
 from deepfer_yolo.records import Image, Json, without_none
@@ -121,8 +121,6 @@ def sweep(
     They are drawn by the seed in proportion of the classes; chance in a change depends on the seed and the image alone.
     """
     part = take(scores, _draw(scores, config.robustness_pictures, config.seed))
-    every = {label: i for i, label in enumerate(classifier.labels)}
-    keep = [every[label] for label in scores.labels]
     images = list(load_images(dataset, part.rows))
     done, n_runs = 0, 1 + sum(len(levels) for _, _, levels in SWEEP.values())
 
@@ -130,11 +128,11 @@ def sweep(
         nonlocal done
         probs = []
         for chunk in in_batches(changed, config.batch):
-            probs.append(columns(classifier.predict_images(chunk), keep))
+            probs.append(columns(classifier.predict_images(chunk), classifier.labels, scores.labels))
             done += len(chunk)
             if on_progress is not None:
                 on_progress(done, n_runs * len(images))
-        found = headline(total(tally(*replace(part, probs=np.concatenate(probs)).checked())))
+        found = headline(replace(part, probs=np.concatenate(probs)).summed())
         return Point(level, float(found.top1), float(found.macro_f1))
 
     # Scored again without mirror images: what --tta adds must not look like what a change takes away.

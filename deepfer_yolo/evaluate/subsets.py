@@ -13,7 +13,7 @@ from deepfer_yolo.data.dataset import COLUMNS
 from deepfer_yolo.data.ferplus import parse_votes
 from deepfer_yolo.errors import ConfigError, DatasetError, did_you_mean
 from deepfer_yolo.evaluate.intervals import Interval, clopper_pearson
-from deepfer_yolo.evaluate.metrics import headline, tally, total
+from deepfer_yolo.evaluate.metrics import headline
 from deepfer_yolo.evaluate.predictions import Scores
 
 MAX_GROUPS = 1000
@@ -84,7 +84,7 @@ def by_column(scores: Scores, column: str) -> list[Group]:
         )
     groups = []
     for value, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
-        summed = total(tally(*take(scores, rows).checked()))
+        summed = take(scores, rows).summed()
         right, n = int(summed.right.sum()), len(rows)
         groups.append(Group(value, n, right / n, clopper_pearson(right, n), float(headline(summed).macro_f1)))
     return groups

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/evaluate_speed.py MODEL.onnx DATASET [--split val] [--rounds 5]
 
-Prints wall clock and CPU seconds of each round and their medians. The bar is 8 s of wall clock for 3,589 pictures at 64
+Prints wall clock and CPU seconds of each round and their medians. The bar is 8 s of wall clock for 3,589 images at 64
 px on two free cores; on a shared machine the CPU seconds say more, since two cores can hide up to half of them.
 """
 

@@ -49,7 +49,7 @@ def test_interval_of_top1_is_near_scipys_bootstrap(scored: tuple[np.ndarray, np.
     assert intervals(probs, targets, CONFIG).top1 == pytest.approx([other.low, other.high], abs=0.012)
 
 
-def test_surest_pictures_have_the_interval_of_what_they_are(scored: tuple[np.ndarray, np.ndarray]) -> None:
+def test_surest_images_have_the_interval_of_what_they_are(scored: tuple[np.ndarray, np.ndarray]) -> None:
     probs, targets = scored
     found = intervals(probs, targets, ScoringConfig(replicates=4000)).selective_accuracy
     assert list(found) == ["90%", "80%", "70%", "50%"]
@@ -68,8 +68,8 @@ def test_same_seed_same_interval(scored: tuple[np.ndarray, np.ndarray]) -> None:
     assert four != five
 
 
-def test_pictures_of_one_person_widen_the_interval() -> None:
-    # Ten subjects, each all right or all wrong: 200 pictures say as much as ten.
+def test_images_of_one_person_widen_the_interval() -> None:
+    # Ten subjects, each all right or all wrong: 200 images say as much as ten.
     subjects = np.repeat(np.arange(10), 20)
     right = subjects < 6
     targets = np.zeros(200, np.int64)

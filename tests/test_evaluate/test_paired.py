@@ -43,7 +43,7 @@ def test_upper_bound_is_one_sided() -> None:
 
 
 def test_decision_interval_worked_example() -> None:
-    # 400 pictures, 30 won, 20 lost: d = 2.5 points; discordance 12.5 %, upper bound by the beta distribution.
+    # 400 images, 30 won, 20 lost: d = 2.5 points; discordance 12.5 %, upper bound by the beta distribution.
     found = decision_interval(30, 20, 400, Interval(0.01, 0.04))
     upper = stats.beta.ppf(0.95, 51, 350)
     half = 1.959964 * np.sqrt((upper - 0.025**2) / 400)

@@ -54,8 +54,8 @@ def test_common_labels() -> None:
 
 def test_columns_are_scaled_back_to_one() -> None:
     probs = np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], np.float32)
-    assert np.allclose(columns(probs, [2, 1]), [[0.5, 0.5], [0.5, 0.5]])
-    assert columns(probs, [0, 1, 2]) is probs
+    assert np.allclose(columns(probs, ("a", "b", "c"), ("c", "b")), [[0.5, 0.5], [0.5, 0.5]])
+    assert columns(probs, ("a", "b", "c"), ("a", "b", "c")) is probs
 
 
 def test_a_split_that_has_none_of_the_labels(painted_dataset: Path, linear_model: Path) -> None:
