@@ -26,6 +26,7 @@ from deepfer_yolo.evaluate.metrics import (
     total,
 )
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.records import Json
 from deepfer_yolo.train.decoded_split import DecodedSplit
 from deepfer_yolo.train.loader import ValLoader
 from deepfer_yolo.yolo import ClassificationValidator, ClassifyMetrics, load_checkpoint
@@ -77,7 +78,7 @@ class FaceValidator(ClassificationValidator):  # type: ignore[misc]
         super().__init__(dataloader, save_dir, args, callbacks)
         self.metrics = FaceMetrics(fitness)
 
-    def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def preprocess(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Leave the batch as the loader made it: float32, on the device."""
         return batch
 
@@ -147,7 +148,7 @@ def score_of(confusion: Labels) -> Score:
     return Score(n, float(confusion.trace() / n), macro_f1(confusion), tuple(map(tuple, confusion.tolist())))
 
 
-def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subjects: Sequence[str]) -> dict[str, Any]:
+def card_metrics(logits: Logits, labels: Labels, calibration: Calibration, subjects: Sequence[str]) -> Json:
     """What a card says of the split that chose the epoch: metrics, their 95 % intervals, and the confusion matrix."""
     probs = softmax(logits, calibration.temperature)
     values = headline(total(tally(probs, labels)))

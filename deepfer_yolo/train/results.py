@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from deepfer_yolo import __version__
 from deepfer_yolo.files import sha256_of
@@ -40,7 +39,7 @@ class TrainResult:
     parameters: int
     precision: str
     threads: int
-    learned_before: dict[str, Any]
+    learned_before: Json
     test: Score | None = None
     """Of a fold: on the images that it neither trained on nor chose by."""
 
@@ -58,7 +57,8 @@ class TrainResult:
     def read(cls, folder: Path) -> Self:
         """The result of the run in `folder`, which has finished."""
         figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        return TypeAdapter(cls).validate_python({"folder": folder, **figures})
+        figures |= {key: Score(**figures[key]) for key in ("val", "test") if key in figures}
+        return cls(folder, **figures | {"calibration": Calibration(**figures["calibration"])})
 
     def metrics(self) -> Json:
         """The figures of metrics.json."""

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.records import Json
 
 KEPT = 2
 _NAME = re.compile(r"state-(\d{5})-(\d{7})-([0-9a-f]{16})\.pt")
@@ -29,12 +29,12 @@ class RunState:
     batch: int
     fingerprint: str
     """Of the data set that the run was begun with."""
-    leaks: dict[str, Any]
+    leaks: Json
     trained_hashes: torch.Tensor | None
     model: Weights
     ema: Weights
     updates: int
-    optimizer: dict[str, Any]
+    optimizer: dict[str, object]
     best_fitness: float | None
     stopper: Numbers
     torch_rng: torch.Tensor

@@ -136,11 +136,11 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
         return tuple(bool(flag) for flag in shared.tolist())
 
-    def check_resume(self, overrides: dict[str, Any]) -> None:
+    def check_resume(self, overrides: dict[str, object]) -> None:
         """Our own state decides where a run goes on, not the rounded last.pt."""
         self.resume = self.run.state is not None
 
-    def get_dataset(self) -> dict[str, Any]:
+    def get_dataset(self) -> dict[str, object]:
         """The class names; the images are in the run already."""
         names = dict(enumerate(self.run.dataset.labels))
         return {"train": "train", "val": "val", "test": None, "nc": len(names), "names": names, "channels": 3}
@@ -347,7 +347,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
                     strip_optimizer(path, s=str(part), updates={"git": None, "train_args": args})
 
 
-def stock_arguments(config: TrainConfig, folder: Path, *, resume: bool) -> dict[str, Any]:
+def stock_arguments(config: TrainConfig, folder: Path, *, resume: bool) -> dict[str, object]:
     """The recipe in Ultralytics' own words; what it cannot say (mixup, smoothing, …) stays in config.yaml."""
     return {
         **config.model_dump(include=SAME_ARGUMENTS),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
@@ -17,6 +17,7 @@ from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.records import Json
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import free_memory, use_bf16
@@ -38,7 +39,7 @@ class TrainingRun:
     """What the network is fed."""
     model: ClassificationModel
     teachers: tuple[ClassificationModel, ...]
-    leaks: dict[str, Any]
+    leaks: Json
     """What start and teachers have learned of the held-out splits, for the record."""
     notes: tuple[str, ...]
     """What there is to say of the start."""
@@ -104,7 +105,7 @@ def check_start(
     val: Hashes | None,
     model: ClassificationModel,
     teachers: Sequence[ClassificationModel],
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[Json, list[str]]:
     """What the start and the teachers have learned of val and test: the record of the run, and lines to show; see
     `LeakGuard.check`.
 
@@ -120,7 +121,5 @@ def check_start(
     guard = LeakGuard(dataset, whole, {} if val is None else {"val": val})
     learned = guard.check(models, dataset.splits, allow=config.allow_leak)
     silent = [name for name, known in models.items() if known is None]
-    return dict(learned.to_json()), [
-        *learned.lines,
-        *(f"{name} does not say which images it has learned, so leaks from it cannot be seen" for name in silent),
-    ]
+    unseen = "does not say which images it has learned, so leaks from it cannot be seen"
+    return learned.to_json(), [*learned.lines, *(f"{name} {unseen}" for name in silent)]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from deepfer_yolo.data.dataset import fingerprint, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
@@ -381,3 +382,12 @@ def test_images_stay_in_their_files_where_the_recipe_asks_for_it(
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not a run"):
         resume(tmp_path, show=quiet)
+
+
+def test_a_run_leaves_curves_and_a_sheet_of_augmented_faces(finished_run: Path) -> None:
+    with Image.open(finished_run / "augmented.png") as image:
+        sheet = np.asarray(image)
+    assert sheet.shape == (6 * 32 * 2, 10 * 32 * 2, 3)
+    assert sheet.std() > 20
+    with Image.open(finished_run / "curves.png") as image:
+        assert image.size[0] > 300

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.errors import ModelError, TrainingError
+from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.presets import configs_dir
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import SHIPPED
-from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.start import open_teachers, starting_model
 from deepfer_yolo.yolo import load_checkpoint
 
 
@@ -80,3 +81,17 @@ def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
     spec.write_text("nc: 7\nbackbone:\n  - [-1, 1, NoSuchLayer, [16]]\nhead:\n  - [-1, 1, Classify, [nc]]\n")
     with pytest.raises(ModelError, match=r"bad\.yaml does not describe a classifier"):
         starting_model(TrainConfig(model=str(spec)), EMOTIONS, lambda _: None)
+
+
+def test_a_teacher_of_other_labels_is_refused(tiny_config: TrainConfig, finished_run: Path) -> None:
+    config = tiny_config.model_copy(update={"teacher": (str(finished_run / "weights" / "best.pt"),)})
+    with pytest.raises(ConfigError, match="the teacher"):
+        open_teachers(config, ("a", "b"))
+
+
+@pytest.mark.parametrize("path", sorted((configs_dir() / "models").glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_model_yamls_are_built_by_bare_name_and_stay_small(path: Path) -> None:
+    model = starting_model(TrainConfig(model=path.stem), EMOTIONS, lambda _: None)
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 2_000_000
+    for size in (32, 64):
+        assert model.eval()(torch.zeros(1, 3, size, size))[0].shape == (1, 7)

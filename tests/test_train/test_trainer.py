@@ -161,3 +161,19 @@ def test_a_time_that_ends_within_an_epoch_ends_the_run_there(
     result = train(tiny_config.model_copy(update={"time": 5 / 3600}), name="r", show=quiet, root=tmp_path)
     assert isinstance(result, TrainResult)
     assert column(result.folder, "time") == [4, 6]
+
+
+def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    best = finished_run / "weights" / "best.pt"
+    before = best.read_bytes()
+    alone, taught = tmp_path / "alone", tmp_path / "taught"
+    config = tiny_config.model_copy(update={"epochs": 1})
+    train(config, name="r", show=quiet, root=alone)
+    train(config.model_copy(update={"teacher": (str(best),), "teacher_share": 1.0}), name="r", show=quiet, root=taught)
+    losses = [
+        (root / "train" / "r" / "results.csv").read_text().splitlines()[1].split(",")[2] for root in (alone, taught)
+    ]
+    assert losses[0] != losses[1]
+    assert best.read_bytes() == before

@@ -1,0 +1,26 @@
+"""What a dry run says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.train.plan import plan
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = plan(tiny_config.model_copy(update={"start_imgsz": 32}))
+    json.dumps(found.to_json())
+    assert (found.train, found.val) == (140, 56)
+    # 16 filters of 3x3x3 over 16x16 positions, 32 of 3x3x16 over 8x8, 64 of 3x3x32 over 4x4, 1280 of 64 over 4x4, 7 of
+    # 1280: two each
+    wanted = 2 * (16 * 27 * 256 + 32 * 144 * 64 + 64 * 288 * 16 + 1280 * 64 * 16 + 7 * 1280)
+    assert found.gflops * 1e9 == pytest.approx(wanted)
+    assert found.estimated_s > 0
+    assert not list(tmp_path.iterdir())
