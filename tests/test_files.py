@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.files import STAGING_MARK, atomic_path, locked, refuse_existing, sha256_of, staged_tree, write_atomic
+from deepfer_yolo.files import (
+    STAGING_MARK,
+    atomic_path,
+    locked,
+    refuse_existing,
+    scratch_folder,
+    sha256_of,
+    staged_tree,
+    write_atomic,
+)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -56,6 +65,14 @@ def test_a_tree_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with staged_tree(target) as staging:
         (staging / "a").write_text("1")
     assert (target / "a").read_text() == "1"
+
+
+def test_a_scratch_folder_is_closed_to_others_and_goes(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "new" / "set.zip") as folder:
+        (folder / "a").write_text("1")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert folder.parent == tmp_path / "new"
+    assert leftovers(tmp_path) == []
 
 
 def test_overwrite_replaces_the_whole_tree_and_only_when_asked(tmp_path: Path) -> None:

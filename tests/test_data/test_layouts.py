@@ -187,6 +187,14 @@ def test_a_bad_line_is_named(paint: ModuleType, painter: str, file: str, line: s
     assert what in caught.value.message
 
 
+@pytest.mark.parametrize(("painter", "example"), [("jaffe", "KA.AN1.39"), ("ckplus_copy", "S010_004_00000017")])
+def test_a_misnamed_image_is_a_problem(paint: ModuleType, painter: str, example: str, tmp_path: Path) -> None:
+    getattr(paint, painter)(tmp_path / "source")
+    paint.save(tmp_path / "source" / "happy" / "none.png", paint.FACES[0])
+    with pytest.raises(DatasetError, match=rf"^happy/none\.png: the name is not like {example}$"):
+        convert(tmp_path / "source", tmp_path / "out", ConvertConfig(layout=KNOWN[painter][0]))
+
+
 def test_official_split_of_a_source_without_one_is_an_error(paint: ModuleType, tmp_path: Path) -> None:
     paint.jaffe(tmp_path / "source")
     with pytest.raises(ConfigError, match="no split of its own"):
