@@ -18,8 +18,8 @@ from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
 from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score
 from deepfer_yolo.train.progress import Progress, save_curves
 from deepfer_yolo.train.splits import read_held_out
-from deepfer_yolo.train.state import drop_states
 from deepfer_yolo.train.trainer import FaceTrainer
+from deepfer_yolo.train.training_run import drop_states
 from deepfer_yolo.yolo import count_parameters
 
 

@@ -23,9 +23,8 @@ from deepfer_yolo.train.ranks import launch
 from deepfer_yolo.train.results import TrainResult, finish
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import starting_model
-from deepfer_yolo.train.state import newest_state
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted
-from deepfer_yolo.train.training_run import TrainingRun
+from deepfer_yolo.train.training_run import TrainingRun, newest_state
 from deepfer_yolo.yolo import RANK
 
 LOG, LOCK = "log.txt", ".lock"

@@ -21,8 +21,7 @@ from deepfer_yolo.runtime.model_file import DEFAULT
 from deepfer_yolo.train.loader import TrainLoader, ValLoader
 from deepfer_yolo.train.losses import distillation, make_loss
 from deepfer_yolo.train.measure import FaceValidator, read_results, trim_results
-from deepfer_yolo.train.state import RunState
-from deepfer_yolo.train.training_run import TrainingRun
+from deepfer_yolo.train.training_run import RunState, TrainingRun
 from deepfer_yolo.yolo import (
     RANK,
     TRAINED_HASHES,

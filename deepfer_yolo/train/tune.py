@@ -20,7 +20,7 @@ from deepfer_yolo.runs import CONFIG, create_run, write_metrics
 from deepfer_yolo.train import run
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.state import drop_states
+from deepfer_yolo.train.training_run import drop_states
 
 if TYPE_CHECKING:
     import optuna

@@ -209,10 +209,10 @@ def test_out_of_memory_is_an_error_and_never_silently_a_smaller_batch(
 def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import deepfer_yolo.train.state as checkpoint_module
+    import deepfer_yolo.train.training_run as run_module
 
     written = 0
-    original = checkpoint_module.write_atomic
+    original = run_module.write_atomic
 
     def fill(path: Path, content: bytes) -> None:
         nonlocal written
@@ -221,7 +221,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_last_checkpoint(
             raise OSError(28, "No space left on device", str(path))
         original(path, content)
 
-    monkeypatch.setattr(checkpoint_module, "write_atomic", fill)
+    monkeypatch.setattr(run_module, "write_atomic", fill)
     with pytest.raises(TrainingError, match="the disk is full") as error:
         train(tiny_config, name="r", show=quiet, root=tmp_path)
     assert f"deepfer train --resume {tmp_path / 'train' / 'r'}" in str(error.value.hint)
