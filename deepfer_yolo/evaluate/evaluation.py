@@ -31,7 +31,7 @@ from deepfer_yolo.evaluate.metrics import (
     reliability,
     selective_accuracy,
 )
-from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
+from deepfer_yolo.evaluate.predictions import OnProgress, Scores, score_dataset
 from deepfer_yolo.evaluate.robustness import Robustness, sweep
 from deepfer_yolo.evaluate.subsets import Group, Votes, by_column, check_column, vote_scores, without
 from deepfer_yolo.records import Json, plain, without_none
@@ -201,11 +201,10 @@ def evaluate(
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Score and measure. `learned` is what `check_models` found."""
-    labels = common_labels([classifier.labels], dataset.labels, config.labels)
     for column in config.by:
         check_column(column)
     require("scipy", "matplotlib")
-    scores = score_dataset(classifier, dataset, config, on_progress, labels=labels, flip=config.tta == "flip")
+    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip")
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(
         model=ModelFile.of(classifier),

@@ -62,11 +62,11 @@ def score_dataset(
 ) -> Scores:
     """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name.
 
-    `labels` (see `common_labels`) keeps the images and the columns of these labels only, in this order, and scales each
-    row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises DatasetError
-    for an empty split, other labels or missing files, ModelError for values that are no probabilities.
+    `labels` (None: see `common_labels`) keeps the images and the columns of these labels only, in this order, and scales
+    each row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises
+    DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
     """
-    labels = common_labels([classifier.labels], dataset.labels) if labels is None else tuple(labels)
+    labels = tuple(labels or common_labels([classifier.labels], dataset.labels, config.labels))
     rows = tuple(row for row in dataset.rows(config.split) if row.label in labels)
     if not rows:
         raise DatasetError(
@@ -75,18 +75,35 @@ def score_dataset(
         )
     check_files(dataset, rows)
     targets = np.array([labels.index(row.label) for row in rows], np.int64)
-    probs = np.empty((len(rows), len(classifier.labels)), np.float32)
-    done = 0
-    for images in in_batches(load_images(dataset, rows, config.workers), config.batch):
-        shown = [*images, *map(mirrored, images)] if flip else images
-        probs[done : done + len(images)] = (
-            classifier.predict_images(shown).reshape(-1, len(images), probs.shape[1]).mean(0)
-        )
-        done += len(images)
-        if on_progress is not None:
-            on_progress(done, len(rows))
+    images = load_images(dataset, rows, config.workers)
+    probs = predict_all(classifier, images, config.batch, counting(on_progress, len(rows)), flip=flip)
     check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
     return Scores(rows, labels, targets, columns(probs, classifier.labels, labels))
+
+
+def predict_all(
+    classifier: Classifier, images: Iterator[Image], batch: int, advance: Callable[[int], None], *, flip: bool = False
+) -> Probs:
+    """Probabilities of all images; `advance` is called with the number of images after each batch."""
+    parts = []
+    while chunk := list(islice(images, batch)):
+        probs = classifier.predict_images([*chunk, *map(mirrored, chunk)] if flip else chunk)
+        parts.append(probs.reshape(-1, len(chunk), probs.shape[1]).mean(0))
+        advance(len(chunk))
+    return np.concatenate(parts)
+
+
+def counting(on_progress: OnProgress | None, total: int) -> Callable[[int], None]:
+    """A function that adds up what it is called with and hands it on."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    return advance
 
 
 def mirrored(image: Image) -> Image:
@@ -136,9 +153,3 @@ def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
             f"{dataset.root}/{MANIFEST} names files that are not there: {', '.join(missing[:3])}{more}",
             "convert the source again, or put the files back",
         )
-
-
-def in_batches(images: Iterator[Image], size: int) -> Iterator[list[Image]]:
-    """Lists of `size` images; the last may be shorter."""
-    while chunk := list(islice(images, size)):
-        yield chunk

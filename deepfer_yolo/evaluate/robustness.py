@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.metrics import headline
-from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, in_batches
+from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, counting, predict_all
 from deepfer_yolo.evaluate.subsets import take
 from deepfer_yolo.records import Image, Json, without_none
 from deepfer_yolo.runtime.classifier import Classifier
@@ -122,17 +122,12 @@ def sweep(
     """
     part = take(scores, _draw(scores, config.robustness_pictures, config.seed))
     images = list(load_images(dataset, part.rows))
-    done, n_runs = 0, 1 + sum(len(levels) for _, _, levels in SWEEP.values())
+    n_runs = 1 + sum(len(levels) for _, _, levels in SWEEP.values())
+    advance = counting(on_progress, n_runs * len(images))
 
     def point(level: float | None, changed: Iterator[Image]) -> Point:
-        nonlocal done
-        probs = []
-        for chunk in in_batches(changed, config.batch):
-            probs.append(columns(classifier.predict_images(chunk), classifier.labels, scores.labels))
-            done += len(chunk)
-            if on_progress is not None:
-                on_progress(done, n_runs * len(images))
-        found = headline(replace(part, probs=np.concatenate(probs)).summed())
+        probs = predict_all(classifier, changed, config.batch, advance)
+        found = headline(replace(part, probs=columns(probs, classifier.labels, scores.labels)).summed())
         return Point(level, float(found.top1), float(found.macro_f1))
 
     # Scored again without mirror images: what --tta adds must not look like what a change takes away.
