@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import json
 import re
 import shutil
 import signal
@@ -90,6 +91,17 @@ def test_documents_name_files_that_exist(path: Path) -> None:
     assert not [name for name in real if not list(ROOT.glob(name.rstrip("/")))]
 
 
+def test_the_house_is_as_it_is_described() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {name.rstrip("/") for name in re.findall(r"`([\w./]+(?:\.py|/))`", page)}
+    places = [f"/{path.relative_to(ROOT)}" for path in PACKAGE.rglob("*") if path.is_dir() or path.suffix == ".py"]
+    modules = {name for name in named if not name.startswith("tests/") and not re.search(r"NAME|/X\.py", name)}
+    elsewhere = {"configs", "docs/reference.py", "deepfer_yolo", "utils.py"}
+    assert not [name for name in modules - elsewhere if not any(place.endswith(f"/{name}") for place in places)]
+    top = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("_")}
+    assert top - named == set()
+
+
 def first_cells(page: str, heading: str) -> list[list[str]]:
     """The cells of the rows of the first table under a heading of docs/`page`, the head left out."""
     table = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
@@ -115,6 +127,21 @@ def test_the_keys_of_a_card_are_documented() -> None:
         assert not [key for key in section.model_fields if f"`{key}`" not in inside[part]], part
     page = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("\n## Golden self-test\n")[1]
     assert not [key for key in Golden.model_fields if f"`{key}`" not in page]
+
+
+def test_stream_records_are_documented_key_by_key() -> None:
+    surface = json.loads((ROOT / "tests/surface/stream.json").read_text(encoding="utf-8"))
+    for kind, keys in surface["jsonl"].items():
+        rows = [row for row in first_cells("formats.md", "Stream records") if {"all", kind} & set(row[1].split(", "))]
+        assert {key for row in rows for key in re.findall(r"`(\w+)`", row[0])} == set(keys), kind
+
+
+def test_the_precisions_of_a_format_are_documented_as_they_are() -> None:
+    from deepfer_yolo.runtime.formats import FORMATS
+
+    for names, _, _, precisions, _ in first_cells("formats.md", "Other formats"):
+        for name in re.findall(r"`(\w+)`", names):
+            assert precisions == ", ".join(FORMATS[name].precisions), name
 
 
 def test_documents_list_every_layout_sink_and_format() -> None:
