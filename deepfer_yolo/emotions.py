@@ -36,6 +36,6 @@ _BY_SPELLING = {spelling: label for label, spellings in _SPELLINGS.items() for s
 
 
 def canonical_label(name: str) -> str | None:
-    """The canonical label for a spelling such as ``Happiness``, ``3_happy`` or ``AFRAID``; None where it is not known."""
+    """The canonical label for a spelling such as ``Happiness``, ``3_happy`` or ``AFRAID``; None for one not known."""
     word = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", name.strip()).lower()
     return _BY_SPELLING.get(word)

@@ -153,10 +153,8 @@ def main() -> None:
         for spec, inputs in crops.items():
             gain = 100 * ((classify(classifier, np.stack(inputs)).argmax(1) == kept).astype(float) - right)
             error = gain.std() / len(gain) ** 0.5
-            print(
-                f"  {spec:16s} {right.mean() + gain.mean() / 100:.2%}  ({gain.mean():+.2f} points, standard error {error:.2f})",
-                flush=True,
-            )
+            change = f"{gain.mean():+.2f} points, standard error {error:.2f}"
+            print(f"  {spec:16s} {right.mean() + gain.mean() / 100:.2%}  ({change})", flush=True)
 
 
 def find_and_crop(

@@ -165,9 +165,8 @@ def main() -> None:
     for how in ("mean", "reflect", "edge"):
         rows, held_out = measure(fit_on, detector, how), measure(test_on, detector, how)
         print(f"\npadding {how}: a face found in {np.isfinite(rows[:, 0]).mean():.1%} of {len(rows)} Training rows")
-        print(
-            f"{'reference':30s} scale  shift_x shift_y | mean IoU  p10   sd side  sd centre (PublicTest, n={np.isfinite(held_out[:, 0]).sum()})"
-        )
+        n = np.isfinite(held_out[:, 0]).sum()
+        print(f"{'reference':30s} scale  shift_x shift_y | mean IoU  p10   sd side  sd centre (PublicTest, n={n})")
         squares = {}
         for name, (length, point) in references(rows).items():
             fitted = fit(length, point)

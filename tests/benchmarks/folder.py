@@ -83,9 +83,8 @@ def main() -> None:
     ratios = sorted(b / a for a, b in pairs)
     left, right = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"{n} pictures, whole process: deepfer predict {left:.2f} s, yolo classify predict {right:.2f} s")
-    print(
-        f"{statistics.median(ratios):.2f} times faster (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}"
-    )
+    spread = f"min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}"
+    print(f"{statistics.median(ratios):.2f} times faster ({spread}); bar: at least {BAR}")
 
 
 if __name__ == "__main__":

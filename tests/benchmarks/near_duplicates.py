@@ -69,9 +69,8 @@ def main(source: str, n: int) -> None:
     pairs = near_pairs(np.concatenate([train, mirrored]))
     across = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 1] >= len(train))]
     false = len(np.unique(across[:, 1]))
-    print(
-        f"taken for copies, of {len(mirrored):,} unrelated faces against {len(train):,}: {false} ({100 * false / len(mirrored):.2f} %)"
-    )
+    share = f"{100 * false / len(mirrored):.2f} %"
+    print(f"taken for copies, of {len(mirrored):,} unrelated faces against {len(train):,}: {false} ({share})")
     print(f"search among {len(train) + len(mirrored):,} images: {time.process_time() - start:.1f} s of CPU time")
 
 

@@ -39,7 +39,8 @@ app, model = FastAPI(), YOLO(sys.argv[1], task="classify")
 
 @app.post("/v1/predict")
 def predict(files: UploadFile):
-    result = model.predict(Image.open(io.BytesIO(files.file.read())).convert("RGB"), imgsz=int(sys.argv[2]), verbose=False)[0]
+    image = Image.open(io.BytesIO(files.file.read())).convert("RGB")
+    result = model.predict(image, imgsz=int(sys.argv[2]), verbose=False)[0]
     probs = result.probs.data.tolist()
     return {"label": result.names[result.probs.top1], "probs": dict(zip(result.names.values(), probs))}
 
@@ -211,12 +212,10 @@ def main() -> None:
         row = sides[side]
         rest = f"p50 {row['p50_ms']:6.1f} ms, p99 {row['p99_ms']:6.1f} ms, {options.clients} clients"
         print(f"{title:<30} {row['per_s']:6.0f} requests/s, {rest}")
-    print(
-        f"{statistics.median(ratios):.2f} times the throughput (min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}); bar: at least {BAR}"
-    )
-    print(
-        f"memory after {options.total:,} more requests: {before:.0f} -> {after:.0f} MB ({growth:+.1f}); bar: at most +{MAX_GROWTH_MB:g} MB"
-    )
+    spread = f"min {ratios[0]:.2f}, max {ratios[-1]:.2f}, n = {options.rounds}"
+    print(f"{statistics.median(ratios):.2f} times the throughput ({spread}); bar: at least {BAR}")
+    grown = f"{before:.0f} -> {after:.0f} MB ({growth:+.1f})"
+    print(f"memory after {options.total:,} more requests: {grown}; bar: at most +{MAX_GROWTH_MB:g} MB")
 
 
 if __name__ == "__main__":

@@ -187,9 +187,8 @@ def main() -> None:
     haar, yunet = haar_finder(), yunet_finder(options.face_model)
     with tempfile.TemporaryDirectory() as folder:
         clip, out = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
-        print(
-            f"clip: {options.frames} frames of 1280×720, {make_clip(options.picture, options.face_model, clip, options.frames)} faces"
-        )
+        n_faces = make_clip(options.picture, options.face_model, clip, options.frames)
+        print(f"clip: {options.frames} frames of 1280×720, {n_faces} faces")
         n, few = options.frames, max(20, options.frames // 8)
         sides: dict[str, Callable[[int | None], int]] = {
             "deepfer stream": lambda limit: ours(clip, out, classifier, options.face_model, limit),
@@ -209,9 +208,8 @@ def main() -> None:
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(rates["deepfer stream"], values, strict=True)]
         spread = f"{min(ratios):.2f}..{max(ratios):.2f}"
-        print(
-            f"{name:18s} {statistics.median(values):7.1f} fps   deepfer stream is {statistics.median(ratios):5.2f} × ({spread}, n={len(values)})"
-        )
+        faster = f"deepfer stream is {statistics.median(ratios):5.2f} × ({spread}, n={len(values)})"
+        print(f"{name:18s} {statistics.median(values):7.1f} fps   {faster}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""This checkout against another one, command by command: CPU and wall seconds, in turn, the ratio per round, then the median.
+"""This checkout against another one, command by command: both in turn, the ratio per round, then the median.
 
     .venv/bin/python tests/benchmarks/two_trees.py OTHER_CHECKOUT --csv fer2013_dev.csv.gz --clip clip.mp4
         [--face-model FILE] [--rounds 5] [--only evaluate]
 
-Both sides run in this environment, each with its own checkout first on the path; a ratio below 1 says that this checkout
-needs less. Which side begins changes from round to round. Without --csv the faces are painted.
+Both sides run in this environment, each with its own checkout first on the path; a ratio below 1 says that this
+checkout needs less. Which side begins changes from round to round. Without --csv the faces are painted.
 """
 
 from __future__ import annotations
