@@ -62,8 +62,8 @@ def score_dataset(
 ) -> Scores:
     """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name.
 
-    `labels` (None: see `common_labels`) keeps the images and the columns of these labels only, in this order, and scales
-    each row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises
+    `labels` (None: see `common_labels`) keeps images and columns of these labels only, in this order, and scales each
+    row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises
     DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
     """
     labels = tuple(labels or common_labels([classifier.labels], dataset.labels, config.labels))
