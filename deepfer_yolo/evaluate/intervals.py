@@ -12,6 +12,7 @@ from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.evaluate.metrics import (
     COVERAGES,
+    LOSSES,
     ClassScores,
     Floats,
     Headline,
@@ -49,9 +50,9 @@ class Intervals(Headline[Interval]):
 
     def to_json(self) -> Json:
         """All but those of the classes, which `metrics.json` holds beside the classes' figures."""
-        averages = [f"{average}_{name}" for name in ("precision", "recall", "f1") for average in ("macro", "weighted")]
-        names = ("top1", "top2", "top5", *averages, "balanced_accuracy", "nll", "brier", "selective_accuracy")
-        return {name: plain(getattr(self, name)) for name in names}
+        names = list(self.by_name())
+        paired = sorted(names, key=lambda name: names.index(name.replace("weighted", "macro")))
+        return {name: plain(getattr(self, name)) for name in (*paired, "selective_accuracy")}
 
     def of_card(self) -> dict[str, list[float]]:
         """Those that a model card has room for."""
@@ -70,8 +71,7 @@ def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Seq
     sure = np.round(kept / len(targets), 12)
     support = np.bincount(targets, minlength=probs.shape[1]).tolist()
     spans: Any = {
-        name: _interval(values, len(targets), is_share=name not in ("nll", "brier"))
-        for name, values in found.by_name().items()
+        name: _interval(values, len(targets), is_share=name not in LOSSES) for name, values in found.by_name().items()
     }
     return Intervals(
         **spans,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
-from deepfer_yolo.evaluate.metrics import nll_of, selective_accuracy
+from deepfer_yolo.evaluate.metrics import LOSSES, nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.subsets import Group
@@ -41,7 +41,6 @@ SHARES = {
     "weighted_precision": "weighted precision", "weighted_recall": "weighted recall", "weighted_f1": "weighted F1",
 }  # fmt: skip
 """Headline figures that are shown in per cent, as the tables call them."""
-LOSSES = {"nll": "NLL (nats)", "brier": "Brier score (0–2)"}
 GROUP_HEADER = ("value", "images", "top-1 %", "95 % interval", "macro F1 %")
 SWEEP_HEADER = ("change", "level", "top-1 %", "macro F1 %")
 CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "images")
