@@ -12,7 +12,7 @@ from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.evaluate.metrics import (
     COVERAGES,
-    LOSSES,
+    NOT_SHARES,
     ClassScores,
     Floats,
     Headline,
@@ -71,7 +71,8 @@ def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Seq
     sure = np.round(kept / len(targets), 12)
     support = np.bincount(targets, minlength=probs.shape[1]).tolist()
     spans: Any = {
-        name: _interval(values, len(targets), is_share=name not in LOSSES) for name, values in found.by_name().items()
+        name: _interval(values, len(targets), is_share=name not in NOT_SHARES)
+        for name, values in found.by_name().items()
     }
     return Intervals(
         **spans,

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 N_BINS = 15
 """Bins of equal width over the confidence, as in Guo et al. 2017."""
-LOSSES = {"nll": "NLL (nats)", "brier": "Brier score (0–2)"}
+NOT_SHARES = {"nll": "NLL (nats)", "brier": "Brier score (0–2)"}
 """The headline metrics that are no shares of 1, as the tables call them."""
 COVERAGES = (0.9, 0.8, 0.7, 0.5)
 """Shares of the images, most confident first, on which accuracy is also given."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
-from deepfer_yolo.evaluate.metrics import LOSSES, nll_of, selective_accuracy
+from deepfer_yolo.evaluate.metrics import NOT_SHARES, nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.subsets import Group
@@ -61,7 +61,7 @@ def summary_rows(metrics: Metrics) -> list[list[str]]:
     """Name, value and 95 % interval of each headline figure; shares in per cent."""
     spans = metrics.intervals
     rows = [[title, percent(getattr(metrics, name)), interval(*getattr(spans, name))] for name, title in SHARES.items()]
-    for name, title in LOSSES.items():
+    for name, title in NOT_SHARES.items():
         low, high = getattr(spans, name)
         rows.append([title, f"{getattr(metrics, name):.3f}", f"{low:.3f}–{high:.3f}"])
     rows.append(["ECE, 15 bins", percent(metrics.ece), f"floor {percent(metrics.ece_noise_floor)}"])

@@ -12,7 +12,7 @@ from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.pipeline import Pipeline
 from deepfer_yolo.stream.records import Summary
 from deepfer_yolo.stream.sinks.images import WindowSink
-from deepfer_yolo.stream.sinks.registry import check_outputs, make_sink, split_sink
+from deepfer_yolo.stream.sinks.registry import MAKERS, check_outputs, split_sink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
 
@@ -35,7 +35,7 @@ def run_stream(
     split = [split_sink(text) for text in sinks]
     servers = [MetricsServer(target) for kind, target in split if kind == "prometheus"]
     names = [address.name for address in addresses]
-    made = [make_sink(*one, names, model.card.labels, config) for one in split if one[0] != "prometheus"]
+    made = [MAKERS[kind](target, names, model.card.labels, config) for kind, target in split if kind in MAKERS]
     inputs = [Path(address.target) for address in addresses if address.kind == "file"]
     check_outputs(made, others, inputs, overwrite=config.overwrite)
     window = WindowSink(config) if config.show else None

@@ -72,6 +72,7 @@ def test_recognised_labelled_and_split(paint: ModuleType, painter: str, tmp_path
     else:
         assert set(dataset.splits) == {"train", "val", "test"}
     assert all(bool(row.subject) == has_subjects for row in dataset.all_rows)
+    assert (len({row.subject for row in dataset.all_rows}) > 1) == has_subjects
     assert len({row.source_id for row in dataset.all_rows}) == len(dataset.all_rows)
     if painter not in ("ckplus", "ferplus", "ckplus_copy"):
         assert Counter(row.label for row in dataset.all_rows) == Counter(paint.NAMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, fields
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from deepfer_yolo.data.dataset import Row
 from deepfer_yolo.errors import DatasetError, ModelError
 from deepfer_yolo.evaluate.evaluation import Metrics, measure
 from deepfer_yolo.evaluate.metrics import (
+    NOT_SHARES,
+    Headline,
     confusion_matrix,
     ece,
     headline,
@@ -23,6 +25,7 @@ from deepfer_yolo.evaluate.metrics import (
     total,
 )
 from deepfer_yolo.evaluate.predictions import Scores
+from deepfer_yolo.evaluate.report import SHARES
 
 LABELS = ("a", "b", "c")
 # Six images, worked out by hand: a a a b b c, predicted a a b b c b.
@@ -33,6 +36,10 @@ TARGETS = np.array([0, 0, 0, 1, 1, 2])
 def measured(probs: np.ndarray, targets: np.ndarray, labels: tuple[str, ...]) -> Metrics:
     rows = tuple(Row(f"{i}.png", "test", labels[target]) for i, target in enumerate(targets))
     return measure(Scores(rows, labels, targets, probs.astype(np.float32)), ScoringConfig(replicates=100))
+
+
+def test_every_headline_figure_has_a_title() -> None:
+    assert {*SHARES, *NOT_SHARES} == {field.name for field in fields(Headline)}
 
 
 def test_worked_example() -> None:

@@ -14,7 +14,19 @@ from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
-KINDS = ("jsonl", "csv", "video", "snapshots", "webhook", "mqtt", "prometheus")
+Maker = Callable[[str, Sequence[str], tuple[str, ...], StreamConfig], Sink]
+
+MAKERS: dict[str, Maker] = {
+    "jsonl": lambda target, sources, labels, config: JsonlSink(target, config),
+    "csv": lambda target, sources, labels, config: CsvSink(target, config, labels),
+    "video": lambda target, sources, labels, config: VideoSink(target, sources, config),
+    "snapshots": lambda target, sources, labels, config: SnapshotSink(target, sources, config),
+    "webhook": lambda target, sources, labels, config: WebhookSink(target),
+    "mqtt": lambda target, sources, labels, config: MqttSink(target, sources),
+}
+"""Makers by kind: each makes a sink that is not yet open, or raises ConfigError for a target that it cannot have."""
+KINDS = (*MAKERS, "prometheus")
+"""What `--sink` takes; Prometheus is no sink here, since it reads the pipeline's counters."""
 
 
 def split_sink(text: str) -> tuple[str, str]:
@@ -29,19 +41,6 @@ def split_sink(text: str) -> tuple[str, str]:
         hint = f"name a target: --sink {kind}=NAME"
         raise ConfigError(f"--sink {kind}=- : only jsonl can go to standard output", hint)
     return kind, target
-
-
-def make_sink(kind: str, target: str, sources: Sequence[str], labels: tuple[str, ...], config: StreamConfig) -> Sink:
-    """The sink of a kind, not yet open. Raises ConfigError for a target that it cannot have."""
-    makers: dict[str, Callable[[], Sink]] = {
-        "jsonl": lambda: JsonlSink(target, config),
-        "csv": lambda: CsvSink(target, config, labels),
-        "video": lambda: VideoSink(target, sources, config),
-        "snapshots": lambda: SnapshotSink(target, sources, config),
-        "webhook": lambda: WebhookSink(target),
-        "mqtt": lambda: MqttSink(target, sources),
-    }
-    return makers[kind]()
 
 
 def check_outputs(sinks: Sequence[Sink], others: Sequence[Path], sources: Sequence[Path], *, overwrite: bool) -> None:
