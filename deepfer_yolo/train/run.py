@@ -89,14 +89,13 @@ def absolute(config: TrainConfig) -> TrainConfig:
     """
     if config.data is None:
         raise ConfigError("no data set was named", "deepfer train DATASET")
-    exclude = config.exclude and str(Path(config.exclude).resolve())
-    models = {key: whole_path(value) for key in ("model", "pretrained") if (value := getattr(config, key)) is not None}
     return config.model_copy(
         update={
             "data": str(Path(config.data).resolve()),
-            "exclude": exclude,
+            "exclude": config.exclude and str(Path(config.exclude).resolve()),
+            "model": config.model and whole_path(config.model),
+            "pretrained": config.pretrained and whole_path(config.pretrained),
             "teacher": tuple(map(whole_path, config.teacher)),
-            **models,
         }
     )
 
