@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """Canonical labels in alphabetical order, which is the class index order of folders and models."""
@@ -35,6 +36,7 @@ _SPELLINGS = {
 _BY_SPELLING = {spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 
 
+@lru_cache(1024)
 def canonical_label(name: str) -> str | None:
     """The canonical label for a spelling such as ``Happiness``, ``3_happy`` or ``AFRAID``; None for one not known."""
     word = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", name.strip()).lower()
