@@ -98,17 +98,19 @@ Pairs = Annotated[dict[str, str], BeforeValidator(as_pairs)]
 
 
 def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[str, Any] | None = None) -> ConfigT:
-    """One configuration from defaults, then `source` (a preset's name or a yaml file), then `flags` that are not None.
+    """One configuration from defaults, then `source` (a preset's name or a yaml file), then `flags` that are not None,
+    each under its key or the key without its unit.
 
     Raises ConfigError that lists every problem: the key, what was given, what was expected, the nearest known key.
     """
     path = None if source is None else find_preset(_folder(section), source)
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    names = {key_of(section, name): name for name, value in (flags or {}).items() if value is not None}
+    given = {key: (flags or {})[name] for key, name in names.items()}
     try:
         return section.model_validate((read_yaml(path) if path else {}) | given)
     except ValidationError as error:
         hint = f"deepfer {_folder(section)} --help" if path is None else f"keys: {', '.join(section.model_fields)}"
-        raise ConfigError(_describe(error, section, path, given), hint) from None
+        raise ConfigError(_describe(error, section, path, names), hint) from None
 
 
 def key_of(section: type[BaseModel], flag: str) -> str:
@@ -144,7 +146,7 @@ def configs_dir() -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A yaml mapping as a dictionary. Raises ConfigError with line and column where it is not one."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (it is a safe one)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
@@ -154,6 +156,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines, not a {type(content).__name__}")
     return content
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which yaml would take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping of a node."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -172,9 +187,9 @@ def _folder(section: type[BaseModel]) -> str:
     return section.__name__.removesuffix("Config").lower()
 
 
-def problem_text(problem: ErrorDetails, section: type[BaseModel]) -> str:
-    """One value that `section` refuses: its key, what was given, what was expected."""
-    name = ".".join(str(part) for part in problem["loc"])
+def problem_text(problem: ErrorDetails, section: type[BaseModel], names: Mapping[str, str] | None = None) -> str:
+    """One value that `section` refuses: its key, or what `names` calls it, what was given, what was expected."""
+    name = ".".join((names or {}).get(str(part), str(part)) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
     if problem["type"] == "value_error":
@@ -182,9 +197,10 @@ def problem_text(problem: ErrorDetails, section: type[BaseModel]) -> str:
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
 
 
-def _describe(error: ValidationError, section: type[BaseModel], path: Path | None, given: Mapping[str, Any]) -> str:
+def _describe(error: ValidationError, section: type[BaseModel], path: Path | None, names: Mapping[str, str]) -> str:
     places: dict[str, list[str]] = {}
     for problem in error.errors():
-        is_flag = path is None or problem["loc"][0] in given
-        places.setdefault("the command line" if is_flag else str(path), []).append(problem_text(problem, section))
+        is_flag = path is None or problem["loc"][0] in names
+        text = problem_text(problem, section, names)
+        places.setdefault("the command line" if is_flag else str(path), []).append(text)
     return "; ".join(f"{place}: {'; '.join(lines)}" for place, lines in places.items())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ Crops = NDArray[np.uint8]
 Probs = NDArray[np.float32]
 """Class probabilities: float32, shape (n, C) or (C,), each row summing to 1."""
 
-JsonValue = Union[None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]  # noqa: UP007 (a recursive alias)
-Json = Mapping[str, JsonValue]
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+Json: TypeAlias = Mapping[str, JsonValue]
 """A JSON object, as every `to_json` returns it."""
 
 Clock = Literal["pts", "rtcp", "arrival"]

@@ -111,3 +111,16 @@ def test_texts_of_the_command_line_become_values() -> None:
         resolve(ConvertConfig, None, {"map": ["contempt="]})
     with pytest.raises(ConfigError, match=r"batch\.1: .*'x'"):
         resolve(BenchmarkConfig, None, {"batch": "1,x"})
+
+
+def test_a_flag_that_is_refused_is_called_as_it_was_typed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the command line: max_age: input should be greater than 0, not -1\.0"):
+        resolve(StreamConfig, None, {"max_age": -1.0})
+    assert resolve(StreamConfig, None, {"max_age": 2.0}).max_age_s == 2.0
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("epochs: 1\nseed: 3\nepochs: 2\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml is not valid yaml: the key 'epochs' stands twice.*line 3"):
+        resolve(TrainConfig, str(file))

@@ -67,11 +67,11 @@ def options_of(section: type[Config], order: str) -> Callable[[Command], Command
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags = {key: value for word, key in keys.items() if (value := given.pop(word)) is not None}
+            flags = {word: value for word in keys if (value := given.pop(word)) is not None}
             if wanted == "settings":
                 command(settings=resolve(section, given.pop("config", None), flags), **given)
             else:
-                command(flags=flags, **given)
+                command(flags={keys[word]: value for word, value in flags.items()}, **given)
 
         made = [own[word].replace(kind=_NAMED) if word in own else _option(section, word, keys[word]) for word in words]
         run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]

@@ -116,6 +116,13 @@ def test_votes_become_the_targets() -> None:
     assert torch.equal(batch["target"], soft)
 
 
+def test_labels_are_smoothed_as_the_recipe_says() -> None:
+    kept, _ = read_train(faces(4, 32), [1, 1, 1, 1], 32)
+    config = TrainConfig(imgsz=32, batch=4, mixup=0.0, label_smoothing=0.3)
+    batch = next(iter(TrainLoader(kept, config, 3, torch.device("cpu"))))
+    torch.testing.assert_close(batch["target"], torch.tensor([[0.1, 0.8, 0.1]]).repeat(4, 1))
+
+
 def test_resolution_grows_during_the_run() -> None:
     kept, _ = read_train(faces(4, 32), [0, 1, 2, 3], 64)
     loader = TrainLoader(

@@ -53,6 +53,13 @@ def test_class_weights_average_to_one_over_the_images() -> None:
     assert float((root * counts).sum() / 100) == pytest.approx(1.0)
 
 
+def test_distillation_worked_out_by_hand() -> None:
+    """Halved logits (0, ln 2) are shares of 1/3 and 2/3, against a half each: (ln(2/3) + 2 ln(4/3)) / 3, times four."""
+    teacher, student = torch.tensor([[0.0, 2 * math.log(2)]]), torch.zeros(1, 2)
+    expected = 4 * (math.log(2 / 3) + 2 * math.log(4 / 3)) / 3
+    assert float(distillation(student, teacher, 2.0)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_distillation_is_nothing_from_an_equal_teacher_and_grows_with_the_distance() -> None:
     assert float(distillation(LOGITS, LOGITS, 2.0)) == pytest.approx(0.0, abs=1e-6)
     near, far = LOGITS + torch.tensor([0.1, 0, 0]), LOGITS + torch.tensor([2.0, 0, 0])
