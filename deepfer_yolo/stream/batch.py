@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, open_detector
 from deepfer_yolo.files import os_reason
-from deepfer_yolo.records import Crops, Face, Json, JsonValue, Prediction
+from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Prediction
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
@@ -80,35 +80,54 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
         open_detector(config, "image")  # A wrong file shows here, not in a thread.
     own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def read(chunk: Sequence[Path]) -> list[tuple[list[Labelled], Crops]]:
-        if config.faces and not hasattr(own, "detector"):
+    def read(chunk: Sequence[Path]) -> tuple[list[Labelled], Crops]:
+        if not config.faces:
+            return _read_crops(chunk, classifier.card)
+        if not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
-        return [_read(path, classifier.card, own.detector if config.faces else None) for path in chunk]
+        return _read_faces(chunk[0], classifier.card, own.detector)
 
     n, waiting = (1, 4) if config.faces else (config.batch, 2)
     chunks = [paths[start : start + n] for start in range(0, len(paths), n)]
-    return _label(map_in_order(read, chunks, config.workers, waiting_per_worker=waiting), classifier)
+    labels = classifier.labels
+    for rows, crops in map_in_order(read, chunks, config.workers, waiting_per_worker=waiting):
+        probs = iter(classifier.predict(crops))
+        for row in rows:
+            is_labelled = row.error is None and (row.face is not None or not config.faces)
+            yield Labelled(row.path, Prediction(next(probs), labels), face=row.face) if is_labelled else row
 
 
-def _label(batches: Iterable[list[tuple[list[Labelled], Crops]]], classifier: Classifier) -> Iterator[Labelled]:
-    for images in batches:
-        probs = iter(classifier.predict(np.concatenate([crops for _, crops in images])))
-        for rows, crops in images:
-            for row in rows:
-                yield replace(row, prediction=Prediction(next(probs), classifier.labels)) if len(crops) else row
+def _read_crops(paths: Sequence[Path], card: Card) -> tuple[list[Labelled], Crops]:
+    """The rows of a batch of images, yet without predictions, and the crops (m, S, S, 3) of those that can be read."""
+    crops = np.empty((len(paths), card.input.size, card.input.size, 3), np.uint8)
+    rows: list[Labelled] = []
+    n = 0
+    for path in paths:
+        image = _load(path)
+        if isinstance(image, Labelled):
+            rows.append(image)
+        else:
+            rows.append(Labelled(path))
+            crops[n] = to_input(image, card.input)
+            n += 1
+    return rows, crops[:n]
 
 
-def _read(path: Path, card: Card, detector: Detector | None) -> tuple[list[Labelled], Crops]:
-    """The rows of an image, yet without predictions, and what the model needs for them; no crops for an error."""
-    nothing = np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
-    try:
-        image = load_image(path)
-    except DatasetError as error:
-        return [Labelled(path, error=error.reason)], nothing
-    except OSError as error:
-        return [Labelled(path, error=os_reason(error))], nothing
-    if detector is None:
-        return [Labelled(path)], to_input(image, card.input)[None]
+def _read_faces(path: Path, card: Card, detector: Detector) -> tuple[list[Labelled], Crops]:
+    """A row a face of one image, yet without predictions, and their crops; one row alone where no face is found."""
+    image = _load(path)
+    if isinstance(image, Labelled):
+        return [image], np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
     faces = detector.detect(image)
     rows = [Labelled(path, face=face) for face in faces] or [Labelled(path)]
     return rows, crop_faces(image, faces, detector.boxes, card)
+
+
+def _load(path: Path) -> Image | Labelled:
+    """The image at `path`, or the row that says why it cannot be read."""
+    try:
+        return load_image(path)
+    except DatasetError as error:
+        return Labelled(path, error=error.reason)
+    except OSError as error:
+        return Labelled(path, error=os_reason(error))
