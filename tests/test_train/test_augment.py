@@ -37,7 +37,8 @@ def test_half_of_the_images_are_flipped_at_one_half() -> None:
 
 
 def test_shift_and_scale_stay_inside_their_ranges_and_reach_them() -> None:
-    draws = Draws(TrainConfig(**{**STILL, "translate": 0.1, "scale": 0.2, "fliplr": 0.0}), 4000, 0)  # type: ignore[arg-type]
+    config = TrainConfig(**{**STILL, "translate": 0.1, "scale": 0.2, "fliplr": 0.0})  # type: ignore[arg-type]
+    draws = Draws(config, 4000, 0)
     shift = draws.theta[:, :, 2].abs() / 2  # of the image's side
     zoom = 1 / draws.theta[:, 0, 0]
     assert 0.095 < float(shift.max()) <= 0.1

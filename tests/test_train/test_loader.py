@@ -100,7 +100,8 @@ def test_balanced_sampling_draws_rare_classes_as_often_as_frequent_ones() -> Non
     kept, _ = read_train(faces(1000, 32), labels, 32)
     shares = {}
     for sampling in ("natural", "sqrt", "balanced"):
-        loader = TrainLoader(kept, TrainConfig(imgsz=32, sampling=sampling), 2, torch.device("cpu"))  # type: ignore[arg-type]
+        config = TrainConfig(imgsz=32, sampling=sampling)  # type: ignore[arg-type]
+        loader = TrainLoader(kept, config, 2, torch.device("cpu"))
         drawn = torch.cat(loader.sampler.batches())
         shares[sampling] = float(kept.labels[drawn].float().mean())
     assert shares["natural"] == pytest.approx(0.1)
