@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
+from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 from deepfer_yolo.records import Boxes, Clock, Event, Face, Frame, Json, Track
 from deepfer_yolo.stream.buffers import Counters
 
@@ -170,7 +171,7 @@ class Summary:
         n_failed = sum(source.has_failed for source in self.sources)
         if n_failed == len(self.sources) or any(sink.error for sink in self.sinks):
             return 1
-        return 4 if n_failed else 0
+        return EXIT_SOME_SOURCES_FAILED if n_failed else 0
 
     @property
     def processed(self) -> int:
