@@ -160,7 +160,10 @@ def _open(address: Address, config: StreamConfig) -> av.container.InputContainer
         scheme = address.target.partition("://")[0].lower()
         if scheme in ("http", "https"):
             opener = HttpOpener(address.target, config)
-            options = {"protocol_whitelist": "http,https,crypto,data", **config.input_option}
+            # Last, since nobody may set it otherwise: with connections that are kept, FFmpeg's HLS reader looks for a
+            # connection of its own behind the files of `io_open`, and ends the whole process where there is none.
+            own = {"protocol_whitelist": "http,https,crypto,data", "http_persistent": "0"}
+            options = {**config.input_option, **own}
             return av.open(address.target, io_open=opener.open, options=options)
         chosen = {"rtsp_transport": config.rtsp_transport} if scheme in ("rtsp", "rtsps") else {}
         return av.open(address.target, timeout=timeout, options={**chosen, **config.input_option})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -51,6 +53,29 @@ def test_hls_of_the_same_host_plays(serve_http: Callable[..., str], segment: byt
         send(request, playlist("one.ts") if request.path == "/list.m3u8" else segment)
 
     assert count(serve_http(handle) + "/list.m3u8") == 25
+
+
+COUNT = """
+import sys
+from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.stream.address import parse_source
+from deepfer_yolo.stream.sources import open_source
+config = StreamConfig(input_option=dict(pair.split("=") for pair in sys.argv[2:]))
+print(sum(grab.image is not None for grab in open_source(parse_source(sys.argv[1])[0], config).grabs()))
+"""
+
+
+@pytest.mark.parametrize("kind", ["mpegts", "fmp4"])
+@pytest.mark.parametrize("asked", [[], ["http_persistent=1"]])
+def test_hls_of_many_segments_plays_whatever_is_asked_of_connections(
+    kind: str, asked: list[str], serve_http: Callable[..., str], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In a process of its own: where connections are kept, FFmpeg ends the process at the second segment."""
+    options = {"hls_time": "0.2", "hls_list_size": "0", "hls_segment_type": kind}
+    assert make_clip("list.m3u8", container=options).read_text().count("#EXTINF") == 5
+    url = serve_http(lambda request: send(request, (tmp_path / request.path.strip("/")).read_bytes())) + "/list.m3u8"
+    done = subprocess.run([sys.executable, "-c", COUNT, url, *asked], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "25\n"), done.stderr
 
 
 def test_hls_of_another_host_plays_only_where_it_is_allowed(serve_http: Callable[..., str], segment: bytes) -> None:
