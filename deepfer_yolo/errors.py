@@ -111,6 +111,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "websockets"), "serve"),
     **dict.fromkeys(("python_multipart", "prometheus_client"), "serve"),
     "openvino": "openvino",
+    "pillow_heif": "heic",
     "paho": "mqtt",
 }
 """Which extra of this package brings a top-level module."""

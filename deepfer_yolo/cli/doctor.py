@@ -25,6 +25,7 @@ DISTRIBUTION = "deepfer-yolo"
 EXTRAS = {
     "eval": "audit reports, evaluate, gate: metrics, intervals, plots, HTML",
     "train": "train, export from a checkpoint, tune (torch, Ultralytics)",
+    "heic": "iPhone photos (HEIC, HEIF)",
 }
 """What each extra adds, in words."""
 

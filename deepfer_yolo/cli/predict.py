@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +12,12 @@ from deepfer_yolo.cli.options import ModelOption, options_of
 from deepfer_yolo.config import PredictConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from deepfer_yolo.stream.batch import Labelled
+
+MAX_REASONS = 10
+"""Of the reasons why images could not be read, those that are shown."""
 
 
 @options_of(
@@ -24,71 +28,81 @@ def predict(
     settings: PredictConfig,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Image files, folders (searched through) or glob patterns."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Image files, folders (searched through), glob patterns, frame_%04d.png, or @FILE with one a line.",
+        ),
     ],
     model: ModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
 ) -> None:
     """Label face images: each image is one face, cut out already, or with --faces any image.
 
-    An image that cannot be read becomes a row with its error; the others are labelled, and the exit code is 1.
+    An image that cannot be read becomes a row with its error; the others are labelled, and the exit code is 1. What a
+    folder holds besides images is counted on stderr. Of an animated image the first frame is labelled; videos, cameras
+    and streams are for deepfer stream.
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
     from deepfer_yolo.cli.options import note_haar, open_classifier
-    from deepfer_yolo.stream.batch import find_images, label_images
+    from deepfer_yolo.stream.batch import find_images, in_words, label_images
 
-    paths = find_images(sources)
+    left_out: Counter[str] = Counter()
+    paths = find_images(sources, left_out)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
     if settings.faces:
         note_haar(settings)
     rows = label_images(paths, classifier, settings)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}["jsonl" if as_json else settings.format]
-    n_errors = write(rows, classifier.labels, has_faces=settings.faces)
-    if n_errors:
-        print(f"{n_errors} of {len(paths)} images could not be read", file=sys.stderr)
+    errors: Counter[str] = Counter()
+    write(_counted(rows, errors), classifier.labels, has_faces=settings.faces)
+    if left_out:
+        print(f"left out: {in_words(left_out)}", file=sys.stderr)
+    if errors:
+        print(f"{errors.total():,} of {len(paths):,} images could not be read:", file=sys.stderr)
+        for why, n in errors.most_common(MAX_REASONS):
+            print(f"  {n:,} × {why}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
-    """One aligned line per image, the path last since it may be long. Returns the number of errors."""
-    n_errors = 0
+def _counted(rows: Iterable[Labelled], errors: Counter[str]) -> Iterator[Labelled]:
+    """The rows as they are; their errors are counted on the way."""
+    for row in rows:
+        if row.error is not None:
+            errors[row.error] += 1
+        yield row
+
+
+def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:
+    """One aligned line per image, the path last since it may be long."""
     width = max(7 if has_faces else 5, *map(len, labels))
     for row in rows:
         if row.error is not None:
-            n_errors += 1
             print(f"{'error':<{width}}      -  {row.path}  ({row.error})")
         elif row.prediction is None:
             print(f"{'no face':<{width}}      -  {row.path}")
         else:
             place = "" if row.face is None else "  at " + ",".join(f"{v:.0f}" for v in row.face.box)
             print(f"{row.prediction.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}{place}")
-    return n_errors
 
 
-def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
+def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:
     import json
 
-    n_errors = 0
     for row in rows:
-        n_errors += row.error is not None
         sys.stdout.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
-    return n_errors
 
 
-def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> int:
+def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:
     import csv
 
-    n_errors = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(
         ["path", "label", "confidence", *labels, "error", *(("x1", "y1", "x2", "y2", "score") if has_faces else ())]
     )
     for row in rows:
-        n_errors += row.error is not None
         place = [""] * 5 if row.face is None else [*(f"{v:.1f}" for v in row.face.box), f"{row.face.score:.4f}"]
         said = [""] * (2 + len(labels))
         if row.prediction is not None:
             said = [row.prediction.label, *(f"{p:.6f}" for p in (row.prediction.confidence, *row.prediction.probs))]
         writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])
-    return n_errors

@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
+from deepfer_yolo.data.avif_size import largest_frame
+from deepfer_yolo.data.image_formats import FORMATS, is_avif, is_heif, reads_heif, why_not_read
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000
 """Refused before decoding; a 50-megapixel camera image still passes."""
 MAX_BYTES = 200_000_000
 OURS_BYTES = 1_000_000
 """Up to here a PNG is first taken for one that `convert` has written: `decode_png` is four times as fast as Pillow."""
+HEAD_BYTES = 160
+"""Enough of a file to know its kind."""
 WAITING_PER_WORKER = 16
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_BLOCK = 65535
@@ -42,33 +44,55 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """An image as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha dropped, 16-bit scaled to 8.
+    """An image as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha dropped, more bits scaled to 8.
 
     Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a
     truncated file is an error.
     """
     path = source if isinstance(source, Path) else None
-    if path is not None:
-        content = _start_of(path)
-        if path.suffix == ".png" and len(content) <= OURS_BYTES:
-            pixels = decode_png(content, max_pixels)
-            if pixels is not None:
-                return pixels
+    content = _start_of(source) if isinstance(source, Path) else source
+    if path is not None and path.suffix == ".png" and len(content) <= OURS_BYTES:
+        pixels = decode_png(content, max_pixels)
+        if pixels is not None:
+            return pixels
+    formats = _formats(content[:HEAD_BYTES])
     try:
-        with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
+        if formats == ("AVIF",):
+            _check_avif(source, max_pixels)
+        with PillowImage.open(source if isinstance(source, Path) else io.BytesIO(source), formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 reason = f"{width}×{height} pixels are more than the limit of {max_pixels:,}"
                 raise ImageTooLargeError(reason, path=path)
             return _to_rgb(image)
     except UnidentifiedImageError:
-        raise DatasetError("not an image in a known format", path=path) from None
+        raise DatasetError(why_not_read(content[:HEAD_BYTES], path), path=path) from None
     except PillowImage.DecompressionBombError:  # Pillow's own limit, which lies above ours
         raise ImageTooLargeError(f"the image has more than {max_pixels:,} pixels", path=path) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DatasetError(f"broken image ({error})", path=path) from None
+
+
+def _check_avif(source: Path | bytes, max_pixels: int) -> None:
+    """Raise ImageTooLargeError where an AVIF file holds larger frames than it says, which Pillow would decode."""
+    pixels = largest_frame(source.read_bytes() if isinstance(source, Path) else source)
+    if pixels > max_pixels:
+        reason = f"frames of {pixels:,} pixels are more than the limit of {max_pixels:,}"
+        raise ImageTooLargeError(reason, path=source if isinstance(source, Path) else None)
+
+
+def _formats(head: bytes) -> tuple[str, ...]:
+    """What Pillow may take content that begins so for: AVIF or HEIF, where it says so itself, else all others."""
+    if is_avif(head):
+        return ("AVIF",)
+    if not (is_heif(head) and reads_heif()):
+        return FORMATS
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def _start_of(path: Path) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from deepfer_yolo.config import PredictConfig
-from deepfer_yolo.data.images import SUFFIXES, load_image, map_in_order
-from deepfer_yolo.errors import DatasetError, SourceError
+from deepfer_yolo.data.image_formats import OTHERS, SUFFIXES, why_left_out
+from deepfer_yolo.data.images import load_image, map_in_order
+from deepfer_yolo.data.untrusted import Problems, walk_files
+from deepfer_yolo.errors import DatasetError, SourceError, redact
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, open_detector
 from deepfer_yolo.files import os_reason
@@ -20,6 +22,7 @@ from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Prediction
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
+from deepfer_yolo.stream.file_names import expanded, is_url, matching
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,26 +51,44 @@ class Labelled:
         return row | {"label": self.prediction.label, "confidence": confidence, "probs": self.prediction.by_label(6)}
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """The image files behind files, folders (searched through, sorted) and glob patterns, in the order named.
+def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> list[Path]:
+    """The image files behind files, folders (searched through, sorted), glob patterns and lists, in the order named.
 
-    A named file is kept even where it does not exist: its error belongs into its row. Raises SourceError for a folder
-    or a pattern without images.
+    A named file is kept even where it does not exist, and so is an image of a kind that is not read: its error belongs
+    into its row. What else lies in a folder is counted in `left_out`, with the reason. Raises SourceError for a folder
+    or a pattern without images, and for what is no file at all.
     """
+    left_out = Counter() if left_out is None else left_out
     found: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif not path.exists() and glob.has_magic(source):
-            names = glob.glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            inside = sorted(p for p in map(Path, names) if p.is_file())
-        else:
-            inside = [path]
+    for source in expanded(sources):
+        if is_url(source):
+            raise SourceError(f"{redact(source)} is no image file", f"deepfer stream {redact(source)}")
+        before, path = left_out.copy(), Path(source)
+        named = list(_images_in(path, left_out)) if path.is_dir() else matching(source)
+        inside = [path] if named is None else named
         if not inside:
-            raise SourceError(f"no images in {source}", f"known suffixes: {' '.join(sorted(SUFFIXES))}")
+            others = left_out - before
+            what = f"no images in {source}" + (f", but {in_words(others)}" if others else "")
+            videos = f"deepfer stream {source}" if "videos" in others else None
+            raise SourceError(what, videos or f"known suffixes: {' '.join(sorted(SUFFIXES))}")
         found += inside
     return found
+
+
+def in_words(left_out: Counter[str]) -> str:
+    """What was left out, by reason."""
+    return ", ".join(f"{n:,} {why}" for why, n in left_out.most_common())
+
+
+def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """All images of a folder, also those that will have an error instead of a label."""
+    problems = Problems()
+    for path in walk_files(folder, problems):
+        if path.suffix.lower() in SUFFIXES | OTHERS.keys():
+            yield path
+        else:
+            left_out[why_left_out(path)] += 1
+    left_out.update(f"× {what}" for _, what in problems.found)
 
 
 def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:

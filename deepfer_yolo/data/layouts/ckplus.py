@@ -47,7 +47,7 @@ def _read_sequences(reading: Reading) -> Iterator[Item]:
             reading.problems.add(place, "does not hold a code from 0 to 7")
             continue
         folder = root / IMAGES / subject / sequence
-        frames = list(images_in(folder, reading.problems)) if folder.is_dir() else []
+        frames = list(images_in(folder, reading)) if folder.is_dir() else []
         if len(frames) <= N_PEAK:
             reading.problems.add(place, f"its sequence has {len(frames)} frames, and more than {N_PEAK} are needed")
             continue

@@ -9,12 +9,13 @@ in any spelling that `emotions.py` knows. What stands beside them is left out an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepfer_yolo.data.images import SUFFIXES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-from deepfer_yolo.data.untrusted import printable, walk_files
+from deepfer_yolo.data.image_formats import is_image
+from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in
+from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
@@ -41,12 +42,12 @@ def read(reading: Reading) -> Iterator[Item]:
     if not folders:
         raise DatasetError("holds no class folders", "expected SPLIT/LABEL/image or LABEL/image", path=root)
     for position, (split, folder) in enumerate(folders):
-        everything = list(walk_files(folder, reading.problems))
-        files = [path for path in everything if path.suffix.lower() in SUFFIXES]
-        if len(files) < len(everything):
-            reading.left_out["files that are no images by their name"] += len(everything) - len(files)
+        before = Counter(reading.left_out)
+        files = list(images_in(folder, reading))
         if not files:
-            reading.problems.add(folder.relative_to(root).as_posix(), "empty class folder")
+            others = ", ".join(f"{n:,} {why}" for why, n in (reading.left_out - before).items())
+            what = f"no image that is read, but {others}" if others else "empty class folder"
+            reading.problems.add(folder.relative_to(root).as_posix(), what)
         for done, path in enumerate(files):
             reading.fraction = (position + done / len(files)) / len(folders)
             yield Item.of_file(root, path, folder.name, split)
@@ -74,7 +75,7 @@ def _report_strays(root: Path, folders: list[tuple[str, Path]], reading: Reading
                 reading.problems.add(path.relative_to(root).as_posix(), "a link that leads nowhere")
             elif path.is_dir() and path not in known and not path.name.startswith((".", "__")):
                 reading.left_out[f"folder beside the splits ({printable(path.name)})"] += 1
-            elif path.is_file() and path.suffix.lower() in SUFFIXES:
+            elif path.is_file() and is_image(path):
                 reading.left_out["images outside the class folders"] += 1
 
 

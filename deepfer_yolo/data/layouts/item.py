@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import ConvertConfig
-from deepfer_yolo.data.images import SUFFIXES, load_image
+from deepfer_yolo.data.image_formats import is_image, why_left_out
+from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.untrusted import MAX_LINE, Problems, bounded_lines, csv_rows, open_list, walk_files
 from deepfer_yolo.errors import DatasetError
 
@@ -114,9 +115,17 @@ def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
     return cut(image, Face(np.array(item.box, np.float32), 1.0), CropSpec(margin=margin))
 
 
-def images_in(folder: Path, problems: Problems | None = None) -> Iterator[Path]:
-    """Image files under `folder`, by suffix, sorted; links that lead nowhere, pipes and the like become problems."""
-    return (path for path in walk_files(folder, problems or Problems()) if path.suffix.lower() in SUFFIXES)
+def images_in(folder: Path, reading: Reading | None = None) -> Iterator[Path]:
+    """Image files under `folder`, by suffix, sorted.
+
+    What else lies there is counted in `reading`, with the reason; links that lead nowhere, pipes and the like are
+    problems.
+    """
+    for path in walk_files(folder, reading.problems if reading else Problems()):
+        if is_image(path):
+            yield path
+        elif reading is not None:
+            reading.left_out[why_left_out(path)] += 1
 
 
 def first_images(source: Path) -> list[Path]:
@@ -148,7 +157,7 @@ def read_named(
     """All images of a folder whose names hold a `subject` and, where there are `codes`, a `code`; else the folder above
     is the label. One that is named otherwise is a problem, or without an `example` to name in it left out and counted.
     """
-    paths = list(images_in(reading.source, reading.problems))
+    paths = list(images_in(reading.source, reading))
     for done, path in enumerate(paths):
         reading.fraction = done / len(paths)
         name = pattern.fullmatch(path.stem)

@@ -53,7 +53,7 @@ def _listed(root: Path, place: str, line: str) -> Item:
 def _read_copy(reading: Reading, root: Path) -> Iterator[Item]:
     folders = [(split, code) for split in SPLITS for code in CODES if (root / split / code).is_dir()]
     for position, (split, code) in enumerate(folders):
-        for path in images_in(root / split / code, reading.problems):
+        for path in images_in(root / split / code, reading):
             inside = path.relative_to(reading.source).as_posix()
             name = path.name.replace("_aligned", "")
             yield Item(CODES[code], split, Path(name).stem, inside, file=path, source_id=name, listed_as=inside)
