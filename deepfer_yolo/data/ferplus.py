@@ -6,7 +6,7 @@ Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepfer_yolo.config import ConvertConfig
@@ -75,6 +75,13 @@ def majority(votes: Votes) -> str | None:
     kept = {label: count for label, count in votes.items() if count > 1}
     winner = max(kept, key=lambda label: kept[label], default="unknown")
     return None if winner in NOT_EMOTIONS or 2 * kept[winner] <= sum(kept.values()) else winner
+
+
+def clear_winner(votes: Mapping[str, int]) -> str | None:
+    """The label, unknown and not-a-face included, that has more votes than any other; None where none has."""
+    ranked = sorted(votes.values(), reverse=True)
+    is_clear = bool(ranked) and ranked[0] > (ranked[1] if len(ranked) > 1 else 0)
+    return max(votes, key=lambda label: votes[label]) if is_clear else None
 
 
 def plurality(votes: Votes, original: str) -> str | None:

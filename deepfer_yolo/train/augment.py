@@ -12,8 +12,9 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from torch.nn import functional  # noqa: TID253
 
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.train.sensor import SensorDraws
 
-_AUGMENT_STREAM, _NOISE_STREAM = 1, 2
+_AUGMENT_STREAM, _NOISE_STREAM, _MARGIN_STREAM = 1, 2, 6
 """Keep the draws here apart from the shuffling of the same seed and epoch."""
 N_PATTERNS = 64
 """Patterns of noise that the images of an epoch share."""
@@ -29,6 +30,9 @@ class Draws:
         angle, shear = np.radians(signed[0] * config.degrees), np.tan(np.radians(signed[1] * config.shear))
         mirror = np.where(uniform[2] < config.fliplr, -1.0, 1.0).astype(np.float32)
         zoom = 1 / (1 + signed[3] * config.scale)
+        if config.margin:
+            more = np.random.Generator(np.random.PCG64([config.seed, epoch, _MARGIN_STREAM])).random((2, n))
+            zoom = zoom * (1 + 2 * config.margin * more[0] * (more[1] < 0.5)).astype(np.float32)
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
         # Rows map output to input coordinates in [-1, 1], as affine_grid wants them; the image's half side is 1.
         rows = [cos * mirror, shear * cos - sin, signed[4] * config.translate * 2, sin * mirror, shear * sin + cos]
@@ -54,6 +58,7 @@ class Draws:
         blur, noise, chance = torch.from_numpy(random.random((3, n), dtype=np.float32))
         self.blur, self.noise, self.surrounded = blur * config.blur, noise * config.noise, chance < config.surround
         self.pattern = torch.from_numpy(random.integers(0, N_PATTERNS, n))
+        self.sensor = SensorDraws(config, n, epoch) if config.sensor else None
         self._noise_seed = [config.seed, epoch, _NOISE_STREAM]
         self._patterns: dict[int, torch.Tensor] = {}
 

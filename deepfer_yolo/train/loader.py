@@ -18,6 +18,7 @@ from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_target
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import fits_on
 from deepfer_yolo.train.losses import class_weights
+from deepfer_yolo.train.sensor import photograph
 
 _SHUFFLE_STREAM = 0
 
@@ -96,6 +97,8 @@ class TrainLoader:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         epoch = self.sampler.epoch
         draws, size = Draws(self.config, len(self.dataset), epoch), side_at(self.config, epoch, self.epochs)
+        if draws.sensor is not None:
+            draws.sensor.to(self.device)
         batches, self.skip = self.sampler.batches()[self.skip :], 0
         # From files, the next batch is decoded while the network works on this one.
         pixels = map_in_order(
@@ -112,9 +115,15 @@ class TrainLoader:
         """One training batch of the images at `index`."""
         where = index.to(self.device)
         images = augment(pixels.to(self.device), draws, index, size)
-        images, targets = mix(images, self._targets[where], draws.share[index])
-        images, targets = cut_mix(images, targets, draws.cut[index])
-        return {"img": _three_channels(images), "cls": self._labels[where], "target": targets}
+        views = {"img": images if draws.sensor is None else photograph(images, draws.sensor, where)}
+        if self.config.teacher_view == "clean":
+            views["clean"] = images
+        targets = self._targets[where]
+        for name, view in views.items():
+            mixed, shares = mix(view, targets, draws.share[index])
+            mixed, shares = cut_mix(mixed, shares, draws.cut[index])
+            views[name] = _three_channels(mixed)
+        return {**views, "cls": self._labels[where], "target": shares}
 
 
 class ValLoader:

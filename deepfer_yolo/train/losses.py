@@ -8,7 +8,7 @@ import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.data.dataset import Dataset, Row
-from deepfer_yolo.data.ferplus import parse_votes
+from deepfer_yolo.data.ferplus import clear_winner, parse_votes
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.recipe import TrainConfig
 
@@ -20,7 +20,9 @@ Votes = Mapping[str, int]
 def make_loss(config: TrainConfig, counts: torch.Tensor) -> Loss:
     """The loss that `config` names, for a training split with `counts` (C,) images a class."""
     weights = class_weights(config.class_weights, counts)
-    prior = (counts / counts.sum()).log() if config.loss == "logit_adjust" else torch.zeros(len(counts))
+    prior = (
+        config.logit_tau * (counts / counts.sum()).log() if config.loss == "logit_adjust" else torch.zeros(len(counts))
+    )
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -54,6 +56,23 @@ def hard_labels(rows: Sequence[Row], dataset: Dataset) -> list[int]:
     return [index[row.label] for row in rows]
 
 
+def judged_labels(rows: Sequence[Row], dataset: Dataset, judge: str) -> tuple[list[Row], list[int]]:
+    """The images that can be judged, and the class index of each: its label or, by votes, their clear winner.
+
+    Raises DatasetError where votes are to judge and no image has a winner among the labels.
+    """
+    if judge == "label":
+        return list(rows), hard_labels(rows, dataset)
+    winners = [clear_winner(parse_votes(row.votes)) if row.votes else None for row in rows]
+    kept = [(row, winner) for row, winner in zip(rows, winners, strict=True) if winner in dataset.labels]
+    if not kept:
+        raise DatasetError(
+            f"{dataset.root}: no image to judge by has a clear winner of votes",
+            "convert it with votes (deepfer convert --help), or use judge: label",
+        )
+    return [row for row, _ in kept], [dataset.labels.index(str(winner)) for _, winner in kept]
+
+
 def voted_targets(config: TrainConfig, rows: Sequence[Row], dataset: Dataset) -> torch.Tensor | None:
     """The targets (n, C) that `config` makes of votes; None where the labels alone count.
 
@@ -69,16 +88,26 @@ def voted_targets(config: TrainConfig, rows: Sequence[Row], dataset: Dataset) ->
             "convert it with votes (deepfer convert --help), or leave votes off",
         )
     labels = hard_labels(rows, dataset)
-    own = soft_labels(votes, labels, dataset.labels) if config.votes else torch.eye(len(dataset.labels))[labels]
+    own = (
+        soft_labels(votes, labels, dataset.labels, config.label_votes)
+        if config.votes
+        else torch.eye(len(dataset.labels))[labels]
+    )
     evidence = config.vote_evidence
     return torch.lerp(own, vote_evidence(votes, labels, len(dataset.labels)), evidence) if evidence else own
 
 
-def soft_labels(votes: Sequence[Votes], labels: Sequence[int], names: Sequence[str]) -> torch.Tensor:
-    """Shares (n, C) of each image's votes for the labels `names`; its own label where nobody voted for any of them."""
+def soft_labels(
+    votes: Sequence[Votes], labels: Sequence[int], names: Sequence[str], label_votes: float = 0
+) -> torch.Tensor:
+    """Shares (n, C) of each image's votes for the labels `names`; its own label where nobody voted for any of them.
+
+    The label itself counts as `label_votes` more, where at least one annotator agrees with it.
+    """
     shares = torch.eye(len(names))[labels]
-    for share, given in zip(shares, votes, strict=True):
+    for share, given, label in zip(shares, votes, labels, strict=True):
         counts = torch.tensor([float(given.get(name, 0)) for name in names])
+        counts[label] += label_votes * (counts[label] > 0)
         if counts.sum() > 0:
             share.copy_(counts / counts.sum())
     return shares

@@ -15,6 +15,7 @@ from deepfer_yolo.files import sha256_of
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
 from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
+from deepfer_yolo.train.losses import judged_labels
 from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score
 from deepfer_yolo.train.progress import Progress, save_curves
 from deepfer_yolo.train.splits import read_held_out
@@ -78,7 +79,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
     run, folder, batch = trainer.run, trainer.save_dir, trainer.run.config.batch
     logits, labels = logits_of(trainer.best, run.val, batch), run.val.labels.numpy()
     calibration = calibrate(logits, labels)
-    test = None if run.config.fold is None else read_held_out(run.dataset, "test", run.spec)
+    test = None if run.config.fold is None else read_held_out(run.dataset, "test", run.spec, run.config.judge)
     result = TrainResult(
         folder=folder,
         best_epoch=trainer.stopper.best_epoch,
@@ -95,8 +96,10 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         learned_before=run.leaks,
         test=None if test is None else score(logits_of(trainer.best, test, batch), test.labels.numpy()),
     )
-    subjects = [row.subject for row in run.dataset.rows("val")]
-    found = {"dataset": run.dataset.name, **card_metrics(logits, labels, calibration, subjects)}
+    judged, _ = judged_labels(run.dataset.rows("val"), run.dataset, run.config.judge)
+    subjects = [row.subject for row in judged]
+    by = {} if run.config.judge == "label" else {"judged_by": run.config.judge}
+    found = {"dataset": run.dataset.name, **by, **card_metrics(logits, labels, calibration, subjects)}
     card = Card(
         name=folder.name,
         labels=run.dataset.labels,

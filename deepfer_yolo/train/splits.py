@@ -14,7 +14,7 @@ from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, Read, read_train, read_val
 from deepfer_yolo.train.device import free_memory
-from deepfer_yolo.train.losses import hard_labels, voted_targets
+from deepfer_yolo.train.losses import hard_labels, judged_labels, voted_targets
 
 
 def fold_of(dataset: Dataset, config: TrainConfig) -> Dataset:
@@ -77,14 +77,16 @@ def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[DecodedSplit, De
     read = reader(dataset, rows) if from_files else None
     train, spec = read_train(load_images(dataset, rows), hard_labels(rows, dataset), config.imgsz, read)
     train = replace(train, soft=voted_targets(config, rows, dataset))
-    return train, read_held_out(dataset, "val", spec, from_files=from_files), spec
+    return train, read_held_out(dataset, "val", spec, config.judge, from_files=from_files), spec
 
 
-def read_held_out(dataset: Dataset, split: str, spec: InputSpec, *, from_files: bool = False) -> DecodedSplit:
+def read_held_out(
+    dataset: Dataset, split: str, spec: InputSpec, judge: str = "label", *, from_files: bool = False
+) -> DecodedSplit:
     """A split that is not learned from, decoded as the model is fed."""
-    rows = dataset.rows(split)
+    rows, labels = judged_labels(dataset.rows(split), dataset, judge)
     read = reader(dataset, rows) if from_files else None
-    return read_val(load_images(dataset, rows), hard_labels(rows, dataset), spec, read)
+    return read_val(load_images(dataset, rows), labels, spec, read)
 
 
 def reads_files(config: TrainConfig, n: int) -> bool:

@@ -103,6 +103,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.should_stop = should_stop
         self.stopping = False
         counts = torch.bincount(run.train.labels, minlength=len(run.dataset.labels)).clamp_min(1)
+        if run.config.votes and run.train.soft is not None:
+            counts = run.train.soft.sum(0).clamp_min(1)
         self.soft_loss = make_loss(run.config, counts)
         self.plateau = Plateau(run.config.plateau_epochs, run.config.plateau_factor, run.config.lrf)
         self.spent_s = 0.0
@@ -205,7 +207,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         loss = self.soft_loss(logits.float(), batch["target"])
         if self.run.teachers:
             with torch.no_grad(), self._autocast():
-                answers = [teacher(batch["img"])[1].float().log_softmax(1) for teacher in self.run.teachers]
+                seen = batch["clean"] if self.run.config.teacher_view == "clean" else batch["img"]
+                answers = [teacher(seen)[1].float().log_softmax(1) for teacher in self.run.teachers]
             config = self.run.config
             apart = distillation(logits.float(), torch.stack(answers).mean(0), config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart

@@ -187,3 +187,13 @@ def test_a_control_group_limits_the_memory(tmp_path: Path, monkeypatch: pytest.M
     assert device.free_memory() > 100_000_000
     (tmp_path / "memory.max").write_text("1000\n")
     assert device.free_memory() == 400
+
+
+def test_teachers_may_see_the_image_without_the_sensor() -> None:
+    split, _ = read_train(iter(faces(16, 48)), [0, 1] * 8, 64)
+    config = TrainConfig(batch=16, sensor=1.0, haze=0.9, teacher_view="clean")
+    batch = next(iter(TrainLoader(split, config, 2, torch.device("cpu"))))
+    assert batch["clean"].shape == batch["img"].shape
+    assert not torch.equal(batch["clean"], batch["img"])
+    plain = config.model_copy(update={"sensor": 0.0, "teacher_view": "same"})
+    assert torch.equal(next(iter(TrainLoader(split, plain, 2, torch.device("cpu"))))["img"], batch["clean"])

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.train.losses import class_weights, distillation, make_loss
+from deepfer_yolo.train.losses import class_weights, distillation, make_loss, soft_labels
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 TARGETS = torch.eye(3)[:2]
@@ -64,3 +64,17 @@ def test_distillation_is_nothing_from_an_equal_teacher_and_grows_with_the_distan
     assert float(distillation(LOGITS, LOGITS, 2.0)) == pytest.approx(0.0, abs=1e-6)
     near, far = LOGITS + torch.tensor([0.1, 0, 0]), LOGITS + torch.tensor([2.0, 0, 0])
     assert 0 < float(distillation(near, LOGITS, 2.0)) < float(distillation(far, LOGITS, 2.0))
+
+
+def test_logit_adjustment_weakens_with_its_power() -> None:
+    loss = make_loss(TrainConfig(loss="logit_adjust", logit_tau=0.5), torch.tensor([90, 10]))
+    wanted = -math.log(0.1**0.5 / (0.1**0.5 + 0.9**0.5))
+    assert float(loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_label_counts_as_votes_only_where_an_annotator_agrees() -> None:
+    votes = [{"sad": 1, "neutral": 5}, {"neutral": 6}, {}]
+    shares = soft_labels(votes, [1, 1, 1], ("neutral", "sad"), label_votes=2)
+    assert shares[0].tolist() == pytest.approx([5 / 8, 3 / 8])
+    assert shares[1].tolist() == [1, 0]
+    assert shares[2].tolist() == [0, 1]

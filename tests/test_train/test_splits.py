@@ -83,3 +83,23 @@ def test_evidence_reads_votes_in_the_data_sets_own_words(
     assert float(target[sad]) < 0.05
     unseen = faces.labels == dataset.labels.index("surprise")  # nobody voted on these: their label alone counts
     assert torch.equal(faces.soft[unseen][:, dataset.labels.index("surprise")], torch.ones(int(unseen.sum())))
+
+
+def test_val_is_judged_by_the_clear_winner_of_its_votes(
+    tiny_config: TrainConfig, painted_dataset: Path, tmp_path: Path
+) -> None:
+    config = tiny_config.model_copy(update={"judge": "votes"})
+    with pytest.raises(DatasetError, match="clear winner"):
+        read_splits(open_for_training(config), config)
+    voted = tmp_path / "voted"
+    shutil.copytree(painted_dataset, voted)
+    rows = read_manifest(voted)
+    held_out = [index for index, row in enumerate(rows) if row.split == "val"]
+    given = ("sad:6 happy:4", "sad:5 happy:5", "contempt:9", "happy:1")
+    for index, votes in zip(held_out, given, strict=False):
+        rows[index] = replace(rows[index], votes=votes)
+    write_manifest(rows, voted)
+    config = config.model_copy(update={"data": str(voted)})
+    dataset = open_for_training(config)
+    _, val, _ = read_splits(dataset, config)
+    assert [dataset.labels[index] for index in val.labels.tolist()] == ["sad", "happy"]
