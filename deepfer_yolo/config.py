@@ -268,6 +268,7 @@ class StreamConfig(LabelConfig):
     overwrite: bool = key(False, "Replace what is there.", shown="")
     allow_host: Texts = key((), "Host that playlists and redirects may lead to, repeatable.", shown="the URL's own")
     input_option: Pairs = key({}, "KEY=VALUE for FFmpeg's network reader, repeatable.")
+    isolate: bool = key(True, "Read each network source in a process of its own, which may crash.")
     max_bytes: int = key(100_000_000, "Size at which a jsonl or csv file begins anew.", ge=1000)
     keep: int = key(5, "How many of the full files are kept.", ge=1, le=1000)
 

@@ -186,16 +186,22 @@ def answer_parent(answer: Callable[[Message], Json]) -> None:
 
     The connection is stdin and stdout; what libraries print goes to stderr.
     """
-    channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
+    channel = Channel(*parent_files())
     while (question := channel.receive()) is not None:
         try:
             reply = answer(question)
         except DeepferError as error:
             reply = error_head(error)
         channel.send(reply)
+
+
+def parent_files() -> tuple[IO[bytes], IO[bytes]]:
+    """A child's stdin and stdout for itself alone: what libraries print goes to stderr, and they have none to read."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return source, sink
 
 
 def error_head(error: DeepferError) -> Json:

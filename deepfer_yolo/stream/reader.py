@@ -15,6 +15,7 @@ from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.buffers import Buffer, Queued
 from deepfer_yolo.stream.records import LIVE_STATES, SourceSummary, State, StateName
 from deepfer_yolo.stream.source_errors import SLOW_REASONS, SourceReadError, explain
+from deepfer_yolo.stream.source_process import SourceProcess
 from deepfer_yolo.stream.sources import Source, open_source
 
 MAX_GAP_S = 10.0
@@ -24,6 +25,8 @@ MAX_CLOCK_ERROR_S = 60.0
 """A source whose wall clock is further than this from ours when it is first heard of has not set it."""
 HEALTHY_S = 10.0
 """A connection that lasted this long forgets the failures before it."""
+LIVE_PACE = 1.001
+"""How fast a live stream that comes in bursts is played: a sender's clock may be that much faster than ours."""
 FIRST_RETRIES = 4
 """How often a live source is tried again that has never given a frame, where `retries` is not set."""
 
@@ -45,11 +48,13 @@ class Reader:
         self._lock = lock
         self._tell = tell
         self._stop = threading.Event()
+        self._process: SourceProcess | None = None
         self._state_lock = threading.Lock()
         self._last_at = time.monotonic()
         self._last_stamp: tuple[float, Clock] | None = None
         self._mark, self._changed_at = 0, time.monotonic()
         self._index = 0
+        self._is_finite = False
         self._shape: tuple[int, ...] | None = None
         self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
 
@@ -58,12 +63,17 @@ class Reader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the reader to end; it is not waited for, since opening a dead host may block until its timeout."""
+        """Ask the reader to end; it is not waited for, since opening a camera may block until its timeout."""
         self._stop.set()
+        if (process := self._process) is not None:
+            process.interrupt()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the reader's end."""
+        """Wait for the reader's end; a process that it reads from gets no longer than that."""
         self._thread.join(timeout_s)
+        if self._thread.is_alive() and (process := self._process) is not None:
+            process.kill()
+            self._thread.join(timeout_s)
 
     @property
     def has_frames(self) -> bool:
@@ -140,7 +150,7 @@ class Reader:
             self.change("connecting", f"attempt {attempts + 1}")
             started = time.monotonic()
             try:
-                self._read_once(open_source(self.address, self._config))
+                self._read_once(self._open())
                 return
             except Exception as error:
                 # Whatever a library raises, a reader that is gone must never look like a source that has ended.
@@ -155,21 +165,39 @@ class Reader:
                 self.reconnects += 1
                 self._stop.wait(backoff_s(attempts - 1, is_slow=failure.reason in SLOW_REASONS))
 
+    def _open(self) -> Source | SourceProcess:
+        if self.address.kind != "network" or not self._config.isolate:
+            return open_source(self.address, self._config)
+        self._process = process = SourceProcess(self.address, self._config)
+        try:
+            if self._stop.is_set():  # `stop` may have looked before there was a process
+                process.interrupt()
+            process.open()
+        except BaseException:
+            process.close()
+            raise
+        return process
+
     def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
         is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)
         if is_hopeless or self.address.kind in ("file", "pattern"):
             return False
+        if failure.reason == "crashed" and self._is_finite:
+            return False  # it would come to the same place again
         if self._config.retries is None:
             return self.has_frames or attempts <= FIRST_RETRIES
         return attempts <= self._config.retries
 
-    def _read_once(self, source: Source) -> None:
+    def _read_once(self, source: Source | SourceProcess) -> None:
         """Read one connection to its end. Raises SourceReadError where it breaks, or where a live source just ends."""
+        self._is_finite = source.is_finite
         if self._config.policy is None and source.is_finite:
             self.buffer.policy = "lossless"
         timeline = Timeline(has_pts=source.has_pts, is_live=self.address.is_live)
         is_first = True
-        pace = None if self.buffer.policy == "lossless" or self.address.is_live else Pace()
+        pace = None
+        if self.buffer.policy != "lossless" and (source.is_finite or source.is_bursty):
+            pace = Pace(is_live=source.is_bursty)
         try:
             for grab in source.grabs():
                 if self._stop.is_set():
@@ -189,7 +217,7 @@ class Reader:
         if not self._stop.is_set():
             self._check_end(source, is_empty=is_first)
 
-    def _check_end(self, source: Source, *, is_empty: bool) -> None:
+    def _check_end(self, source: Source | SourceProcess, *, is_empty: bool) -> None:
         if not source.is_finite and self.address.kind != "pattern":
             raise SourceReadError(f"{self.address.name} ended", "eof")
         if is_empty:
@@ -272,17 +300,27 @@ class Timeline:
 
 
 class Pace:
-    """Plays a file at its own speed, so that a recording behaves like a camera."""
+    """Plays a source at its own speed: a recording behaves like a camera, and bursts of a live stream like one too.
 
-    def __init__(self) -> None:
+    A recording that is late catches up at once. A live stream that is late has none to catch up with: what comes later
+    is played later, so that as much waits as its bursts need.
+    """
+
+    def __init__(self, *, is_live: bool = False) -> None:
+        self._is_live = is_live
         self._start: tuple[float, float] | None = None
 
     def wait(self, time_s: float, stop: threading.Event) -> None:
         """Wait until it is the turn of the frame at `time_s`."""
         now = time.monotonic()
-        if self._start is None or time_s < self._start[0]:
-            self._start = (time_s, now)
-        stop.wait(max(0.0, time_s - self._start[0] - (now - self._start[1])))
+        wait_s = 0.0
+        if self._start is not None:
+            since_s = time_s - self._start[0]
+            wait_s = (since_s / LIVE_PACE if self._is_live else since_s) - (now - self._start[1])
+        is_off = self._is_live and not 0 <= wait_s <= MAX_GAP_S
+        if self._start is None or time_s < self._start[0] or is_off:
+            self._start, wait_s = (time_s, now), 0.0
+        stop.wait(max(0.0, wait_s))
 
 
 def backoff_s(attempts: int, *, is_slow: bool = False) -> float:

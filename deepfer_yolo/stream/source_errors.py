@@ -9,9 +9,9 @@ from deepfer_yolo.stream.address import Address, scrub
 
 Reason = Literal[
     "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden",
-    "invalid", "device", "network", "eof",
+    "invalid", "device", "network", "eof", "crashed",
 ]  # fmt: skip
-SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec"})
+SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec", "crashed"})
 """Failures that seldom heal within seconds."""
 HINTS: dict[str, str] = {
     "refused": "check host and port, and that the publisher runs",
@@ -23,6 +23,7 @@ HINTS: dict[str, str] = {
     "unreadable": "check it with: ffprobe",
     "invalid": "check the parameters of the source, and --input-option",
     "truncated": "fetch the file again; what was there has been processed",
+    "crashed": "its stream breaks FFmpeg; other sources go on",
     "device": "deepfer doctor lists the cameras",
 }
 

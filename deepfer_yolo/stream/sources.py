@@ -51,6 +51,7 @@ class VideoSource:
         # Frame threading decodes files faster but holds frames back, which a live source must not do.
         self._stream.thread_type = "AUTO" if address.kind == "file" else "SLICE"
         self.is_finite = address.kind == "file" or (address.kind == "network" and (self._container.duration or 0) > 0)
+        self.is_bursty = self._container.format.name == "hls" and not self.is_finite
         self.has_pts = not (address.kind == "network" and self._container.format.name in ("mpjpeg", "mjpeg"))
 
     def grabs(self) -> Iterator[Grab]:
@@ -105,8 +106,7 @@ class VideoSource:
 class CameraSource:
     """A camera that OpenCV opens: an index, or a /dev/video path. Its time stamps are arrival times."""
 
-    is_finite = False
-    has_pts = False
+    is_finite = has_pts = is_bursty = False
 
     def __init__(self, address: Address) -> None:
         import cv2
@@ -138,7 +138,9 @@ class CameraSource:
 
 
 Source = VideoSource | CameraSource
-"""An open source. `is_finite` says that its end is known; `has_pts` that its time stamps are its own."""
+"""An open source. `is_finite` says that its end is known, `has_pts` that its time stamps are its own, `is_bursty` that
+its images come many at a time.
+"""
 
 
 def open_source(address: Address, config: StreamConfig) -> Source:

@@ -263,6 +263,13 @@ def publish() -> Iterator[Callable[..., Publisher]]:
             publisher.process.stderr.close()
 
 
+def is_listening(port: int) -> bool:
+    """Whether a process of this machine listens on `port`; a connection would take the only place that there is."""
+    tables = [path for path in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if path.exists()]
+    ends = [line.split()[1:4:2] for path in tables for line in path.read_text().splitlines()[1:]]
+    return not tables or any(end.endswith(f":{port:04X}") and state == "0A" for end, state in ends)
+
+
 @pytest.fixture
 def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
     """A function that plays a moving test image by RTSP to a consumer that listens on `port`; it keeps trying until
@@ -270,7 +277,9 @@ def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
     """
 
     def start(port: int, *, size: str = "160x120", rate: int = 25, codec: str = "libx264") -> Publisher:
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 20
+        while not is_listening(port) and time.monotonic() < deadline:
+            time.sleep(0.02)
         while True:
             source = ["-re", "-f", "lavfi", "-i", f"testsrc=size={size}:rate={rate}"]
             coding = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deepfer_yolo.stream.reader import Timeline, backoff_s
+from deepfer_yolo.stream.reader import LIVE_PACE, Pace, Timeline, backoff_s
 
 LISTEN = {"open_timeout_s": 10.0, "input_option": {"rtsp_flags": "listen", "listen_timeout": "8"}}
 
@@ -30,6 +32,37 @@ def test_a_live_pause_is_no_jump() -> None:
     line.stamp(1.0, None, 1000.0)
     assert not line.stamp(31.0, None, 1030.5).is_new_epoch
     assert line.stamp(91.0, None, 1031.0).is_new_epoch
+
+
+def played(pace: Pace, frames: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When frames are played that are (when they can be read, their time), on a clock made by hand."""
+    now = 0.0
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now
+            now += timeout or 0.0
+            return False
+
+    monkeypatch.setattr("deepfer_yolo.stream.reader.time.monotonic", lambda: now)
+    at = []
+    for ready_s, time_s in frames:
+        now = max(now, ready_s)
+        pace.wait(time_s, Stop())
+        at.append(round(now, 3))
+    return at
+
+
+def test_bursts_of_a_live_stream_are_played_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six frames at once, a second late two more: they follow at their distance, and the next burst is waited for."""
+    frames = [(10.0, 50.0 + i / 2) for i in range(6)] + [(13.5, 53.0), (13.5, 53.5)] + [(14.0, 54.0), (14.0, 90.0)]
+    at = played(Pace(is_live=True), frames, monkeypatch)
+    assert at[:6] == pytest.approx([10 + i / 2 / LIVE_PACE for i in range(6)], abs=1e-3)
+    assert at[6:] == pytest.approx([13.5, 14.0, 14.5, 14.5], abs=2e-3), "a jump of the clock is not waited for"
+
+
+def test_a_recording_that_was_late_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert played(Pace(), [(0, 5.0), (0, 5.5), (2.0, 6.0), (0, 6.5), (0, 7.5)], monkeypatch) == [0, 0.5, 2, 2, 2.5]
 
 
 def test_rtcp_gives_capture_time_and_age() -> None:
@@ -138,3 +171,34 @@ def test_a_paused_publisher_is_stalled_and_then_fresh_again(
     )
     run.stop()
     assert run.sink.states()[:4] == ["connecting", "live", "stalled", "live"]
+
+
+@pytest.mark.slow
+def test_live_hls_is_played_by_its_own_clock(
+    run_of: Callable[..., Any], publish: Callable[..., Any], serve_http: Callable[..., str], tmp_path: Path
+) -> None:
+    """Segments of two seconds arrive at once; of what came, `latest` throws away next to nothing."""
+    source = ("-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=25", "-c:v", "libx264", "-preset", "ultrafast")
+    live = ("-g", "25", "-f", "hls", "-hls_time", "2", "-hls_list_size", "5", "-hls_flags", "delete_segments")
+    publish(*source, "-pix_fmt", "yuv420p", *live, str(tmp_path / "live.m3u8"))
+
+    def handle(request: Any) -> None:
+        path = tmp_path / request.path.strip("/")
+        content = path.read_bytes() if path.exists() else b""
+        request.send_response(200 if content else 404)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    wanted = tmp_path / "live2.ts"
+    deadline = time.monotonic() + 30
+    while not wanted.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run = run_of([serve_http(handle) + "/live.m3u8"], read_timeout_s=10.0, open_timeout_s=10.0).start()
+    run.wait_for(lambda: len(run.sink.results) > 0)
+    time.sleep(12)
+    summary = run.stop()
+    (one,) = summary.sources
+    assert 12 * 25 * 0.85 < one.counters.captured < 12 * 25 * 1.15
+    assert one.counters.overwritten < 0.05 * one.counters.captured
+    assert (one.epochs, one.reconnects) == (1, 0)
