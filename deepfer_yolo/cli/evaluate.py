@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @options_of(
     EvaluateConfig,
-    "dataset model split clean exclude tta by robustness labels pictures save_plots batch workers threads seed "
-    "allow_leak name config as_json",
+    "dataset model split clean exclude tta by robustness robustness_pictures robustness_kinds labels pictures "
+    "save_plots batch workers threads seed allow_leak name config as_json",
 )
 def evaluate(
     settings: EvaluateConfig,
@@ -67,5 +67,4 @@ def _print(result: Evaluation) -> None:
         title = f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else "")
         out.print(table(report.GROUP_HEADER, report.group_rows(groups[:30]), title))
     if result.robustness is not None:
-        title = f"robustness, n = {result.robustness.n:,}"
-        out.print(table(report.SWEEP_HEADER, report.sweep_rows(result.robustness), title))
+        out.print(table(*report.robustness_table(result.robustness), report.robustness_title(result.robustness)))

@@ -14,6 +14,7 @@ from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import require
+from deepfer_yolo.evaluate.corruptions import kinds_named
 from deepfer_yolo.evaluate.intervals import Interval, Intervals, intervals
 from deepfer_yolo.evaluate.metrics import (
     N_BINS,
@@ -203,7 +204,8 @@ def evaluate(
     """Score and measure. `learned` is what `check_models` found."""
     for column in config.by:
         check_column(column)
-    require("scipy", "matplotlib")
+    kinds_named(config.robustness_kinds)
+    require("scipy", "matplotlib", *(("cv2",) if config.robustness else ()))
     scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip")
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(

@@ -71,23 +71,24 @@ def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Seq
     sure = np.round(kept / len(targets), 12)
     support = np.bincount(targets, minlength=probs.shape[1]).tolist()
     spans: Any = {
-        name: _interval(values, len(targets), is_share=name not in NOT_SHARES)
+        name: interval_of(values, len(targets), is_share=name not in NOT_SHARES)
         for name, values in found.by_name().items()
     }
     return Intervals(
         **spans,
         selective_accuracy={
-            coverage_key(share): _interval(values, len(surest(probs, share)))
+            coverage_key(share): interval_of(values, len(surest(probs, share)))
             for share, values in zip(COVERAGES, sure.T, strict=True)
         },
         per_class=tuple(
-            ClassScores(*(_interval(values[:, c], n) for values in (classes.precision, classes.recall, classes.f1)))
+            ClassScores(*(interval_of(values[:, c], n) for values in (classes.precision, classes.recall, classes.f1)))
             for c, n in enumerate(support)
         ),
     )
 
 
-def _interval(values: Floats, n: int, *, is_share: bool = True) -> Interval:
+def interval_of(values: Floats, n: int, *, is_share: bool = True) -> Interval:
+    """The interval of one figure on `n` images from its replicates; exact where no resample differs."""
     low, high = percentiles(values)
     if is_share and n > 0 and low == high and low in (0.0, 1.0):
         return clopper_pearson(round(low * n), n)

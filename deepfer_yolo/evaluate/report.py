@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
+from deepfer_yolo.evaluate.corruptions import SEVERITIES, corrupted, faces_of
 from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
 from deepfer_yolo.evaluate.metrics import NOT_SHARES, nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
-from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
+from deepfer_yolo.evaluate.robustness import CLEAN, Condition, Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.subsets import Group
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
@@ -42,7 +43,9 @@ SHARES = {
 }  # fmt: skip
 """Headline figures that are shown in per cent, as the tables call them."""
 GROUP_HEADER = ("value", "images", "top-1 %", "95 % interval", "macro F1 %")
-SWEEP_HEADER = ("change", "level", "top-1 %", "macro F1 %")
+VOTES_HEADER = ("", "votes %", "95 %", "label %", "95 %", "F1 %", "ECE %")
+LABEL_HEADER = ("", "label %", "95 %", "F1 %", "ECE %")
+SEVERITY_HEADER = ("kind", "levels", "votes % at severity 1 to 5", "label % at severity 1 to 5")
 CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "images")
 
 
@@ -108,11 +111,39 @@ def group_rows(groups: Sequence[Group]) -> list[list[str]]:
     ]
 
 
-def sweep_rows(found: Robustness) -> list[list[str]]:
-    """Change, level, top-1 and macro F1; the first row is the unchanged image."""
-    rows = [["unchanged", "", percent(found.unchanged.top1), percent(found.unchanged.macro_f1)]]
-    for name, curve in found.changes.items():
-        rows += [[name, f"{point.level:g}", percent(point.top1), percent(point.macro_f1)] for point in curve.points]
+def robustness_table(found: Robustness) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows of clean images, each kind's mean and each group's; F1 and ECE against the votes, if any."""
+    rows = {CLEAN: found.clean}
+    for group in found.means:
+        rows |= {name: curve.mean for name, curve in found.kinds.items() if curve.group == group}
+        rows[f"mean of {group}"] = found.means[group]
+    header = VOTES_HEADER if found.clean.votes else LABEL_HEADER
+    return header, [[name, *condition_cells(one)] for name, one in rows.items()]
+
+
+def condition_cells(one: Condition) -> list[str]:
+    """Top-1 with its interval against each opinion, votes first; macro F1 and ECE against the first of them."""
+    opinions = [opinion for opinion in (one.votes, one.label) if opinion is not None]
+    shares = [
+        cell for each in opinions for cell in (percent(each.top1), interval(*(each.interval or (np.nan, np.nan))))
+    ]
+    return [*shares, percent(opinions[0].macro_f1), percent(opinions[0].ece)]
+
+
+def robustness_title(found: Robustness) -> str:
+    """What the table is about, and on how many images."""
+    votes = f", {found.clean.votes.n:,} of them with a clear majority of votes" if found.clean.votes else ""
+    return f"corrupted images, n = {found.n:,}{votes}"
+
+
+def severity_rows(found: Robustness) -> list[list[str]]:
+    """Each kind with its levels and the accuracy at each severity."""
+    rows = []
+    for name, curve in found.kinds.items():
+        votes = [percent(one.votes.top1) for one in curve.severities if one.votes]
+        label = [percent(one.label.top1) for one in curve.severities]
+        levels = ", ".join(f"{level:g}" for level in curve.levels)
+        rows.append([name, f"{curve.meaning}: {levels}", " · ".join(votes) or "–", " · ".join(label)])
     return rows
 
 
@@ -155,9 +186,7 @@ def write_report(
         page.add_heading(f"By {column}")
         page.add_table(GROUP_HEADER, group_rows(groups))
     if result.robustness is not None:
-        page.add_heading("Robustness")
-        page.add_figure(*figures["robustness"])
-        page.add_table(SWEEP_HEADER, sweep_rows(result.robustness))
+        add_robustness(page, result, result.robustness, dataset, config, figures["robustness"])
     add_mistakes(page, result.scores, dataset, config, classifier)
     if config.save_plots:
         for name, (figure, _, _) in figures.items():
@@ -233,16 +262,51 @@ def draw(result: Evaluation) -> dict[str, tuple[Figure, str, str]]:
         ),
     }
     if found is not None:
-        curves = {
-            name: ([str(point.level) for point in curve.points], [point.top1 for point in curve.points], curve.meaning)
-            for name, curve in found.changes.items()
-        }
-        figures["robustness"] = (
-            plots.panels(curves, found.unchanged.top1, "top-1"),
-            f"Top-1 on {found.n:,} images as they get worse; the dashed line is the unchanged image.",
-            "Robustness curves",
-        )
+        figures["robustness"] = robustness_figure(found)
     return figures
+
+
+def robustness_figure(found: Robustness) -> tuple[Figure, str, str]:
+    """Accuracy over severities by kind, its caption, and what it shows in words."""
+    opinions = ("label", "votes") if found.clean.votes else ("label",)
+    curves = {
+        name: {opinion: [getattr(one, opinion).top1 for one in curve.severities] for opinion in opinions}
+        for name, curve in found.kinds.items()
+    }
+    clean = {opinion: getattr(found.clean, opinion).top1 for opinion in opinions}
+    return (
+        plots.panels(range(1, SEVERITIES + 1), curves, clean, "severity", "share"),
+        f"The share of {found.n:,} images answered as they are labelled"
+        f"{', and as most voters see them,' if found.clean.votes else ''} by severity; dashed: clean.",
+        f"Accuracy under {len(found.kinds)} kinds of corruption at {SEVERITIES} severities",
+    )
+
+
+def add_robustness(
+    page: Page,
+    result: Evaluation,
+    found: Robustness,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    figure: tuple[Figure, str, str],
+) -> None:
+    """The tables, the curves, and one face under every kind."""
+    page.add_heading("Robustness")
+    page.add_text(
+        f"Means over {SEVERITIES} severities at 48 pixels (docs/formats.md). F1 and ECE are against "
+        f"{'what most voters see' if found.clean.votes else 'the labels'}. Training may show the nine in "
+        "a form of its own; the unseen kinds it never shows."
+    )
+    page.add_table(*robustness_table(found), caption=robustness_title(found))
+    page.add_figure(*figure)
+    page.add_table(SEVERITY_HEADER, severity_rows(found))
+    surest = int(result.scores.probs.max(1).argmax())
+    face = faces_of(list(load_images(dataset, [result.scores.rows[surest]])))
+    shown = {name: next(corrupted(face, name, 3, config.seed))[0] for name in found.kinds}
+    page.add_images(
+        ((np.repeat(image, 3 // image.shape[2], axis=2), (name,)) for name, image in shown.items()),
+        caption="One face under each kind, at severity 3:",
+    )
 
 
 def add_mistakes(page: Page, scores: Scores, dataset: Dataset, config: EvaluateConfig, classifier: Classifier) -> None:

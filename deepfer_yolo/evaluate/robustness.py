@@ -1,112 +1,94 @@
-"""What a model withstands and what it looks at: figures on images made worse, and occlusion maps."""
+"""What a model withstands and what it looks at: figures on corrupted faces, and occlusion maps."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
-from deepfer_yolo.evaluate.metrics import headline
-from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, counting, predict_all
-from deepfer_yolo.evaluate.subsets import take
-from deepfer_yolo.records import Image, Json, without_none
+from deepfer_yolo.evaluate.corruptions import GROUPS, KINDS, SEVERITIES, corrupted, faces_of, in_chunks, kinds_named
+from deepfer_yolo.evaluate.intervals import Interval, cluster_ids, interval_of, resample
+from deepfer_yolo.evaluate.metrics import Floats, Ints, check_scores, confusion_matrix, ece, macro_f1, reliability
+from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, counting
+from deepfer_yolo.evaluate.subsets import clear_majorities, take
+from deepfer_yolo.records import Crops, Image, Json, Probs, without_none
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.preprocess import resize, to_input
+from deepfer_yolo.runtime.preprocess import to_input
 
-Change = Callable[[Image, float, np.random.Generator], Image]
-
-
-def crop_jitter(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """The frame moved by up to `level` of the side, its size changed by up to as much; edges are repeated."""
-    height, width = image.shape[:2]
-    side = 1 + rng.uniform(-level, level)
-    top, left = (rng.uniform(-level, level, 2) + (1 - side) / 2) * (height, width)
-    ys = np.clip(np.round(top + np.arange(round(side * height))), 0, height - 1).astype(np.int64)
-    xs = np.clip(np.round(left + np.arange(round(side * width))), 0, width - 1).astype(np.int64)
-    return resize(np.ascontiguousarray(image[ys][:, xs]), width, height)
-
-
-def blur(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """Gaussian blur with a standard deviation of `level` of the shorter side."""
-    from PIL import Image as PillowImage
-    from PIL import ImageFilter
-
-    return np.asarray(PillowImage.fromarray(image).filter(ImageFilter.GaussianBlur(level * min(image.shape[:2]))))
-
-
-def jpeg(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """Written as JPEG of quality `level` and read again."""
-    from PIL import Image as PillowImage
-
-    data = io.BytesIO()
-    PillowImage.fromarray(image).save(data, format="JPEG", quality=int(level))
-    with PillowImage.open(data) as opened:
-        return np.asarray(opened.convert("RGB"))
-
-
-def brightness(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """Every value times `level`, clipped."""
-    return np.clip(np.round(image * level), 0, 255).astype(np.uint8)
-
-
-def noise(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """Gaussian noise with a standard deviation of `level` of 255, equal in the three channels as a grey sensor's is."""
-    return np.clip(np.round(image + rng.normal(0, 255 * level, (*image.shape[:2], 1))), 0, 255).astype(np.uint8)
-
-
-def low_resolution(image: Image, level: float, rng: np.random.Generator) -> Image:
-    """Reduced to a shorter side of `level` pixels and enlarged again."""
-    height, width = image.shape[:2]
-    scale = level / min(height, width)
-    if scale >= 1:
-        return image
-    return resize(resize(image, max(1, round(width * scale)), max(1, round(height * scale))), width, height)
-
-
-SWEEP: dict[str, tuple[Change, str, Sequence[float]]] = {
-    "crop jitter": (crop_jitter, "shift and zoom, share of the side", (0.05, 0.1, 0.15, 0.2)),
-    "blur": (blur, "sigma, share of the side", (0.01, 0.02, 0.04, 0.06)),
-    "jpeg": (jpeg, "quality", (60, 30, 15, 8)),
-    "brightness": (brightness, "factor", (0.3, 0.6, 1.4, 1.8)),
-    "noise": (noise, "sigma, share of 255", (0.02, 0.05, 0.1, 0.2)),
-    "low resolution": (low_resolution, "side in pixels", (36, 24, 16, 12)),
-}
-"""What is changed, what its level means, and the levels."""
+Predict = Callable[[Crops], Probs]
+"""Probabilities (n, C) of faces, uint8 (n, 48, 48, 3)."""
+Place = tuple[str, int]
+"""A kind of corruption and its severity; CLEAN and 0."""
+CLEAN = "clean"
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """The figures at one level of a change; on unchanged images there is no level."""
+class Agreement:
+    """How answers agree with one opinion about `n` images; of several conditions, the means over them.
 
-    level: float | None
+    `interval` is of `top1`, over images drawn again; a single severity has none.
+    """
+
+    n: int
     top1: float
+    interval: Interval | None
     macro_f1: float
+    ece: float
 
     def to_json(self) -> Json:
-        """The figures, and the level where there is one."""
+        """The figures, and the interval where there is one."""
+        return without_none(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The figures under one condition, or the means over several: against the data set's labels, and against what most
+    voters chose, on the images where that is one label; None without votes.
+    """
+
+    label: Agreement
+    votes: Agreement | None = None
+
+    def to_json(self) -> Json:
+        """Against the labels, and the votes where there are any."""
         return without_none(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One change: what its level means, and the figures at each."""
+    """One kind of corruption: its group, what its levels mean, the figures at each severity, and their mean."""
 
+    group: str
     meaning: str
-    points: tuple[Point, ...]
+    levels: tuple[float, ...]
+    severities: tuple[Condition, ...]
+    mean: Condition
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """The figures on `n` images, unchanged and under each change by its name."""
+    """The figures on `n` images: clean at 48 pixels, the mean over each group of kinds, and each kind by its name."""
 
     n: int
-    unchanged: Point
-    changes: Mapping[str, Curve]
+    clean: Condition
+    means: Mapping[str, Condition]
+    kinds: Mapping[str, Curve]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinions:
+    """What answers are held against: for each image the index of its label, that of what most voters chose (-1 where
+    that is not one label), and who is in it (empty where nobody knows).
+    """
+
+    labels: tuple[str, ...]
+    label: Ints
+    votes: Ints
+    subjects: Sequence[str] = ()
 
 
 def sweep(
@@ -116,34 +98,106 @@ def sweep(
     config: EvaluateConfig,
     on_progress: OnProgress | None = None,
 ) -> Robustness:
-    """Top-1 and macro F1 on at most `config.robustness_pictures` of the scored images, unchanged and changed.
+    """The figures on at most `config.robustness_pictures` of the scored images, drawn in proportion of the classes.
 
-    They are drawn by the seed in proportion of the classes; chance in a change depends on the seed and the image alone.
+    Without mirror images: what --tta adds must not look like what a corruption takes away.
     """
-    part = take(scores, _draw(scores, config.robustness_pictures, config.seed))
-    images = list(load_images(dataset, part.rows))
-    n_runs = 1 + sum(len(levels) for _, _, levels in SWEEP.values())
-    advance = counting(on_progress, n_runs * len(images))
+    part = take(scores, drawn(scores, config.robustness_pictures, config.seed))
+    faces = faces_of(list(load_images(dataset, part.rows, config.workers)))
 
-    def point(level: float | None, changed: Iterator[Image]) -> Point:
-        probs = predict_all(classifier, changed, config.batch, advance)
-        found = headline(replace(part, probs=columns(probs, classifier.labels, scores.labels)).summed())
-        return Point(level, float(found.top1), float(found.macro_f1))
+    def predict(crops: Crops) -> Probs:
+        return columns(classifier.predict_images(list(crops)), classifier.labels, part.labels)
 
-    # Scored again without mirror images: what --tta adds must not look like what a change takes away.
-    unchanged = point(None, iter(images))
-    changes = {}
-    for number, (name, (change, meaning, levels)) in enumerate(SWEEP.items()):
-        points = []
-        for level in levels:
-            draws = (np.random.default_rng((config.seed, number, i)) for i in range(len(images)))
-            changed = (change(image, level, draw) for image, draw in zip(images, draws, strict=True))
-            points.append(point(level, changed))
-        changes[name] = Curve(meaning, tuple(points))
-    return Robustness(len(images), unchanged, changes)
+    opinions = Opinions(part.labels, part.targets, clear_majorities(part), part.subjects)
+    return withstood(predict, faces, opinions, config, on_progress)
 
 
-def _draw(scores: Scores, count: int, seed: int) -> list[int]:
+def withstood(
+    predict: Predict,
+    faces: NDArray[np.uint8],
+    opinions: Opinions,
+    config: EvaluateConfig,
+    on_progress: OnProgress | None = None,
+) -> Robustness:
+    """The figures of `faces` (see `faces_of`): clean, and under each severity of `config.robustness_kinds`.
+
+    Chance in a corruption depends on its kind and severity, on `config.seed` and on the images.
+    """
+    names = kinds_named(config.robustness_kinds)
+    advance = counting(on_progress, (1 + len(names) * SEVERITIES) * len(faces))
+    known = (opinions.label, opinions.votes) if (opinions.votes >= 0).any() else (opinions.label,)
+    judges = [_Judge(targets, opinions) for targets in known]
+
+    def score(name: str, severity: int) -> None:
+        parts = []
+        for chunk in corrupted(faces, name, severity, config.seed) if severity else in_chunks(faces):
+            parts.append(predict(np.ascontiguousarray(np.broadcast_to(chunk, (*chunk.shape[:3], 3)))))
+            advance(len(chunk))
+        for judge in judges:
+            judge.score((name, severity), np.concatenate(parts))
+
+    score(CLEAN, 0)
+    places = {name: [(name, severity) for severity in range(1, SEVERITIES + 1)] for name in names}
+    for name in names:
+        for place in places[name]:
+            score(*place)
+    in_group = {
+        group: [place for name in names if KINDS[name].group == group for place in places[name]] for group in GROUPS
+    }
+    averaged = {CLEAN: [(CLEAN, 0)], **{group: some for group, some in in_group.items() if some}, **places}
+    columns_of = zip(*(judge.means(list(averaged.values()), config) for judge in judges), strict=True)
+    means = {name: Condition(*found) for name, found in zip(averaged, columns_of, strict=True)}
+    curves = {
+        name: Curve(
+            KINDS[name].group,
+            KINDS[name].meaning,
+            KINDS[name].levels,
+            tuple(Condition(*(judge.mean([place]) for judge in judges)) for place in places[name]),
+            means[name],
+        )
+        for name in names
+    }
+    return Robustness(len(faces), means[CLEAN], {group: means[group] for group in GROUPS if group in means}, curves)
+
+
+class _Judge:
+    """One opinion about the images, and how the answers under each condition agree with it."""
+
+    def __init__(self, targets: Ints, opinions: Opinions) -> None:
+        self._rows = np.flatnonzero(targets >= 0)
+        self._targets, self._labels = targets[self._rows], opinions.labels
+        self._subjects = [opinions.subjects[i] for i in self._rows.tolist()] if opinions.subjects else []
+        self._right: dict[Place, Floats] = {}
+        self._figures: dict[Place, tuple[float, float]] = {}
+
+    def score(self, place: Place, probs: Probs) -> None:
+        """Hold the answers of one condition, probabilities of all images, against the opinion."""
+        checked, targets = check_scores(probs[self._rows], self._targets, self._labels)
+        answers = checked.argmax(1)
+        self._right[place] = (answers == targets).astype(np.float64)
+        confusion = confusion_matrix(answers, targets, len(self._labels))
+        self._figures[place] = (macro_f1(confusion), ece(reliability(checked, targets)))
+
+    def mean(self, places: Sequence[Place], interval: Interval | None = None) -> Agreement:
+        """The means over some conditions."""
+        f1, error = np.mean([self._figures[place] for place in places], axis=0).tolist()
+        return Agreement(len(self._rows), float(self._shares(places).mean()), interval, f1, error)
+
+    def means(self, groups: Sequence[Sequence[Place]], config: EvaluateConfig) -> list[Agreement]:
+        """The means over each group of conditions, with their intervals."""
+        shares = [self._shares(places) for places in groups]
+        clusters = cluster_ids(self._subjects)
+        sums = resample(shares, self._targets, clusters, config.replicates, config.seed)
+        n = len(self._rows)
+        return [self.mean(places, interval_of(each / n, n)) for places, each in zip(groups, sums, strict=True)]
+
+    def _shares(self, places: Sequence[Place]) -> Floats:
+        """Under what share of the conditions each image is answered rightly."""
+        return np.asarray(np.mean([self._right[place] for place in places], axis=0), np.float64)
+
+
+def drawn(scores: Scores, count: int, seed: int) -> list[int]:
+    """Rows of at most `count` images, in proportion of the classes."""
     n = len(scores.rows)
     if count >= n:
         return list(range(n))

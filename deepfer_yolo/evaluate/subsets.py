@@ -97,24 +97,35 @@ def check_column(column: str) -> None:
         raise ConfigError(f"the manifest has no column '{column}'{did_you_mean(column, COLUMNS)}", hint)
 
 
-def vote_scores(scores: Scores) -> Votes | None:
-    """The agreement with the votes; None where the manifest has no votes."""
+def vote_counts(scores: Scores) -> NDArray[np.float64]:
+    """FER+ votes for each of the labels, (n, C); zeros where the manifest has none."""
     votes = np.zeros((len(scores.rows), len(scores.labels)))
     for i, row in enumerate(scores.rows):
         for label, count in parse_votes(row.votes).items():
             if label in scores.labels:
                 votes[i, scores.labels.index(label)] = count
+    return votes
+
+
+def clear_majorities(scores: Scores) -> NDArray[np.int64]:
+    """The index of the label that most voters chose, (n,); -1 where two are equal or nobody voted for a label."""
+    votes = vote_counts(scores)
+    ordered = np.sort(votes, axis=1)
+    return np.where(ordered[:, -1] > ordered[:, -2], votes.argmax(1), -1)
+
+
+def vote_scores(scores: Scores) -> Votes | None:
+    """The agreement with the votes; None where the manifest has no votes."""
+    votes, majorities = vote_counts(scores), clear_majorities(scores)
     some = np.flatnonzero(votes.sum(1) > 0)
     if len(some) == 0:
         return None
-    shares = votes[some] / votes[some].sum(1, keepdims=True)
+    shares, most = votes[some] / votes[some].sum(1, keepdims=True), majorities[some]
     probs, targets = take(scores, some).checked()
     answers, each = probs.argmax(1), np.arange(len(some))
-    ordered = np.sort(shares, axis=1)
-    clear = ordered[:, -1] > ordered[:, -2]
+    clear = most >= 0
     n_clear = int(clear.sum())
-    as_most = (answers == shares.argmax(1))[clear]
-    label_as_most = (targets == shares.argmax(1))[clear]
+    as_most, label_as_most = (answers == most)[clear], (targets == most)[clear]
     return Votes(
         n=len(some),
         n_clear=n_clear,

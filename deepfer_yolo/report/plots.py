@@ -110,15 +110,23 @@ def learning(
     return new
 
 
-def panels(series: Mapping[str, tuple[Sequence[str], Sequence[float], str]], reference: float, ylabel: str) -> Figure:
-    """One small diagram a name, two a row: values over named levels, with a dashed line at `reference`."""
-    n_rows = -(-len(series) // 2)
-    new, grid = figure(6.2, 2.3 * n_rows, n_rows, 2, sharey=True)
-    new.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    for i, (axes, (name, (levels, values, xlabel))) in enumerate(zip(grid, series.items(), strict=False)):
-        line(axes, i, levels, values)
-        axes.axhline(reference, color="#777777", linewidth=1, linestyle="--")
-        axes.set(title=name, xlabel=xlabel, ylabel=ylabel if i % 2 == 0 else "", ylim=(0, 1))
+def panels(
+    levels: Sequence[Any],
+    series: Mapping[str, Mapping[str, Sequence[float]]],
+    references: Mapping[str, float],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """One small diagram a name, three a row: lines over common levels, each with its reference dashed."""
+    n_rows = -(-len(series) // 3)
+    new, grid = figure(7.2, 0.6 + 1.75 * n_rows, n_rows, 3, sharey=True)
+    for number, (axes, (name, lines)) in enumerate(zip(grid, series.items(), strict=False)):
+        for i, (title, values) in enumerate(lines.items()):
+            line(axes, i, levels, values, label=title)
+            axes.axhline(references[title], color=COLOURS[i], linewidth=1, linestyle="--")
+        axes.set(title=name, ylabel=ylabel if number % 3 == 0 else "", ylim=(0, 1), xticks=list(levels))
+        axes.set(xlabel=xlabel if number + 3 >= len(series) else "")
+    legend(grid[0], loc="lower left", fontsize="small")
     for axes in grid[len(series) :]:
         axes.remove()
     return new

@@ -36,10 +36,16 @@ def test_curves_and_bars() -> None:
 
 
 def test_panels_share_an_axis_and_leave_no_empty_one() -> None:
-    one = (["1", "2"], [0.5, 0.4], "level")
-    axes = plots.panels({"blur": one, "noise": one, "jpeg": one}, 0.6, "top-1").axes
-    assert [axis.get_title() for axis in axes] == ["blur", "noise", "jpeg"]
+    one = {"label": [0.5, 0.4], "votes": [0.6, 0.5]}
+    axes = plots.panels([1, 2], dict.fromkeys(["a", "b", "c", "d"], one), {"label": 0.7, "votes": 0.8}, "x", "y").axes
+    assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d"]
     assert {axis.get_ylim() for axis in axes} == {(0, 1)}
+    assert [list(np.ravel(line.get_ydata())) for line in axes[3].lines] == [
+        [0.5, 0.4],
+        [0.7, 0.7],
+        [0.6, 0.5],
+        [0.8, 0.8],
+    ]
 
 
 def test_colours_are_told_apart_without_colour_vision() -> None:
