@@ -6,6 +6,8 @@ part of the images; `.pt` files need a card beside them (deepfer card).
 
 .venv/bin/python tests/benchmarks/robustness.py MODEL… --data datasets/fer2013 [--n 1000] [--kinds nine] [--device cuda]
 
+With --statistics, the table of docs/formats.md: how images look at severities 1, 3 and 5.
+
 From a program: `measured(predict, images, config)`, where `predict` takes uint8 (n, 48, 48, 3) and answers with
 probabilities in the data set's order of labels, and `images` is `Images.of(folder, split, n)`.
 """
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import load_images, open_dataset
-from deepfer_yolo.evaluate.corruptions import faces_of
+from deepfer_yolo.evaluate.corruptions import KINDS, corrupted, faces_of
 from deepfer_yolo.evaluate.predictions import Scores, columns
 from deepfer_yolo.evaluate.robustness import Condition, Opinions, Predict, Robustness, drawn, withstood
 from deepfer_yolo.evaluate.subsets import clear_majorities, take
@@ -72,20 +74,47 @@ def cell(one: Condition | None, opinion: str, figure: str) -> str:
     return f"{100 * getattr(agreement, figure):.1f}" if agreement else "–"
 
 
+def statistics(faces: NDArray[np.uint8]) -> list[str]:
+    """Each kind with its levels and, at severities 1, 3 and 5, means over the images: grey value, standard deviation,
+    mean size of the Laplacian, and root of the mean squared difference to the clean image.
+    """
+
+    def figures(changed: NDArray[np.uint8]) -> list[float]:
+        grey = changed.astype(np.float64).mean(3)
+        laplacian = (
+            grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
+        )
+        difference = np.sqrt(((changed.astype(np.float64) - faces) ** 2).mean((1, 2, 3)))
+        means = (grey, grey.std((1, 2)), np.abs(laplacian), difference)
+        return [float(values.mean()) for values in means]
+
+    rows = ["| clean | | | {:.0f} | {:.0f} | {:.0f} | 0 |".format(*figures(faces))]
+    for name, kind in KINDS.items():
+        shown = [figures(np.concatenate(list(corrupted(faces, name, severity)))) for severity in (1, 3, 5)]
+        cells = [" · ".join(f"{value:.0f}" for value in column) for column in zip(*shown, strict=True)]
+        levels = ", ".join(f"{level:g}" for level in kind.levels)
+        rows.append(f"| {name} | {kind.meaning} | {levels} | {' | '.join(cells)} |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--kinds", nargs="*", default=())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--statistics", action="store_true")
     arguments = parser.parse_args()
 
     from deepfer_yolo.cli.options import open_classifier
 
     images = Images.of(arguments.data, arguments.split, arguments.n)
+    if arguments.statistics:
+        print(*statistics(images.faces), sep="\n")
+        return
     config = EvaluateConfig(robustness_kinds=arguments.kinds)
     n_clear = int((images.opinions.votes >= 0).sum())
     print(f"{arguments.data.name}, {arguments.split}, n = {len(images.faces):,}, clear majority of votes {n_clear:,}")

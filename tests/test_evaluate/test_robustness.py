@@ -1,4 +1,4 @@
-"""The sweep: each change does what its name and its level say. Occlusion maps find what a model looks at."""
+"""The benchmark counts rightly against labels and votes, and repeats. Occlusion maps find what a model looks at."""
 
 from __future__ import annotations
 
@@ -10,83 +10,87 @@ import pytest
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.evaluate import robustness
 from deepfer_yolo.evaluate.predictions import score_dataset
-from deepfer_yolo.evaluate.robustness import (
-    GRID,
-    SWEEP,
-    blur,
-    brightness,
-    crop_jitter,
-    jpeg,
-    low_resolution,
-    noise,
-    occlusion_map,
-    overlay,
-    sweep,
-)
-from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.evaluate.robustness import GRID, Opinions, drawn, occlusion_map, overlay, sweep, withstood
+from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 
-
-@pytest.fixture(scope="module")
-def face() -> np.ndarray:
-    return np.repeat(paint_faces(3, 1)[0][0][:, :, None], 3, axis=2)
+LABELS = ("angry", "happy", "sad")
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+def answering(answers: list[int], confidence: float) -> Callable[[Crops], Probs]:
+    """A model that gives the same answers in the order of the images, under whatever corruption."""
+
+    def predict(crops: Crops) -> Probs:
+        assert crops.shape[1:] == (48, 48, 3)
+        assert crops.dtype == np.uint8
+        probs = np.full((len(crops), 3), (1 - confidence) / 2, np.float32)
+        probs[np.arange(len(crops)), answers] = confidence
+        return probs
+
+    return predict
 
 
-def detail(image: np.ndarray) -> float:
-    return float(np.abs(np.diff(image.astype(float), axis=1)).mean())
+def test_figures_against_labels_and_votes_by_hand() -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
+    opinions = Opinions(LABELS, np.array([0, 1, 2, 2]), np.array([0, 1, -1, 1]))
+    config = EvaluateConfig(robustness_kinds=("fog", "nine"), replicates=200)
+    found = withstood(answering([0, 1, 1, 1], 0.7), faces, opinions, config)
+    assert found.n == 4
+    assert list(found.means) == ["nine", "unseen"]
+    assert len(found.kinds) == 10
+    assert found.kinds["fog"].severities[4].votes is not None
+    for one in (found.clean, *found.means.values(), found.kinds["fog"].mean, found.kinds["fog"].severities[4]):
+        assert one.votes is not None
+        assert (one.label.n, one.votes.n) == (4, 3)
+        assert one.label.top1 == 0.5
+        assert one.votes.top1 == 1
+        assert one.label.macro_f1 == pytest.approx((1 + 0.5 + 0) / 3)
+        assert one.votes.macro_f1 == 1
+        assert one.label.ece == pytest.approx(0.2)
+        assert one.votes.ece == pytest.approx(0.3)
+    assert found.kinds["fog"].severities[0].label.interval is None
 
 
-@pytest.mark.parametrize("name", list(SWEEP))
-def test_each_change_keeps_the_shape_and_grows_with_its_level(name: str, face: np.ndarray) -> None:
-    change, _, levels = SWEEP[name]
-    changed = [change(face, level, rng()) for level in levels]
-    assert all(image.shape == face.shape and image.dtype == np.uint8 for image in changed)
-    distances = [float(np.abs(image.astype(float) - face).mean()) for image in changed]
-    assert distances[0] > 0
-    if name != "brightness":
-        assert distances[-1] > distances[0]
+def test_a_model_that_sees_only_the_light_errs_where_the_light_changes() -> None:
+    faces = np.repeat(np.array([40, 200] * 20, np.uint8), 48 * 48).reshape(40, 48, 48, 1)
+    opinions = Opinions(("dark", "light"), np.array([0, 1] * 20), np.full(40, -1))
 
+    def predict(crops: Crops) -> Probs:
+        is_light = crops.mean((1, 2, 3)) > 120
+        return np.stack([~is_light, is_light], axis=1).astype(np.float32)
 
-def test_blur_and_low_resolution_take_detail_away(face: np.ndarray) -> None:
-    assert detail(blur(face, 0.06, rng())) < detail(blur(face, 0.02, rng())) < detail(face)
-    assert detail(low_resolution(face, 12, rng())) < detail(low_resolution(face, 36, rng())) < detail(face)
-    assert np.array_equal(low_resolution(face, 48, rng()), face)
-
-
-def test_exact_effects(face: np.ndarray) -> None:
-    assert np.array_equal(brightness(face, 0.5, rng()), np.round(face * 0.5).astype(np.uint8))
-    assert noise(np.full((64, 64, 3), 128, np.uint8), 0.1, rng()).std() == pytest.approx(25.5, rel=0.05)
-    assert np.ptp(noise(face, 0.1, rng()).astype(int), axis=2).max() == 0, "grey stays grey"
-    assert np.abs(jpeg(face, 95, rng()).astype(int) - face).mean() < 3
-    assert np.array_equal(crop_jitter(face, 0.0, rng()), face)
-
-
-def test_the_sweep_draws_every_class_in_proportion_and_repeats(
-    painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        robustness, "SWEEP", {name: (*SWEEP[name][:2], SWEEP[name][2][:1]) for name in ("crop jitter", "noise")}
+    config = EvaluateConfig(robustness_kinds=("low light", "motion"), replicates=200)
+    found = withstood(predict, faces, opinions, config)
+    assert found.clean.votes is None
+    assert found.clean.label.top1 == found.kinds["motion"].mean.label.top1 == 1
+    assert [one.label.top1 for one in found.kinds["low light"].severities[2:]] == [0.5] * 3
+    assert found.means["nine"].label.top1 == pytest.approx(
+        np.mean([one.label.top1 for kind in found.kinds.values() for one in kind.severities])
     )
+
+
+def test_the_sweep_draws_every_class_in_proportion_and_repeats(painted_dataset: Path, linear_model: Path) -> None:
     classifier, dataset = Classifier(linear_model), open_dataset(painted_dataset)
     scores = score_dataset(classifier, dataset, EvaluateConfig())
     seen: list[tuple[int, int]] = []
-    configs = [EvaluateConfig(robustness_pictures=n, seed=seed, batch=16) for n, seed in ((28, 0), (28, 1), (1000, 0))]
+    kinds = ("framing", "dead pixels")
+    configs = [
+        EvaluateConfig(robustness_pictures=n, seed=seed, robustness_kinds=kinds, replicates=200)
+        for n, seed in ((28, 0), (28, 1), (1000, 0))
+    ]
     one = sweep(classifier, dataset, scores, configs[0], lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (84, 84)
+    assert seen[-1] == (11 * 28, 11 * 28)
     assert one == sweep(classifier, dataset, scores, configs[0])
     assert one != sweep(classifier, dataset, scores, configs[1])
     assert one.n == 28
-    assert list(one.changes) == ["crop jitter", "noise"]
-    drawn = robustness._draw(scores, 28, 0)
-    assert np.bincount(scores.targets[drawn]).tolist() == [4] * 7
+    assert list(one.kinds) == ["framing", "dead pixels"]
+    assert one.clean.label.interval is not None
+    low, high = one.clean.label.interval
+    assert one.clean.label.top1 - 0.3 < low < one.clean.label.top1 < high
+    assert np.bincount(scores.targets[drawn(scores, 28, 0)]).tolist() == [4] * 7
     everything = sweep(classifier, dataset, scores, configs[2])
-    assert everything.unchanged.top1 == pytest.approx(float((scores.probs.argmax(1) == scores.targets).mean()))
+    assert everything.clean.label.top1 == pytest.approx(float((scores.probs.argmax(1) == scores.targets).mean()))
 
 
 def test_the_map_points_at_the_pixels_that_decide(write_linear_model: Callable[..., Path], tmp_path: Path) -> None:
