@@ -44,7 +44,9 @@ class TrainConfig(Config):
     lr0: float = key(0.01, "Learning rate after the warm-up.", gt=0)
     lrf: float = key(0.01, "Least learning rate, as a share of lr0.", gt=0, le=1)
     lr_decay: float = key(1.0, "Learning rate of each layer, as a share of the next one's.", gt=0, le=1)
-    schedule: Literal["cosine", "plateau"] = key("cosine", "How the learning rate falls: cosine, or plateau.")
+    schedule: Literal["cosine", "linear", "plateau"] = key(
+        "cosine", "How the learning rate falls: cosine by epoch, linear by step, or plateau."
+    )
     plateau_epochs: Count = key(3, "plateau: epochs without a better one before the rate falls.")
     plateau_factor: float = key(0.3, "plateau: what the rate is multiplied by.", gt=0, lt=1)
     momentum: float = key(0.9, "Momentum of sgd, beta 1 of adamw.", ge=0, lt=1)
@@ -54,6 +56,8 @@ class TrainConfig(Config):
     dropout: float = key(0.0, "Share of the features that are dropped before the last layer.", ge=0, lt=1)
     patience: int = key(0, "Stop after N epochs without a better one; 0 never.", ge=0)
     freeze: int = key(0, "Keep the first N layers as they are.", ge=0)
+    freeze_share: Share = key(1.0, "Share of the epochs, from the first, in which freeze holds.")
+    val_from: Share = key(0.0, "Share of the epochs that pass before the first validation; the last is always judged.")
     # What is reduced, and which images are drawn.
     loss: Literal["ce", "focal", "logit_adjust"] = key("ce", "ce, focal, or logit_adjust: by class frequency.")
     logit_tau: float = key(1.0, "logit_adjust: the power of the class frequency (Menon et al., 2021).", ge=0, le=2)
@@ -109,6 +113,12 @@ class TrainConfig(Config):
     grey_conversion: Share = key(0.0, "sensor: chance of grey by weights drawn anew, from colour images.")
     start_imgsz: int | None = key(None, "Side of the input in the first epochs.", shown="imgsz", ge=32, multiple_of=16)
     start_share: Share = key(0.5, "Share of the epochs that run at start_imgsz.")
+
+    @model_validator(mode="after")
+    def _ends_judged(self) -> TrainConfig:
+        if self.val_from and self.time is not None:
+            raise ValueError("val_from needs a known number of epochs, and time has none: leave one of them out")
+        return self
 
     @property
     def n_runs(self) -> int:

@@ -18,6 +18,7 @@ from deepfer_yolo.train.augment import Draws, augment, cut_mix, mix, soft_target
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import fits_on
 from deepfer_yolo.train.losses import class_weights
+from deepfer_yolo.train.schedule import side_at
 from deepfer_yolo.train.sensor import photograph
 
 _SHUFFLE_STREAM = 0
@@ -147,12 +148,6 @@ class ValLoader:
             part = torch.arange(start, min(start + self.batch_size, self.end))
             images = self.dataset.pixels[part].to(self.device).float().div_(255)
             yield {"img": _three_channels(images), "cls": self.dataset.labels[part].to(self.device)}
-
-
-def side_at(config: TrainConfig, epoch: int, epochs: int) -> int:
-    """The side in pixels that images have in `epoch` of `epochs`; smaller at first where the recipe says so."""
-    is_early = epoch < config.start_share * epochs
-    return config.start_imgsz if config.start_imgsz is not None and is_early else config.imgsz
 
 
 def _three_channels(images: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.train.device import check_device, use_bf16
-from deepfer_yolo.train.loader import side_at
 from deepfer_yolo.train.losses import make_loss
+from deepfer_yolo.train.schedule import freeze_first, frozen_at, side_at
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.yolo import ClassificationModel, count_parameters
@@ -71,9 +71,14 @@ def plan(config: TrainConfig) -> Plan:
 
 
 def estimate(config: TrainConfig, model: ClassificationModel, n: int) -> float:
-    """Seconds for all epochs of `n` images, by the speed of a few steps at each side that the recipe has."""
-    sides = Counter(side_at(config, epoch, config.epochs) for epoch in range(config.epochs))
-    return sum(n * epochs / images_per_s(model, config, side) for side, epochs in sides.items())
+    """Seconds for all epochs of `n` images, by the speed of a few steps at each side, with as many frozen layers, that
+    the recipe has.
+    """
+    kinds = Counter(
+        (side_at(config, epoch, config.epochs), frozen_at(config, epoch, config.epochs))
+        for epoch in range(config.epochs)
+    )
+    return sum(n * epochs / images_per_s(model, config, *kind) for kind, epochs in kinds.items())
 
 
 def flops(model: ClassificationModel, size: int) -> float:
@@ -85,8 +90,9 @@ def flops(model: ClassificationModel, size: int) -> float:
     return float(counter.get_total_flops())
 
 
-def images_per_s(model: ClassificationModel, config: TrainConfig, size: int) -> float:
+def images_per_s(model: ClassificationModel, config: TrainConfig, size: int, frozen: int) -> float:
     """Training speed on noise: the best of a few steps of forward, backward and update."""
+    freeze_first(model, frozen)
     torch.set_num_threads(config.threads)
     device = torch.device(config.device if config.device in {"cpu", "mps"} else f"cuda:{config.device.split(',')[0]}")
     model = model.train().to(device, memory_format=torch.channels_last)

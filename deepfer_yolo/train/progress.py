@@ -17,8 +17,9 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from deepfer_yolo.files import atomic_path
 from deepfer_yolo.report.plots import learning, save_png
 from deepfer_yolo.train.augment import Draws
-from deepfer_yolo.train.loader import TrainLoader, side_at
+from deepfer_yolo.train.loader import TrainLoader
 from deepfer_yolo.train.measure import MACRO_F1, TOP1, read_results
+from deepfer_yolo.train.schedule import side_at
 from deepfer_yolo.yolo import RANK
 
 HEADER = f"{'epoch':>9} {'loss':>7} {'val loss':>8} {'top-1':>6} {'macro-F1':>8} {'img/s':>6} {'time left':>9}"
@@ -105,11 +106,12 @@ class Progress:
         metrics = trainer.metrics
         if self.live:
             sys.stderr.write("\r\033[K")
-        mark = " *" if trainer.fitness == trainer.best_fitness else ""
-        self.log(
-            f"{_place(trainer)} {_loss(trainer):7.4f} {metrics['val/loss']:8.4f} {metrics[TOP1]:6.1%}"
-            f" {metrics[MACRO_F1]:8.1%} {self.images_per_s[-1]:6.0f} {clock(left_s):>9}{mark}"
-        )
+        mark, judged = "", f"{'-':>8} {'-':>6} {'-':>8}"
+        if trainer.fitness is not None:
+            mark = " *" if trainer.fitness == trainer.best_fitness else ""
+            judged = f"{metrics['val/loss']:8.4f} {metrics[TOP1]:6.1%} {metrics[MACRO_F1]:8.1%}"
+        line = f"{_place(trainer)} {_loss(trainer):7.4f} {judged} {self.images_per_s[-1]:6.0f} {clock(left_s):>9}{mark}"
+        self.log(line)
 
 
 def _place(trainer: Any) -> str:

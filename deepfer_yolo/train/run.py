@@ -176,7 +176,12 @@ def _execute(
         attach_logger(trainer, run.config.logger, log)
         progress.attach(trainer)
     if (on_epoch := callbacks.on_epoch) is not None:
-        trainer.add_callback("on_fit_epoch_end", lambda running: on_epoch(running.epoch + 1, float(running.fitness)))
+
+        def judged(running: FaceTrainer) -> None:
+            if running.fitness is not None:
+                on_epoch(running.epoch + 1, float(running.fitness))
+
+        trainer.add_callback("on_fit_epoch_end", judged)
     try:
         with _explained(run.config, folder):
             trainer.train()

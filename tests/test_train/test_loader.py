@@ -15,7 +15,8 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.train import device, splits
 from deepfer_yolo.train.decoded_split import read_train, read_val
-from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader, side_at
+from deepfer_yolo.train.loader import EpochSampler, TrainLoader, ValLoader
+from deepfer_yolo.train.schedule import side_at
 
 
 def faces(n: int, side: int, *, colour: bool = False) -> list[np.ndarray]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.train.plan import plan
+from deepfer_yolo.train import plan as planning
+from deepfer_yolo.train.plan import estimate, plan
+from deepfer_yolo.yolo import build_model
 
 
 def test_a_dry_run_tells_and_writes_nothing(
@@ -24,3 +26,10 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert found.gflops * 1e9 == pytest.approx(wanted)
     assert found.estimated_s > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_the_estimate_counts_the_epochs_of_each_side_and_of_frozen_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {(32, 3): 400.0, (32, 0): 200.0, (64, 0): 100.0}
+    monkeypatch.setattr(planning, "images_per_s", lambda model, config, side, frozen: speeds[side, frozen])
+    config = TrainConfig(epochs=8, start_imgsz=32, start_share=0.5, freeze=3, freeze_share=0.25)
+    assert estimate(config, build_model("yolo26n-cls", 7), 1000) == pytest.approx(1000 * (2 / 400 + 2 / 200 + 4 / 100))

@@ -16,8 +16,9 @@ from deepfer_yolo.presets import resolve
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
+from deepfer_yolo.train.schedule import Plateau, decay_by_layer, ema_decay, is_judged, linear_share, warm_up_steps
 from deepfer_yolo.train.start import starting_model
-from deepfer_yolo.train.trainer import FaceTrainer, Plateau, decay_by_layer, ema_decay
+from deepfer_yolo.train.trainer import FaceTrainer, keep_layout
 from deepfer_yolo.yolo import load_checkpoint
 
 
@@ -108,6 +109,119 @@ def test_a_stopped_run_with_plateau_and_rates_by_layer_continues_to_the_very_sam
         key for key in (whole.folder / "results.csv").read_text().splitlines()[0].split(",") if key.startswith("lr/")
     ][-1]
     assert column(whole.folder, last)[0] < 0.05 * 0.5**2
+
+
+SHORT = {
+    "epochs": 4, "schedule": "linear", "warmup_epochs": 1.5, "lrf": 0.1, "optimizer": "adamw", "lr0": 0.005,
+    "imgsz": 64, "start_imgsz": 32, "start_share": 0.5, "freeze": 2, "freeze_share": 0.25, "val_from": 0.5,
+}  # fmt: skip
+"""Everything that changes from epoch to epoch, and a rate that changes from step to step."""
+
+
+@pytest.fixture(scope="module")
+def short_run(
+    tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[tuple[object, ...]]]:
+    """The folder of a finished run by SHORT, and for each epoch its side, which layers learned and its last rate."""
+    seen: list[tuple[object, ...]] = []
+    original = FaceTrainer._loss
+
+    def watch(self: FaceTrainer, batch: dict[str, torch.Tensor], *words: object) -> object:
+        learns = tuple(layer.conv.weight.requires_grad for layer in self.network.model[:3])
+        normalises = tuple(layer.bn.training for layer in self.network.model[:3])
+        assert all(group["fused"] for group in self.optimizer.param_groups)
+        seen.append((self.epoch, batch["img"].shape[-1], learns, normalises))
+        return original(self, batch, *words)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FaceTrainer, "_loss", watch)
+        config = tiny_config.model_copy(update=SHORT)
+        whole = train(config, name="whole", show=quiet, root=tmp_path_factory.mktemp("short"))
+    assert isinstance(whole, TrainResult)
+    return whole.folder, seen
+
+
+def test_sides_and_frozen_layers_follow_the_epoch(short_run: tuple[Path, list[tuple[object, ...]]]) -> None:
+    _, seen = short_run
+    assert len(seen) == 16
+    early, late = (False, False, True), (True, True, True)
+    assert dict.fromkeys(seen) == dict.fromkeys(
+        [(0, 32, early, early), (1, 32, late, late), (2, 64, late, late), (3, 64, late, late)]
+    )
+
+
+def test_a_linear_schedule_falls_from_step_to_step(short_run: tuple[Path, list[tuple[object, ...]]]) -> None:
+    folder, _ = short_run
+    # Four steps an epoch, six of warm-up, then evenly down to a tenth at step 16; the csv has each epoch's last.
+    wanted = [3 / 6, 1 - 0.9 * 1 / 10, 1 - 0.9 * 5 / 10, 1 - 0.9 * 9 / 10]
+    assert column(folder, "lr/pg0") == pytest.approx([0.005 * share for share in wanted], rel=1e-5)
+    assert linear_share(16, 6, 16, 0.1) == pytest.approx(0.1)
+
+
+def test_epochs_before_val_from_are_not_judged(
+    tiny_config: TrainConfig, short_run: tuple[Path, list[tuple[object, ...]]], tmp_path: Path
+) -> None:
+    folder, _ = short_run
+    top1 = column(folder, "metrics/accuracy_top1")
+    assert [math.isnan(value) for value in top1] == [True, True, False, False]
+    log = (folder / "log.txt").read_text()
+    assert "nan" not in log
+    assert TrainResult.read(folder).val.top1 == pytest.approx(max(top1[2:]), abs=1e-5)
+    asked: list[int] = []
+    config = tiny_config.model_copy(update={"epochs": 2, "val_from": 1.0})
+    train(config, name="last", show=quiet, on_epoch=lambda epoch, _: asked.append(epoch), root=tmp_path)
+    assert asked == [2], "the last epoch is always judged, and nobody hears of the others"
+    assert [is_judged(config, epoch, 2) for epoch in range(2)] == [False, True]
+    with pytest.raises(ConfigError, match="val_from"):
+        resolve(TrainConfig, None, {"time": "1h", "val_from": 0.5})
+
+
+@pytest.mark.parametrize("batches", [2, 5, 11])
+def test_a_run_that_changes_as_it_goes_is_resumed_to_the_very_same(
+    tiny_config: TrainConfig, short_run: tuple[Path, list[tuple[object, ...]]], tmp_path: Path, batches: int
+) -> None:
+    folder, _ = short_run
+    config = tiny_config.model_copy(update=SHORT)
+    stopped = train(config, name="stopped", show=quiet, should_stop=stop_after(batches), root=tmp_path)
+    assert isinstance(stopped, Stopped)
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    weights = [load_checkpoint(found / "weights" / "last.pt").state_dict() for found in (folder, result.folder)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert column(folder, "lr/pg0") == column(result.folder, "lr/pg0")
+
+
+def test_a_run_stopped_in_its_warm_up_goes_on_with_the_rate_of_that_step(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    stopped = train(tiny_config, name="stopped", show=quiet, should_stop=stop_after(2), root=tmp_path)
+    assert isinstance(stopped, Stopped)
+    assert warm_up_steps(tiny_config, 4, 3) == 4, "this recipe is not in its warm-up: the test shows nothing"
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    weights = [load_checkpoint(found / "weights" / "last.pt").state_dict() for found in (finished_run, result.folder)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_gradient_of_the_last_normalisation_has_the_layout_of_the_network(
+    tiny_config: TrainConfig, kept: bool
+) -> None:
+    model = starting_model(tiny_config, tuple("abcdefg"), quiet).train().to(memory_format=torch.channels_last)
+    if kept:
+        keep_layout(model)
+    layouts: list[bool] = []
+    model.model[-1].conv.bn.register_full_backward_hook(
+        lambda module, given, received: layouts.append(received[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    torch.autograd.backward(model.predict(images).sum())
+    assert layouts == [kept], "without our help it is another one; where that has changed, keep_layout can go"
+
+
+def test_freezing_the_whole_network_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="freeze: the network has 4 layers"):
+        train(tiny_config.model_copy(update={"freeze": 4}), name="frozen", show=quiet, root=tmp_path)
 
 
 @pytest.mark.parametrize(("given", "hours"), [("90m", 1.5), ("1.5h", 1.5), ("2", 2), ("36s", 0.01), (0.25, 0.25)])
