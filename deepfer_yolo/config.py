@@ -259,6 +259,7 @@ class StreamConfig(LabelConfig):
     max_frames: int | None = key(None, "End each source after so many images.", shown="no limit", ge=1)
     max_seconds: float | None = key(None, "End the run after so long.", shown="no limit", gt=0)
     fail_fast: bool = key(False, "End the run when any source fails.")
+    clock: Literal["start", "pts"] = key("start", "Times of files: start (0 is the first image) or pts (as stored).")
     lost_s: float = key(1.0, "Seconds for which a face that is not seen keeps its track.", ge=0, le=60)
     smooth_s: float = key(0.6, "Time constant of the smoothing, in seconds.", gt=0, le=60)
     hold_s: float = key(0.25, "Seconds for which a new label must lead.", ge=0, le=60)

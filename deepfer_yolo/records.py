@@ -22,7 +22,8 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 Json: TypeAlias = Mapping[str, JsonValue]
 """A JSON object, as every `to_json` returns it."""
 
-Clock = Literal["pts", "rtcp", "arrival"]
+Clock = Literal["pts", "derived", "rtcp", "arrival"]
+"""Where a frame's time came from: the source's stamps, a frame rate, the camera's wall clock, or ours on arrival."""
 Boxes = Literal["face", "crop"]
 """What a detector's boxes are: faces, or crops that need no crop rule."""
 

@@ -26,7 +26,7 @@ SINKS = (
     StreamConfig,
     "sources model config sink detector face_model detect_size detect_every policy max_age smooth hold min_confidence "
     "retries open_timeout read_timeout stall rtsp_transport input_option allow_host max_frames max_seconds fail_fast "
-    "anonymise show overwrite stats_json quiet as_json",
+    "clock anonymise show overwrite stats_json quiet as_json",
 )
 def stream(
     settings: StreamConfig,

@@ -15,7 +15,7 @@ from deepfer_yolo.serve.schemas import SCHEMA, TrackedFace, VideoEvent, VideoFra
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.records import Result
 from deepfer_yolo.stream.scene import Scene
-from deepfer_yolo.stream.sources import open_source
+from deepfer_yolo.stream.sources import VideoSource
 
 SIGNATURES = {
     "mp4": (4, b"ftyp"),
@@ -63,15 +63,15 @@ def label_video(content: bytes, name: str, model: Model, config: ServeConfig) ->
 
 def _frames(path: str, config: ServeConfig) -> Iterator[Frame]:
     """The frames that are looked at. Raises SourceTooLargeError past the limits of length and size."""
-    source = open_source(Address("the video", "file", path), StreamConfig())
+    source = VideoSource(Address("the video", "file", path), StreamConfig())
     max_pixels = min(int(config.max_megapixels * 1e6), MAX_FRAME_PIXELS)
     due_s, first_s, index = 0.0, None, 0
     try:
         for grab in source.grabs():
             if grab.image is None or grab.pts_s is None:
                 continue
-            # The file's own clock, as players show it: the sound may begin before the frames.
-            time_s = max(0.0, grab.pts_s)
+            # The clock that players show: it begins with the file, whose sound may begin before the frames.
+            time_s = max(0.0, grab.pts_s - source.start_s)
             first_s = time_s if first_s is None else first_s
             if time_s - first_s > config.max_video_s:
                 raise SourceTooLargeError(f"the video is longer than {config.max_video_s:g} s")
@@ -80,7 +80,7 @@ def _frames(path: str, config: ServeConfig) -> Iterator[Frame]:
             if time_s + 1e-6 < due_s:
                 continue
             due_s = max(due_s, time_s - 1 / config.video_fps) + 1 / config.video_fps
-            yield Frame(index, time_s, "pts", grab.image, "video")
+            yield Frame(index, time_s, source.clock, grab.image, "video")
             index += 1
     finally:
         source.close()

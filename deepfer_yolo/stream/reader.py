@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from deepfer_yolo.config import StreamConfig
@@ -193,7 +193,12 @@ class Reader:
         self._is_finite = source.is_finite
         if self._config.policy is None and source.is_finite:
             self.buffer.policy = "lossless"
-        timeline = Timeline(has_pts=source.has_pts, is_live=self.address.is_live)
+        timeline = Timeline(
+            has_pts=source.has_pts,
+            is_live=self.address.is_live,
+            starts_at_zero=source.is_finite and self._config.clock == "start",
+            named=source.clock,
+        )
         is_first = True
         pace = None
         if self.buffer.policy != "lossless" and (source.is_finite or source.is_bursty):
@@ -206,7 +211,7 @@ class Reader:
                     self.buffer.count_corrupt()
                     continue
                 stamp = timeline.stamp(grab.pts_s, grab.offset_s, time.time())
-                self._enter_epoch(grab.image, stamp, is_first=is_first)
+                self._enter_epoch(grab.image, stamp, source.notes, is_first=is_first)
                 is_first = False
                 if pace is not None:
                     pace.wait(stamp.time_s, self._stop)
@@ -224,8 +229,10 @@ class Reader:
             raise SourceReadError(f"{self.address.name} holds no image that can be decoded", "unreadable")
         self.failure = None
 
-    def _enter_epoch(self, image: Image, stamp: Stamp, *, is_first: bool) -> None:
-        """Start a new epoch at a reconnection, a jump of the clock or a change of size."""
+    def _enter_epoch(self, image: Image, stamp: Stamp, notes: Sequence[str], *, is_first: bool) -> None:
+        """Start a new epoch at a reconnection, a jump of the clock or a change of size; `notes` are told at the first
+        image.
+        """
         is_resized = self._shape is not None and image.shape != self._shape
         if self._index > 0 and (is_first or stamp.is_new_epoch or is_resized):
             self.epoch += 1
@@ -236,7 +243,7 @@ class Reader:
         if mark != self._mark or is_first:
             self._mark, self._changed_at = mark, now
         if self.state != "frozen" or self._changed_at == now:
-            self.change("live", f"{image.shape[1]}×{image.shape[0]}")
+            self.change("live", "; ".join([f"{image.shape[1]}×{image.shape[0]}", *notes]))
 
     def _hand_over(self, image: Image, stamp: Stamp) -> bool:
         """Whether there is more to read."""
@@ -260,12 +267,15 @@ class Timeline:
     """Stamps the frames of one connection. `offset_s` is the wall-clock time of PTS 0 where RTCP tells it.
 
     The clock is chosen at the first frame and kept for the epoch: with RTCP `time_s` is Unix time of capture, with
-    PTS it is the source's own time, and by arrival it is Unix time of arrival.
+    PTS it is the source's own time, and by arrival it is Unix time of arrival. With `starts_at_zero` the source's own
+    time counts from its first image; `named` is what such times are called in records.
     """
 
-    def __init__(self, *, has_pts: bool, is_live: bool) -> None:
+    def __init__(self, *, has_pts: bool, is_live: bool, starts_at_zero: bool = False, named: Clock = "pts") -> None:
         self._has_pts = has_pts
         self._is_live = is_live
+        self._named = named
+        self._start_s: float | None = None if starts_at_zero else 0.0
         self._clock: Clock | None = None
         self._last: tuple[float, float] | None = None
         self._is_set: bool | None = None
@@ -277,14 +287,15 @@ class Timeline:
         offset_s = offset_s if self._is_set else None
         if self._clock is None:
             has_no_time = not self._has_pts or (pts_s is None and self._is_live)
-            self._clock = "arrival" if has_no_time else "pts" if offset_s is None else "rtcp"
+            self._clock = "arrival" if has_no_time else self._named if offset_s is None else "rtcp"
         age_s = 0.0
         if self._clock == "arrival":
             time_s = now_s
         elif pts_s is None:
             time_s = 0.0 if self._last is None else self._last[0] + 0.04
         else:
-            time_s = pts_s + (offset_s or 0.0) if self._clock == "rtcp" else pts_s
+            self._start_s = pts_s if self._start_s is None else self._start_s
+            time_s = pts_s + (offset_s or 0.0) if self._clock == "rtcp" else pts_s - self._start_s
             if offset_s is not None:
                 age_s = max(0.0, now_s - (pts_s + offset_s))
         is_new = self._jumped(time_s, now_s)

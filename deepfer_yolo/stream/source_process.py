@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO
@@ -23,6 +23,7 @@ import numpy as np
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.records import Clock
 from deepfer_yolo.runtime.child_process import Channel, Message, error_head, parent_files, received_error
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.source_errors import SourceReadError, explain
@@ -41,6 +42,8 @@ class SourceProcess:
 
     def __init__(self, address: Address, config: StreamConfig) -> None:
         self.is_finite = self.has_pts = self.is_bursty = False
+        self.clock: Clock = "pts"
+        self.notes: Sequence[str] = ()
         self._address, self._config = address, config
         self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
@@ -63,6 +66,7 @@ class SourceProcess:
             image = None
             if message.blobs:
                 image = np.frombuffer(message.blobs[0], np.uint8).reshape(message.head["shape"])
+            self.notes = message.head["notes"]
             yield Grab(image, message.head["pts_s"], message.head["offset_s"])
 
     def interrupt(self) -> None:
@@ -144,7 +148,7 @@ def _send_images(address: Address, config: StreamConfig, channel: Channel, stop:
         for grab in source.grabs():
             if stop.is_set():
                 return
-            head = {"pts_s": grab.pts_s, "offset_s": grab.offset_s}
+            head = {"pts_s": grab.pts_s, "offset_s": grab.offset_s, "notes": list(source.notes)}
             if grab.image is None:
                 channel.send(head)
             else:

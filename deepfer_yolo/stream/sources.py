@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.records import Image
+from deepfer_yolo.records import Clock, Image
 from deepfer_yolo.stream.address import Address
+from deepfer_yolo.stream.frame_times import FrameTimes
 from deepfer_yolo.stream.http_source import HttpOpener
+from deepfer_yolo.stream.pixels import FrameConverter
 from deepfer_yolo.stream.source_errors import SourceReadError, explain
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ TRUNCATION_S = 0.5
 """What may be missing at a file's declared end: the last image of a variable frame rate may stand that long."""
 UNDATED = 5
 """Frames without a time that a network stream may begin with: RTSP often sends the first before the clock is known."""
-FULL_RANGE = 2
-"""FFmpeg's AVCOL_RANGE_JPEG: luma from 0 to 255 instead of 16 to 235."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +53,26 @@ class VideoSource:
         self.is_finite = address.kind == "file" or (address.kind == "network" and (self._container.duration or 0) > 0)
         self.is_bursty = self._container.format.name == "hls" and not self.is_finite
         self.has_pts = not (address.kind == "network" and self._container.format.name in ("mpjpeg", "mjpeg"))
+        self._times = FrameTimes(self._container, self._stream) if address.kind == "file" else None
+        self._converter = FrameConverter()
+        self._aspect = self._stream.sample_aspect_ratio
+        self._coded_aspect = self._stream.codec_context.sample_aspect_ratio
+
+    @property
+    def clock(self) -> Clock:
+        """Where the times of a source with PTS come from: `derived` where the file holds none."""
+        return "derived" if self._times is not None and self._times.is_derived else "pts"
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a viewer must know of the images and times so far, once each."""
+        note = self._times.note if self._times is not None else None
+        return [*([note] if note else []), *self._converter.notes]
+
+    @property
+    def start_s(self) -> float:
+        """Where the file's clock begins, which players show as 0; 0 where it is not known."""
+        return (self._container.start_time or 0) / 1e6
 
     def grabs(self) -> Iterator[Grab]:
         """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`.
@@ -65,6 +85,8 @@ class VideoSource:
         undated = UNDATED if self._address.kind == "network" and self.has_pts else 0
         try:
             for packet in self._container.demux(self._stream):
+                if self._times is not None:
+                    self._times.expect(packet)
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
@@ -75,8 +97,9 @@ class VideoSource:
                         undated -= 1
                         continue
                     undated = 0
-                    last_s = frame.time or last_s
-                    yield self._grab(frame)
+                    time_s = frame.time if self._times is None else self._times.time_of(frame)
+                    last_s = time_s or last_s
+                    yield self._grab(frame, time_s)
         except av.error.EOFError:
             pass
         except (av.error.FFmpegError, OSError) as error:
@@ -92,11 +115,15 @@ class VideoSource:
         if last_s < end_s - TRUNCATION_S - 0.02 * end_s:
             raise SourceReadError(f"{self._address.name} breaks off at {last_s:.1f} s of {end_s:.1f} s", "truncated")
 
-    def _grab(self, frame: Any) -> Grab:
+    def _grab(self, frame: Any, time_s: float | None) -> Grab:
         if frame.is_corrupt:
-            return Grab(None, frame.time)
+            return Grab(None, time_s)
+        coded = self._stream.codec_context.sample_aspect_ratio
+        if frame.key_frame and coded != self._coded_aspect:
+            # The decoder's own value is of the packet that went in last; only a key frame may have another shape.
+            self._aspect = self._coded_aspect = coded
         start = self._container.start_time_realtime if self._address.kind == "network" else None
-        return Grab(to_rgb(frame), frame.time, start / 1e6 if start else None)
+        return Grab(self._converter.image(frame, self._aspect), time_s, start / 1e6 if start else None)
 
     def close(self) -> None:
         """Close the container."""
@@ -107,6 +134,8 @@ class CameraSource:
     """A camera that OpenCV opens: an index, or a /dev/video path. Its time stamps are arrival times."""
 
     is_finite = has_pts = is_bursty = False
+    clock: Clock = "arrival"
+    notes: Sequence[str] = ()
 
     def __init__(self, address: Address) -> None:
         import cv2
@@ -139,7 +168,7 @@ class CameraSource:
 
 Source = VideoSource | CameraSource
 """An open source. `is_finite` says that its end is known, `has_pts` that its time stamps are its own, `is_bursty` that
-its images come many at a time.
+its images come many at a time, `clock` what its time stamps are called, `notes` what a viewer must know of them.
 """
 
 
@@ -178,55 +207,16 @@ def _open(address: Address, config: StreamConfig) -> av.container.InputContainer
 
 
 def _video_stream(container: Any, address: Address) -> Any:
-    if not container.streams.video:
-        kinds = sorted({stream.type for stream in container.streams})
-        raise SourceReadError(f"{address.name} has no video stream, only: {', '.join(kinds) or 'nothing'}", "no-video")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
+    """The stream that is the video: the one that is marked as the default, else the first; never a cover picture."""
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails
+    shown = [one for one in container.streams.video if not one.disposition & stills]
+    if not shown:
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        kinds += ["a cover picture"] if container.streams.video else []
+        raise SourceReadError(f"{address.name} holds no video, only: {', '.join(kinds) or 'nothing'}", "no-video")
+    known = [one for one in shown if one.codec_context is not None]
+    if not known:
         raise SourceReadError(f"{address.name} is in a codec that cannot be decoded here", "codec")
-    return stream
-
-
-def to_rgb(frame: av.VideoFrame) -> Image:
-    """A decoded frame as uint8 RGB (H, W, 3), upright where the container asks for a rotation by a quarter turn."""
-    import cv2
-
-    name = frame.format.name
-    is_full = name.startswith("yuvj") or frame.color_range == FULL_RANGE
-    if name in ("yuv420p", "nv12") and not is_full and frame.width % 2 == 0 and frame.height % 2 == 0:
-        code = cv2.COLOR_YUV2RGB_I420 if name == "yuv420p" else cv2.COLOR_YUV2RGB_NV12
-        image: Any = cv2.cvtColor(frame.to_ndarray(), code)
-    elif is_full and name.replace("yuvj", "yuv") in ("yuv420p", "yuv422p", "yuv444p"):
-        image = _full_range(frame)
-    else:
-        image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image, np.uint8)
-
-
-def _full_range(frame: av.VideoFrame) -> Any:
-    """JPEG-range planes: chroma enlarged to the size of luma, then OpenCV's full-range YCrCb conversion."""
-    import cv2
-
-    luma, blue, red = (_plane(plane) for plane in frame.planes[:3])
-    shape = (frame.width, frame.height)
-    if blue.shape != luma.shape:
-        blue, red = (cv2.resize(plane, shape, interpolation=cv2.INTER_LINEAR) for plane in (blue, red))
-    return cv2.cvtColor(cv2.merge([luma, red, blue]), cv2.COLOR_YCrCb2RGB)
-
-
-def _plane(plane: Any) -> Any:
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return np.ascontiguousarray(rows[: plane.height, : plane.width])
-
-
-def to_frame(image: Image) -> av.VideoFrame:
-    """A uint8 RGB image as a yuv420p frame; an odd last column or row is doubled, since 4:2:0 needs even sides."""
-    import av
-    import cv2
-
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
-    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    return next((one for one in known if one.disposition & Disposition.default), known[0])

@@ -32,7 +32,7 @@ def make_clip(picture: Path, face_model: Path, path: Path, n: int) -> int:
 
     from deepfer_yolo.faces.align import _slice
     from deepfer_yolo.faces.detect import YuNetDetector
-    from deepfer_yolo.stream.sources import to_frame
+    from deepfer_yolo.stream.pixels import to_frame
 
     image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
     image = cv2.resize(image, (1280, 720))
@@ -114,7 +114,7 @@ def bare_loop(clip: Path, out: Path, classifier: Any, face_model: Path, limit: i
 
     from deepfer_yolo.faces.align import crop_face
     from deepfer_yolo.faces.detect import YuNetDetector
-    from deepfer_yolo.stream.sources import to_frame, to_rgb
+    from deepfer_yolo.stream.pixels import to_frame, to_rgb
 
     detector, card = YuNetDetector(face_model, size=320, min_score=0.6), classifier.card
     frames: queue.Queue[Any] = queue.Queue(4)

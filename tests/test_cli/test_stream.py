@@ -33,7 +33,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, write_linear_model: Cal
 def painted_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import av
 
-    from deepfer_yolo.stream.sources import to_frame
+    from deepfer_yolo.stream.pixels import to_frame
 
     path = tmp_path_factory.mktemp("clip") / "painted.mp4"
     with av.open(str(path), "w") as container:

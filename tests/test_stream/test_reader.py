@@ -27,6 +27,14 @@ def test_pts_is_taken_as_it_is_and_jumps_begin_epochs() -> None:
     ]
 
 
+@pytest.mark.parametrize("first_s", [-0.08, 0.0, 1.4, 3600.0])
+def test_a_file_counts_from_its_first_image(first_s: float) -> None:
+    line = Timeline(has_pts=True, is_live=False, starts_at_zero=True, named="derived")
+    stamps = [line.stamp(first_s + step, None, 1000.0) for step in (0.0, 0.04, 0.08)]
+    assert [stamp.time_s for stamp in stamps] == pytest.approx([0.0, 0.04, 0.08])
+    assert {(stamp.clock, stamp.is_new_epoch) for stamp in stamps} == {("derived", False)}
+
+
 def test_a_live_pause_is_no_jump() -> None:
     line = Timeline(has_pts=True, is_live=True)
     line.stamp(1.0, None, 1000.0)

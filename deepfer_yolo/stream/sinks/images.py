@@ -19,9 +19,9 @@ from deepfer_yolo.files import atomic_path, write_atomic
 from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import slug, slugs
 from deepfer_yolo.stream.draw import draw_faces
+from deepfer_yolo.stream.pixels import tag, to_frame
 from deepfer_yolo.stream.records import Output, Result
 from deepfer_yolo.stream.sinks.worker import Sink
-from deepfer_yolo.stream.sources import to_frame
 
 TICKS = 90_000
 """Time stamps a second in the file, MPEG's usual clock."""
@@ -130,6 +130,7 @@ class Recording:
         self._stream = self._container.add_stream("libx264", rate=Fraction(30), options=coding)
         self._stream.width, self._stream.height = shape[1] + shape[1] % 2, shape[0] + shape[0] % 2
         self._stream.pix_fmt = "yuv420p"
+        tag(self._stream.codec_context)
         self._stream.codec_context.time_base = Fraction(1, TICKS)
         self._offset_s: float | None = None
         self._epoch = 0
