@@ -135,9 +135,9 @@ class EvaluateConfig(ScoringConfig):
     by: Texts = key((), "A table by this column of the manifest; may be repeated.")
     exclude: str | None = key(None, "Leave out the images of this list (audit --quarantine).")
     clean: bool = key(False, "Also without the images that have a copy in train.")
-    robustness: bool = key(False, "Also under 18 kinds of corruption at five severities.")
+    robustness: bool = key(False, "Also under 21 kinds of corruption at five severities.")
     robustness_pictures: int = key(1000, "How many images the robustness is measured on.", ge=10)
-    robustness_kinds: Texts = key((), "Only this kind of corruption, or nine, or unseen. Repeatable.", shown="all")
+    robustness_kinds: Texts = key((), "Only this kind of corruption, or group of kinds. Repeatable.", shown="all")
     save_plots: bool = key(False, "Write the figures as PNG files too.")
 
 

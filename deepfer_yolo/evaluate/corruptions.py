@@ -1,8 +1,8 @@
-"""Eighteen kinds of bad image at five severities, as faces from cameras have them: what a model is examined by.
+"""Twenty-one kinds of bad image at five severities, as faces from cameras have them: what a model is examined by.
 
 After the scheme of Hendrycks and Dietterich (2019, arXiv:1903.12261), at the size at which faces come: all is done on
-48×48 pixels, in numpy and OpenCV, and shares no code, kernel or parameter with the augmentation of `train`. The first
-nine kinds have a relative there; the other nine are never trained on.
+48×48 pixels, in numpy and OpenCV, and shares no code, kernel or range of parameters with the augmentation of `train`.
+The nine and three further kinds have a relative there; nine unseen ones are never trained on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEVERITIES = 5
 CHUNK = 256
 """Images that share one random stream; a part of what the results depend on."""
 GAMMA = 2.2
-GROUPS = NINE, UNSEEN = "nine", "unseen"
+GROUPS = NINE, FURTHER, UNSEEN = "nine", "further", "unseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def kinds_named(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         members = {one for one, kind in KINDS.items() if name in (one, kind.group)}
         if not members:
-            known = (NINE, UNSEEN, *KINDS)
+            known = (*GROUPS, *KINDS)
             raise ConfigError(
                 f"no corruption is called '{name}'{did_you_mean(name, known)}", f"use: {', '.join(known)}"
             )
@@ -112,11 +112,11 @@ def defocus(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
 
 
 def motion(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
-    """A slightly bent path of `level` pixels in any direction, in linear light."""
+    """A slightly bent path of `level` pixels in any direction, at a speed that changes, in linear light."""
     reach = int(np.ceil(level / 2)) + 2
     t = np.linspace(-0.5, 0.5, 65)
     kernels = []
-    for angle, bend in zip(rng.uniform(0, np.pi, len(faces)), rng.uniform(-0.5, 0.5, len(faces)), strict=True):
+    for angle, bend, slowing in rng.uniform((0, -0.5, -1.5), (np.pi, 0.5, 1.5), (len(faces), 3)):
         along, across = level * t, level * bend * (t**2 - 1 / 12)
         kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
         x = along * np.cos(angle) - across * np.sin(angle) + reach
@@ -124,7 +124,7 @@ def motion(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
         left, top = np.floor(x).astype(int), np.floor(y).astype(int)
         for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
             weight = (1 - np.abs(x - left - right)) * (1 - np.abs(y - top - down))
-            np.add.at(kernel, (top + down, left + right), weight)
+            np.add.at(kernel, (top + down, left + right), weight * (1 + slowing * t))
         kernels.append(kernel / kernel.sum())
     return _encoded(_filtered(_linear(faces), kernels))
 
@@ -264,6 +264,28 @@ def ghosting(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
     return 0.5 * (faces + _sampled(faces, x + level * np.cos(angle), y + level * np.sin(angle)))
 
 
+def flicker(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
+    """Bands of a lamp that flickers under a rolling shutter: where it is dark, `level` of the light is missing."""
+    n = len(faces)
+    _, y = _grid(n)
+    length, phase = _each(rng.uniform(8, 30, n)), _each(rng.uniform(0, 2 * np.pi, n))
+    dark = 0.5 + 0.5 * np.sin(2 * np.pi * y / length + phase)
+    return _encoded(_linear(faces) * (1 - level * dark)[..., None])
+
+
+def reflection(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
+    """Behind a pane that mirrors: `level` of the light is that of the next image, upside down."""
+    other = np.roll(faces, 1, axis=0)[:, ::-1]
+    return _encoded((1 - level) * _linear(faces) + level * _linear(other))
+
+
+def smeared(faces: Faces, level: float, rng: np.random.Generator) -> Faces:
+    """What a camera does against noise: each value is the median of `level` × `level` pixels."""
+    import cv2
+
+    return _each_image(faces, lambda image: cv2.medianBlur(image.astype(np.uint8), round(level)))
+
+
 KINDS: dict[str, Kind] = {
     "framing": Kind(framing, "shift, share of the side", (0.06, 0.1, 0.14, 0.18, 0.22), NINE),
     "small face": Kind(small_face, "side in pixels", (32, 26, 21, 17, 14), NINE),
@@ -274,17 +296,20 @@ KINDS: dict[str, Kind] = {
     "compression": Kind(compression, "JPEG quality", (30, 20, 14, 10, 6), NINE),
     "over-exposure": Kind(over_exposure, "stops above", (0.8, 1.4, 2.0, 2.6, 3.3), NINE),
     "covering": Kind(covering, "share of the area", (0.08, 0.14, 0.2, 0.27, 0.35), NINE),
-    "fog": Kind(fog, "share of the veil", (0.5, 0.64, 0.75, 0.83, 0.9), UNSEEN),
-    "shadow": Kind(shadow, "share of the light that is missing", (0.85, 0.93, 0.97, 0.99, 0.997), UNSEEN),
+    "fog": Kind(fog, "share of the veil", (0.5, 0.64, 0.75, 0.83, 0.9), FURTHER),
+    "shadow": Kind(shadow, "share of the light that is missing", (0.85, 0.93, 0.97, 0.99, 0.997), FURTHER),
+    "sharpened": Kind(sharpened, "share of the difference that is added", (1.5, 3, 5, 8, 12), FURTHER),
     "interlacing": Kind(interlacing, "shift of every other line, pixels", (1, 1.5, 2.2, 3, 4.5), UNSEEN),
     "warp": Kind(warp, "sway, pixels", (1, 1.75, 2.5, 3.5, 4.5), UNSEEN),
     "posterised": Kind(posterised, "values that are left", (8, 6, 4, 3, 2), UNSEEN),
     "dead pixels": Kind(dead_pixels, "share of the pixels", (0.01, 0.02, 0.04, 0.07, 0.12), UNSEEN),
     "lost blocks": Kind(lost_blocks, "share of the blocks", (0.15, 0.3, 0.45, 0.6, 0.75), UNSEEN),
-    "sharpened": Kind(sharpened, "share of the difference that is added", (1.5, 3, 5, 8, 12), UNSEEN),
     "ghosting": Kind(ghosting, "distance, pixels", (4, 6, 9, 12, 16), UNSEEN),
+    "flicker": Kind(flicker, "share of the light that is missing", (0.7, 0.85, 0.93, 0.97, 0.99), UNSEEN),
+    "reflection": Kind(reflection, "share of the light", (0.2, 0.3, 0.4, 0.5, 0.6), UNSEEN),
+    "smeared": Kind(smeared, "side of the median, pixels", (3, 5, 7, 9, 11), UNSEEN),
 }
-"""By name, the nine families that training models too first."""
+"""By name and group; no kind of the last group may become one of training's."""
 
 
 def _grid(n: int) -> tuple[Faces, Faces]:

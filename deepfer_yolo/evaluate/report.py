@@ -294,8 +294,8 @@ def add_robustness(
     page.add_heading("Robustness")
     page.add_text(
         f"Means over {SEVERITIES} severities at 48 pixels (docs/formats.md). F1 and ECE are against "
-        f"{'what most voters see' if found.clean.votes else 'the labels'}. Training may show the nine in "
-        "a form of its own; the unseen kinds it never shows."
+        f"{'what most voters see' if found.clean.votes else 'the labels'}. Training may show the nine "
+        "and the further kinds in a form of its own; the unseen ones it never shows."
     )
     page.add_table(*robustness_table(found), caption=robustness_title(found))
     page.add_figure(*figure)

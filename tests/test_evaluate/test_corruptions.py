@@ -7,7 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from deepfer_yolo.errors import ConfigError
-from deepfer_yolo.evaluate.corruptions import CHUNK, KINDS, NINE, SIDE, UNSEEN, corrupted, faces_of, kinds_named
+from deepfer_yolo.evaluate.corruptions import (
+    CHUNK,
+    FURTHER,
+    KINDS,
+    NINE,
+    SIDE,
+    UNSEEN,
+    corrupted,
+    faces_of,
+    kinds_named,
+)
 from deepfer_yolo.painted import paint_faces
 
 Faces = NDArray[np.uint8]
@@ -35,7 +45,14 @@ def test_each_kind_grows_with_its_severity_and_repeats(name: str, faces: Faces) 
     distances = [float(np.abs(one - faces).mean()) for one in changed]
     assert 0 < distances[0] < distances[1] < distances[2]
     assert np.array_equal(changed[1], at(faces, name, 3))
-    if name not in ("small face", "defocus", "over-exposure", "sharpened"):  # these draw nothing
+    if name not in (
+        "small face",
+        "defocus",
+        "over-exposure",
+        "sharpened",
+        "reflection",
+        "smeared",
+    ):  # these draw nothing
         assert not np.array_equal(changed[1], at(faces, name, 3, seed=1))
 
 
@@ -62,7 +79,7 @@ def test_a_part_of_the_images_is_answered_as_it_was_alone(faces: Faces) -> None:
 
 
 def test_what_takes_detail_away_and_what_adds_it(faces: Faces) -> None:
-    for name in ("small face", "defocus", "motion", "fog", "ghosting"):
+    for name in ("small face", "defocus", "motion", "fog", "ghosting", "smeared"):
         assert detail(at(faces, name, 5)) < 0.9 * detail(faces), name
     for name in ("noise", "dead pixels", "sharpened"):
         assert detail(at(faces, name, 3)) > 1.1 * detail(faces), name
@@ -77,6 +94,14 @@ def test_light_goes_and_comes(faces: Faces) -> None:
     assert (lit < 0.4).mean() > 0.2
     assert (lit > 0.9).mean() > 0.2
     assert at(faces, "fog", 5).std((1, 2)).mean() < 0.4 * faces.std((1, 2)).mean()
+
+
+def test_a_reflection_is_the_next_image_upside_down() -> None:
+    pair = np.zeros((2, SIDE, SIDE, 1), np.uint8)
+    pair[1, :8] = 255
+    mirrored = at(pair, "reflection", 5)
+    assert (mirrored[0, -8:] > 150).all()
+    assert (mirrored[0, :-8] == 0).all()
 
 
 def test_levels_are_the_shares_and_numbers_that_they_are_called() -> None:
@@ -119,6 +144,7 @@ def test_geometry_moves_what_it_says() -> None:
 def test_kinds_are_chosen_by_name_and_by_group() -> None:
     assert kinds_named(()) == tuple(KINDS)
     assert len(kinds_named([NINE])) == len(kinds_named([UNSEEN])) == 9
+    assert kinds_named([FURTHER]) == ("fog", "shadow", "sharpened")
     assert kinds_named(["fog", "motion"]) == ("motion", "fog")
     with pytest.raises(ConfigError, match="'moton' \\(did you mean 'motion'"):
         kinds_named(["moton"])
