@@ -272,7 +272,7 @@ class Done:
 @pytest.fixture
 def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """A function that runs the whole program on its words inside this process, with `tmp_path` as working directory."""
-    from deepfer_yolo.cli.app import main
+    from deepfer_yolo.cli.app import run as program
 
     monkeypatch.chdir(tmp_path)
 
@@ -280,7 +280,7 @@ def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         capsys.readouterr()
         monkeypatch.setattr("sys.argv", ["deepfer", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            main()
+            program()
         printed = capsys.readouterr()
         return Done(int(ended.value.code or 0), printed.out, printed.err)
 

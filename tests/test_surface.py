@@ -230,7 +230,7 @@ def sure_model(tmp_path_factory: pytest.TempPathFactory, write_linear_model: Cal
 
 HELP = """
 import contextlib, io, json, sys
-from deepfer_yolo.cli.app import COMMANDS, load, main
+from deepfer_yolo.cli.app import COMMANDS, load, run
 
 def names(command, words):
     yield words
@@ -242,7 +242,7 @@ pages = {}
 for words in [(), *every]:
     sys.argv = ["deepfer", *words, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as page:
-        main()
+        run()
     pages["-".join(("deepfer", *words))] = "".join(line.rstrip() + "\\n" for line in page.getvalue().splitlines())
 print(json.dumps(pages))
 """

@@ -10,6 +10,8 @@ import inspect
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Annotated, Any, NoReturn
 
@@ -106,8 +108,21 @@ for panel, names in COMMANDS.items():
 
 
 def main() -> NoReturn:
-    """Run the program and exit; the console script."""
+    """The program as a process of its own: the command, then the end of the process; the console script."""
+    from deepfer_yolo.cli.standard_files import end_process, open_standard_files
+
+    open_standard_files()
+    try:
+        run()
+    except SystemExit as ended:
+        end_process(ended)
+
+
+def run() -> NoReturn:
+    """Run the command that the arguments name; its end is a SystemExit with the exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         app()
     except DeepferError as error:
@@ -142,6 +157,25 @@ _signals: list[int] = []
 def _on_sigterm(signum: int, frame: Any) -> NoReturn:
     _signals.append(signum)
     sys.exit(128 + signum)
+
+
+@contextmanager
+def signals_noted() -> Iterator[None]:
+    """Note SIGINT and SIGTERM in the body, which asks by `end_where_signalled`: raised anywhere, they would also
+    interrupt what closes files. A second SIGINT is raised all the same.
+    """
+
+    def note(signum: int, frame: Any) -> None:
+        _signals.append(signum)
+        if _signals.count(signal.SIGINT) > 1:
+            sys.exit(128 + signum)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_where_signalled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def stream(
 
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
-    from deepfer_yolo.cli.app import end_where_signalled
+    from deepfer_yolo.cli.app import end_where_signalled, signals_noted
     from deepfer_yolo.cli.options import note_haar, open_classifier
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
@@ -65,7 +66,7 @@ def stream(
         status.tick(pipeline)
 
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
-    with LiveStatus(is_table=is_table and not quiet, stats=stats_json, is_quiet=quiet) as status:
+    with LiveStatus(is_table=is_table and not quiet, stats=stats_json, is_quiet=quiet) as status, signals_noted():
         try:
             others = [stats_json] if stats_json else []
             summary = run_stream(sources, classifier, sinks, settings, on_tick=tick, others=others)
@@ -75,6 +76,7 @@ def stream(
                 _conclude(status.pipeline.summary(), status, is_json=as_json, takes_stdout=takes_stdout)
             raise
         _conclude(summary, status, is_json=as_json, takes_stdout=takes_stdout)
+        end_where_signalled()
     raise typer.Exit(summary.exit_code)
 
 
@@ -83,7 +85,10 @@ def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdo
     from deepfer_yolo.stream.display import summary_table
 
     status.close(summary)
-    if is_json and not takes_stdout:
-        print_json(summary.to_json())
-    else:
-        (stderr() if takes_stdout else stdout()).print(summary_table(summary))
+    # The work is done, whoever reads of it; Rich turns a pipe that broke into an exit.
+    with suppress(BrokenPipeError, SystemExit):
+        if is_json and not takes_stdout:
+            print_json(summary.to_json())
+        else:
+            (stderr() if takes_stdout else stdout()).print(summary_table(summary))
+        sys.stdout.flush()

@@ -25,11 +25,15 @@ WINDOW = 2000
 """How many of the latest times of a stage its percentiles speak of."""
 TICK_S = 0.1
 STOP_S = 0.8
-"""How long a stopped run waits for its readers; one that is still connecting is left behind."""
+"""How long a stopped run waits for its readers; a camera that is still connecting is left behind."""
+LAST_BATCH_S = 30.0
+"""How long a stopped run waits for the batch that is under way: Haar on a busy machine takes seconds."""
 
 
 class Pipeline:
     """One run over some sources; `on_tick` is called many times a second in the caller's thread.
+
+    A run that `needs_sinks` ends where none is left.
 
     >>> summary = Pipeline(addresses, classifier, [SinkWorker(sink)], StreamConfig()).run()
     """
@@ -41,6 +45,8 @@ class Pipeline:
         workers: Sequence[SinkWorker],
         config: StreamConfig,
         on_tick: Callable[[Pipeline], None] | None = None,
+        *,
+        needs_sinks: bool = True,
     ) -> None:
         self.lock = threading.Condition()
         self.stages = StageTimes()
@@ -48,6 +54,7 @@ class Pipeline:
         self._model = model
         self._config = config
         self._on_tick = on_tick
+        self._needs_sinks = needs_sinks
         self._stop = threading.Event()
         self._why = "stopped"
         self._error: BaseException | None = None
@@ -61,21 +68,22 @@ class Pipeline:
     def run(self) -> Summary:
         """Run to the end of all sources, a limit or `stop`. An unexpected error of the model is raised here."""
         self._started = time.monotonic()
-        for worker in self.workers:
-            worker.start(self._tell)
-        for reader in self.readers:
-            reader.start()
         inference = threading.Thread(target=self._infer, name="inference", daemon=True)
-        inference.start()
         was_cut = True
         try:
+            for worker in self.workers:
+                worker.start(self._tell)
+            for reader in self.readers:
+                reader.start()
+            inference.start()
             while inference.is_alive():
                 inference.join(REFRESH_S if self._config.show else TICK_S)
                 self._tick()
             was_cut = self._stop.is_set()
         finally:
             self.stop("stopped")
-            inference.join(5.0)
+            if inference.ident is not None:
+                inference.join(LAST_BATCH_S)
             deadline = time.monotonic() + STOP_S
             for reader in self.readers:
                 reader.join(max(0.0, deadline - time.monotonic()))
@@ -120,7 +128,7 @@ class Pipeline:
             self.stop("time limit")
         if self._config.fail_fast and any(reader.failure is not None for reader in self.readers):
             self.stop("another source failed")
-        if self.workers and all(worker.has_failed for worker in self.workers):
+        if self._needs_sinks and self.workers and all(worker.has_failed for worker in self.workers):
             self.stop("no sink is left")
         if self._on_tick is not None:
             self._on_tick(self)

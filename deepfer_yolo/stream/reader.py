@@ -70,6 +70,8 @@ class Reader:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the reader's end; a process that it reads from gets no longer than that."""
+        if self._thread.ident is None:
+            return
         self._thread.join(timeout_s)
         if self._thread.is_alive() and (process := self._process) is not None:
             process.kill()

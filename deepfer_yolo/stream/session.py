@@ -47,7 +47,8 @@ def run_stream(
         if window is not None:
             window.refresh()
 
-    pipeline = Pipeline(addresses, model, [SinkWorker(sink) for sink in made], config, tick)
+    workers = [SinkWorker(sink) for sink in made]
+    pipeline = Pipeline(addresses, model, workers, config, tick, needs_sinks=not servers and not others)
     try:
         for server in servers:
             server.start(pipeline)

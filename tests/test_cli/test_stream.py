@@ -143,7 +143,7 @@ def test_mistakes_are_told_before_anything_starts(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_signals_end_the_run_with_whole_files(
     number: signal.Signals, code: int, model_file: Path, tmp_path: Path
 ) -> None:
