@@ -253,6 +253,8 @@ class StreamConfig(LabelConfig):
     )
     open_timeout_s: float = key(10.0, "Seconds to wait for a connection.", gt=0, le=300)
     read_timeout_s: float = key(10.0, "Seconds without data until a source is lost.", gt=0, le=300)
+    poll_s: float = key(1.0, "Seconds between two images of a snapshot URL.", gt=0, le=3600)
+    sequence_fps: float = key(25.0, "Images a second of a row of image files.", gt=0, le=1000)
     stall_s: float = key(3.0, "Seconds without an image until a live source counts as stalled.", gt=0, le=300)
     frozen_s: float = key(10.0, "Seconds of one same image until a live source counts as frozen.", gt=0, le=3600)
     rtsp_transport: Literal["tcp", "udp"] = key("tcp", "tcp or udp.")

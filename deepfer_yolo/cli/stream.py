@@ -26,15 +26,17 @@ SINKS = (
 @options_of(
     StreamConfig,
     "sources model config sink detector face_model detect_size detect_every policy max_age smooth hold min_confidence "
-    "retries open_timeout read_timeout stall rtsp_transport input_option allow_host max_frames max_seconds fail_fast "
-    "clock anonymise show overwrite stats_json quiet as_json",
+    "retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host max_frames "
+    "max_seconds fail_fast clock anonymise show overwrite stats_json quiet as_json",
 )
 def stream(
     settings: StreamConfig,
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Video files, folders of them, URLs, camera indices, /dev/video paths, testsrc."
+            metavar="SOURCE...",
+            help="Video files, folders of them, URLs (also of snapshots), camera indices, /dev/video paths, - and "
+            "FIFOs, glob patterns, frame_%04d.png, @FILE with one source a line, testsrc.",
         ),
     ],
     model: ModelOption = None,
@@ -46,6 +48,8 @@ def stream(
     as_json: JsonOption = False,
 ) -> None:
     """Read cameras, streams and videos; find faces, label their apparent expression, and write records and video.
+
+    Images that a pattern or a list names are one source, at --sequence-fps. Single images are for deepfer predict.
 
     Exit code 0 at the end or a limit, 1 where all sources or a sink failed, 4 where some sources failed.
 

@@ -122,4 +122,4 @@ class LiveBoard:
 
 def _shown(address: Address) -> str:
     """A source's name for strangers: no credentials, and of a file only the last part of its path."""
-    return Path(address.name).name if address.kind == "file" else address.name
+    return address.name if address.is_live else Path(address.name).name

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from deepfer_yolo.data.image_formats import VIDEO_SUFFIXES, is_image
 from deepfer_yolo.errors import SourceError, redact
+from deepfer_yolo.stream.file_names import is_list, is_url, listed, matching, sequence
 
-Kind = Literal["file", "network", "camera", "pattern"]
+Kind = Literal["file", "pipe", "images", "network", "camera", "pattern"]
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".flv", ".wmv", ".mpg", ".mpeg", ".gif", ".h264",
-    ".mjpeg", ".y4m",
-)  # fmt: skip
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
 PATTERNS = ("testsrc", "testsrc2", "smptebars", "smptehdbars", "rgbtestsrc", "color", "mandelbrot", "life")
 """FFmpeg's synthetic sources (libavfilter), usable as cameras that need no hardware."""
-SOURCE_HINT = "name a video file, a folder of them, a URL, a camera index such as 0, or testsrc"
+SOURCE_HINT = "name a video file, a folder or pattern of them, a URL, a camera index such as 0, - or testsrc"
+STDIN = ("-", "pipe:0", "pipe:", "/dev/stdin")
+ANIMATED = frozenset({".gif", ".webp", ".apng"})
+"""Images that may be videos all the same."""
+MAX_SOURCES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +33,76 @@ class Address:
     name: str
     kind: Kind
     target: str = field(repr=False)
+    container: str | None = None
+    """FFmpeg's name of the container, where nothing else is to be tried."""
 
     @property
     def is_live(self) -> bool:
         """Whether the source runs on without us."""
-        return self.kind != "file"
+        return self.kind in ("network", "camera", "pattern")
 
 
 def parse_source(text: str) -> list[Address]:
-    """The sources behind one argument, which may be a folder of videos. Raises SourceError where it is none."""
+    """The sources behind one argument, which may be a folder, a pattern or a list. Raises SourceError where it is none.
+
+    Images that a pattern or a list names are one source.
+    """
     if not text.strip("\0 "):
         raise SourceError("an empty name is no source", SOURCE_HINT)
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return [_from_url(text)]
+    if text in STDIN:
+        return [Address("-", "pipe", "-")]
     if text.isdecimal():
         return [Address(f"camera {int(text)}", "camera", text)]
     if text.startswith("/dev/video"):
         return [Address(text, "camera", text)]
-    path = Path(text)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-        if not files:
-            raise SourceError(f"no video file in the folder {text}", "images are for: deepfer predict")
-        return [Address(str(file), "file", str(file)) for file in files]
-    if path.is_file():
-        return [Address(text, "file", text)]
+    # A file that is there comes before all that a colon or a percent sign could mean.
+    if os.path.exists(text):  # noqa: PTH110 (unlike pathlib it takes any text)
+        return _from_path(text)
+    if is_url(text):
+        return [_from_url(text)]
+    if is_list(text) or matching(text) is not None:
+        return _from_many(text)
     if re.split(r"[=:,]", text)[0] in PATTERNS:
         return [Address(text, "pattern", text)]
     raise SourceError(f"no such source: {redact(text)}", SOURCE_HINT)
+
+
+def _from_path(text: str) -> list[Address]:
+    path = Path(text)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if _is_video(file) and file.is_file())
+        if not files:
+            raise SourceError(f"no video file in the folder {text}", _image_hint(text, path.iterdir()))
+        return [Address(str(file), "file", str(file)) for file in files]
+    if path.is_fifo():
+        return [Address(text, "pipe", text)]
+    if not path.is_file():
+        raise SourceError(f"neither a file nor a folder: {text}", SOURCE_HINT)
+    if is_image(path) and path.suffix.lower() not in ANIMATED:
+        raise SourceError(f"{text} is an image, not a video", f"deepfer predict {text} --faces")
+    return [Address(text, "file", text)]
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES | {".gif"}
+
+
+def _image_hint(text: str, files: Iterable[Path]) -> str:
+    first = next((file for file in sorted(files) if is_image(file)), None)
+    if first is None:
+        return SOURCE_HINT
+    return f"its images one by one: deepfer predict {text}; as one video: deepfer stream '{text}/*{first.suffix}'"
+
+
+def _from_many(text: str) -> list[Address]:
+    if sequence(text):
+        return [Address(text, "images", text)]
+    names = listed(text) if is_list(text) else [str(path) for path in matching(text) or []]
+    if not names:
+        raise SourceError(f"{redact(text)} names no source", SOURCE_HINT)
+    if len(names) > MAX_SOURCES:
+        raise SourceError(f"{redact(text)} names more than {MAX_SOURCES:,} sources", "name fewer at a time")
+    return [address for name in names for address in parse_source(name)]
 
 
 def parse_sources(texts: list[str]) -> list[Address]:
@@ -66,7 +111,9 @@ def parse_sources(texts: list[str]) -> list[Address]:
     names: dict[str, int] = {}
     for address in (one for text in texts for one in parse_source(text)):
         names[address.name] = n = names.get(address.name, 0) + 1
-        found.append(address if n == 1 else Address(f"{address.name} #{n}", address.kind, address.target))
+        if n > 1 and address.kind == "pipe":
+            raise SourceError(f"{address.name} can be read once only", "name each pipe once")
+        found.append(address if n == 1 else replace(address, name=f"{address.name} #{n}"))
     return found
 
 

@@ -110,6 +110,11 @@ class HttpFile(io.RawIOBase):
         takes_ranges = self.size is not None and self._response.headers.get("Accept-Ranges") == "bytes"
         self._is_seekable = takes_ranges and not first and not end
 
+    @property
+    def content_type(self) -> str:
+        """What the server says that it is."""
+        return self._response.headers.get_content_type()
+
     def _fetch(self) -> http.client.HTTPResponse:
         url, first, end = self._part
         return self._opener.fetch(url, first + self._wanted, end)

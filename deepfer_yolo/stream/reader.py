@@ -54,7 +54,7 @@ class Reader:
         self._last_stamp: tuple[float, Clock] | None = None
         self._mark, self._changed_at = 0, time.monotonic()
         self._index = 0
-        self._is_finite = False
+        self._is_finite, self._period_s = False, 0.0
         self._shape: tuple[int, ...] | None = None
         self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
 
@@ -115,9 +115,9 @@ class Reader:
         if self.state not in LIVE_STATES or not self.address.is_live:
             return
         now = time.monotonic()
-        if now - self._last_at > self._config.stall_s:
-            self.change("stalled", f"no frame for {self._config.stall_s:g} s")
-        elif self.state == "live" and now - self._changed_at > self._config.frozen_s:
+        if now - self._last_at > self._config.stall_s + self._period_s:
+            self.change("stalled", f"no frame for {self._config.stall_s + self._period_s:g} s")
+        elif self.state == "live" and now - self._changed_at > self._config.frozen_s + self._period_s:
             self.change("frozen", f"the same image for {self._config.frozen_s:g} s")
 
     def change(self, state: StateName, reason: str) -> None:
@@ -182,7 +182,7 @@ class Reader:
 
     def _may_retry(self, failure: SourceReadError, attempts: int) -> bool:
         is_hopeless = failure.reason == "forbidden" or (failure.reason == "invalid" and not self.has_frames)
-        if is_hopeless or self.address.kind in ("file", "pattern"):
+        if is_hopeless or self.address.kind not in ("network", "camera"):
             return False
         if failure.reason == "crashed" and self._is_finite:
             return False  # it would come to the same place again
@@ -192,7 +192,7 @@ class Reader:
 
     def _read_once(self, source: Source | SourceProcess) -> None:
         """Read one connection to its end. Raises SourceReadError where it breaks, or where a live source just ends."""
-        self._is_finite = source.is_finite
+        self._is_finite, self._period_s = source.is_finite, source.period_s
         if self._config.policy is None and source.is_finite:
             self.buffer.policy = "lossless"
         timeline = Timeline(

@@ -44,6 +44,7 @@ class SourceProcess:
         self.is_finite = self.has_pts = self.is_bursty = False
         self.clock: Clock = "pts"
         self.notes: Sequence[str] = ()
+        self.period_s = 0.0
         self._address, self._config = address, config
         self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
@@ -58,7 +59,7 @@ class SourceProcess:
             self._channel.send(question)
         opened = self._receive().head
         self.is_finite, self.has_pts = opened["is_finite"], opened["has_pts"]
-        self.is_bursty = opened["is_bursty"]
+        self.is_bursty, self.period_s = opened["is_bursty"], opened["period_s"]
 
     def grabs(self) -> Iterator[Grab]:
         """Images in order. Raises SourceReadError where reading breaks."""
@@ -144,7 +145,8 @@ def _send_images(address: Address, config: StreamConfig, channel: Channel, stop:
         channel.send(error_head(explain(error, address, "opening")))
         return
     try:
-        channel.send({"is_finite": source.is_finite, "has_pts": source.has_pts, "is_bursty": source.is_bursty})
+        told = ("is_finite", "has_pts", "is_bursty", "period_s")
+        channel.send({name: getattr(source, name) for name in told})
         for grab in source.grabs():
             if stop.is_set():
                 return
@@ -157,8 +159,8 @@ def _send_images(address: Address, config: StreamConfig, channel: Channel, stop:
     except BrokenPipeError:
         raise
     except Exception as error:
-        told = error if isinstance(error, DeepferError) else explain(error, address, "reading")
-        channel.send(error_head(told))
+        cause = error if isinstance(error, DeepferError) else explain(error, address, "reading")
+        channel.send(error_head(cause))
     finally:
         source.close()
 

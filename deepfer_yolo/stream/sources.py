@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from deepfer_yolo.records import Clock, Image
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.frame_times import FrameTimes
 from deepfer_yolo.stream.http_source import HttpOpener
+from deepfer_yolo.stream.image_sources import Animation, ImageRow, Snapshots, is_webp, names_an_image
 from deepfer_yolo.stream.pixels import FrameConverter
 from deepfer_yolo.stream.source_errors import SourceReadError, explain
 
@@ -40,6 +42,8 @@ class Grab:
 class VideoSource:
     """Whatever FFmpeg reads: files, network streams and its synthetic patterns, by PyAV."""
 
+    period_s = 0.0
+
     def __init__(self, address: Address, config: StreamConfig) -> None:
         self._address = address
         self._container = _open(address, config)
@@ -50,10 +54,11 @@ class VideoSource:
             raise
         # Frame threading decodes files faster but holds frames back, which a live source must not do.
         self._stream.thread_type = "AUTO" if address.kind == "file" else "SLICE"
-        self.is_finite = address.kind == "file" or (address.kind == "network" and (self._container.duration or 0) > 0)
+        is_recording = address.kind == "network" and (self._container.duration or 0) > 0
+        self.is_finite = address.kind in ("file", "pipe") or is_recording
         self.is_bursty = self._container.format.name == "hls" and not self.is_finite
         self.has_pts = not (address.kind == "network" and self._container.format.name in ("mpjpeg", "mjpeg"))
-        self._times = FrameTimes(self._container, self._stream) if address.kind == "file" else None
+        self._times = FrameTimes(self._container, self._stream) if address.kind in ("file", "pipe") else None
         self._converter = FrameConverter()
         self._aspect = self._stream.sample_aspect_ratio
         self._coded_aspect = self._stream.codec_context.sample_aspect_ratio
@@ -73,6 +78,11 @@ class VideoSource:
     def start_s(self) -> float:
         """Where the file's clock begins, which players show as 0; 0 where it is not known."""
         return (self._container.start_time or 0) / 1e6
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it is one image in a file of its own, as the snapshot URLs of cameras give."""
+        return self._container.format.name.endswith("_pipe")
 
     def grabs(self) -> Iterator[Grab]:
         """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`.
@@ -136,6 +146,7 @@ class CameraSource:
     is_finite = has_pts = is_bursty = False
     clock: Clock = "arrival"
     notes: Sequence[str] = ()
+    period_s = 0.0
 
     def __init__(self, address: Address) -> None:
         import cv2
@@ -166,15 +177,55 @@ class CameraSource:
         self._capture.release()
 
 
-Source = VideoSource | CameraSource
+class ImageSource:
+    """Images that are read one by one, without FFmpeg."""
+
+    is_bursty = False
+    start_s = 0.0
+
+    def __init__(self, images: ImageRow | Animation | Snapshots) -> None:
+        self._images = images
+        self.is_finite, self.has_pts, self.period_s = images.is_finite, images.has_pts, images.period_s
+        self.clock, self.notes = images.clock, images.notes
+
+    def grabs(self) -> Iterator[Grab]:
+        """Images as they come. Raises SourceReadError where reading breaks."""
+        for image, time_s in self._images.images():
+            yield Grab(image, time_s)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._images.close()
+
+
+Source = VideoSource | CameraSource | ImageSource
 """An open source. `is_finite` says that its end is known, `has_pts` that its time stamps are its own, `is_bursty` that
-its images come many at a time, `clock` what its time stamps are called, `notes` what a viewer must know of them.
+its images come many at a time, `clock` what its time stamps are called, `notes` what a viewer must know of them,
+`period_s` how long it waits between two images by its own will.
 """
 
 
 def open_source(address: Address, config: StreamConfig) -> Source:
     """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
-    return CameraSource(address) if address.kind == "camera" else VideoSource(address, config)
+    if address.kind == "camera":
+        return CameraSource(address)
+    if address.kind == "images":
+        return ImageSource(ImageRow(address, config))
+    if address.kind == "file" and is_webp(address.target):
+        return ImageSource(Animation(address))
+    if address.kind == "network" and names_an_image(address.target):
+        return _snapshots(address, config) or VideoSource(address, config)
+    video = VideoSource(address, config)
+    if address.kind == "network" and video.is_still:
+        video.close()
+        return _snapshots(address, config) or VideoSource(address, config)
+    return video
+
+
+def _snapshots(address: Address, config: StreamConfig) -> ImageSource | None:
+    """The snapshots of a URL; None where it gives a stream."""
+    snapshots = Snapshots(address, config)
+    return None if snapshots.is_stream else ImageSource(snapshots)
 
 
 def _open(address: Address, config: StreamConfig) -> av.container.InputContainer:
@@ -186,8 +237,12 @@ def _open(address: Address, config: StreamConfig) -> av.container.InputContainer
         if address.kind == "pattern":
             return av.open(f"{address.target},realtime", format="lavfi", timeout=timeout)
         if address.kind == "file":
-            # A file may be a playlist in disguise: it must not lead to the network.
-            return av.open(address.target, options={"protocol_whitelist": "file,crypto,data"})
+            # A file may be a playlist in disguise: it must not lead to the network. Without `file:` a colon in its name
+            # would end the name of a protocol.
+            options = {"protocol_whitelist": "file,crypto,data"}
+            return av.open(f"file:{address.target}", format=address.container, options=options)
+        if address.kind == "pipe":
+            return av.open(_piped(address.target), "r", options={"protocol_whitelist": "crypto,data"})
         scheme = address.target.partition("://")[0].lower()
         if scheme in ("http", "https"):
             opener = HttpOpener(address.target, config)
@@ -204,6 +259,12 @@ def _open(address: Address, config: StreamConfig) -> av.container.InputContainer
             words = f"{address.name} did not answer within {config.open_timeout_s:g} s"
             raise SourceReadError(words, "timeout") from None
         raise explain(error, address, "opening") from None
+
+
+def _piped(target: str) -> io.FileIO:
+    """Standard input or a FIFO, to be read as it comes; whoever writes waits where nobody reads."""
+    # A copy without Python's lock on stdin, which a thread that still reads would hold when the program ends.
+    return io.FileIO(os.dup(0) if target == "-" else target)
 
 
 def _video_stream(container: Any, address: Address) -> Any:

@@ -28,7 +28,7 @@ from deepfer_yolo.stream import source_process, sources
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 class Aborting:
-    is_finite, has_pts, is_bursty = {is_finite}, True, False
+    is_finite, has_pts, is_bursty, period_s = {is_finite}, True, False, 0.0
     def __init__(self, *_): pass
     def grabs(self):
         import numpy as np
