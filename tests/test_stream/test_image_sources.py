@@ -229,6 +229,7 @@ def test_snapshots_run_in_the_engine_and_a_slow_rate_is_no_stall(
     url = f"{serve_http(Camera(make_jpeg))}/snap.jpg"
     run = run_of([url], poll_s=1.0, stall_s=0.4, frozen_s=0.5, max_frames=3).start()
     (source,) = run.finish(60).sources
+    assert "a snapshot every 1 s (--poll)" in str(run.sink.records)
     assert (source.state, source.counters.captured, source.reconnects) == ("ended", 3, 0)
     assert run.sink.states() == ["connecting", "live", "ended"]
 
