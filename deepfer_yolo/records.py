@@ -136,12 +136,16 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One apparent expression of one track from `start_s` to `end_s`."""
+    """One apparent expression of one track from `start_s` to `end_s`, by the raw answers.
+
+    `decided_s` is when the steady label took it up, some tenths of a second after it began.
+    """
 
     track_id: int
     label: str
     start_s: float
     end_s: float
+    decided_s: float
     mean_confidence: float
 
     def to_json(self) -> Json:
@@ -151,6 +155,7 @@ class Event:
             "label": self.label,
             "start_s": round(self.start_s, 4),
             "end_s": round(self.end_s, 4),
+            "decided_s": round(self.decided_s, 4),
             "mean_confidence": round(self.mean_confidence, 4),
         }
 

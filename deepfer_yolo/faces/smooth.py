@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ LEAST_CONTRAST = 10.0
 """
 LEAST_WEIGHT = 0.05
 """A face whose frames weigh less on average shows nothing to go by."""
+TRACED = 4.0
+"""How far back a change is looked for, in time constants before it was decided: the average has forgotten the rest."""
 
 
 class Smoother:
@@ -29,7 +32,9 @@ class Smoother:
 
     `smooth_s` is the time constant of the average; a label must lead by `margin` for `hold_s` to change. Below
     `min_confidence` it is uncertain; a label that is held already goes only `margin` below that, or it would flicker
-    around the line. It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT).
+    around the line. It is uncertain too while the face cannot be seen well enough (LEAST_WEIGHT). The average lags
+    behind, so that a change is dated by the raw answers: where the sum of what speaks for the new label and against the
+    held one began to rise (Page 1954).
     """
 
     def __init__(self, track_id: int, labels: tuple[str, ...], config: StreamConfig) -> None:
@@ -40,7 +45,8 @@ class Smoother:
         self._weight = self._share = 0.0
         self._time_s: float | None = None
         self.label = UNCERTAIN
-        self._since_s = 0.0
+        self._since_s = self._decided_s = 0.0
+        self._answers: deque[tuple[float, float, Probs]] = deque()
         self._challenger: tuple[str, float] | None = None
         self._confidence_sum, self._n = 0.0, 0
 
@@ -48,7 +54,8 @@ class Smoother:
         """Take in one frame's probabilities; returns the smoothed ones and the event that ended, if one did."""
         step = FIRST_STEP_S if self._time_s is None else max(0.0, time_s - self._time_s)
         if self._time_s is None:
-            self._since_s = time_s
+            self._since_s = self._decided_s = time_s
+        self._remember(probs, weight, time_s)
         keep = math.exp(-step / self._config.smooth_s)
         self._sum = keep * self._sum + (1 - keep) * max(weight, 1e-3) * probs
         self._weight = keep * self._weight + (1 - keep) * max(weight, 1e-3)
@@ -76,20 +83,46 @@ class Smoother:
             return None
         if self._challenger is None or self._challenger[0] != wanted:
             self._challenger = (wanted, time_s)
-        since = self._challenger[1]
-        if time_s - since < self._config.hold_s:
+        if time_s - self._challenger[1] < self._config.hold_s:
             return None
-        event = self._event(since)
-        self.label, self._since_s, self._challenger = wanted, since, None
+        onset_s = self._onset_s(wanted)
+        # What the raw answers carried for less than a new label must lead was never more than the average's doubt.
+        event = self._event(onset_s) if onset_s - self._since_s >= self._config.hold_s else None
+        self.label, self._since_s, self._decided_s, self._challenger = wanted, onset_s, time_s, None
         self._confidence_sum, self._n = 0.0, 0
         return event
+
+    def _remember(self, probs: Probs, weight: float, time_s: float) -> None:
+        self._answers.append((time_s, weight, probs))
+        oldest_s = time_s - self._config.hold_s - TRACED * self._config.smooth_s
+        while self._answers[0][0] < oldest_s:
+            self._answers.popleft()
+
+    def _onset_s(self, wanted: str) -> float:
+        """When the raw answers began to speak for `wanted`, at the earliest when the held label began."""
+        times, weights, probs = zip(*(one for one in self._answers if one[0] >= self._since_s), strict=True)
+        weight, answers = np.array(weights), np.array(probs)
+        sums = np.cumsum(self._support(wanted, weight, answers) - self._support(self.label, weight, answers))
+        lowest = np.concatenate([[0.0], sums[:-1]])
+        return float(times[len(times) - 1 - int(np.argmin(lowest[::-1]))])
+
+    def _support(self, label: str, weight: NDArray[np.float64], probs: Probs) -> NDArray[np.float64]:
+        """How much each of some frames speaks for a label; for `uncertain` the line below which it is that."""
+        is_seen = weight >= LEAST_WEIGHT
+        if label == UNCERTAIN:
+            return np.where(is_seen, weight * self._least_confidence, 1.0)
+        return np.where(is_seen, weight * probs[:, self._labels.index(label)], 0.0)
+
+    @property
+    def _least_confidence(self) -> float:
+        """Below it the label is uncertain; one that is held goes lower."""
+        return self._config.min_confidence - (self._config.margin if self.label in self._labels else 0.0)
 
     def _wanted(self, smoothed: Prediction) -> str:
         if self._weight < LEAST_WEIGHT * self._share:
             return UNCERTAIN
-        best, confidence, least = smoothed.label, smoothed.confidence, self._config.min_confidence
+        best, confidence, least = smoothed.label, smoothed.confidence, self._least_confidence
         if self.label in self._labels:
-            least -= self._config.margin
             held = float(smoothed.probs[self._labels.index(self.label)])
             if confidence - held < self._config.margin:
                 best, confidence = self.label, held
@@ -98,7 +131,8 @@ class Smoother:
     def _event(self, end_s: float) -> Event | None:
         if self.label == UNCERTAIN or end_s <= self._since_s:
             return None
-        return Event(self._id, self.label, self._since_s, end_s, self._confidence_sum / max(self._n, 1))
+        mean = self._confidence_sum / max(self._n, 1)
+        return Event(self._id, self.label, self._since_s, end_s, self._decided_s, mean)
 
 
 def frame_weight(face: Face, crop: Image) -> float:

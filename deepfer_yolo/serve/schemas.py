@@ -81,6 +81,7 @@ class VideoEvent(BaseModel):
     label: str
     start_s: float
     end_s: float
+    decided_s: float
     mean_confidence: float
 
 

@@ -17,7 +17,8 @@ from deepfer_yolo.stream.sinks.worker import Sink
 
 CSV_FIELDS = (
     "kind", "source", "epoch", "time_s", "clock", "frame", "age_ms", "track", "x1", "y1", "x2", "y2", "score", "label",
-    "confidence", "raw_label", "raw_confidence", "start_s", "end_s", "mean_confidence", "state", "was", "reason",
+    "confidence", "raw_label", "raw_confidence", "start_s", "end_s", "decided_s", "mean_confidence", "state", "was",
+    "reason",
 )  # fmt: skip
 
 
