@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import hmac
 import json
-import socket
 import threading
 import time
 import urllib.error
@@ -22,7 +19,6 @@ import pytest
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.faces.detect import WholeDetector
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.draw import draw_faces
@@ -31,7 +27,6 @@ from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.session import run_stream
 from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
-from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
 from deepfer_yolo.stream.sinks.worker import SinkWorker
 
 STATE = State("cam", 0, 1.0, "pts", "live", None, "why")
@@ -219,117 +214,6 @@ def test_a_slow_sink_slows_a_lossless_run_and_loses_nothing(
     summary = run.finish()
     assert len(slow.results) == 25
     assert [sink.dropped for sink in summary.sinks] == [0, 0]
-
-
-def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
-    serve_http: Callable[..., str], result_of: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEEPFER_WEBHOOK_SECRET", "k3y")
-    bodies: list[dict[str, Any]] = []
-    failures = [503, 503]
-
-    def handle(request: Any) -> None:
-        body = request.rfile.read(int(request.headers["Content-Length"]))
-        stamp, signature = (part.split("=")[1] for part in request.headers["X-Deepfer-Signature"].split(","))
-        assert hmac.compare_digest(
-            signature, hmac.new(b"k3y", stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-        )
-        assert request.headers["Authorization"].startswith("Basic ")
-        code = failures.pop() if failures else 200
-        bodies.extend([json.loads(body)] if code == 200 else [])
-        request.send_response(code)
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    sink = WebhookSink(serve_http(handle).replace("://", "://u:topsecret@"))
-    assert "topsecret" not in sink.name
-    sink.open()
-    sink.write(Output((*result_of(0).records(), STATE)))
-    sink.close()
-    assert bodies == [{"records": [STATE.to_json()]}]
-
-
-def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(
-    serve_http: Callable[..., str], free_port: Any, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("deepfer_yolo.stream.sinks.network.FIRST_WAIT_S", 0.01)
-    state = Output((STATE,))
-    refusing = WebhookSink(serve_http(lambda request: request.send_error(400)))
-    with pytest.raises(DeepferError, match="400"):
-        refusing.write(state)
-    redirected = WebhookSink(redirect_to(serve_http, "http://127.0.0.1:1/x"))
-    with pytest.raises(DeepferError, match="302"):
-        redirected.write(state)
-    dead = WebhookSink(f"http://127.0.0.1:{free_port()}/x")
-    dead.write(state)
-    dead.write(state)
-    with pytest.raises(DeepferError, match="2 requests"):
-        dead.close()
-
-
-def redirect_to(serve_http: Callable[..., str], target: str) -> str:
-    def handle(request: Any) -> None:
-        request.send_response(302)
-        request.send_header("Location", target)
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    return serve_http(handle)
-
-
-def test_mqtt_publishes_to_a_broker(result_of: Callable[..., Result]) -> None:
-    """A broker of forty lines: it takes CONNECT and PUBLISH (QoS 0 and 1) of MQTT 3.1.1 and remembers the messages."""
-    messages: list[tuple[str, dict[str, Any]]] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rwb", buffering=0) as wire:
-            while head := wire.read(1):
-                length, shift = 0, 0
-                while True:
-                    byte = wire.read(1)[0]
-                    length |= (byte & 127) << shift
-                    shift += 7
-                    if byte < 128:
-                        break
-                body = b""
-                while len(body) < length:
-                    body += wire.read(length - len(body))
-                if head[0] >> 4 == 1:
-                    wire.write(b"\x20\x02\x00\x00")
-                elif head[0] >> 4 == 3:
-                    size = int.from_bytes(body[:2], "big")
-                    topic, rest = body[2 : 2 + size].decode(), body[2 + size :]
-                    if head[0] & 6:
-                        wire.write(b"\x40\x02" + rest[:2])
-                        rest = rest[2:]
-                    messages.append((topic, json.loads(rest)))
-                elif head[0] >> 4 == 14:
-                    return
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{listener.getsockname()[1]}/home/faces", ["rtsp://host/live"])
-    assert "topsecret" not in sink.name
-    sink.open()
-    state = replace(STATE, source="rtsp://host/live")
-    sink.write(Output((state, *result_of(0, source="rtsp://host/live").records())))
-    deadline = time.monotonic() + 5
-    while len(messages) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    sink.close()
-    thread.join(5)
-    listener.close()
-    assert [topic for topic, _ in messages] == ["home/faces/host-live/state", "home/faces/host-live/face"]
-    assert messages[0][1]["state"] == "live"
-
-
-def test_mqtt_without_a_broker_is_an_error_without_the_password(free_port: Any) -> None:
-    sink = MqttSink(f"mqtt://me:topsecret@127.0.0.1:{free_port()}/x", [])
-    with pytest.raises(DeepferError) as caught:
-        sink.open()
-    assert "topsecret" not in str(caught.value)
 
 
 def test_prometheus_tells_counters_and_health(run_of: Callable[..., Any]) -> None:

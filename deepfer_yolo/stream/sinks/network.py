@@ -1,22 +1,25 @@
-"""Records over the network: a webhook with signed requests, and MQTT."""
+"""Records over the network: what sinks behind a URL share, and the webhook with its signed requests."""
 
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 import hmac
+import http.client
 import json
+import math
 import os
+import random
 import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from deepfer_yolo.errors import ConfigError, DeepferError, explained_imports, redact
-from deepfer_yolo.stream.address import require_host, slug, slugs, split_credentials
+from deepfer_yolo.errors import ConfigError, DeepferError, redact
+from deepfer_yolo.stream.address import require_host, split_credentials
 from deepfer_yolo.stream.records import Output
 from deepfer_yolo.stream.sinks.worker import Sink
 
@@ -25,9 +28,12 @@ SIGNATURE_HEADER = "X-Deepfer-Signature"
 WEBHOOK_KINDS = frozenset({"event", "state"})
 """Faces come many times a second; a webhook gets what a person would want to be told."""
 SPOOL = 1000
-ATTEMPTS = 5
-FIRST_WAIT_S = 0.2
+"""How many outputs wait for a server that is away; the oldest go first."""
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0
+MAX_RETRY_AFTER_S = 3600.0
 TIMEOUT_S = 5.0
+LAST_TRIES_S = 4.0
+"""How long the end of a run goes on trying."""
 
 
 class RemoteSink(Sink):
@@ -45,11 +51,13 @@ class RemoteSink(Sink):
 
 
 class WebhookSink(RemoteSink):
-    """POSTs events and states as JSON, one request an output, with retries; a bounded spool keeps the newest.
+    """POSTs events and states as JSON, one request an output; what a server does not take waits and is tried again.
 
     With the environment variable DEEPFER_WEBHOOK_SECRET each request is signed: `X-Deepfer-Signature:
     t=<unix>,v1=<hex>`, the HMAC-SHA256 of `<unix>.<body>`. Redirects are not followed.
     """
+
+    kinds = WEBHOOK_KINDS
 
     def __init__(self, target: str) -> None:
         super().__init__("webhook", target, ("http", "https"))
@@ -59,34 +67,63 @@ class WebhookSink(RemoteSink):
             pair = base64.b64encode(f"{self._user}:{self._password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {pair}"
         self._opener = urllib.request.build_opener(_NoRedirects(), urllib.request.ProxyHandler({}))
-        self._spool: deque[bytes] = deque(maxlen=SPOOL)
+        self._spool: deque[bytes] = deque()
+        self._failures, self._next_at, self._is_told_to_wait = 0, 0.0, False
 
     def write(self, output: Output) -> None:
-        """Send what waits, then these records; what cannot be sent now stays. Raises DeepferError for a refusal."""
-        records = [record.to_json() for record in output.records if record.kind in WEBHOOK_KINDS]
-        if records:
-            self._spool.append(json.dumps({"records": records}, ensure_ascii=False).encode())
-        self._drain(ATTEMPTS if len(self._spool) == 1 else 1)
+        """Put the records behind what waits, and send what may go. Raises DeepferError for a refusal."""
+        records = [record.to_json() for record in output.records]
+        if len(self._spool) == SPOOL:
+            self._spool.popleft()
+            self.n_lost += 1
+        self._spool.append(json.dumps({"records": records}, ensure_ascii=False).encode())
+        try:
+            self.idle()
+        except DeepferError:
+            self._spool.pop()  # an output whose write fails has not been taken
+            raise
+        finally:
+            self.n_waiting = len(self._spool)
+
+    def idle_s(self) -> float | None:
+        """Until the next attempt, where something waits."""
+        return max(0.0, self._next_at - time.monotonic()) if self._spool else None
+
+    def idle(self) -> None:
+        """Send what waits, unless it is too early for that."""
+        while self._spool and time.monotonic() >= self._next_at:
+            answered, asked_s = self._post(self._spool[0])
+            if not answered:
+                self._back_off(asked_s)
+                return
+            self._spool.popleft()
+            self.n_waiting = len(self._spool)
+            if self._failures:
+                self.report("requests are delivered again")
+            self._failures = 0
 
     def close(self) -> None:
-        """Try once more to send what waits. Raises DeepferError where something is lost."""
-        self._drain(ATTEMPTS)
+        """Try for a few seconds more, unless the server named a later time. Raises DeepferError where some is lost."""
+        deadline = time.monotonic() + LAST_TRIES_S
+        if not self._is_told_to_wait:
+            self._failures, self._next_at = min(self._failures, 1), 0.0
+        while self._spool and self._next_at < deadline:
+            time.sleep(max(0.0, self._next_at - time.monotonic()))
+            self.idle()
         if self._spool:
             raise DeepferError(f"{self.name}: {len(self._spool)} requests could not be delivered")
 
-    def _drain(self, attempts: int) -> None:
-        wait_s = FIRST_WAIT_S
-        while self._spool and attempts > 0:
-            if self._post(self._spool[0]):
-                self._spool.popleft()
-                continue
-            attempts -= 1
-            if attempts > 0:
-                time.sleep(wait_s)
-                wait_s *= 2
+    def _back_off(self, asked_s: float | None) -> None:
+        """Wait twice as long as the last time, or as long as the server asks."""
+        wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._failures, 20)) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._is_told_to_wait = asked_s is not None
+        self._next_at = time.monotonic() + max(wait_s, min(asked_s or 0.0, MAX_RETRY_AFTER_S))
+        self._failures += 1
+        if self._failures == 1:
+            self.report("a request was not taken; it is tried again, less and less often")
 
-    def _post(self, body: bytes) -> bool:
-        """Whether it was delivered. Raises DeepferError where trying again is useless."""
+    def _post(self, body: bytes) -> tuple[bool, float | None]:
+        """Whether it was delivered, and how long the server asks to wait. Raises DeepferError for a final refusal."""
         headers = dict(self._headers)
         if self._secret:
             stamp = str(int(time.time()))
@@ -95,58 +132,29 @@ class WebhookSink(RemoteSink):
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 (the scheme was checked)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S):
-                return True
+                return True, None
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (408, 425, 429) or error.code >= 500:
-                return False
+                return False, retry_after_s(error.headers.get("Retry-After"), time.time())
+            self._next_at, self._is_told_to_wait = math.inf, True
             raise DeepferError(f"{self.name} answered {error.code}") from None
-        except OSError:
-            return False
+        except (OSError, http.client.HTTPException):
+            return False, None
+
+
+def retry_after_s(text: str | None, now_s: float) -> float | None:
+    """The seconds that a `Retry-After` header asks for, as a number or a date (RFC 9110, 10.2.3); None for neither."""
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
+    except ValueError:
+        return None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
-
-
-class MqttSink(RemoteSink):
-    """Publishes each record as JSON to `<prefix>/<source>/<kind>` of `mqtt[s]://[user:password@]host[:port]/prefix`."""
-
-    def __init__(self, target: str, sources: Sequence[str]) -> None:
-        super().__init__("mqtt", target, ("mqtt", "mqtts"))
-        with explained_imports():
-            import paho.mqtt.client
-        parts = urlsplit(self._url)
-        self._host, self._port = parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883)
-        self._slugs = slugs(sources)
-        self._prefix = parts.path.strip("/") or "deepfer"
-        self._client = paho.mqtt.client.Client(paho.mqtt.enums.CallbackAPIVersion.VERSION2)
-        self._client.max_queued_messages_set(SPOOL)
-        if parts.scheme == "mqtts":
-            self._client.tls_set()
-        if self._user:
-            self._client.username_pw_set(self._user, self._password)
-
-    def open(self) -> None:
-        """Connect; the client takes up lost connections again. Raises DeepferError where there is no broker."""
-        try:
-            self._client.connect(self._host, self._port, keepalive=30)
-        except OSError as error:
-            raise DeepferError(f"{self.name} cannot be reached: {error.strerror or type(error).__name__}") from None
-        self._client.loop_start()
-
-    def write(self, output: Output) -> None:
-        """Publish the records at quality of service 0 (faces) or 1 (events and states)."""
-        for record in output.records:
-            topic = f"{self._prefix}/{self._slugs.get(record.source) or slug(record.source)}/{record.kind}"
-            text = json.dumps(record.to_json(), ensure_ascii=False)
-            self._client.publish(topic, text, qos=0 if record.kind == "face" else 1)
-
-    def close(self) -> None:
-        """Send what waits, for two seconds at most, and disconnect."""
-        deadline = time.monotonic() + 2.0
-        while self._client.want_write() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self._client.disconnect()
-        self._client.loop_stop()

@@ -11,7 +11,8 @@ from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError, DeepferError, redact
 from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
-from deepfer_yolo.stream.sinks.network import MqttSink, WebhookSink
+from deepfer_yolo.stream.sinks.mqtt import MqttSink
+from deepfer_yolo.stream.sinks.network import WebhookSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
 Maker = Callable[[str, Sequence[str], tuple[str, ...], StreamConfig], Sink]
@@ -22,7 +23,7 @@ MAKERS: dict[str, Maker] = {
     "video": lambda target, sources, labels, config: VideoSink(target, sources, config),
     "snapshots": lambda target, sources, labels, config: SnapshotSink(target, sources, config),
     "webhook": lambda target, sources, labels, config: WebhookSink(target),
-    "mqtt": lambda target, sources, labels, config: MqttSink(target, sources),
+    "mqtt": lambda target, sources, labels, config: MqttSink(target, sources, labels),
 }
 """Makers by kind: each makes a sink that is not yet open, or raises ConfigError for a target that it cannot have."""
 KINDS = (*MAKERS, "prometheus")

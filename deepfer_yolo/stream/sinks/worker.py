@@ -23,11 +23,15 @@ class Sink:
     """Somewhere results go. All methods run in the sink's own thread; an exception ends the sink, not the stream.
 
     `name` shows no credentials; `files` are those that it may write under names that are known before it starts,
-    `folder` is where it writes others. A run that is stopped does not wait for an `is_remote` sink whose other side
-    keeps silent.
+    `folder` is where it writes others; `kinds` are the records that it takes, None for all. A run that is stopped does
+    not wait for an `is_remote` sink whose other side keeps silent.
+
+    A sink that delivers later counts in `n_waiting` the outputs that it took and still has, in `n_lost` those that it
+    gave up. It says by `report` what a person should know, and has `idle` called after `idle_s` without an output.
     """
 
     wants: Literal["records", "images"] = "records"
+    kinds: frozenset[str] | None = None
     depth = 4096
     is_remote = False
 
@@ -35,6 +39,8 @@ class Sink:
         self.name = name
         self.files = files
         self.folder: Path | None = None
+        self.n_waiting = self.n_lost = 0
+        self.report: Callable[[str], None] = lambda _: None
 
     def open(self) -> None:
         """Get ready."""
@@ -42,6 +48,13 @@ class Sink:
     def write(self, output: Output) -> None:
         """Take one output; its result is None for sinks that want records alone."""
         raise NotImplementedError
+
+    def idle_s(self) -> float | None:
+        """How long to wait for an output until `idle` is called; None for ever."""
+        return None
+
+    def idle(self) -> None:
+        """Do what time asks for."""
 
     def close(self) -> None:
         """Finish what was written."""
@@ -58,6 +71,7 @@ class SinkWorker:
         self._dropped = 0
         self._error: str | None = None
         self._is_blocked = False
+        self._is_closed = False
         self._tell: Callable[[State], None] = lambda _: None
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
@@ -69,15 +83,19 @@ class SinkWorker:
     def start(self, tell: Callable[[State], None]) -> None:
         """Start the thread; `tell` reports trouble to all sinks."""
         self._tell = tell
+        self._sink.report = self._report
         self._thread.start()
 
     def put(self, output: Output, *, may_wait: bool) -> None:
         """Hand over an output. A full queue drops it; where it `may_wait`, only after a time without progress."""
+        records = output.records
+        if self._sink.kinds is not None:
+            records = tuple(record for record in records if record.kind in self._sink.kinds)
+        item = output if self._sink.wants == "images" else Output(records)
+        if not item.records and item.result is None:
+            return
         if self.has_failed:
             self._dropped += 1
-            return
-        item = output if self._sink.wants == "images" else Output(output.records)
-        if not item.records and item.result is None:
             return
         if self._offer(item, may_wait=may_wait):
             self._is_blocked = False
@@ -91,20 +109,28 @@ class SinkWorker:
         """Let the sink finish; one without progress is left behind and reported, a remote one soon where `in_haste`."""
         deadline = time.monotonic() + CLOSE_S
         self._offer(None, may_wait=not self._is_blocked)
-        written, moved_at = self._written, time.monotonic()
+        done, moved_at = self._progress(), time.monotonic()
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(0.05)
-            if self._written != written:
-                written, moved_at = self._written, time.monotonic()
+            if self._progress() != done:
+                done, moved_at = self._progress(), time.monotonic()
             patience = BLOCKED_CLOSE_S if self._is_blocked or (in_haste and self._sink.is_remote) else self._patience_s
             if time.monotonic() - moved_at > patience:
                 break
         if self._thread.is_alive() and self._error is None:
             self._error = "it did not finish"
+        self._is_closed = True
 
     def summary(self) -> SinkSummary:
-        """What went through it."""
-        return SinkSummary(self._sink.name, self._written, self._dropped, self._error)
+        """What went through it, and what was lost; once it is closed or has failed, what still waits is lost too."""
+        late = self._sink.n_waiting
+        lost = self._dropped + self._sink.n_lost
+        if self._is_closed or self.has_failed:
+            lost += late + sum(item is not None for item in list(self._queue.queue))
+        return SinkSummary(self._sink.name, self._written - self._sink.n_lost - late, lost, self._error)
+
+    def _progress(self) -> tuple[int, int]:
+        return self._written, self._sink.n_waiting
 
     def _offer(self, item: Output | None, *, may_wait: bool) -> bool:
         patience_s = self._patience_s if may_wait and not self._is_blocked else 0.0
@@ -123,8 +149,12 @@ class SinkWorker:
     def _run(self) -> None:
         try:
             self._sink.open()
-            while (item := self._queue.get()) is not None:
-                self._sink.write(item)
+            while (item := self._next()) is not None:
+                try:
+                    self._sink.write(item)
+                except Exception:
+                    self._dropped += 1
+                    raise
                 self._written += item.result is not None or self._sink.wants == "records"
         except Exception as error:
             self._fail(error)
@@ -133,6 +163,14 @@ class SinkWorker:
                 self._sink.close()
             except Exception as error:
                 self._fail(error)
+
+    def _next(self) -> Output | None:
+        """The next output, None at the end; meanwhile the sink does what time asks for."""
+        while True:
+            try:
+                return self._queue.get(timeout=self._sink.idle_s())
+            except queue.Empty:
+                self._sink.idle()
 
     def _fail(self, error: Exception) -> None:
         if self._error is None:
