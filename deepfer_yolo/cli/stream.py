@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from deepfer_yolo.stream.records import Summary
 
 SINKS = (
-    "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL, "
-    "prometheus=[HOST:]PORT."
+    "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL "
+    "(Home Assistant: mqtt=URL?discovery=homeassistant), prometheus=[HOST:]PORT."
 )
 
 
