@@ -135,10 +135,12 @@ class TrainingRun:
         model = starting_model(start, dataset.labels, notes.append)
         began = time.perf_counter()
         # The first optimiser of a process imports torch's compiler, which takes two seconds: now, while files are read.
-        threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
+        importing = threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True)
+        importing.start()
         teachers = open_teachers(config, dataset.labels)
         train, val, spec = read_splits(dataset, config)
         read_s = time.perf_counter() - began
+        importing.join()  # two threads inside its circle of imports see modules half made (torch 2.11)
         if state is None:
             leaks, lines = check_start(config, dataset, val.hashes, model, teachers)
             notes += lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
-from deepfer_yolo.train.training_run import RunState, drop_states, newest_state
+from deepfer_yolo.train.training_run import RunState, TrainingRun, drop_states, newest_state
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
 
 
@@ -170,3 +171,18 @@ def test_no_state_and_foreign_files(tmp_path: Path) -> None:
     assert newest_state(tmp_path) is None
     drop_states(tmp_path)
     assert (tmp_path / "state-final.pt").exists()
+
+
+def test_nothing_is_being_imported_once_a_run_is_open(
+    tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer imports the same modules next, and two threads inside torch's circle of imports fail (torch 2.11)."""
+    over: list[str] = []
+
+    def slow(name: str) -> None:
+        time.sleep(2)
+        over.append(name)
+
+    monkeypatch.setattr("deepfer_yolo.train.training_run.importlib.import_module", slow)
+    TrainingRun.open(tiny_config)
+    assert over == ["torch._dynamo"]
