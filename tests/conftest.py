@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.painted import paint_csv, paint_faces
+from deepfer_yolo.records import Image
 
 # A property holds or does not; how long an example takes is for the machine to say, and a busy one says too long.
 settings.register_profile("patient", deadline=None)
@@ -74,6 +77,25 @@ def shared_dir() -> Path:
     if not (folder / "datasets").is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def crowd(shared_dir: Path) -> Callable[..., Image]:
+    """`crowds.crowd` of the people in the example image."""
+    if not (shared_dir / "media" / "zidane.jpg").is_file():
+        pytest.skip("no example image")
+    spec = importlib.util.spec_from_file_location("crowds", ROOT / "tests" / "crowds.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return functools.partial(module.crowd, shared_dir / "media")
+
+
+@pytest.fixture(scope="session")
+def group_photo(crowd: Callable[..., Image]) -> Image:
+    """36 people, 1600×1200, with faces of 50 to 110 pixels."""
+    return crowd(1200, 1600, 4, 9, 36, (50, 110))
 
 
 @pytest.fixture(scope="session")
@@ -219,7 +241,7 @@ def write_answer_sheets() -> Callable[..., Path]:
         subjects: Sequence[str] = (),
         votes: Sequence[str] = (),
     ) -> Path:
-        from PIL import Image
+        from PIL import Image as PillowImage
 
         from deepfer_yolo.data.dataset import Description, Row, fingerprint, write_description, write_manifest
         from deepfer_yolo.files import sha256_of
@@ -232,7 +254,7 @@ def write_answer_sheets() -> Callable[..., Path]:
             picture[7] = [i >> bit & 1 for bit in range(8)]  # no two pictures alike, invisible to the readers
             path = f"{split}/{EMOTIONS[label]}/{i:05d}.png"
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(folder / path)
+            PillowImage.fromarray(picture).save(folder / path)
             subject, vote = subjects[i] if subjects else "", votes[i] if votes else ""
             rows.append(Row(path, split, EMOTIONS[label], str(i), subject, sha256_of(folder / path), vote))
         write_manifest(rows, folder)

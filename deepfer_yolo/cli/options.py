@@ -131,9 +131,9 @@ def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 
 
 def note_haar(config: FaceConfig) -> None:
     """Say on stderr where `auto` falls back to Haar."""
-    from deepfer_yolo.faces.detect import HAAR_NOTE, find_face_model
+    from deepfer_yolo.faces.detect import HAAR_NOTE, chosen_detector
 
-    if config.detector == "auto" and find_face_model(config.face_model) is None:
+    if config.detector == "auto" and chosen_detector(config) == "haar":
         print(HAAR_NOTE, file=sys.stderr)
 
 

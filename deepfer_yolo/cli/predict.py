@@ -82,7 +82,8 @@ def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces
         elif row.prediction is None:
             print(f"{'no face':<{width}}      -  {row.path}")
         else:
-            place = "" if row.face is None else "  at " + ",".join(f"{v:.0f}" for v in row.face.box)
+            place = "" if row.face is None else f"  at {','.join(f'{v:.0f}' for v in row.face.box)}"
+            place += "" if row.face is None else f"  face {row.face.score:.2f}"
             print(f"{row.prediction.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}{place}")
 
 

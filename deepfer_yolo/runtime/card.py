@@ -50,7 +50,7 @@ class CropSpec(_Part):
     """How a face that a detector found becomes a crop: a square on the box's centre, faces/align.py.
 
     Its side is the box's `reference` side with the share `margin` added at both ends; `shift_x` and `shift_y` move its
-    centre by shares of the same side; `eyes` turns it upright by the eye line.
+    centre by shares of the same side; `eyes` turns it upright by the eye line, where the detector tells one.
 
     Around YuNet's boxes the framing of FER2013's own images has its median at a margin of 0.118, and of ten
     references the box width varies least (tests/benchmarks/crop_rule.py, 1,500 Training rows). The default is tighter:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from deepfer_yolo.runtime.child_process import Blob
 
 PAGE_BYTES = resource.getpagesize()
-MAX_FACES = 64
-"""Faces of one image that are labelled, best score first."""
 
 
 class Worker:
@@ -68,7 +66,7 @@ class Worker:
     def _find(self, content: bytes, detector: Detector) -> tuple[Image, Found]:
         image = load_image(content, max_pixels=int(self.config.max_megapixels * 1e6))
         height, width = image.shape[:2]
-        return image, Found(width, height, detector.detect(image)[:MAX_FACES])
+        return image, Found(width, height, detector.detect(image))
 
     def predict(self, crops: Crops) -> Probs:
         """Probabilities, float32 (n, C), asked of the server, which alone holds the model."""

@@ -61,6 +61,7 @@ class TrackedFace(BaseModel):
 
     track: int
     box: list[float] = Field(min_length=4, max_length=4)
+    score: float
     label: str
     confidence: float
     probs: dict[str, float]

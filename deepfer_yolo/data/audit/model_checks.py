@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -17,14 +18,9 @@ from deepfer_yolo.errors import DatasetError, explained_imports
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.preprocess import resize, to_input
+from deepfer_yolo.runtime.preprocess import to_input
 
 BATCH = 64
-FACE_PX = 160
-"""Smaller images are enlarged to this before faces are looked for: detectors are made for larger ones."""
-MAX_FACE_PX = 640
-"""Longer sides are reduced to this: the detectors look at no more."""
-BORDER = 0.2
 LIGHT: dict[FindingKind, str] = {
     "drift-brightness": "brightness",
     "drift-contrast": "contrast",
@@ -91,24 +87,20 @@ class FaceCheck:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
+        self._lock = threading.Lock()  # OpenCV's detectors are not safe to share.
         self._found: list[tuple[str, int, float]] = []
         """Key, faces, and the share of the shorter side that the first one takes."""
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> tuple[Image, int]:
-        """The image with room around it, of a size that detectors like, and the length of its shorter side in there."""
-        height, width = pixels.shape[:2]
-        scale = min(max(1.0, FACE_PX / min(height, width)), MAX_FACE_PX / max(height, width))
-        image = resize(rgb(pixels), max(1, round(width * scale)), max(1, round(height * scale)))
-        side = min(image.shape[:2])
-        edge = round(side * BORDER)
-        return np.pad(image, ((edge, edge), (edge, edge), (0, 0)), "edge"), side
-
-    def take(self, image: InspectedImage, prepared: tuple[Image, int]) -> None:
-        """Look for faces in one image."""
-        pixels, side = prepared
-        faces = self._detector.detect(pixels)
+    def prepare(self, pixels: NDArray[np.uint8]) -> tuple[int, float]:
+        """How many faces the image shows, and the share of its shorter side that the first one takes."""
+        with self._lock:
+            faces = self._detector.detect(rgb(pixels))
         x1, y1, x2, y2 = faces[0].box.tolist() if faces else (0.0, 0.0, 0.0, 0.0)
-        self._found.append((image.key, len(faces), max(x2 - x1, y2 - y1) / side))
+        return len(faces), max(x2 - x1, y2 - y1) / min(pixels.shape[:2])
+
+    def take(self, image: InspectedImage, prepared: tuple[int, float]) -> None:
+        """Note what was found in one image."""
+        self._found.append((image.key, *prepared))
 
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """One finding a kind; notes all, since detectors err too."""

@@ -136,7 +136,7 @@ export function csv(rows) {
 export function flatFace(face) {
   const [x1, y1, x2, y2] = face.box;
   const probs = Object.fromEntries(Object.entries(face.probs).map(([label, share]) => [`p_${label}`, share]));
-  return { label: face.label, confidence: face.confidence, x1, y1, x2, y2, ...probs };
+  return { label: face.label, confidence: face.confidence, x1, y1, x2, y2, score: face.score, ...probs };
 }
 
 // Two buttons that save `rows()` as CSV and `all()` as JSON.
