@@ -192,7 +192,12 @@ class Reader:
 
     def _read_once(self, source: Source | SourceProcess) -> None:
         """Read one connection to its end. Raises SourceReadError where it breaks, or where a live source just ends."""
-        self._is_finite, self._period_s = source.is_finite, source.period_s
+        if source.is_finite and self._was_live:
+            # A playlist that has got its end mark is whole now; what it holds has been seen.
+            source.close()
+            self.failure = None
+            return
+        self._is_finite, self._was_live, self._period_s = source.is_finite, source.is_bursty, source.period_s
         if self._config.policy is None and source.is_finite:
             self.buffer.policy = "lossless"
         timeline = Timeline(

@@ -48,7 +48,7 @@ def explain(error: BaseException, address: Address, doing: str) -> SourceReadErr
 def _reason_of(error: BaseException, address: Address, *, is_opening: bool) -> Reason:
     from av import error as av
 
-    is_argument = isinstance(error, (av.ArgumentError, av.OptionNotFoundError))
+    is_argument = isinstance(error, (av.ArgumentError, av.OptionNotFoundError, av.ProtocolNotFoundError))
     if is_opening and (address.kind == "pattern" or is_argument):
         return "invalid"
     reasons: dict[Reason, tuple[type[BaseException], ...]] = {

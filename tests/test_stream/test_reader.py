@@ -181,6 +181,30 @@ def test_a_paused_publisher_is_stalled_and_then_fresh_again(
     assert run.sink.states()[:4] == ["connecting", "live", "stalled", "live"]
 
 
+def test_a_live_playlist_that_gets_its_end_mark_is_not_played_again(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], serve_http: Callable[..., str], tmp_path: Path
+) -> None:
+    options = {"hls_time": "0.2", "hls_list_size": "0"}
+    whole = make_clip("list.m3u8", container=options).read_bytes()
+    asked = 0
+
+    def handle(request: Any) -> None:
+        nonlocal asked
+        content = (tmp_path / request.path.strip("/")).read_bytes()
+        if request.path == "/list.m3u8":
+            asked += 1
+            content = whole if asked > 2 else whole.replace(b"#EXT-X-ENDLIST\n", b"")
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    run = run_of([serve_http(handle) + "/list.m3u8"], open_timeout_s=15.0, read_timeout_s=15.0).start()
+    (source,) = run.finish(60).sources
+    assert (source.state, source.reason) == ("ended", None)
+    assert source.counters.captured == 15, "three segments from the end, where a live playlist begins"
+
+
 @pytest.mark.slow
 def test_live_hls_is_played_by_its_own_clock(
     run_of: Callable[..., Any], publish: Callable[..., Any], serve_http: Callable[..., str], tmp_path: Path

@@ -169,3 +169,48 @@ def test_without_isolation_the_source_is_read_here(run_of: Callable[..., Any], c
     run = run_of([clip_url], isolate=False).start()
     assert run.finish().processed == 25
     assert run.pipeline.readers[0]._process is None
+
+
+def test_a_protocol_that_ffmpeg_lacks_is_not_tried_again(run_of: Callable[..., Any]) -> None:
+    """PyAV's own builds have no SRT; where one has, this is a host that refuses."""
+    run = run_of(["srt://127.0.0.1:9"]).start()
+    (source,) = run.finish().sources
+    if "Protocol not found" in str(source.error):
+        assert (source.reason, source.reconnects) == ("invalid", 0)
+
+
+PROTOCOLS = {
+    "tcp": ("tcp://127.0.0.1:{port}?listen=1", {}, "mpegts", "tcp://127.0.0.1:{port}"),
+    "udp": ("udp://127.0.0.1:{port}", {}, "mpegts", "udp://127.0.0.1:{port}?pkt_size=1316"),
+    "rtmp": ("rtmp://127.0.0.1:{port}/live/a", {"listen": "1"}, "flv", "rtmp://127.0.0.1:{port}/live/a"),
+}
+"""For each: the source, its options, and in what form and to where ffmpeg publishes. RTSP is tested with its reader."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_protocol_is_read_and_its_loss_ends_nothing_else(
+    protocol: str, run_of: Callable[..., Any], publish: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    source, options, form, target = PROTOCOLS[protocol]
+    port = free_port()
+    url = source.format(port=port)
+    times = {"open_timeout_s": 15.0, "read_timeout_s": 15.0}
+    run = run_of([url, "testsrc=size=64x48:rate=10"], input_option=options, retries=0, **times).start()
+    coding = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-pix_fmt", "yuv420p")
+    picture = ("-re", "-f", "lavfi", "-i", "testsrc=size=96x64:rate=25", *coding)
+    deadline = time.monotonic() + 30
+    while run.pipeline.summary().sources[0].counters.captured < 25:
+        assert time.monotonic() < deadline, run.pipeline.summary().sources[0]
+        publisher = publish(*picture, "-f", form, target.format(port=port))
+        until = time.monotonic() + 6
+        while publisher.process.poll() is None and time.monotonic() < until:
+            if run.pipeline.summary().sources[0].counters.captured >= 25:
+                break
+            time.sleep(0.05)
+        else:
+            publisher.kill()
+    other = run.pipeline.summary().sources[1].counters.captured
+    publisher.kill()
+    run.wait_for(lambda: run.pipeline.summary().sources[1].counters.captured > other + 20)
+    run.stop()
