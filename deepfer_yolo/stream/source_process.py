@@ -7,7 +7,6 @@ parent brings too, the child closes the connection and is gone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -115,10 +114,13 @@ class SourceProcess:
 
 def main() -> None:
     """The child: open the source that stdin names, and send its images to stdout until one side ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a terminal and systemd signal the whole group; the parent decides
+    # A terminal and systemd signal the whole group; the parent decides.
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        signal.signal(number, signal.SIG_IGN)
     stdin, stdout = parent_files()
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, ImportError, AttributeError):
+        import fcntl
+
         fcntl.fcntl(stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     channel = Channel(stdin, stdout)
     setup = channel.receive()
