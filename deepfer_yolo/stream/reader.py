@@ -54,7 +54,7 @@ class Reader:
         self._last_stamp: tuple[float, Clock] | None = None
         self._mark, self._changed_at = 0, time.monotonic()
         self._index = 0
-        self._is_finite, self._period_s = False, 0.0
+        self._is_finite, self._was_live, self._period_s = False, False, 0.0
         self._shape: tuple[int, ...] | None = None
         self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
 
