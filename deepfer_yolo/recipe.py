@@ -24,7 +24,7 @@ class TrainConfig(Config):
         None, "A checkpoint whose matching layers are the start.", shown="from scratch for a bare name"
     )
     epochs: Count = key(20, "Passes over the training split.")
-    imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 32.", ge=32, le=640, multiple_of=32)
+    imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 16.", ge=32, le=640, multiple_of=16)
     batch: int = key(128, "Images a step.", ge=2)
     device: str = key("cpu", "cpu, mps, the number of a GPU, or several: 0,1.")
     threads: int = key(2, "Threads of the CPU.", ge=1, le=256)

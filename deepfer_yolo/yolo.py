@@ -54,6 +54,7 @@ _PILLOW_OPEN = PillowImage.open
 try:
     import torch
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
+    from ultralytics.nn.modules.conv import RepConv
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
     from ultralytics.utils import LOGGER, RANK, ROOT, SETTINGS
     from ultralytics.utils.callbacks import get_default_callbacks
@@ -74,7 +75,7 @@ LOGGER.setLevel("ERROR")
 
 __all__ = [
     "RANK", "TRAINED_HASHES", "ClassificationModel", "ClassificationTrainer", "ClassificationValidator",
-    "ClassifyMetrics", "TorchBackend", "TorchClassifier", "build_layers", "build_model", "count_parameters",
+    "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers", "build_model", "count_parameters",
     "labels_of", "load_checkpoint", "packaged_models", "read_checkpoint", "remember", "strip_optimizer",
     "tensorboard_is_open", "trained_hashes", "trainer_callbacks", "transfer",
 ]  # fmt: skip

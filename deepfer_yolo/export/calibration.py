@@ -150,9 +150,11 @@ def _patches(planes: Floats, layer: onnx.NodeProto, random: np.random.Generator)
     """
     top, left, bottom, right = attribute(layer, "pads", [0, 0, 0, 0])
     down, across = attribute(layer, "strides", [1, 1])
+    below, beside = attribute(layer, "dilations", [1, 1])
     padded = np.pad(planes, ((0, 0), (0, 0), (top, bottom), (left, right)))
     kernel = attribute(layer, "kernel_shape", [1, 1])
-    windows = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::down, ::across]
+    spread = ((kernel[0] - 1) * below + 1, (kernel[1] - 1) * beside + 1)
+    windows = sliding_window_view(padded, spread, axis=(2, 3))[:, :, ::down, ::across, ::below, ::beside]
     n, _, rows, columns = windows.shape[:4]
     chosen = random.choice(n * rows * columns, min(N_PATCHES, n * rows * columns), replace=False)
     image, row, column = np.unravel_index(chosen, (n, rows, columns))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import onnx
 
 FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
+STRIDE = 32
+"""Of which Ultralytics makes the side of its inputs a multiple."""
 HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece", "ece_noise_floor", "confusion")
 PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
@@ -47,7 +49,14 @@ def card_checkpoint(
 
     `taught` is the data set whose train split it learned; None keeps the hashes of the checkpoint and of its old card.
     """
-    from deepfer_yolo.yolo import TorchClassifier, labels_of, load_checkpoint, read_checkpoint, trained_hashes
+    from deepfer_yolo.yolo import (
+        TRAINED_HASHES,
+        TorchClassifier,
+        labels_of,
+        load_checkpoint,
+        read_checkpoint,
+        trained_hashes,
+    )
 
     target = sidecar_path(checkpoint)
     if target.exists() and not overwrite:
@@ -59,7 +68,8 @@ def card_checkpoint(
             f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out"
         )
     arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
-    size = facts.size_px or _trained_size(arguments)
+    is_own = getattr(network, TRAINED_HASHES, None) is not None
+    size = facts.size_px or _trained_size(arguments, step=1 if is_own else STRIDE)
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     known = trained_hashes(network, checkpoint)
@@ -198,12 +208,12 @@ def _taught(card: Card, dataset: Dataset | None) -> Card:
     )
 
 
-def _trained_size(arguments: Any) -> int | None:
-    """The side in pixels that Ultralytics really trained at: its own rounding up to a multiple of 32, which args.yaml
-    hides.
+def _trained_size(arguments: Any, step: int) -> int | None:
+    """The side in pixels that a checkpoint was really trained at: Ultralytics rounds up to a multiple of 32, which its
+    args.yaml hides, and `deepfer train` does not.
     """
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
-    return -(-imgsz // 32) * 32 if isinstance(imgsz, int) and imgsz > 0 else None
+    return -(-imgsz // step) * step if isinstance(imgsz, int) and imgsz > 0 else None
 
 
 def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:

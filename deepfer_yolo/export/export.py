@@ -94,6 +94,7 @@ def export_model(
     graph = build_graph(
         load_checkpoint(checkpoint),
         stock.input.size,
+        colour=stock.input.colour,
         temperature=stock.temperature,
         opset=config.opset,
         batch=config.batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -15,6 +16,7 @@ from deepfer_yolo.export import fp16, int8
 from deepfer_yolo.export.candidates import Candidate, Request, of_graph
 from deepfer_yolo.export.graph import lighten, strip
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
+from deepfer_yolo.yolo import RepConv
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +27,7 @@ class ProbabilityGraph(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module, temperature: float) -> None:
         super().__init__()
-        self.network = network
+        self.network = merged(network)
         self.temperature = temperature
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -41,8 +43,69 @@ class ProbabilityGraph(torch.nn.Module):
         return torch.softmax(logits, dim=1)
 
 
+class GreyGraph(ProbabilityGraph):
+    """The same for images whose three planes are equal: it reads the middle one where it lies, every third byte of a
+    row, and the first convolution takes its steps and the scale on itself.
+
+    The planes are neither cast, transposed nor scaled one by one. The middle one is green, which is nearest to luma
+    where an image is not grey after all.
+    """
+
+    def __init__(self, network: torch.nn.Module, temperature: float) -> None:
+        super().__init__(network, temperature)
+        layer = first_convolution(self.network)
+        down, across = layer.stride
+        above, beside = (int(side) for side in layer.padding)
+        layer.weight = torch.nn.Parameter(layer.weight.sum(1, keepdim=True) / 255)
+        layer.in_channels, layer.dilation = 1, (1, 3)
+        layer.stride, layer.padding = (down, 3 * across), (above, 3 * beside - 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Probabilities (n, C)."""
+        side = image.shape[1]
+        return self.probabilities(image.to(torch.float32).view(-1, 1, side, 3 * side))
+
+
+def merged(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy of `network` whose re-parameterised convolutions are one convolution each, and whose head does not pool a
+    single pixel.
+    """
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, RepConv):
+            layer.fuse_convs()
+            layer.forward = layer.forward_fuse
+    layers = getattr(network, "model", ())
+    if len(layers) > 1 and isinstance(layers[-2], torch.nn.AdaptiveAvgPool2d) and layers[-2].output_size == 1:
+        layers[-1].pool = torch.nn.Identity()
+    return network
+
+
+def reads_one_plane(network: torch.nn.Module, colour: str) -> bool:
+    """Whether `network` can be exported as a `GreyGraph`: it sees grey, and its first layer is a plain convolution."""
+    layer = first_convolution(network)
+    return (
+        colour == "grey"
+        and (layer.in_channels, layer.groups, layer.dilation) == (3, 1, (1, 1))
+        and not isinstance(layer.padding, str)
+        and layer.padding[1] > 0
+        and layer.padding_mode == "zeros"
+    )
+
+
+def first_convolution(network: torch.nn.Module) -> torch.nn.Conv2d:
+    """The convolution that sees the image."""
+    return next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
+
+
 def build_graph(
-    network: torch.nn.Module, size: int, *, temperature: float = 1.0, opset: int = 17, batch: int | None = None
+    network: torch.nn.Module,
+    size: int,
+    *,
+    colour: str = "rgb",
+    temperature: float = 1.0,
+    opset: int = 17,
+    batch: int | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of `network`, slimmed and lightened; `batch` None makes the number of images dynamic.
 
@@ -51,7 +114,8 @@ def build_graph(
     import onnx
     import onnxslim
 
-    wrapped = ProbabilityGraph(network, temperature).eval()
+    kind = GreyGraph if reads_one_plane(network, colour) else ProbabilityGraph
+    wrapped = kind(network, temperature).eval()
     example = torch.zeros((batch or 2, size, size, 3), dtype=torch.uint8)
     dynamic = {INPUT: {0: "n"}, OUTPUT: {0: "n"}} if batch is None else None
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch  # noqa: TID253  (this package exists to run torch)
+from torch.nn import functional  # noqa: TID253
+
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.presets import find_preset
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.runtime.card import read_sidecar, sidecar_path
 from deepfer_yolo.runtime.model_file import DEFAULT, by_name
 from deepfer_yolo.yolo import (
     ClassificationModel,
@@ -61,7 +65,17 @@ def _open_teacher(path: Path, labels: tuple[str, ...]) -> ClassificationModel:
             f"the teacher {path} knows {', '.join(known)}, not {', '.join(labels)}", "use a teacher of the same labels"
         )
     remember(teacher, trained_hashes(teacher, path))
+    if sidecar_path(path).is_file():
+        side = read_sidecar(path).input.size
+        teacher.register_forward_pre_hook(lambda _, inputs: (_enlarged(inputs[0], side), *inputs[1:]))
     return teacher.requires_grad_(False)
+
+
+def _enlarged(images: torch.Tensor, side: int) -> torch.Tensor:
+    """`images` (b, c, h, w) at the size that a teacher knows, where the student's is smaller."""
+    if images.shape[-1] >= side:
+        return images
+    return functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
 
 
 def _own_yaml(spec: str) -> str:

@@ -153,6 +153,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def _prepare(self) -> None:
         # Here, after the EMA copied the network: nothing of ours may reach the copy, which becomes best.pt.
         torch.set_num_threads(self.run.config.threads)  # Ultralytics leaves one thread of two cores
+        self.args.imgsz = self.run.config.imgsz  # a checkpoint must not say Ultralytics' multiple of 32
         self.network.loss = self._loss
         for teacher in self.run.teachers:
             teacher.to(self.device, memory_format=torch.channels_last).eval()

@@ -1,10 +1,17 @@
-"""One face at a time: `Classifier` against a bare session and against YOLO, from the same 48×48 array, in one process.
+"""Two questions, each answered in one process with the parties alternating.
+
+**A checkpoint**: one face at a time, `Classifier` against a bare session and against YOLO, from the same 48×48 array.
 
 Each side is measured at one and at two threads, of the session and of torch, and its thread count of the lower median
 counts; `Classifier` is held against a bare session of the same count. The parties alternate; the ratio is taken per
 round, then the median. Two threads need two idle cores.
 
 .venv/bin/python tests/benchmarks/latency.py runs/train/NAME/weights/best.pt [--rounds 9] [--calls 40]
+
+**Exported files**: how many times the images a second of a reference they answer, on one thread, in batches of 32 and
+one face at a time, by the clock and by the processor time of the thread, which hardly knows what else the machine does.
+
+.venv/bin/python tests/benchmarks/latency.py deepfer-xs.onnx deepfer-xs-int8.onnx [--reference deepfer-n]
 """
 
 from __future__ import annotations
@@ -23,6 +30,11 @@ from pathlib import Path
 BARS = {"bare session": 1 / 1.15, "YOLO(onnx)": 2.0, "YOLO(pt)": 5.0}
 """How many times faster than each the median must be; a bare session may be 1.15 × faster than we are."""
 START_BAR = 0.15
+SPEED_BARS = {("fp32", 32): 3.0, ("int8", 32): 5.0, ("fp32", 1): 2.0, ("int8", 1): 2.0}
+"""Of the smallest model, against deepfer-n in fp32: by precision and batch."""
+SIZE_BAR_MB = 1.5
+BATCHES = {1: 40, 32: 4}
+"""Faces in a call, and calls in a round."""
 THREADS = (1, 2)
 PROGRAMS = Path(sys.executable).parent
 
@@ -131,18 +143,68 @@ def show_start(checkpoint: Path, model: Path, work: Path, rounds: int) -> None:
           f"(min {ratios[0]:.3f}, max {ratios[-1]:.3f}, n = {rounds}); bar: at most {START_BAR}")  # fmt: skip
 
 
+def call_times_s(call: Callable[[], object], calls: int) -> tuple[float, float]:
+    """Medians over `calls` calls: the clock, and the processor time of this thread."""
+    times = []
+    for _ in range(calls):
+        began, busy = time.perf_counter(), time.thread_time()
+        call()
+        times.append((time.perf_counter() - began, time.thread_time() - busy))
+    clock, processor = zip(*times, strict=True)
+    return statistics.median(clock), statistics.median(processor)
+
+
+def show_speed(files: list[Path], reference: Path, rounds: int) -> None:
+    """How many times as fast as `reference` each file is, for one face and for 32, on one thread."""
+    import numpy as np
+
+    from deepfer_yolo.runtime.classifier import Classifier
+
+    random = np.random.default_rng(0)
+    models = {str(path): Classifier(path, threads=1) for path in (reference, *files)}
+    faces = {name: random.integers(0, 256, (32, *[model.card.input.size] * 2, 1), np.uint8).repeat(3, 3)
+             for name, model in models.items()}  # fmt: skip
+    calls = {
+        (name, batch): lambda model=model, crops=faces[name][:batch]: model.predict(crops)
+        for name, model in models.items()
+        for batch in BATCHES
+    }
+    for call in calls.values():
+        call()
+    found = [{who: call_times_s(call, BATCHES[who[1]]) for who, call in calls.items()} for _ in range(rounds)]
+    for name, model in models.items():
+        size_mb = model.path.stat().st_size / 1e6
+        bar = "" if name == str(reference) else f"; bar: at most {SIZE_BAR_MB}"
+        print(f"{name}: {model.card.precision}, {model.card.input.size} px, {size_mb:.2f} MB{bar}")
+        for batch in BATCHES:
+            clock, processor = (statistics.median(one[name, batch][kind] for one in found) * 1000 for kind in (0, 1))
+            print(f"  batch {batch:2}: {clock:7.3f} ms by the clock, {processor:7.3f} ms of processor time", end="")
+            if name == str(reference):
+                print()
+                continue
+            for kind in (0, 1):
+                ratios = sorted(one[str(reference), batch][kind] / one[name, batch][kind] for one in found)
+                print(f"; × {statistics.median(ratios):.2f} (min {ratios[0]:.2f}, max {ratios[-1]:.2f})", end="")
+            print(f", n = {rounds}; bar: at least {SPEED_BARS.get((model.card.precision, batch), 1.0):.1f}")
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
 def main() -> None:
     """Print medians, ratios with their spread, and the bars."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", help="a checkpoint, or exported files")
+    parser.add_argument("--reference", type=Path, default=Path("deepfer-n"))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=40)
     options = parser.parse_args()
+    if options.models[0].suffix != ".pt":
+        show_speed(options.models, options.reference, options.rounds)
+        return
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         checkpoint = work / "best.pt"
         for suffix in (".pt", ".json"):
-            checkpoint.with_suffix(suffix).write_bytes(options.checkpoint.with_suffix(suffix).read_bytes())
+            checkpoint.with_suffix(suffix).write_bytes(options.models[0].with_suffix(suffix).read_bytes())
         calls = parties(checkpoint, work)
         for call in calls.values():
             call()

@@ -126,7 +126,7 @@ def test_a_run_killed_at_any_moment_is_resumable(
         (("DATA", "--model", "yolo11n-clss"), "error: unknown model 'yolo11n-clss' (did you mean 'yolo11n-cls'?)"),
         (("DATA", "--model", "yolo11n-cls", "--device", "0"), "error: --device 0: this machine has"),
         (("DATA", "--model", "yolo11n-cls", "--config", "typo.yaml"), "unknown key 'epoch' (did you mean 'epochs'?)"),
-        (("DATA", "--imgsz", "50"), "imgsz: input should be a multiple of 32, not 50"),
+        (("DATA", "--imgsz", "50"), "imgsz: input should be a multiple of 16, not 50"),
         (
             ("--resume", "runs", "--epochs", "3"),
             "error: --resume continues a run with its own recipe and takes no --epochs",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 
 from deepfer_yolo.export.calibration import Observed, answers, observe, prepare
 from deepfer_yolo.export.graph import blocks_of_activations
 from deepfer_yolo.export.int8 import Quantiser, Rung, divergence, in_float, noise
+from deepfer_yolo.export.onnx import build_graph
 from deepfer_yolo.export.rounding import best_range, full_range, round_weights, silu, steps_of
 from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.presets import find_preset
 from deepfer_yolo.runtime.onnx_graph import read_graph
+from deepfer_yolo.yolo import build_model
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +123,33 @@ def test_symmetric_graphs_have_no_zero_points(observed: Observed, tmp_path: Path
     assert zeros
     assert all(not stored[name].any() for name in zeros)
     assert not [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.UINT8]
+
+
+def test_a_relu_is_rounded_once_and_a_single_plane_is_read_in_floating_point(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = build_model(str(find_preset("models", "cnn-rep-xs")), 7).eval()
+    faces = np.repeat(paint_faces(8, 32, 48)[0][..., None], 3, axis=3)
+    observed = observe(prepare(build_graph(network, 48, colour="grey"), tmp_path), faces)
+    quantiser = Quantiser(observed, tmp_path)
+    model = quantiser.make(Rung("whole"))
+    onnx.checker.check_model(model, full_check=True)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    users = {name: node for node in model.graph.node for name in node.input}
+    first, *others, last = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert makers[first.input[0]].op_type == "Reshape"
+    assert makers[first.input[1]].op_type == "Mul"
+    assert users[first.output[0]].op_type == "Relu"
+    for node in others:
+        assert makers[node.input[0]].op_type == makers[node.input[1]].op_type == "DequantizeLinear"
+        assert [users[node.output[0]].op_type, users[users[node.output[0]].output[0]].op_type] == [
+            "Relu",
+            "QuantizeLinear",
+        ]
+    assert users[last.output[0]].op_type == "QuantizeLinear"  # nothing behind it is rounded, and it is to stay in int8
+    # A block in floating point keeps its ReLU, and its neighbours stay in int8.
+    names = blocks_of_activations(observed.graph)
+    partly = in_float(model, names, lambda block: block == "/network/model.6")
+    assert Counter(node.op_type for node in partly.graph.node)["Relu"] == len(others) + 2
+    n_float = [sum(node.op_type == "Mul" for node in graph.graph.node) for graph in (model, partly)]
+    assert n_float[0] < n_float[1] <= n_float[0] + 4
+    assert float(np.abs(answers(model, faces) - observed.probs).max()) < 0.1

@@ -95,3 +95,15 @@ def test_our_model_yamls_are_built_by_bare_name_and_stay_small(path: Path) -> No
     assert sum(parameter.numel() for parameter in model.parameters()) <= 2_000_000
     for size in (32, 64):
         assert model.eval()(torch.zeros(1, 3, size, size))[0].shape == (1, 7)
+
+
+def test_a_teacher_sees_images_at_its_own_size(tiny_config: TrainConfig, finished_run: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    (teacher,) = open_teachers(tiny_config.model_copy(update={"teacher": (str(best),)}), EMOTIONS)
+    seen: list[torch.Size] = []
+    teacher.model[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    for size in (16, 32, 48):
+        teacher(torch.rand(2, 3, size, size))
+    assert [shape[-1] for shape in seen] == [32, 32, 48]
+    flat = torch.full((1, 3, 16, 16), 0.25)
+    torch.testing.assert_close(teacher(flat)[1], load_checkpoint(best)(torch.full((1, 3, 32, 32), 0.25))[1])
