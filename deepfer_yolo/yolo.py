@@ -75,9 +75,10 @@ LOGGER.setLevel("ERROR")
 
 __all__ = [
     "RANK", "TRAINED_HASHES", "ClassificationModel", "ClassificationTrainer", "ClassificationValidator",
-    "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers", "build_model", "count_parameters",
-    "labels_of", "load_checkpoint", "packaged_models", "read_checkpoint", "remember", "strip_optimizer",
-    "tensorboard_is_open", "trained_hashes", "trainer_callbacks", "transfer",
+    "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers", "build_model",
+    "count_parameters", "first_convolution", "labels_of", "load_checkpoint", "look_at_one_plane", "packaged_models",
+    "read_checkpoint", "remember", "strip_optimizer", "tensorboard_is_open", "trained_hashes", "trainer_callbacks",
+    "transfer",
 ]  # fmt: skip
 
 _PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
@@ -147,6 +148,21 @@ def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[
     }
     model.load_state_dict(matching, strict=False)
     return sum(value.ndim > 1 for value in matching.values()), sum(value.ndim > 1 for value in target.values())
+
+
+def first_convolution(network: torch.nn.Module) -> torch.nn.Conv2d:
+    """The convolution that sees the image."""
+    return next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
+
+
+def look_at_one_plane(model: ClassificationModel) -> None:
+    """Let a network see the middle one of three equal planes alone, now and while it learns; its answers stay."""
+    weight = first_convolution(model).weight
+    seen = torch.zeros_like(weight)
+    seen[:, 1] = 1
+    with torch.no_grad():
+        weight.copy_(seen * weight.sum(1, keepdim=True))
+    weight.register_hook(lambda gradient: gradient * seen.to(gradient.device))
 
 
 TRAINED_HASHES = "trained_hashes"

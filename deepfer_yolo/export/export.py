@@ -94,7 +94,6 @@ def export_model(
     graph = build_graph(
         load_checkpoint(checkpoint),
         stock.input.size,
-        colour=stock.input.colour,
         temperature=stock.temperature,
         opset=config.opset,
         batch=config.batch,

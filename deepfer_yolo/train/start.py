@@ -19,6 +19,7 @@ from deepfer_yolo.yolo import (
     build_model,
     labels_of,
     load_checkpoint,
+    look_at_one_plane,
     remember,
     trained_hashes,
     transfer,
@@ -49,6 +50,8 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
             say(f"{spec}: training from scratch (no --pretrained)")
     if config.pretrained is not None:
         _take(load_checkpoint(Path(config.pretrained)), model, labels, Path(config.pretrained), say)
+    if model.yaml.get("colour") == "grey":
+        look_at_one_plane(model)
     model.names = dict(enumerate(labels))
     return model
 

@@ -15,10 +15,10 @@ from deepfer_yolo.export import fp16
 from deepfer_yolo.export import onnx as export_onnx
 from deepfer_yolo.export.calibration import answers
 from deepfer_yolo.export.graph import copied, lighten, shorten
-from deepfer_yolo.export.onnx import GreyGraph, build_graph, merged, reads_one_plane
+from deepfer_yolo.export.onnx import OnePlaneGraph, build_graph, merged, reads_one_plane
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.presets import find_preset
-from deepfer_yolo.yolo import ClassificationModel, RepConv, build_model, load_checkpoint
+from deepfer_yolo.yolo import ClassificationModel, RepConv, build_model, load_checkpoint, look_at_one_plane
 
 CROPS = paint_golden(4, 12, 32)
 GREY = np.repeat(paint_golden(5, 12, 48)[..., :1], 3, axis=3)
@@ -102,6 +102,7 @@ def rep() -> ClassificationModel:
     """The smallest network, with statistics of its own inputs and no two channels alike, as a trained one has."""
     torch.manual_seed(3)
     model = build_model(str(find_preset("models", "cnn-rep-xs")), 7).train()
+    look_at_one_plane(model)
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
@@ -127,23 +128,20 @@ def test_merged_branches_answer_as_the_branches_do(rep: ClassificationModel) -> 
 
 
 def test_the_exported_graph_is_convolutions_and_relus(rep: ClassificationModel) -> None:
-    found = Counter(node.op_type for node in build_graph(rep, 48, colour="grey").graph.node)
+    found = Counter(node.op_type for node in build_graph(rep, 48).graph.node)
     n_layers = sum(isinstance(layer, torch.nn.Conv2d) for layer in merged(rep).modules())
     assert found["Conv"] == found["Relu"] == n_layers
     assert set(found) - {"Conv", "Relu"} == {"Cast", "Reshape", "GlobalAveragePool", "Flatten", "Gemm", "Softmax"}
     assert found["GlobalAveragePool"] == 1
 
 
-def test_grey_is_read_from_one_plane_with_the_same_answers(rep: ClassificationModel, checkpoint: Path) -> None:
-    for network, size in ((rep, 48), (load_checkpoint(checkpoint), 32)):
-        crops = GREY[:, :size, :size]
-        colour, grey = build_graph(network, size), build_graph(network, size, colour="grey")
-        np.testing.assert_allclose(answers(grey, crops), answers(colour, crops), atol=1e-5)
-        # Red and blue are not looked at, green stands for all three.
-        tinted = crops.copy()
-        tinted[..., ::2] = 77
-        np.testing.assert_array_equal(answers(grey, tinted), answers(grey, crops))
-        assert np.abs(answers(colour, tinted) - answers(colour, crops)).max() > 1e-3
+def test_one_plane_is_read_with_the_answers_of_the_checkpoint(rep: ClassificationModel) -> None:
+    colour = paint_golden(6, 12, 48)
+    found = answers(build_graph(rep, 48), colour)
+    with torch.inference_mode():
+        expected = torch.softmax(rep(torch.from_numpy(colour).permute(0, 3, 1, 2) / 255)[1], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, answers(build_graph(rep, 48), colour[..., 1:2].repeat(3, 3)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -152,20 +150,24 @@ def test_grey_is_read_from_one_plane_with_the_same_answers(rep: ClassificationMo
 def test_one_plane_holds_for_every_kernel(kernel: int, stride: int, padding: int, side: int) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, 4, kernel, stride, padding)
-    image = torch.randint(0, 256, (2, side, side, 1), dtype=torch.uint8).expand(-1, -1, -1, 3).contiguous()
-    assert reads_one_plane(layer, "grey")
-    graph = GreyGraph(layer, 1.0)
+    assert not reads_one_plane(layer)
+    torch.nn.init.zeros_(layer.weight[:, ::2])
+    image = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    assert reads_one_plane(layer)
+    graph = OnePlaneGraph(layer, 1.0)
     with torch.inference_mode():
         found = graph.network(image.float().view(-1, 1, side, 3 * side))
         expected = layer(image.float().permute(0, 3, 1, 2) / 255)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_colour_and_other_first_layers_keep_all_planes() -> None:
-    assert not reads_one_plane(torch.nn.Conv2d(3, 4, 3, padding=1), "rgb")
+def test_other_first_layers_keep_all_planes() -> None:
     for layer in (
         torch.nn.Conv2d(3, 4, 3),
         torch.nn.Conv2d(3, 3, 3, padding=1, groups=3),
         torch.nn.Conv2d(1, 4, 3, padding=1),
+        torch.nn.Conv2d(3, 4, 3, padding="same"),
+        torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
     ):
-        assert not reads_one_plane(layer, "grey")
+        torch.nn.init.zeros_(layer.weight)
+        assert not reads_one_plane(layer)

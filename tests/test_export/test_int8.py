@@ -19,7 +19,7 @@ from deepfer_yolo.export.rounding import best_range, full_range, round_weights, 
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.presets import find_preset
 from deepfer_yolo.runtime.onnx_graph import read_graph
-from deepfer_yolo.yolo import build_model
+from deepfer_yolo.yolo import build_model, look_at_one_plane
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,9 @@ def test_symmetric_graphs_have_no_zero_points(observed: Observed, tmp_path: Path
 def test_a_relu_is_rounded_once_and_a_single_plane_is_read_in_floating_point(tmp_path: Path) -> None:
     torch.manual_seed(5)
     network = build_model(str(find_preset("models", "cnn-rep-xs")), 7).eval()
+    look_at_one_plane(network)
     faces = np.repeat(paint_faces(8, 32, 48)[0][..., None], 3, axis=3)
-    observed = observe(prepare(build_graph(network, 48, colour="grey"), tmp_path), faces)
+    observed = observe(prepare(build_graph(network, 48), tmp_path), faces)
     quantiser = Quantiser(observed, tmp_path)
     model = quantiser.make(Rung("whole"))
     onnx.checker.check_model(model, full_check=True)

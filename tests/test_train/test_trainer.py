@@ -11,15 +11,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from deepfer_yolo.config import CardConfig
 from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.presets import resolve
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.runtime.card import read_sidecar, sidecar_path
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.schedule import Plateau, decay_by_layer, ema_decay, is_judged, linear_share, warm_up_steps
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, keep_layout
-from deepfer_yolo.yolo import load_checkpoint
+from deepfer_yolo.yolo import first_convolution, load_checkpoint
 
 
 def quiet(_: str) -> None:
@@ -291,3 +294,20 @@ def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(
     ]
     assert losses[0] != losses[1]
     assert best.read_bytes() == before
+
+
+def test_a_grey_network_learns_from_one_plane_at_sides_that_ultralytics_would_round(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    change = {"model": "cnn-rep-xs", "imgsz": 48, "epochs": 1, "lr0": 0.01, "weight_decay": 0.05, "optimizer": "adamw"}
+    result = train(tiny_config.model_copy(update=change), name="r", show=quiet, root=tmp_path)
+    assert isinstance(result, TrainResult)
+    best = result.folder / "weights" / "best.pt"
+    network = load_checkpoint(best)
+    weight = first_convolution(network).weight
+    assert not weight[:, ::2].any()
+    assert weight[:, 1].std() > 0.05
+    assert read_sidecar(best).input.size == 48
+    # The checkpoint itself says what it was fed, for a card that is written later.
+    sidecar_path(best).unlink()
+    assert card_checkpoint(best, CardConfig())[1].input.size == 48
