@@ -162,7 +162,7 @@ def look_at_one_plane(model: ClassificationModel) -> None:
     seen[:, 1] = 1
     with torch.no_grad():
         weight.copy_(seen * weight.sum(1, keepdim=True))
-    weight.register_hook(lambda gradient: gradient * seen.to(gradient.device))
+    weight.register_hook(lambda gradient: gradient * seen.to(gradient.device))  # type: ignore[no-untyped-call]
 
 
 TRAINED_HASHES = "trained_hashes"

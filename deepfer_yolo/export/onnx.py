@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - this package is one of the few that know torch
 
@@ -74,8 +74,12 @@ def merged(network: torch.nn.Module) -> torch.nn.Module:
         if isinstance(layer, RepConv):
             layer.fuse_convs()
             layer.forward = layer.forward_fuse
-    layers = getattr(network, "model", ())
-    if len(layers) > 1 and isinstance(layers[-2], torch.nn.AdaptiveAvgPool2d) and layers[-2].output_size == 1:
+    layers: Any = getattr(network, "model", None)
+    if (
+        isinstance(layers, torch.nn.Sequential)
+        and isinstance(layers[-2], torch.nn.AdaptiveAvgPool2d)
+        and layers[-2].output_size == 1
+    ):
         layers[-1].pool = torch.nn.Identity()
     return network
 
