@@ -89,9 +89,8 @@ def race(
                 for row in rows[n_epochs:]:
                     n_epochs += 1
                     top1 = float({key.strip(): value for key, value in row.items()}[TOP1])
-                    print(
-                        f"{name}: epoch {n_epochs} after {spent_s:.0f} s, CPU {cpu_s:.0f}: top-1 {top1:.2%}", flush=True
-                    )
+                    seen = "not judged" if math.isnan(top1) else f"top-1 {top1:.2%}"
+                    print(f"{name}: epoch {n_epochs} after {spent_s:.0f} s, CPU {cpu_s:.0f}: {seen}", flush=True)
                     best = max(best, 0.0 if math.isnan(top1) else top1)
                     if top1 >= target:
                         return Course(spent_s, spent_s, cpu_s, best)
