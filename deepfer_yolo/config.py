@@ -294,6 +294,7 @@ class ServeConfig(LabelConfig):
     allow_host: Texts = key(
         (), "Another name of this server, which needs a token; repeatable.", shown="none", metavar="NAME"
     )
+    root_path: str = key("", "Path under which a proxy publishes the server: /faces.", shown="X-Forwarded-Prefix")
     max_batch: int = key(32, "Faces labelled in one inference at most.", ge=1, le=1024)
     max_wait_ms: float = key(2.0, "How long a face waits for company.", ge=0, le=1000)
     workers: Threads = key(2, "Processes that decode uploads.")

@@ -7,11 +7,14 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -321,6 +324,62 @@ class Served:
     def port(self) -> int:
         """The port it listens on."""
         return int(self.url.rstrip("/").rpartition(":")[2])
+
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr warn;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location {prefix}/ {{
+            proxy_pass {target};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            {more}
+            client_max_body_size 64m;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(scope="session")
+def start_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """A function that puts a real nginx before a server, which publishes it under a prefix; `cuts` says whether the
+    server sees paths without it. Returns the published URL.
+    """
+    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if program is None:
+        pytest.skip("no nginx here; Debian: apt-get install -y nginx-light")
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str, prefix: str, *, cuts: bool, more: str = "") -> str:
+        folder = tmp_path_factory.mktemp("nginx")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        target = url if cuts else url.rstrip("/")
+        text = NGINX.format(folder=folder, port=port, prefix=prefix, target=target, more=more)
+        (folder / "nginx.conf").write_text(text)
+        processes.append(subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf"]))
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return f"http://127.0.0.1:{port}{prefix}/"
+            time.sleep(0.05)
+        pytest.fail("nginx did not start")
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from deepfer_yolo.config import ServeConfig
 
 @options_of(
     ServeConfig,
-    "model host port is_opened token allow_host source detector face_model detect_size provider threads workers "
-    "max_batch max_wait_ms rate config",
+    "model host port is_opened token allow_host root_path source detector face_model detect_size provider "
+    "threads workers max_batch max_wait_ms rate config",
 )
 def serve(
     settings: ServeConfig,

@@ -53,7 +53,7 @@ class Camera:
     async def answer(self, content: bytes) -> CameraAnswer:
         """The faces of the next image. Raises ProblemError where it cannot be read."""
         services, began = self._services, time.perf_counter()
-        reply = await services.pool.run({"task": "image"}, content, timeout_s=services.config.decode_timeout_s)
+        reply = await services.pool.run({"task": "image"}, content, limit=services.image_limit)
         found_s = time.perf_counter()
         result = await self._label(Found.of(reply), reply.blobs[0])
         height, width = result.frame.image.shape[:2]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,13 @@ ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "HOME", "TMPDIR"
 
 Predict = Callable[[Message], Awaitable[Probs]]
 """The probabilities of the crops that a worker asks about; it has no model."""
+
+
+class Limit(NamedTuple):
+    """How long a task may take, and the key that says so."""
+
+    key: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,19 +155,19 @@ class Pool:
         """Process ids of the workers that are up."""
         return [worker.process.pid for worker in self._all]
 
-    async def run(self, task: Json, content: bytes, *, timeout_s: float, predict: Predict | None = None) -> Message:
-        """The result of one task on a file's bytes.
+    async def run(self, task: Json, content: bytes, *, limit: Limit, predict: Predict | None = None) -> Message:
+        """The result of one task on a file's bytes; `limit` is what it may take.
 
         Raises ProblemError where the file is refused, took too long or took its worker down.
         """
         async with self._borrow() as worker:
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(limit.seconds):
                     reply = await worker.exchange(task, content, predict=predict)
             except TimeoutError:
                 self._metrics.timeouts.inc()
                 self._discard(worker)
-                raise ProblemError(422, f"decoding took longer than {timeout_s:g} s") from None
+                raise ProblemError(422, f"decoding took longer than {limit.seconds:g} s ({limit.key})") from None
             except (EOFError, OSError, ValueError):
                 self._metrics.crashes.inc()
                 self._discard(worker)

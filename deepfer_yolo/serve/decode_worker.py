@@ -18,7 +18,7 @@ import numpy as np
 
 from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import DatasetError, SourceError, SourceTooLargeError
+from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Image, Json, Probs
@@ -61,7 +61,8 @@ class Worker:
         except (DatasetError, SourceError) as error:
             return error_head(error), []
         except MemoryError:
-            return error_head(SourceTooLargeError("needs more memory than a decode worker may use")), []
+            limit = f"{self.config.worker_memory_mb} MB (worker_memory_mb)"
+            return error_head(SourceError(f"decoding it takes more memory than the limit of {limit}")), []
 
     def _find(self, content: bytes, detector: Detector) -> tuple[Image, Found]:
         image = load_image(content, max_pixels=int(self.config.max_megapixels * 1e6))

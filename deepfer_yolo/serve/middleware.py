@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from deepfer_yolo.serve.metrics import Metrics
+from deepfer_yolo.serve.prefix import placed, route_of
 from deepfer_yolo.serve.schemas import ProblemError, too_many
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Guard:
     def __init__(self, app: ASGIApp, config: ServeConfig, metrics: Metrics) -> None:
         self._app = app
         self._config = config
+        self._root_path = config.root_path.rstrip("/")
         self._hosts = allowed_hosts(config.host, config.allow_host)
         self._max_body = int(config.max_body_mb * 1e6)
         self._rate = Rate(config.rate_per_s, config.burst)
@@ -135,9 +137,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or lifespan."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._http(placed(scope, self._root_path), receive, send)
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            await self._websocket(placed(scope, self._root_path), receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -157,6 +159,9 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         status = 0
+        is_head = scope["method"] == "HEAD"
+        if is_head:  # every GET answers a HEAD too
+            scope = {**scope, "method": "GET"}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -167,6 +172,8 @@ class Guard:
                     message["headers"].append(NO_STORE)
                 if status >= 400 and body.is_endless:
                     message["headers"].append((b"connection", b"close"))
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         headers = Headers(scope=scope)
@@ -176,7 +183,9 @@ class Guard:
             cookie = self._check(scope)
             _check_length(headers, self._max_body)
             if cookie:
-                answer = _enter(cookie)
+                answer = _enter(cookie, scope.get("root_path", ""))
+            elif not route_of(scope):  # relative links need the slash
+                answer = Response(status_code=307, headers={"location": f"{scope['path']}/"})
             if scope["method"] == "POST":
                 with self._uploads.hold():
                     await answer(scope, body.receive, send_with_headers)
@@ -204,7 +213,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise ProblemError(403, "requests of other sites are refused")
-        if scope["path"] in OPEN_PATHS:
+        if route_of(scope) in OPEN_PATHS:
             return None
         client = scope["client"][0] if scope.get("client") else "?"
         self._rate.spend(client)
@@ -219,7 +228,7 @@ class Guard:
             return None
         if any(_same(value, session_of(token)) for value in _cookies(headers)):
             return None
-        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/"):
+        if scope["type"] == "http" and (scope["method"], route_of(scope)) == ("GET", "/"):
             # A plus in a query means a space, which no token holds.
             asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
             if any(_same(value.replace(" ", "+"), token) for value in asked):
@@ -308,12 +317,12 @@ def session_of(token: str) -> str:
     return hmac.new(token.encode(), b"deepfer session", hashlib.sha256).hexdigest()
 
 
-def _enter(session: str) -> ASGIApp:
+def _enter(session: str, prefix: str) -> ASGIApp:
     """The answer that gives a browser its cookie and leads it to the page without the token in the address."""
     # Lax, not Strict: a browser that came by a link in a mail or chat would not send a strict cookie to the page it is
     # led to. Other sites' requests are refused by their Origin.
-    cookie = f"{COOKIE}={session}; Path=/; HttpOnly; SameSite=Lax"
-    return Response(status_code=303, headers={"location": "/", "set-cookie": cookie})
+    cookie = f"{COOKIE}={session}; Path={prefix or '/'}; HttpOnly; SameSite=Lax"
+    return Response(status_code=303, headers={"location": f"{prefix}/", "set-cookie": cookie})
 
 
 def _cookies(headers: Headers) -> list[str]:

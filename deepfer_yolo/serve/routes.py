@@ -88,7 +88,10 @@ def _add_uploads(app: FastAPI, services: Services) -> None:
         openapi_extra=form(1),
     )
     async def video(request: Request) -> Response:
-        """One video (MP4, WebM, Matroska, AVI or Ogg) to tracked faces over time and the events of each."""
+        """One video to tracked faces over time and the events of each.
+
+        MP4, WebM, Matroska, AVI, Ogg, MPEG-TS, raw H.264, or an animated GIF or WebP.
+        """
         uploaded = await read_form(request, file_field="files", max_files=1)
         return _json(await services.label_video(uploaded.files[0]))
 

@@ -22,6 +22,7 @@ from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.serve.app import create_app
 from deepfer_yolo.serve.middleware import host_name, is_loopback
+from deepfer_yolo.serve.prefix import is_prefix
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
@@ -137,6 +138,8 @@ def check_exposure(config: ServeConfig) -> None:
                 f"--allow-host {name!r} is no host name",
                 "give the name alone, without scheme, port or path: box.example.org",
             )
+    if config.root_path and not is_prefix(config.root_path.rstrip("/")):
+        raise ConfigError(f"--root-path {config.root_path!r} is no path", "such as /faces")
     doors = {"--host": [config.host], "--allow-host": config.allow_host}
     open_doors = [f"{flag} {name}" for flag, names in doors.items() for name in names if not is_loopback(name)]
     if config.token is None and open_doors:

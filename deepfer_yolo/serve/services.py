@@ -10,7 +10,7 @@ import numpy as np
 from deepfer_yolo.faces.detect import find_face_model, open_detector
 from deepfer_yolo.records import Prediction
 from deepfer_yolo.serve.batching import Batcher
-from deepfer_yolo.serve.decode_pool import Found, Pool
+from deepfer_yolo.serve.decode_pool import Found, Limit, Pool
 from deepfer_yolo.serve.metrics import Metrics, resident_bytes
 from deepfer_yolo.serve.middleware import Quota
 from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
@@ -40,6 +40,8 @@ class Services:
         self.detector, self.boxes = detector.name, detector.boxes
         self.batcher = Batcher(classifier, config, self.metrics)
         self.pool = Pool(worker_setup(classifier, config, self.detector), config.workers, self.metrics)
+        self.image_limit = Limit("decode_timeout_s", config.decode_timeout_s)
+        self.video_limit = Limit("video_timeout_s", config.video_timeout_s)
         self.is_ready = False
         measure = self.metrics.measure
         measure("deepfer_ready", "1 when requests are answered.", lambda: self.is_ready)
@@ -68,7 +70,7 @@ class Services:
         self.batcher.n_coming += 1
         try:
             task: Json = {"task": "crops", "faces": faces}
-            reply = await self.pool.run(task, upload.content, timeout_s=self.config.decode_timeout_s)
+            reply = await self.pool.run(task, upload.content, limit=self.image_limit)
         finally:
             self.batcher.n_coming -= 1
         found = Found.of(reply)
@@ -81,9 +83,7 @@ class Services:
         """Frames and events of one video. Raises ProblemError where it cannot be read."""
         task = {"task": "video", "name": upload.name}
         with self.videos.hold():
-            reply = await self.pool.run(
-                task, upload.content, timeout_s=self.config.video_timeout_s, predict=self._predict
-            )
+            reply = await self.pool.run(task, upload.content, limit=self.video_limit, predict=self._predict)
         return Watched.model_validate(reply.head)
 
     async def _predict(self, asked: Message) -> Probs:

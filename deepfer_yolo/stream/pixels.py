@@ -104,7 +104,10 @@ def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
 
     `frame.rotation` is an angle alone and loses mirrors: a left-right mirror reads as −180.
     """
-    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # `frame.side_data` would keep its frame alive until the next full garbage collection: a gigabyte at 4K.
+    found: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     return None if found is None else np.frombuffer(found, np.int32, 9).reshape(3, 3)[:2, :2]
 
 

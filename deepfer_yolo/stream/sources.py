@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class VideoSource:
 
     period_s = 0.0
 
-    def __init__(self, address: Address, config: StreamConfig) -> None:
+    def __init__(self, address: Address, config: StreamConfig, threads: int = 0) -> None:
         self._address = address
         self._container = _open(address, config)
         try:
@@ -54,6 +54,7 @@ class VideoSource:
             raise
         # Frame threading decodes files faster but holds frames back, which a live source must not do.
         self._stream.thread_type = "AUTO" if address.kind == "file" else "SLICE"
+        self._stream.codec_context.thread_count = threads  # 0: as many as there are cores
         is_recording = address.kind == "network" and (self._container.duration or 0) > 0
         self.is_finite = address.kind in ("file", "pipe") or is_recording
         self.is_bursty = self._container.format.name == "hls" and not self.is_finite
@@ -84,10 +85,15 @@ class VideoSource:
         """Whether it is one image in a file of its own, as the snapshot URLs of cameras give."""
         return self._container.format.name.endswith("_pipe")
 
-    def grabs(self) -> Iterator[Grab]:
+    @property
+    def frame_pixels(self) -> int:
+        """How many pixels a frame has, as the stream says."""
+        return int(self._stream.codec_context.width) * int(self._stream.codec_context.height)
+
+    def grabs(self, wants: Callable[[float], bool] | None = None) -> Iterator[Grab]:
         """Images in order; broken packets and frames that the decoder marks as corrupt come as `image=None`.
 
-        Raises SourceReadError where reading breaks.
+        Frames whose time `wants` refuses are decoded and passed over. Raises SourceReadError where reading breaks.
         """
         import av
 
@@ -109,6 +115,8 @@ class VideoSource:
                     undated = 0
                     time_s = frame.time if self._times is None else self._times.time_of(frame)
                     last_s = time_s or last_s
+                    if wants is not None and time_s is not None and not wants(time_s):
+                        continue
                     yield self._grab(frame, time_s)
         except av.error.EOFError:
             pass
@@ -182,16 +190,18 @@ class ImageSource:
 
     is_bursty = False
     start_s = 0.0
+    frame_pixels = 0
 
     def __init__(self, images: ImageRow | Animation | Snapshots) -> None:
         self._images = images
         self.is_finite, self.has_pts, self.period_s = images.is_finite, images.has_pts, images.period_s
         self.clock, self.notes = images.clock, images.notes
 
-    def grabs(self) -> Iterator[Grab]:
-        """Images as they come. Raises SourceReadError where reading breaks."""
+    def grabs(self, wants: Callable[[float], bool] | None = None) -> Iterator[Grab]:
+        """Images as they come, but for those whose time `wants` refuses. Raises SourceReadError where it breaks."""
         for image, time_s in self._images.images():
-            yield Grab(image, time_s)
+            if wants is None or time_s is None or wants(time_s):
+                yield Grab(image, time_s)
 
     def close(self) -> None:
         """Close what is open."""

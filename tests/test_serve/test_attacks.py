@@ -340,7 +340,7 @@ def test_a_video_that_is_too_long_is_refused(
     alive: Any, web: httpx.Client, scene: list[Image], write_video: Callable[..., bytes]
 ) -> None:
     answer = web.post("/v1/video", files={"files": ("long.mp4", write_video(scene * 2, fps=4))}, timeout=60)
-    assert (answer.status_code, answer.json()["detail"]) == (413, "the video is longer than 2 s")
+    assert (answer.status_code, answer.json()["detail"]) == (413, "the video is longer than 2 s (max_video_s)")
 
 
 def test_two_hundred_parallel_uploads_are_served_or_told_to_wait(

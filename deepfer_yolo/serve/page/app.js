@@ -45,7 +45,7 @@ $("server-name").textContent = location.host;
 startCamera();
 startUploads();
 try {
-  const facts = await ask("/v1/model");
+  const facts = await ask("v1/model");
   $("model-name").textContent = facts.card.name;
   $("model-name").hidden = false;
   $("version").textContent = `version ${facts.version}`;

@@ -45,7 +45,10 @@ async function start() {
 }
 
 function connect() {
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/camera`);
+  const address = new URL("v1/camera", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  address.hash = address.search = "";
+  socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   const mine = socket;
   socket.addEventListener("open", send);
@@ -91,23 +94,20 @@ function show(answer, now) {
   $("camera-fps").textContent = replies.length > 1 ? ((replies.length - 1) / span).toFixed(1) : "–";
   $("camera-latency").textContent = `${Math.round(median)} ms`;
   $("camera-count").textContent = answer.faces.length;
+  // As many cards as faces are counted; the card of a face that is gone waits, unseen, in case it comes back.
   for (const face of answer.faces) {
-    if (!cards.has(face.track)) {
-      const card = faceCard(`face ${face.track}`);
-      cards.set(face.track, card);
-      $("camera-faces").append(card);
-    }
-    cards.get(face.track).show(face);
-    cards.get(face.track).seenAt = now;
+    if (!cards.has(face.track)) cards.set(face.track, faceCard(`face ${face.track}`));
+    const card = cards.get(face.track);
+    card.show(face);
+    card.seenAt = now;
+    if (!card.isConnected) $("camera-faces").append(card);
   }
   for (const [track, card] of cards) {
-    if (now - card.seenAt > FORGET_MS) {
-      card.remove();
-      cards.delete(track);
-    }
+    if (card.seenAt !== now) card.remove();
+    if (now - card.seenAt > FORGET_MS) cards.delete(track);
   }
   const hint = $("camera-faces").querySelector(".hint");
-  if (hint) hint.hidden = cards.size > 0;
+  if (hint) hint.hidden = answer.faces.length > 0;
   if (isRecording) record(answer);
   speak(answer.faces, now);
 }

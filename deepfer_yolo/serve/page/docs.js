@@ -2,7 +2,7 @@
 import { $, ask, el } from "./elements.js";
 
 document.documentElement.dataset.theme = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-const document_ = await ask("/openapi.json");
+const document_ = await ask("openapi.json");
 $("about").textContent = `${document_.info.title} ${document_.info.version}. ${document_.info.description}`;
 for (const [path, methods] of Object.entries(document_.paths)) {
   for (const [method, call] of Object.entries(methods)) $("calls").append(callPart(path, method.toUpperCase(), call));
@@ -27,5 +27,5 @@ function callPart(path, method, call) {
 function curl(path, method, fields) {
   const name = path.endsWith("video") ? "clip.mp4" : "portrait.jpg";
   const form = fields.map(([field, schema]) => ` -F ${field}=${schema.type === "array" ? `@${name}` : "true"}`).join("");
-  return `curl${method === "GET" || form ? "" : ` -X ${method}`}${form} ${location.origin}${path.replace("{index}", "0")}`;
+  return `curl${method === "GET" || form ? "" : ` -X ${method}`}${form} ${new URL(path.slice(1).replace("{index}", "0"), location.href)}`;
 }

@@ -2,6 +2,7 @@
 import { $, ask, el, faceCard } from "./elements.js";
 
 const EVERY_MS = 1000;
+const SHOWN_FACES = 4;
 const cards = new Map();
 let isShown = false;
 
@@ -13,7 +14,7 @@ export function startLive() {
 async function refresh() {
   if (isShown && !document.hidden) {
     try {
-      const { sources } = await ask("/v1/sources");
+      const { sources } = await ask("v1/sources");
       $("live-error").hidden = true;
       for (const source of sources) update(source);
     } catch (error) {
@@ -30,21 +31,23 @@ function update(source) {
   card.state.textContent = source.state;
   card.state.className = `chip state-${source.state}`;
   card.figures.age.textContent = source.age_ms === null ? "–" : source.age_ms < 2000 ? `${Math.round(source.age_ms)} ms` : `${Math.round(source.age_ms / 1000)} s`;
+  card.figures.faces.textContent = source.faces.length;
   card.figures.processed.textContent = source.processed;
   card.figures.dropped.textContent = source.dropped;
   card.figures.reconnects.textContent = source.reconnects;
   card.reason.textContent = source.reason ?? "";
   card.reason.hidden = !source.reason;
   if (source.processed > 0) {
-    card.image.src = `/v1/sources/${source.index}/picture?n=${source.processed}`;
+    card.image.src = `v1/sources/${source.index}/picture?n=${source.processed}`;
     card.image.hidden = false;
   }
-  const faces = source.faces.slice(0, 4).map((face) => {
+  const faces = source.faces.slice(0, SHOWN_FACES).map((face) => {
     const one = faceCard(`face ${face.track}`);
     one.show(face);
     return one;
   });
-  card.faces.replaceChildren(...faces);
+  const more = source.faces.length - faces.length;
+  card.faces.replaceChildren(...faces, ...(more > 0 ? [el("p", { class: "hint" }, `and ${more} more`)] : []));
 }
 
 function build(source) {
@@ -54,7 +57,7 @@ function build(source) {
   const faces = el("div", { class: "faces" });
   const figures = {};
   const list = el("dl", { class: "figures" });
-  for (const [key, title] of [["age", "Age"], ["processed", "Processed"], ["dropped", "Dropped"], ["reconnects", "Reconnects"]]) {
+  for (const [key, title] of [["age", "Age"], ["faces", "Faces"], ["processed", "Processed"], ["dropped", "Dropped"], ["reconnects", "Reconnects"]]) {
     figures[key] = el("dd", {}, "–");
     list.append(el("div", {}, el("dt", {}, title), figures[key]));
   }

@@ -41,9 +41,9 @@ function put(card) {
 
 async function work(files) {
   below = $("results").firstChild;
-  const isVideo = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|webm|mkv|avi|ogv)$/i.test(file.name);
-  const images = files.filter((file) => !isVideo(file));
-  const videos = files.filter(isVideo);
+  const moves = await Promise.all(files.map(isVideo));
+  const images = files.filter((_, index) => !moves[index]);
+  const videos = files.filter((_, index) => moves[index]);
   for (let start = 0; start < images.length; start += GROUP) {
     say(`Looking at image ${start + 1} to ${Math.min(start + GROUP, images.length)} of ${images.length} …`);
     await labelImages(images.slice(start, start + GROUP));
@@ -62,12 +62,21 @@ async function work(files) {
   say(`Done: ${parts.filter(Boolean).join(", ")}.`);
 }
 
+const VIDEOS = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|ts|mts|m2ts|h264|264|flv|wmv|mpe?g|3gp|y4m|mjpeg)$/i;
+
+// An animation is a video. GIF and WebP say so within their first bytes: by how often it is shown, or by a flag.
+async function isVideo(file) {
+  if (file.type.startsWith("video/") || VIDEOS.test(file.name)) return true;
+  const head = new TextDecoder("latin1").decode(await file.slice(0, 2000).arrayBuffer());
+  return head.startsWith("GIF8") ? head.includes("NETSCAPE2.0") : head.startsWith("RIFF") && head.slice(8, 12) === "WEBP" && head.includes("ANIM");
+}
+
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 async function labelImages(files) {
   const form = new FormData();
   for (const file of files) form.append("files", file, file.name);
-  const rows = await post(`/v1/predict?faces=${$("find-faces").checked}`, form).then(
+  const rows = await post(`v1/predict?faces=${$("find-faces").checked}`, form).then(
     (answer) => answer.pictures,
     (error) => error.body?.pictures ?? files.map((file) => ({ name: file.name, error: error.message })),
   );
@@ -80,7 +89,7 @@ async function labelVideo(file) {
   const began = Date.now();
   const timer = setInterval(() => say(`Watching ${file.name} … ${Math.round((Date.now() - began) / 1000)} s`), 1000);
   try {
-    const answer = await post("/v1/video", form);
+    const answer = await post("v1/video", form);
     results.push(answer);
     put(videoCard(file, answer));
   } catch (error) {
@@ -112,7 +121,7 @@ async function addImage(file, row) {
     card.append(el("p", { class: "error" }, row.error));
     return;
   }
-  if (bitmap !== null) card.append(stillStage(bitmap, row));
+  card.append(bitmap === null ? el("p", { class: "hint" }, "This browser cannot show the image.") : stillStage(bitmap, row));
   if (row.faces.length === 0) card.append(el("p", { class: "hint" }, "No face was found. If the image is a face already, switch “Find the faces first” off."));
   const list = el("div", { class: "faces" });
   for (const [index, face] of row.faces.slice(0, SHOWN_FACES).entries()) {

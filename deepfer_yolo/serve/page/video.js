@@ -50,7 +50,7 @@ export function videoCard(file, watched) {
   const sizes = new ResizeObserver(update);
   for (const part of [stage, timeline]) sizes.observe(part);
   const labels = [...new Set(watched.frames.flatMap((frame) => frame.faces.map((face) => face.label)))].sort();
-  const shape = `${watched.duration_s.toFixed(1)} s, ${tracks.size} face${tracks.size === 1 ? "" : "s"}`;
+  const shape = `${watched.duration_s.toFixed(1)} s, ${tracks.size} face${tracks.size === 1 ? "" : "s"} over time`;
   const side = el("div", { class: "faces-now" }, now, eventTable(watched.events));
   return el("article", { class: "card wide" },
     el("h3", {}, el("span", {}, watched.name), el("span", { class: "chip" }, shape)),
