@@ -230,7 +230,7 @@ def test_the_page_works_without_a_network_and_without_inline_code(client: httpx.
 
 
 def test_the_source_is_offered_as_the_licence_asks(client: httpx.Client) -> None:
-    assert "/source.zip" in client.get("/").text
+    assert 'href="source.zip"' in client.get("/").text
     archive = zipfile.ZipFile(io.BytesIO(client.get("/source.zip").content))
     assert (
         archive.read("deepfer_yolo/serve/routes.py")
