@@ -304,6 +304,7 @@ def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def run(*words: object) -> Done:
         capsys.readouterr()
         monkeypatch.setattr("sys.argv", ["deepfer", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as ended:
             program()
         printed = capsys.readouterr()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, Union, get_args, get_origin
 
 import typer
 from pydantic import BeforeValidator
@@ -137,14 +138,22 @@ def note_haar(config: FaceConfig) -> None:
         print(HAAR_NOTE, file=sys.stderr)
 
 
+UNWRAPPED = 10_000
+"""Columns of a file or a pipe: a line there is never wrapped, so that a search finds it whole."""
+
+
 def stdout() -> Console:
-    """The console for results; 80 columns wide where the terminal does not say."""
-    return Console(highlight=False)
+    """The console for results, as wide as the terminal, or as COLUMNS says."""
+    return Console(highlight=False, width=_width(sys.stdout))
 
 
 def stderr() -> Console:
     """The console for progress and chatter."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, width=_width(sys.stderr))
+
+
+def _width(file: TextIO) -> int | None:
+    return None if file.isatty() or "COLUMNS" in os.environ else UNWRAPPED
 
 
 def print_json(result: JsonValue) -> None:

@@ -81,10 +81,10 @@ def status_line(summary: Summary, rate: float, ages_ms: dict[str, float]) -> str
 
 def _table(*numbers: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("source", overflow="fold", max_width=30)
-    table.add_column("state")
+    table.add_column("source", overflow="fold")  # it alone gives way where a terminal is too narrow
+    table.add_column("state", no_wrap=True)
     for name in numbers:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -102,3 +105,19 @@ def test_an_order_that_forgets_a_parameter_is_an_error() -> None:
         @options_of(SampleConfig, "nonsense")
         def other(settings: SampleConfig) -> None:
             """Never called."""
+
+
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_a_line_that_goes_to_a_file_is_wrapped_only_where_that_is_asked_for(columns: str | None) -> None:
+    path = "/recordings/" + "a-long-name-of-a-camera-and-a-day/" * 8 + "clip.mp4"
+    code = (
+        "from deepfer_yolo.cli.options import stderr, stdout\n"
+        "from deepfer_yolo.report.page import table\n"
+        f"stdout().print(table(('what', 'where'), [('error', {path!r})], 'title of ' + {path!r}))\n"
+        f"stderr().print({path!r})\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {} if columns is None else {"COLUMNS": columns}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert sum(path in line for line in done.stdout.splitlines()) == (2 if columns is None else 0)
+    assert (done.stderr.splitlines() == [path]) is (columns is None)
