@@ -226,8 +226,8 @@ def test_live_hls_is_played_by_its_own_clock(
     deadline = time.monotonic() + 30
     while not wanted.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    run = run_of([serve_http(handle) + "/live.m3u8"], read_timeout_s=10.0, open_timeout_s=10.0).start()
-    run.wait_for(lambda: len(run.sink.results) > 0)
+    run = run_of([serve_http(handle) + "/live.m3u8"], slow_s=0.01, read_timeout_s=10.0, open_timeout_s=10.0).start()
+    run.wait_for(lambda: len(run.sink.results) > 0, 60)
     time.sleep(12)
     summary = run.stop()
     (one,) = summary.sources
