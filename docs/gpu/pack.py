@@ -47,24 +47,19 @@ def neighbours() -> list[tuple[int, int]]:
     return sorted(around, key=lambda place: (place[0] ** 2 + place[1] ** 2, place))
 
 
-def open_codec(carried: Path) -> ctypes.CDLL:
-    """The codec, compiled here, or as carried where there is no compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        return ctypes.CDLL(str(carried.resolve()))
-    with tempfile.TemporaryDirectory() as name:
-        built = Path(name) / "codec.so"
-        subprocess.run([compiler, *FLAGS, "-o", built, Path(__file__).with_name("codec.c")], check=True)
-        return ctypes.CDLL(str(built))
+def build_codec(target: Path) -> None:
+    """Compile the codec into the shared library `target`."""
+    subprocess.run(["cc", *FLAGS, "-o", target, Path(__file__).with_name("codec.c")], check=True)
 
 
-def code(codec: ctypes.CDLL, network: bytes, images: Bytes, stream: bytes | None = None) -> bytes:
+def code(codec: Path, network: bytes, images: Bytes, stream: bytes | None = None) -> bytes:
     """The code of `images` (n, 48, 48); with a `stream` they are filled from it instead."""
     buffer = (
         np.frombuffer(stream, np.uint8).copy() if stream is not None else np.empty(images.nbytes * 2 + 64, np.uint8)
     )
-    codec.code_images.restype = ctypes.c_long
-    used = codec.code_images(
+    code_images = ctypes.CDLL(str(codec)).code_images
+    code_images.restype = ctypes.c_long
+    used = code_images(
         network, ctypes.c_int(stream is not None), ctypes.c_void_p(images.ctypes.data), ctypes.c_int(len(images)),
         ctypes.c_void_p(buffer.ctypes.data), ctypes.c_long(buffer.nbytes),
     )  # fmt: skip
@@ -162,8 +157,8 @@ def make(table: Path, votes: Path, pack: Path, network: bytes | None, minutes: f
     images = pixels[np.sort(first)].reshape(-1, SIDE, SIDE)
     network = network or train_network(images, minutes)
     pack.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cc", *FLAGS, "-o", pack.with_name("codec.so"), Path(__file__).with_name("codec.c")], check=True)
-    codec = open_codec(pack.with_name("codec.so"))
+    codec = pack.with_name("codec.so").resolve()
+    build_codec(codec)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         streams = list(pool.map(lambda part: code(codec, network, part.copy()), np.array_split(images, CHUNKS)))
     rest = b"\n".join(b",".join((row[0], row[2])) for row in rows)
@@ -192,10 +187,10 @@ def packed(content: bytes) -> Bytes:
 # What `unpack` needs
 
 
-def lines_of(carried: Path, network: bytes, n: int, stream: bytes) -> list[str]:
+def lines_of(codec: Path, network: bytes, n: int, stream: bytes) -> list[str]:
     """The pixels of the `n` images of a stream, as text."""
     images = np.zeros((n, SIDE, SIDE), np.uint8)
-    code(open_codec(carried), network, images, stream)
+    code(codec, network, images, stream)
     number = [str(value) for value in range(256)]
     return [" ".join(map(number.__getitem__, image.ravel())) for image in images]
 
@@ -207,9 +202,13 @@ def unpack(pack: Path, folder: Path) -> None:
     ends = part["sizes"].cumsum()
     streams = [part["streams"][end - size : end].tobytes() for size, end in zip(part["sizes"], ends, strict=True)]
     counts = [len(places) for places in np.array_split(np.arange(int(part["n"])), CHUNKS)]
-    carried, network = pack.with_name("codec.so"), part["network"].tobytes()
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(lines_of, [carried] * CHUNKS, [network] * CHUNKS, counts, streams)
+    network = part["network"].tobytes()
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor() as pool:
+        codec = pack.with_name("codec.so").resolve()
+        if shutil.which("cc"):  # else the one that was carried
+            codec = Path(name) / "codec.so"
+            build_codec(codec)
+        found = pool.map(lines_of, [codec] * CHUNKS, [network] * CHUNKS, counts, streams)
         images = [line for lines in found for line in lines]
     which = np.frombuffer(lzma.decompress(part["which"].tobytes()), np.uint16).astype(int)
     rank = np.where(which > 0, which - 1, (which == 0).cumsum() - 1)
