@@ -14,7 +14,6 @@ BACKBONE=${BACKBONE:-$root/.gpu/backbone.pt}
 WHEELS=${WHEELS:-$root/.whl}
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-0}
-WORKERS=${WORKERS:-16}
 STEP1_S=${STEP1_S:-200} STEP2_S=${STEP2_S:-100} STEP3_S=${STEP3_S:-240} STEP4_S=${STEP4_S:-60}
 steps=${*:-1 2 3 4}
 mkdir -p "$OUT" "$WORK/logs"
@@ -25,7 +24,7 @@ prepare() {
     if [ ! -d "$WORK/site" ] && compgen -G "$WHEELS/*.whl" >/dev/null; then
         "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$WORK/site" "$WHEELS"/*.whl || return 1
     fi
-    export PYTHONPATH=$root:$WORK/site PYTHONUNBUFFERED=1
+    export PYTHONPATH=$root:$WORK/site PYTHONUNBUFFERED=1 YOLO_CONFIG_DIR=$WORK/settings
     [ -d "$WORK/data" ] && return
     "$PYTHON" docs/gpu/pack.py unpack "$PACK" "$WORK/csv" || return 1
     "$PYTHON" -m deepfer_yolo convert "$WORK/csv/fer2013.csv" "$WORK/data" --ferplus "$WORK/csv/fer2013new.csv" >/dev/null

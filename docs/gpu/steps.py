@@ -129,8 +129,9 @@ def accuracy(options: argparse.Namespace) -> dict[str, Any]:
 def race(command: list[str], run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run until the target or the limit, and what came of it."""
     began, seen = time.monotonic(), list[tuple[float, float]]()
-    with (options.out / "logs" / f"{run.name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=options.out, stdout=log, stderr=subprocess.STDOUT)
+    log = options.out / "logs" / f"{run.name}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=options.out, stdout=file, stderr=subprocess.STDOUT)
         try:
             while True:
                 ended, spent = process.poll() is not None, time.monotonic() - began
@@ -143,6 +144,7 @@ def race(command: list[str], run: Path, options: argparse.Namespace) -> dict[str
             process.kill()
             process.wait()
     best = max((top1 for _, top1 in seen), default=0.0)
+    trouble = log.read_text(errors="replace")[-800:] if process.returncode > 0 else ""
     return {
         "target": options.target,
         "reached_s": reached,
@@ -150,6 +152,7 @@ def race(command: list[str], run: Path, options: argparse.Namespace) -> dict[str
         "epochs": len(seen),
         "best": best,
         "top1": seen,
+        "trouble": trouble,
     }
 
 
