@@ -146,7 +146,8 @@ static uint8_t code_pixel(Coder *coder, int decoding, uint8_t pixel, const Mixtu
         int middle = (low + high) / 2;
         float at_middle = below(mixture, middle);
         float share = (at_high - at_middle) / (at_high - at_low);
-        int chance = share == share ? (int)(share * 65536.0f) : 32768;
+        /* Rounding can leave no room between two levels, and then the share is no number, or none of this size. */
+        int chance = share != share ? 32768 : share < 32767.0f && share > -32767.0f ? (int)(share * 65536.0f) : 16;
         chance = chance < 16 ? 16 : chance > 65520 ? 65520 : chance;
         if (code_bit(coder, decoding, pixel >= middle, (uint32_t)chance)) { low = middle; at_low = at_middle; }
         else { high = middle; at_high = at_middle; }

@@ -2,7 +2,8 @@
 
 python docs/gpu/collect.py WORK OUT       cat OUT/runs.tar.* | tar x    gives them back
 
-Checkpoints come best first, and what no longer fits is named in left_out.txt.
+Checkpoints come best first, and what no longer fits is named in left_out.txt. A training that was cut off has no card
+yet, and its optimiser is still in the checkpoint: that is taken out.
 """
 
 from __future__ import annotations
@@ -23,10 +24,20 @@ def best_of(run: Path) -> float:
     return max((float(row["metrics/accuracy_top1"]) for row in rows), default=0.0)
 
 
+def strip(checkpoint: Path) -> None:
+    """Leave what is shipped: the averaged network in half precision."""
+    from deepfer_yolo.yolo import strip_optimizer
+
+    strip_optimizer(checkpoint)
+
+
 def main() -> None:
     """Write the pieces."""
     work, out = map(Path, sys.argv[1:])
     runs = sorted((path for path in work.glob("runs/train/*") if path.is_dir()), key=best_of, reverse=True)
+    for run in runs:
+        if (checkpoint := run / "weights" / "best.pt").is_file() and not checkpoint.with_suffix(".json").is_file():
+            strip(checkpoint)
     small = [path for run in runs for name in RECORDS if (path := run / name).is_file()]
     small += [*work.glob("logs/*.log"), *work.glob("step-*.json")]
     large = [path for run in runs for path in sorted((run / "weights").glob("best.*"))]

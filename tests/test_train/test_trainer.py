@@ -22,6 +22,7 @@ from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.schedule import Plateau, decay_by_layer, ema_decay, is_judged, linear_share, warm_up_steps
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, keep_layout
+from deepfer_yolo.train.training_run import TrainingRun
 from deepfer_yolo.yolo import first_convolution, load_checkpoint
 
 
@@ -311,3 +312,9 @@ def test_a_grey_network_learns_from_one_plane_at_sides_that_ultralytics_would_ro
     # The checkpoint itself says what it was fed, for a card that is written later.
     sidecar_path(best).unlink()
     assert card_checkpoint(best, CardConfig())[1].input.size == 48
+
+
+def test_memory_is_not_filled_before_it_is_written(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    FaceTrainer(TrainingRun.open(tiny_config), tmp_path)
+    assert not torch.utils.deterministic.fill_uninitialized_memory
