@@ -70,7 +70,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         )
         # Ultralytics asks for deterministic algorithms, and torch then also fills all memory that it takes: a pass over
         # each tensor, on a GPU a launch, and nothing gained, since memory is written before it is read.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.add_callback("on_pretrain_routine_end", FaceTrainer._prepare)
         self.add_callback("on_train_start", FaceTrainer._begin_run)
         self.add_callback("on_train_epoch_start", FaceTrainer._begin_epoch)
