@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TRUNCATION_S = 0.5
 """What may be missing at a file's declared end: the last image of a variable frame rate may stand that long."""
+CLOCK_COUNTS_ON = 0x200
+"""FFmpeg's AVFMT_TS_DISCONT: MPEG transport and programme streams."""
 UNDATED = 5
 """Frames without a time that a network stream may begin with: RTSP often sends the first before the clock is known."""
 
@@ -77,8 +79,9 @@ class VideoSource:
 
     @property
     def start_s(self) -> float:
-        """Where the file's clock begins, which players show as 0; 0 where it is not known."""
-        return (self._container.start_time or 0) / 1e6
+        """What players show as 0: where the clock of an MPEG stream begins, which counts on from file to file."""
+        counts_on = bool(self._container.format.flags & CLOCK_COUNTS_ON)
+        return (self._container.start_time or 0) / 1e6 if counts_on else 0.0
 
     @property
     def is_still(self) -> bool:

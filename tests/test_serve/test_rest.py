@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,22 @@ def test_a_video_becomes_faces_over_time_and_events(
         for face in frame["faces"]
     )
     assert all(0 <= event["start_s"] < event["end_s"] <= answer["duration_s"] for event in answer["events"])
+
+
+def test_a_video_is_squared_turned_and_mirrored_as_its_file_asks(client: httpx.Client, tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        stream.set_display_matrix([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30])
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    answer = client.post("/v1/video", files=as_files(path.read_bytes())).json()
+    assert (answer["width"], answer["height"]) == (64, 192)
 
 
 @pytest.mark.parametrize(

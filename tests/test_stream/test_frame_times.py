@@ -143,6 +143,21 @@ def test_files_start_at_zero_unless_their_own_stamps_are_asked_for(
     assert from_zero(told["pts"]) == pytest.approx(told["start"])
 
 
+def test_players_count_an_mpeg_stream_from_its_start_and_other_files_from_zero(tmp_path: Path) -> None:
+    def later(packets: list[Any]) -> None:
+        for packet in packets:
+            packet.pts, packet.dts = packet.pts + 15, packet.dts + 15
+
+    starts = {}
+    for suffix in ("ts", "mp4"):
+        path = write(tmp_path / f"clip.{suffix}", change=later)
+        source = VideoSource(parse_source(str(path))[0], StreamConfig())
+        starts[suffix] = (source.start_s, next(source.grabs()).pts_s)
+        source.close()
+    assert starts["ts"][0] == pytest.approx(starts["ts"][1])
+    assert starts["mp4"] == (0.0, pytest.approx(0.5, abs=0.01))
+
+
 def test_a_wrong_stamp_does_not_end_all_tracks(run_of: Callable[..., Any], tmp_path: Path) -> None:
     def swap(packets: list[Any]) -> None:
         packets[20].pts, packets[21].pts = packets[21].pts, packets[20].pts
