@@ -27,6 +27,8 @@ HEALTHY_S = 10.0
 """A connection that lasted this long forgets the failures before it."""
 LIVE_PACE = 1.001
 """How fast a live stream that comes in bursts is played: a sender's clock may be that much faster than ours."""
+SLACK_S = 0.2
+"""How late an image of a live stream may be without the plan moving: a busy machine wakes its threads that late."""
 FIRST_RETRIES = 4
 """How often a live source is tried again that has never given a frame, where `retries` is not set."""
 
@@ -335,7 +337,7 @@ class Pace:
         if self._start is not None:
             since_s = time_s - self._start[0]
             wait_s = (since_s / LIVE_PACE if self._is_live else since_s) - (now - self._start[1])
-        is_off = self._is_live and not 0 <= wait_s <= MAX_GAP_S
+        is_off = self._is_live and not -SLACK_S <= wait_s <= MAX_GAP_S
         if self._start is None or time_s < self._start[0] or is_off:
             self._start, wait_s = (time_s, now), 0.0
         stop.wait(max(0.0, wait_s))

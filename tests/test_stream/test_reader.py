@@ -69,6 +69,11 @@ def test_bursts_of_a_live_stream_are_played_at_its_own_speed(monkeypatch: pytest
     assert at[6:] == pytest.approx([13.5, 14.0, 14.5, 14.5], abs=2e-3), "a jump of the clock is not waited for"
 
 
+def test_a_busy_machine_does_not_slow_a_live_stream_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [(0, 5.0), (0.6, 5.5), (1.15, 6.0), (0, 6.5)]
+    assert played(Pace(is_live=True), frames, monkeypatch) == pytest.approx([0, 0.6, 1.15, 1.5], abs=5e-3)
+
+
 def test_a_recording_that_was_late_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert played(Pace(), [(0, 5.0), (0, 5.5), (2.0, 6.0), (0, 6.5), (0, 7.5)], monkeypatch) == [0, 0.5, 2, 2, 2.5]
 
