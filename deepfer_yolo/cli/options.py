@@ -30,15 +30,16 @@ Command = Callable[..., None]
 _DATASET = "A data set folder, as `deepfer convert` writes it."
 DatasetArgument = Annotated[Path, typer.Argument(help=_DATASET, show_default=False)]
 OptionalDatasetArgument = Annotated[Path | None, typer.Argument(metavar="DATASET", help=_DATASET, show_default=False)]
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A model file (.onnx, or .pt with its card beside it) or a shipped model's name.",
-        show_default="the shipped deepfer-n",
-    ),
-]
+
+
+def _model_option(default: str) -> Any:
+    what = "A model file (.onnx, or .pt with its card beside it) or a shipped model's name."
+    return typer.Option("--model", "-m", help=what, show_default=default)
+
+
+ModelOption = Annotated[Path | None, _model_option("the shipped deepfer-n")]
+LiveModelOption = Annotated[Path | None, _model_option("the shipped deepfer-live")]
+FacesModelOption = Annotated[Path | None, _model_option("the shipped deepfer-n, with --faces deepfer-live")]
 ConfigOption = Annotated[
     str | None,
     typer.Option("--config", "-c", help="A preset's name or a yaml file; flags win over it.", show_default=False),
@@ -113,14 +114,17 @@ def _typed(annotation: Any, notes: Sequence[Any] = ()) -> Any:
     return list[parts[0]] if origin is tuple else annotation  # type: ignore[valid-type]
 
 
-def open_classifier(path: Path | None, *, provider: str = "cpu", threads: int = 1) -> Classifier:
-    """The model at `path`, or the shipped one for None; what torch alone opens through torch, all else without it.
+def open_classifier(
+    path: Path | None, *, provider: str = "cpu", threads: int = 1, from_frames: bool = False
+) -> Classifier:
+    """The model at `path`; what torch alone opens through torch, all else without it. For None the shipped one: for
+    faces cut out already, or for such as come out of frames.
 
     Raises ModelError for a file that cannot be used.
     """
-    from deepfer_yolo.runtime.model_file import DEFAULT, is_for_torch
+    from deepfer_yolo.runtime.model_file import DEFAULT, LIVE, is_for_torch
 
-    path = Path(DEFAULT) if path is None else path
+    path = Path(LIVE if from_frames else DEFAULT) if path is None else path
     if is_for_torch(path):
         from deepfer_yolo.yolo import TorchClassifier
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ModelOption, options_of
+from deepfer_yolo.cli.options import FacesModelOption, options_of
 from deepfer_yolo.config import PredictConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def predict(
             help="Image files, folders (searched through), glob patterns, frame_%04d.png, or @FILE with one a line.",
         ),
     ],
-    model: ModelOption = None,
+    model: FacesModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
 ) -> None:
     """Label face images: each image is one face, cut out already, or with --faces any image.
@@ -49,7 +49,9 @@ def predict(
 
     left_out: Counter[str] = Counter()
     paths = find_images(sources, left_out)
-    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
+    classifier = open_classifier(
+        model, provider=settings.provider, threads=settings.threads, from_frames=settings.faces
+    )
     if settings.faces:
         note_haar(settings)
     rows = label_images(paths, classifier, settings)

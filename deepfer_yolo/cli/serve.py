@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import ModelOption, options_of
+from deepfer_yolo.cli.options import LiveModelOption, options_of
 from deepfer_yolo.config import ServeConfig
 
 
@@ -18,7 +18,7 @@ from deepfer_yolo.config import ServeConfig
 )
 def serve(
     settings: ServeConfig,
-    model: ModelOption = None,
+    model: LiveModelOption = None,
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     source: Annotated[
         list[str] | None,
@@ -41,7 +41,7 @@ def serve(
     from deepfer_yolo.stream.address import parse_sources
 
     server.check_exposure(settings)
-    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
+    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
     note_haar(settings)
     live = LiveBoard(parse_sources(source), classifier, settings) if source else None
     listener = server.bind(settings.host, settings.port)

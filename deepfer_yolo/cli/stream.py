@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, ModelOption, options_of
+from deepfer_yolo.cli.options import JsonOption, LiveModelOption, options_of
 from deepfer_yolo.config import StreamConfig
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def stream(
             "FIFOs, glob patterns, frame_%04d.png, @FILE with one source a line, testsrc.",
         ),
     ],
-    model: ModelOption = None,
+    model: LiveModelOption = None,
     sink: Annotated[list[str] | None, typer.Option(help=SINKS, show_default="jsonl=- (stdout)")] = None,
     stats_json: Annotated[
         Path | None, typer.Option(help="File for one JSON line of statistics a second.", show_default=False)
@@ -61,7 +61,7 @@ def stream(
     from deepfer_yolo.stream.session import run_stream
 
     sinks = sink or ["jsonl=-"]
-    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads)
+    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
     note_haar(settings)
     takes_stdout = "jsonl=-" in sinks
 

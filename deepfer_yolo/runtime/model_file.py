@@ -20,6 +20,8 @@ SHIPPED = Path(__file__).parent.parent / "models"
 """The folder of the model files that come with the package: `<name>.onnx` to run, `<name>.pt` to train on."""
 DEFAULT = "deepfer-n"
 """The shipped model that is used, and trained on, where none is named."""
+LIVE = "deepfer-live"
+"""The shipped model that is used where faces come out of frames and none is named."""
 CHUNK = 1 << 16
 TIMEOUT_S = 30.0
 

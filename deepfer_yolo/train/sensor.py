@@ -7,6 +7,8 @@ to the network's input. As in augment.py everything follows from seed, epoch and
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
@@ -15,12 +17,12 @@ from deepfer_yolo.recipe import TrainConfig
 
 Floats = NDArray[np.float32]
 
-_SENSOR_STREAM, _KERNEL_STREAM, _NOISE_STREAM = 3, 4, 5
+_SENSOR_STREAM, _KERNEL_STREAM, _NOISE_STREAM, _WARP_STREAM = 3, 4, 5, 7
 FACE_PX = 48
 """Lengths in pixels are those of a face of this side, FER2013's."""
 STAGE_CHANCE = 0.28
 """Chance of each stage for an image that passes the camera: two or three of them together, as in the field."""
-N_KERNELS, N_NOISES = 192, 192
+N_KERNELS, N_NOISES, N_WARPS = 192, 192, 64
 REACH = 12
 """Pixels of the network's input by which a kernel reaches out to either side."""
 N_OFFSETS = 8
@@ -46,8 +48,8 @@ class SensorDraws:
     """The camera of each image of one epoch, and the banks of kernels, noises and resampling that the images share."""
 
     def __init__(self, config: TrainConfig, n: int, epoch: int) -> None:
-        self.config, self._seed = config, [config.seed, epoch]
-        random = np.random.Generator(np.random.PCG64([*self._seed, _SENSOR_STREAM]))
+        self.config, self.seed = config, [config.seed, epoch]
+        random = np.random.Generator(np.random.PCG64([*self.seed, _SENSOR_STREAM]))
         seen = random.random(n) < config.sensor
         self.seen = torch.from_numpy(seen)
 
@@ -75,7 +77,7 @@ class SensorDraws:
         self.gain = torch.from_numpy(np.where(dark, -stops * random.random(n, dtype=np.float32), 0).astype(np.float32))
         self.shot = torch.from_numpy(upto(config.shot_noise, stage(config.shot_noise)))
         self.read = torch.from_numpy(upto(config.read_noise, stage(config.read_noise)))
-        optics = stage(config.defocus_px or config.motion_px or config.sharpen)
+        optics = stage(_kernel_kinds(config))
         self.kernel = torch.from_numpy(np.where(optics, random.integers(1, N_KERNELS, n), 0))
         self.noise = torch.from_numpy(random.integers(0, N_NOISES, n))
         low = stage(config.least_face_px)
@@ -94,6 +96,12 @@ class SensorDraws:
         )
         grey = random.dirichlet([2, 4, 1], n).astype(np.float32)
         self.to_grey = torch.from_numpy(grey * (random.random(n) < config.grey_conversion)[:, None])
+        self.dead = torch.from_numpy(upto(config.dead_pixels, stage(config.dead_pixels)))
+        self.bands = torch.from_numpy(upto(config.banding, stage(config.banding)))
+        count, phase, upright = random.random((3, n), dtype=np.float32)
+        self.band_waves = torch.from_numpy(np.stack([1 + 7 * count, phase, upright < 0.3], 1))
+        self.warp = torch.from_numpy(upto(config.warp_px, stage(config.warp_px)))
+        self.warp_field = torch.from_numpy(random.integers(0, N_WARPS, n))
         self._banks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def to(self, device: torch.device) -> SensorDraws:
@@ -107,13 +115,13 @@ class SensorDraws:
         """For images of `size`: the kernels' spectra, the noises, and the matrices that reduce and enlarge."""
         if size not in self._banks:
             device = self.kernel.device
-            random = np.random.Generator(np.random.PCG64([*self._seed, _KERNEL_STREAM]))
+            random = np.random.Generator(np.random.PCG64([*self.seed, _KERNEL_STREAM]))
             kernels = torch.from_numpy(_kernels(self.config, random, size)).to(device)
             side = size + 2 * REACH
             padded = torch.zeros(N_KERNELS, side, side, device=device)
             padded[:, : 2 * REACH + 1, : 2 * REACH + 1] = kernels
             spectra = torch.fft.rfft2(padded.roll((-REACH, -REACH), (1, 2)))
-            random = np.random.Generator(np.random.PCG64([*self._seed, _NOISE_STREAM]))
+            random = np.random.Generator(np.random.PCG64([*self.seed, _NOISE_STREAM]))
             noises = torch.from_numpy(random.standard_normal((N_NOISES, 1, size, size), dtype=np.float32)).to(device)
             down, up = _resamplers(size)
             self._banks[size] = spectra, noises, down.to(device), up.to(device)
@@ -127,9 +135,11 @@ def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) ->
     """
     size, config, unseen = images.shape[-1], draws.config, images
     spectra, noises, down, up = draws.banks(size)
+    if config.warp_px:
+        images = _sway(images, draws, index)
     images = _colour(images, draws, index)
     images = _light(images, draws, index)
-    if config.defocus_px or config.motion_px or config.sharpen:
+    if _kernel_kinds(config):
         images = _filter(images, spectra, draws.kernel[index])
     # From here on in the grid of the sensor: `side` pixels of the face, the rest repeats its edge.
     side, offset = draws.side[index], draws.offset[:, index]
@@ -146,6 +156,19 @@ def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) ->
 
 def _column(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)
+
+
+def _sway(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
+    """Each image with its places displaced by a smooth field of its own, of up to `warp` pixels."""
+    size, device = images.shape[-1], images.device
+    random = np.random.Generator(np.random.PCG64([*draws.seed, _WARP_STREAM]))
+    coarse = torch.from_numpy(random.random((N_WARPS, 2, 4, 4), dtype=np.float32) * 2 - 1).to(device)
+    fields = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
+    place = (torch.arange(size, device=device) * 2 + 1) / size - 1
+    still = torch.stack([place.expand(size, size), place.view(-1, 1).expand(size, size)], -1)
+    away = fields[draws.warp_field[index]].permute(0, 2, 3, 1) * draws.warp[index].view(-1, 1, 1, 1) * (2 / FACE_PX)
+    swayed = torch.nn.functional.grid_sample(images, still + away, padding_mode="border", align_corners=False)
+    return torch.where(_column(draws.warp[index] > 0), swayed, images)
 
 
 def _colour(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
@@ -171,6 +194,11 @@ def _light(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> tor
         across, along, edge, steep = (column.view(-1, 1, 1) for column in draws.shade_line[index].unbind(1))
         distance = across * (place - 0.5).view(1, 1, -1) + along * (place - 0.5).view(1, -1, 1) - 0.6 * edge
         images = images * (1 - _column(draws.shade[index]) * torch.sigmoid(steep * distance).unsqueeze(1))
+    if config.banding:
+        waves, phase, upright = (column.view(-1, 1, 1) for column in draws.band_waves[index].unbind(1))
+        across = torch.where(upright > 0, place.view(1, 1, -1), place.view(1, -1, 1))
+        bands = 0.5 + 0.5 * torch.sin(2 * torch.pi * (waves * across + phase))
+        images = images * (1 - _column(draws.bands[index]) * bands.unsqueeze(1))
     if config.haze:
         images = torch.lerp(images, _column(draws.haze_grey[index]).expand_as(images), _column(draws.haze[index]))
     return images
@@ -187,10 +215,16 @@ def _filter(images: torch.Tensor, spectra: torch.Tensor, kernel: torch.Tensor) -
 
 def _expose(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
     """Light counted by a sensor: more or less of it, noise that grows with its root, a constant noise, and clipping."""
+    noise = noises[draws.noise[index]]
     light = images.clamp(1e-4, 1).pow(GAMMA) * _column(draws.stops[index].exp2())
     spread = (_column(draws.shot[index]).square() * light + _column(draws.read[index]).square()).sqrt()
-    counted = (light + spread * noises[draws.noise[index]]) * _column(draws.gain[index].exp2())
-    return (counted.clamp(1e-6, 1).pow(1 / GAMMA) * 255).round() / 255
+    counted = (light + spread * noise) * _column(draws.gain[index].exp2())
+    counted = (counted.clamp(1e-6, 1).pow(1 / GAMMA) * 255).round() / 255
+    if draws.config.dead_pixels:
+        # The tails of the same noise, so that as many pixels are dead as the share says; half of them are white.
+        rare = _column(2**0.5 * torch.erfinv(1 - draws.dead[index]))
+        counted = torch.where(noise.abs() > rare, (noise > 0).to(counted.dtype), counted)
+    return counted
 
 
 def _compress(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -230,15 +264,18 @@ def _covers(random: np.random.Generator, chosen: NDArray[np.bool_], largest: flo
     return np.stack([x, y, width * chosen, height], 1).astype(np.float32)
 
 
+def _kernel_kinds(config: TrainConfig) -> list[str]:
+    return [name for name in ("defocus_px", "motion_px", "ghost_px", "sharpen") if getattr(config, name)]
+
+
 def _kernels(config: TrainConfig, random: np.random.Generator, size: int) -> Floats:
     """N_KERNELS of (2 REACH + 1) squared, each of sum 1, the first the identity: discs, bells, paths, sharpening."""
     ys, xs = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1].astype(np.float32)
     zoom = size / FACE_PX
     identity = ((xs == 0) & (ys == 0)).astype(np.float32)
-    kinds = [name for name in ("defocus_px", "motion_px", "sharpen") if getattr(config, name)]
     bank = [identity]
     for _ in range(N_KERNELS - 1):
-        kind, strength = random.choice(kinds or ["none"]), random.random()
+        kind, strength = random.choice(_kernel_kinds(config) or ["none"]), random.random()
         if kind == "defocus_px":
             radius = max(0.3, strength * config.defocus_px) * zoom
             is_disc = random.random() < 0.5
@@ -246,6 +283,11 @@ def _kernels(config: TrainConfig, random: np.random.Generator, size: int) -> Flo
             kernel = disc if is_disc else np.exp(-(xs**2 + ys**2) / (2 * (0.6 * radius) ** 2))
         elif kind == "motion_px":
             kernel = _path(random, max(1.0, strength * config.motion_px) * zoom, xs, ys)
+        elif kind == "ghost_px":
+            angle, away = random.random() * 2 * np.pi, (0.2 + 0.8 * strength) * config.ghost_px * zoom
+            x, y = away * np.cos(angle), away * np.sin(angle)
+            ghost = np.clip(1 - np.abs(xs - x), 0, 1) * np.clip(1 - np.abs(ys - y), 0, 1)
+            kernel = identity + random.random() * ghost
         elif kind == "sharpen":
             bell = np.exp(-(xs**2 + ys**2) / (2 * (0.8 * zoom) ** 2))
             kernel = identity + strength * config.sharpen * (identity - bell / bell.sum())
@@ -267,6 +309,7 @@ def _path(random: np.random.Generator, length: float, xs: Floats, ys: Floats) ->
     return trace
 
 
+@cache
 def _resamplers(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Matrices by side and offset, (FACE_PX + 1, N_OFFSETS, size, size): to a grid of `side` pixels, and back.
 

@@ -19,6 +19,7 @@ SIZE = 64
 ALL: dict[str, Any] = {
     "least_face_px": 12, "defocus_px": 2.5, "motion_px": 8, "sharpen": 1.5, "dark_stops": 4, "bright_stops": 1.5,
     "shot_noise": 0.1, "read_noise": 0.02, "least_quality": 8, "shade": 0.8, "haze": 0.6, "covering": 0.5,
+    "ghost_px": 5, "dead_pixels": 0.1, "banding": 0.9, "warp_px": 4,
 }  # fmt: skip
 
 
@@ -142,3 +143,26 @@ def test_colour_is_cast_and_turned_grey_only_where_there_is_any() -> None:
     assert float(ratio.std(1).min()) > 0.005
     turned = taken(colour, grey_conversion=1.0)
     assert float((turned[:, 0] - turned[:, 2]).abs().max()) < 1e-6
+
+
+def test_as_many_pixels_are_dead_as_the_share_says() -> None:
+    images = torch.full((64, 1, SIZE, SIZE), 0.5)
+    camera = draws(64, dead_pixels=0.2)
+    out = photograph(images, camera, torch.arange(64))
+    dead = (out == 0) | (out == 1)
+    assert torch.allclose(dead.float().mean((1, 2, 3)), camera.dead, atol=0.02)
+
+
+def test_a_ghost_is_the_same_image_again_nearby() -> None:
+    point = torch.zeros(16, 1, SIZE, SIZE)
+    point[:, :, 32, 32] = 1
+    out = taken(point, ghost_px=6)
+    twice = (out > 0.02).flatten(1).sum(1)
+    assert bool((out[:, 0, 32, 32] > 0.5).all())
+    assert int((twice >= 2).sum()) >= 12
+
+
+def test_a_sway_moves_no_place_by_more_than_the_recipe_allows() -> None:
+    ramp = torch.linspace(0, 1, SIZE).expand(16, 1, SIZE, SIZE).contiguous()
+    moved = (taken(ramp, warp_px=4) - ramp).abs()[..., 12:-12] * SIZE * sensor.FACE_PX / SIZE
+    assert 1 < float(moved.max()) < 5.5
