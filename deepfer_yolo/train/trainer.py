@@ -237,7 +237,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Validate as Ultralytics does where the recipe wants this epoch judged, and let the plateau schedule know."""
         if not is_judged(self.run.config, self.epoch, self.epochs):
-            return dict.fromkeys(self.metrics, math.nan), None
+            return dict.fromkeys(self.metrics or (), math.nan), None  # only the first process has metrics
         metrics, fitness = super().validate()
         judged = [fitness]
         if self.n_ranks > 1:  # only the first process has it, and all must fall alike

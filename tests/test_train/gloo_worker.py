@@ -59,7 +59,9 @@ class GlooTrainer(FaceTrainer):
         (FOLDER / f"rank{RANK}-{self.epoch}.json").write_text(json.dumps(left))
 
     def leave_val(self) -> None:
-        """The labels of val as all processes gathered them."""
+        """The labels of val as all processes gathered them, of an epoch that was judged."""
+        if self.fitness is None:
+            return
         (FOLDER / f"val-{self.epoch}.json").write_text(json.dumps(torch.cat(self.validator.targets).tolist()))
 
 
