@@ -315,3 +315,41 @@ def test_the_calls_page_lists_every_call(page: Any, server: Any) -> None:
     page.goto(f"{server.url}docs")
     page.wait_for_selector("html[data-ready=yes]")
     assert page.locator("#calls article").count() == 8
+
+
+COUNTED = """() => {
+    window.odd = [];
+    const look = () => {
+        const counted = $("camera-count").textContent;
+        const shown = document.querySelectorAll("#camera-faces .face").length;
+        if (counted !== "–" && counted !== String(shown)) window.odd.push([counted, shown]);
+    };
+    const $ = (id) => document.getElementById(id);
+    new MutationObserver(look).observe($("camera-on"), { childList: true, subtree: true, characterData: true });
+}"""
+
+
+def test_under_a_path_of_another_site_the_page_works_and_counts_the_faces_that_it_shows(
+    browser: Any, start_server: Callable[..., Any], start_nginx: Callable[..., str], linear_model: Path, material: Path
+) -> None:
+    served = start_server(linear_model, root_path="/faces", rate_per_s=0, workers=1)
+    url = start_nginx(served.url, "/faces", cuts=False)
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    elsewhere: list[str] = []
+    page.on("request", lambda asked: None if asked.url.startswith((url, "blob:")) else elsewhere.append(asked.url))
+    page.goto(url)
+    page.wait_for_selector("html[data-ready=yes]")
+    page.evaluate(COUNTED)
+    page.click("#camera-start")
+    page.wait_for_selector("#camera-faces .face h4")
+    page.wait_for_timeout(1500)
+    assert page.evaluate("window.odd") == []
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(material / "one.png"))
+    page.get_by_text("Done: 1 face in 1 image.").wait_for()
+    page.goto(f"{url}docs")
+    page.wait_for_selector("html[data-ready=yes]")
+    assert f"{url}v1/predict" in page.inner_text("#calls")
+    assert elsewhere == []
+    page.context.close()
