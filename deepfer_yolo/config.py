@@ -41,10 +41,14 @@ class FaceConfig(Config):
 
 
 class LabelConfig(FaceConfig):
-    """What labels the faces, in `predict`, `stream` and `serve`."""
+    """What labels the faces, in `predict`, `stream` and `serve`, and what makes a face in an image uncertain."""
 
     provider: str = key("cpu", "What runs the model: cpu, cuda, tensorrt or openvino.")
     threads: Threads = key(1, "Threads of the model.")
+    min_face_px: float = key(16.0, "small: the shorter side of a face in an image has fewer pixels.", ge=0)
+    min_brightness: Grey = key(40.0, "dark: the mean grey value of a face is lower.")
+    min_contrast: float = key(15.0, "flat: the grey values of a face spread less.", ge=0)
+    min_sharpness: float = key(0.08, "blurred: the steps of a face are a smaller share of its variance.", ge=0)
 
 
 class ConvertConfig(Config):
@@ -280,9 +284,9 @@ class StreamConfig(LabelConfig):
     keep: int = key(5, "How many of the full files are kept.", ge=1, le=1000)
 
     @classmethod
-    def of_faces(cls, faces: FaceConfig, **settings: Any) -> StreamConfig:
-        """The defaults and `settings`, with faces found as `faces` says."""
-        return cls(**faces.model_dump(include=set(FaceConfig.model_fields)), **settings)
+    def of_faces(cls, faces: LabelConfig, **settings: Any) -> StreamConfig:
+        """The defaults and `settings`, with faces found and labelled as `faces` says."""
+        return cls(**faces.model_dump(include=set(LabelConfig.model_fields)), **settings)
 
 
 class ServeConfig(LabelConfig):

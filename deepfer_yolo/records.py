@@ -24,6 +24,9 @@ Json: TypeAlias = Mapping[str, JsonValue]
 
 Clock = Literal["pts", "derived", "rtcp", "arrival"]
 """Where a frame's time came from: the source's stamps, a frame rate, the camera's wall clock, or ours on arrival."""
+Lack = Literal["small", "dark", "flat", "blurred"]
+Reason = Literal["small", "dark", "flat", "blurred", "low confidence"]
+"""Why a label is uncertain: what the image lacks, or what the model does."""
 Boxes = Literal["face", "crop"]
 """What a detector's boxes are: faces, or crops that need no crop rule."""
 
@@ -63,6 +66,23 @@ class Face:
     def to_json(self) -> Json:
         """Box, to a tenth of a pixel, and score."""
         return {"box": [round(float(v), 1) for v in self.box], "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a face can be seen: its shorter side in pixels of the image, and of its crop at 48 pixels the mean grey
+    value, their standard deviation, and the mean square of the steps between neighbours as a share of their variance.
+    """
+
+    size_px: float
+    brightness: float
+    contrast: float
+    sharpness: float
+
+    def to_json(self) -> Json:
+        """The figures, rounded."""
+        figures = {"size_px": self.size_px, "brightness": self.brightness, "contrast": self.contrast}
+        return {name: round(value, 1) for name, value in figures.items()} | {"sharpness": round(self.sharpness, 3)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +125,8 @@ class Prediction:
 class Track:
     """One face followed over time: the raw prediction stays next to the smoothed one.
 
-    `age_s` counts from its first frame; `label` is the steady label after hysteresis, which may be ``uncertain``.
+    `age_s` counts from its first frame; `label` is the steady label after hysteresis, which may be ``uncertain``, for
+    a `reason`. `quality` is this frame's.
     """
 
     id: int
@@ -114,6 +135,8 @@ class Track:
     smoothed: Prediction
     age_s: float
     label: str = "uncertain"
+    reason: Reason | None = None
+    quality: Quality | None = None
 
     @property
     def confidence(self) -> float:
@@ -131,6 +154,8 @@ class Track:
             "probs": self.smoothed.by_label(4),
             "raw_label": self.raw.label,
             "raw_confidence": round(self.raw.confidence, 4),
+            "reason": self.reason,
+            **(self.quality.to_json() if self.quality else {}),
         }
 
 

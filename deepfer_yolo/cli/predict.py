@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_REASONS = 10
 """Of the reasons why images could not be read, those that are shown."""
+FACE_COLUMNS = ("x1", "y1", "x2", "y2", "score", "reason", "size_px", "brightness", "contrast", "sharpness")
+"""What csv has of each face, after the error."""
 
 
 @options_of(
@@ -77,7 +79,7 @@ def _counted(rows: Iterable[Labelled], errors: Counter[str]) -> Iterator[Labelle
 
 def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:
     """One aligned line per image, the path last since it may be long."""
-    width = max(7 if has_faces else 5, *map(len, labels))
+    width = max(9 if has_faces else 5, *map(len, labels))
     for row in rows:
         if row.error is not None:
             print(f"{'error':<{width}}      -  {row.path}  ({row.error})")
@@ -86,7 +88,8 @@ def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces
         else:
             place = "" if row.face is None else f"  at {','.join(f'{v:.0f}' for v in row.face.box)}"
             place += "" if row.face is None else f"  face {row.face.score:.2f}"
-            print(f"{row.prediction.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}{place}")
+            place += f"  ({row.lack})" if row.lack else ""
+            print(f"{row.label:<{width}}  {row.prediction.confidence:5.3f}  {row.path}{place}")
 
 
 def _write_jsonl(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:
@@ -100,12 +103,13 @@ def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: 
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(
-        ["path", "label", "confidence", *labels, "error", *(("x1", "y1", "x2", "y2", "score") if has_faces else ())]
-    )
+    writer.writerow(["path", "label", "confidence", *labels, "error", *(FACE_COLUMNS if has_faces else ())])
     for row in rows:
-        place = [""] * 5 if row.face is None else [*(f"{v:.1f}" for v in row.face.box), f"{row.face.score:.4f}"]
+        place: list[object] = [""] * len(FACE_COLUMNS)
+        if row.face is not None and row.quality is not None:
+            box = (f"{v:.1f}" for v in row.face.box)
+            place = [*box, f"{row.face.score:.4f}", row.lack or "", *row.quality.to_json().values()]
         said = [""] * (2 + len(labels))
         if row.prediction is not None:
-            said = [row.prediction.label, *(f"{p:.6f}" for p in (row.prediction.confidence, *row.prediction.probs))]
+            said = [row.label or "", *(f"{p:.6f}" for p in (row.prediction.confidence, *row.prediction.probs))]
         writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])

@@ -9,18 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.records import Event, Face, Image, Prediction, Probs
+from deepfer_yolo.records import Event, Face, Lack, Prediction, Probs, Quality, Reason
 
 UNCERTAIN = "uncertain"
 FIRST_STEP_S = 0.04
 """The time step that a track's first frame counts for."""
 FULL_SIZE_PX = 48.0
 """Faces at least this wide count fully."""
-LEAST_CONTRAST = 10.0
-"""Standard deviation of luma below which a face cannot be read: on FER2013 images darkened to 0.15 of their values
-(median 8.7) accuracy is 35 % instead of 68 %, at 47 % confidence; still darker ones are all called angry (deepfer-n,
-1,500 of PublicTest).
-"""
 LEAST_WEIGHT = 0.05
 """A face whose frames weigh less on average shows nothing to go by."""
 TRACED = 4.0
@@ -43,6 +38,7 @@ class Smoother:
         self._config = config
         self._sum: NDArray[np.float64] = np.zeros(len(labels))
         self._weight = self._share = 0.0
+        self._lack: Lack | None = None
         self._time_s: float | None = None
         self.label = UNCERTAIN
         self._since_s = self._decided_s = 0.0
@@ -50,8 +46,13 @@ class Smoother:
         self._challenger: tuple[str, float] | None = None
         self._confidence_sum, self._n = 0.0, 0
 
-    def add(self, probs: Probs, weight: float, time_s: float) -> tuple[Prediction, Event | None]:
-        """Take in one frame's probabilities; returns the smoothed ones and the event that ended, if one did."""
+    def add(
+        self, probs: Probs, weight: float, time_s: float, lack: Lack | None = None
+    ) -> tuple[Prediction, Event | None]:
+        """Take in one frame's probabilities, and what it lacks; returns the smoothed ones and the event that ended, if
+        one did.
+        """
+        self._lack = lack or self._lack
         step = FIRST_STEP_S if self._time_s is None else max(0.0, time_s - self._time_s)
         if self._time_s is None:
             self._since_s = self._decided_s = time_s
@@ -68,6 +69,17 @@ class Smoother:
             self._confidence_sum += float(smoothed.probs[self._labels.index(self.label)])
             self._n += 1
         return smoothed, event
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the label is uncertain: what the frames of late lacked where they show too little, else the model."""
+        if self.label != UNCERTAIN:
+            return None
+        return self._lack if self._lack is not None and self._is_unseen else "low confidence"
+
+    @property
+    def _is_unseen(self) -> bool:
+        return self._weight < LEAST_WEIGHT * self._share
 
     def end(self) -> Event | None:
         """The event that the track's end closes."""
@@ -119,7 +131,7 @@ class Smoother:
         return self._config.min_confidence - (self._config.margin if self.label in self._labels else 0.0)
 
     def _wanted(self, smoothed: Prediction) -> str:
-        if self._weight < LEAST_WEIGHT * self._share:
+        if self._is_unseen:
             return UNCERTAIN
         best, confidence, least = smoothed.label, smoothed.confidence, self._least_confidence
         if self.label in self._labels:
@@ -135,23 +147,12 @@ class Smoother:
         return Event(self._id, self.label, self._since_s, end_s, self._decided_s, mean)
 
 
-def frame_weight(face: Face, crop: Image) -> float:
-    """How much one frame counts, 0..1: small, unsure and blurred faces count less, those without contrast nothing.
+def frame_weight(face: Face, quality: Quality) -> float:
+    """How much one frame counts, 0..1, where it lacks nothing: small, unsure and blurred faces count less.
 
-    `crop` is the model's input, uint8 (S, S, 3).
+    The mean square of the steps is a contrast that blur takes away; 35 is where a face is hardly more than a spot.
     """
-    width = float(face.box[2] - face.box[0])
-    size = min(1.0, width / FULL_SIZE_PX)
-    return size * min(1.0, max(0.1, face.score)) * _sharpness(crop)
-
-
-def _sharpness(crop: Image) -> float:
-    """0 without contrast, else 0.3..1 from the mean square of the horizontal and vertical steps in luma.
-
-    About 20 is where FER2013 images begin to look blurred.
-    """
-    grey = crop[:, :, 1].astype(np.float32)
-    if grey.std() < LEAST_CONTRAST:
-        return 0.0
-    energy = float(np.mean(np.diff(grey, axis=0) ** 2) + np.mean(np.diff(grey, axis=1) ** 2))
-    return 0.3 + 0.7 * energy / (energy + 20.0)
+    steps = quality.sharpness * quality.contrast**2
+    return (
+        min(1.0, quality.size_px / FULL_SIZE_PX) * min(1.0, max(0.1, face.score)) * (0.3 + 0.7 * steps / (steps + 35))
+    )

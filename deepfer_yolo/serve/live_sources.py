@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepfer_yolo.config import FaceConfig, StreamConfig
+from deepfer_yolo.config import LabelConfig, StreamConfig
 from deepfer_yolo.serve.schemas import LiveSource
 from deepfer_yolo.serve.video import tracked_faces
 from deepfer_yolo.stream.address import Address
@@ -57,7 +57,7 @@ class NewestSink(Sink):
 class LiveBoard:
     """Runs the engine over the sources in a thread of its own, and tells their state."""
 
-    def __init__(self, addresses: Sequence[Address], classifier: Classifier, faces: FaceConfig) -> None:
+    def __init__(self, addresses: Sequence[Address], classifier: Classifier, faces: LabelConfig) -> None:
         self._addresses = list(addresses)
         self._sink = NewestSink()
         config = StreamConfig.of_faces(faces, policy="latest")  # recordings play at their own speed

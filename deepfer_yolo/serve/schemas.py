@@ -27,7 +27,17 @@ class ProblemDocument(BaseModel):
     detail: str
 
 
-class LabelledFace(BaseModel):
+class SeenFace(BaseModel):
+    """How well a face can be seen, and why its label is uncertain where it is; null for images that are faces."""
+
+    reason: str | None = None
+    size_px: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    sharpness: float | None = None
+
+
+class LabelledFace(SeenFace):
     """One face and its apparent expression. `box` is x1, y1, x2, y2 in pixels of the upright image."""
 
     box: list[float] = Field(min_length=4, max_length=4)
@@ -56,7 +66,7 @@ class Predicted(BaseModel):
     pictures: list[Picture]
 
 
-class TrackedFace(BaseModel):
+class TrackedFace(SeenFace):
     """One face in one frame of a video, smoothed over time."""
 
     track: int

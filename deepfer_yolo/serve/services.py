@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepfer_yolo.faces.detect import find_face_model, open_detector
+from deepfer_yolo.faces.quality import lack_of, quality_of
+from deepfer_yolo.faces.smooth import UNCERTAIN
 from deepfer_yolo.records import Prediction
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.decode_pool import Found, Limit, Pool
@@ -17,7 +20,7 @@ from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import ServeConfig
-    from deepfer_yolo.records import Crops, Face, Json, Probs
+    from deepfer_yolo.records import Crops, Face, Json, Lack, Probs, Quality
     from deepfer_yolo.runtime.child_process import Message
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
@@ -74,9 +77,13 @@ class Services:
         finally:
             self.batcher.n_coming -= 1
         found = Found.of(reply)
-        probs = await self.batcher.predict(self._crops(reply, len(found.faces)))
+        crops = self._crops(reply, len(found.faces))
+        probs = await self.batcher.predict(crops)
         predictions = (Prediction(row, self.classifier.labels) for row in probs)
-        rows = [_labelled(face, prediction) for face, prediction in zip(found.faces, predictions, strict=True)]
+        rows = []
+        for face, crop, prediction in zip(found.faces, crops, predictions, strict=True):
+            quality = quality_of(face, crop) if faces else None
+            rows.append(_labelled(face, prediction, quality, lack_of(quality, self.config) if quality else None))
         return Picture(name=upload.name, width=found.width, height=found.height, faces=rows)
 
     async def label_video(self, upload: Upload) -> Watched:
@@ -105,12 +112,14 @@ def worker_setup(classifier: Classifier, config: ServeConfig, detector: str) -> 
     return {"card": classifier.card.to_json(), "config": told.model_dump(mode="json")}
 
 
-def _labelled(face: Face, prediction: Prediction) -> LabelledFace:
+def _labelled(face: Face, prediction: Prediction, quality: Quality | None, lack: Lack | None) -> LabelledFace:
     """One face for JSON. Its probabilities are exact: a float32 survives the way to a decimal fraction and back."""
     return LabelledFace(
         box=[round(v, 2) for v in face.box.tolist()],
         score=round(face.score, 4),
-        label=prediction.label,
+        label=UNCERTAIN if lack else prediction.label,
         confidence=prediction.confidence,
         probs=dict(zip(prediction.labels, prediction.probs.tolist(), strict=True)),
+        reason=lack,
+        **(asdict(quality) if quality else {}),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ from deepfer_yolo.data.untrusted import Problems, walk_files
 from deepfer_yolo.errors import DatasetError, SourceError, redact
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, open_detector
+from deepfer_yolo.faces.quality import lack_of, quality_of
+from deepfer_yolo.faces.smooth import UNCERTAIN
 from deepfer_yolo.files import os_reason
-from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Prediction
+from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Lack, Prediction, Quality
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
@@ -29,14 +31,23 @@ from deepfer_yolo.stream.file_names import expanded, is_url, matching
 class Labelled:
     """One image file with what the model says, or with the error that kept it from being read.
 
-    Where faces were searched, `face` is the one that the prediction speaks of; an image without faces has neither
-    prediction nor error.
+    Where faces were searched, `face` is the one that the prediction speaks of, `quality` how well it can be seen, and
+    `lack` what is too little of it for a label; an image without faces has neither prediction nor error.
     """
 
     path: Path
     prediction: Prediction | None = None
     error: str | None = None
     face: Face | None = None
+    quality: Quality | None = None
+    lack: Lack | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable label; ``uncertain`` for a face that cannot be seen well enough, None without any."""
+        if self.prediction is None:
+            return None
+        return UNCERTAIN if self.lack else self.prediction.label
 
     def to_json(self) -> Json:
         """The row of `predict --json`."""
@@ -48,7 +59,8 @@ class Labelled:
         if self.prediction is None:
             return row | {"faces": 0}
         confidence = round(self.prediction.confidence, 6)
-        return row | {"label": self.prediction.label, "confidence": confidence, "probs": self.prediction.by_label(6)}
+        row |= {"label": self.label, "confidence": confidence, "probs": self.prediction.by_label(6)}
+        return row | ({"reason": self.lack, **self.quality.to_json()} if self.quality is not None else {})
 
 
 def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> list[Path]:
@@ -106,7 +118,7 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
             return _read_crops(chunk, classifier.card)
         if not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
-        return _read_faces(chunk[0], classifier.card, own.detector)
+        return _read_faces(chunk[0], classifier.card, own.detector, config)
 
     n, waiting = (1, 4) if config.faces else (config.batch, 2)
     chunks = [paths[start : start + n] for start in range(0, len(paths), n)]
@@ -115,7 +127,7 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
         probs = iter(classifier.predict(crops))
         for row in rows:
             is_labelled = row.error is None and (row.face is not None or not config.faces)
-            yield Labelled(row.path, Prediction(next(probs), labels), face=row.face) if is_labelled else row
+            yield replace(row, prediction=Prediction(next(probs), labels)) if is_labelled else row
 
 
 def _read_crops(paths: Sequence[Path], card: Card) -> tuple[list[Labelled], Crops]:
@@ -134,14 +146,16 @@ def _read_crops(paths: Sequence[Path], card: Card) -> tuple[list[Labelled], Crop
     return rows, crops[:n]
 
 
-def _read_faces(path: Path, card: Card, detector: Detector) -> tuple[list[Labelled], Crops]:
+def _read_faces(path: Path, card: Card, detector: Detector, config: PredictConfig) -> tuple[list[Labelled], Crops]:
     """A row a face of one image, yet without predictions, and their crops; one row alone where no face is found."""
     image = _load(path)
     if isinstance(image, Labelled):
         return [image], np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
     faces = detector.detect(image)
-    rows = [Labelled(path, face=face) for face in faces] or [Labelled(path)]
-    return rows, crop_faces(image, faces, detector.boxes, card)
+    crops = crop_faces(image, faces, detector.boxes, card)
+    seen = [(face, quality_of(face, crop)) for face, crop in zip(faces, crops, strict=True)]
+    rows = [Labelled(path, face=face, quality=quality, lack=lack_of(quality, config)) for face, quality in seen]
+    return rows or [Labelled(path)], crops
 
 
 def _load(path: Path) -> Image | Labelled:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector
+from deepfer_yolo.faces.quality import lack_of, quality_of
 from deepfer_yolo.faces.smooth import Smoother, frame_weight
 from deepfer_yolo.faces.track import Tracked, Tracker
 from deepfer_yolo.records import Crops, Event, Frame, Image, Prediction, Probs, Track
@@ -76,9 +77,13 @@ class Scene:
             if smoother is None:
                 smoother = self._smoothers[track.id] = Smoother(track.id, self._card.labels, self._config)
             raw = Prediction(np.asarray(row, np.float32), self._card.labels)
-            smoothed, event = smoother.add(raw.probs, frame_weight(track.face, crop), frame.time_s)
+            quality = quality_of(track.face, crop)
+            lack = lack_of(quality, self._config)
+            weight = 0.0 if lack else frame_weight(track.face, quality)
+            smoothed, event = smoother.add(raw.probs, weight, frame.time_s, lack)
             events += [event] if event is not None else []
-            tracks.append(Track(track.id, track.face, raw, smoothed, frame.time_s - track.born_s, smoother.label))
+            age_s, seen = frame.time_s - track.born_s, (smoother.label, smoother.reason, quality)
+            tracks.append(Track(track.id, track.face, raw, smoothed, age_s, *seen))
         events += self._end(self._smoothers.keys() - self._tracker.alive)
         hidden = tuple(self._tracker.hidden(frame.time_s))
         return Result(frame, self.epoch, tuple(tracks), tuple(events), hidden, age_ms, self._detector.boxes)

@@ -50,6 +50,12 @@ class Images:
         opinions = Opinions(labels, part.targets, clear_majorities(part), part.subjects)
         return cls(faces_of(list(load_images(dataset, part.rows))), opinions)
 
+    def with_votes(self) -> Images:
+        """Those of which most voters chose one label."""
+        keep, all_of = np.flatnonzero(self.opinions.votes >= 0), self.opinions
+        subjects = [all_of.subjects[i] for i in keep.tolist()] if all_of.subjects else []
+        return Images(self.faces[keep], Opinions(all_of.labels, all_of.label[keep], all_of.votes[keep], subjects))
+
 
 def measured(predict: Predict, images: Images, config: EvaluateConfig | None = None) -> Robustness:
     """What one model withstands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.faces.smooth import UNCERTAIN, Smoother, frame_weight
-from deepfer_yolo.records import Event, Face, Track
+from deepfer_yolo.records import Event, Face, Quality, Track
 
 CONFIG = StreamConfig()
 
@@ -217,18 +218,26 @@ def test_the_average_is_the_hand_computed_one() -> None:
 
 
 def test_small_unsure_and_blurred_faces_weigh_less() -> None:
-    random = np.random.RandomState(1)
-    sharp = random.randint(0, 255, (64, 64, 3)).astype(np.uint8)
-    soft = np.repeat(np.repeat(np.linspace(60, 180, 64).astype(np.uint8)[None, :, None], 64, axis=0), 3, axis=2)
-    flat = np.full((64, 64, 3), 120, np.uint8)
-    big, small = (Face(np.array([0, 0, side, side], np.float32), 0.9) for side in (100, 16))
-    unsure = Face(big.box, 0.3)
-    full = frame_weight(big, sharp)
+    good = Quality(100, 120, 50, 0.3)
+    sure, unsure = (Face(np.array([0, 0, 100, 100], np.float32), score) for score in (0.9, 0.3))
+    full = frame_weight(sure, good)
     assert full > 0.85
-    assert frame_weight(small, sharp) == pytest.approx(full * 16 / 48)
-    assert frame_weight(unsure, sharp) == pytest.approx(full / 3)
-    assert 0 < frame_weight(big, soft) < full / 2
-    assert frame_weight(big, flat) == frame_weight(big, (sharp // 32).astype(np.uint8)) == 0
+    assert frame_weight(sure, replace(good, size_px=16)) == pytest.approx(full * 16 / 48)
+    assert frame_weight(unsure, good) == pytest.approx(full / 3)
+    assert 0 < frame_weight(sure, replace(good, contrast=10, sharpness=0.05)) < full / 2
+
+
+def test_the_reason_is_what_the_frames_lack_and_the_model_where_they_lack_nothing() -> None:
+    smoother = Smoother(1, EMOTIONS, StreamConfig(smooth_s=0.1, hold_s=0.1, min_confidence=0.5))
+    said = {}
+    for step in range(100):
+        lack, confidence = ("dark" if 50 <= step < 75 else None), (0.2 if step < 25 else 0.9)
+        smoother.add(probs_of("happy", confidence), 0.0 if lack else 0.8, step / 25, lack)
+        said[step] = smoother.label, smoother.reason
+    assert said[20] == (UNCERTAIN, "low confidence")
+    assert said[49] == said[52] == ("happy", None), "a moment in the dark changes nothing"
+    assert said[74] == (UNCERTAIN, "dark")
+    assert said[99] == ("happy", None)
 
 
 def test_a_face_that_shows_nothing_is_uncertain_however_sure_the_model_is() -> None:

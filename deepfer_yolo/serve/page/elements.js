@@ -31,7 +31,7 @@ export function el(tag, properties = {}, ...children) {
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
 
 // A label that is held through a short doubt may not be the most probable one: what stands beside it is its own share.
-export const caption = (face) => (face.label === "uncertain" ? "uncertain" : `${face.label} ${percent(face.probs[face.label] ?? face.confidence)}`);
+export const caption = (face) => (face.label === "uncertain" ? `uncertain${face.reason ? ` (${face.reason})` : ""}` : `${face.label} ${percent(face.probs[face.label] ?? face.confidence)}`);
 
 // One face: label, confidence, and a bar for each class.
 export function faceCard(title) {

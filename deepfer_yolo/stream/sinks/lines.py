@@ -18,7 +18,7 @@ from deepfer_yolo.stream.sinks.worker import Sink
 CSV_FIELDS = (
     "kind", "source", "epoch", "time_s", "clock", "frame", "age_ms", "track", "x1", "y1", "x2", "y2", "score", "label",
     "confidence", "raw_label", "raw_confidence", "start_s", "end_s", "decided_s", "mean_confidence", "state", "was",
-    "reason",
+    "reason", "size_px", "brightness", "contrast", "sharpness",
 )  # fmt: skip
 
 
