@@ -24,8 +24,8 @@ Json: TypeAlias = Mapping[str, JsonValue]
 
 Clock = Literal["pts", "derived", "rtcp", "arrival"]
 """Where a frame's time came from: the source's stamps, a frame rate, the camera's wall clock, or ours on arrival."""
-Lack = Literal["small", "dark", "flat", "blurred"]
-Reason = Literal["small", "dark", "flat", "blurred", "low confidence"]
+Lack = Literal["small", "dark", "flat", "blurred", "noisy"]
+Reason = Literal["small", "dark", "flat", "blurred", "noisy", "low confidence"]
 """Why a label is uncertain: what the image lacks, or what the model does."""
 Boxes = Literal["face", "crop"]
 """What a detector's boxes are: faces, or crops that need no crop rule."""

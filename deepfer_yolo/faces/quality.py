@@ -9,13 +9,16 @@ from deepfer_yolo.records import Face, Image, Lack, Quality
 from deepfer_yolo.runtime.preprocess import resize
 
 SIDE = 48
-"""The crop is measured at this side, so that the figures do not depend on the model's input."""
+"""The crop is measured at this side, so that the figures do not depend on the model's input. A smaller input stays as
+it is: enlarged it would look blurred.
+"""
 
 
 def quality_of(face: Face, crop: Image) -> Quality:
     """The quality of a face whose crop is the model's input, uint8 (S, S, 3)."""
     left, top, right, bottom = face.box.tolist()
-    grey = resize(np.ascontiguousarray(crop[:, :, 1]), SIDE, SIDE).astype(np.float32)
+    side = min(SIDE, len(crop))
+    grey = resize(np.ascontiguousarray(crop[:, :, 1]), side, side).astype(np.float32)
     variance = float(grey.var())
     steps = float(np.mean(np.diff(grey, axis=0) ** 2) + np.mean(np.diff(grey, axis=1) ** 2))
     # One grey value of noise at least: a single grey must not be sharp because it was rounded.
@@ -31,4 +34,6 @@ def lack_of(quality: Quality, config: LabelConfig) -> Lack | None:
         return "dark"
     if quality.contrast < config.min_contrast:
         return "flat"
-    return "blurred" if quality.sharpness < config.min_sharpness else None
+    if quality.sharpness < config.min_sharpness:
+        return "blurred"
+    return "noisy" if quality.sharpness > config.max_sharpness else None

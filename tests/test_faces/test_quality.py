@@ -43,14 +43,22 @@ def test_the_figures_do_not_depend_on_the_input_size(crop: Image) -> None:
     assert one.sharpness == pytest.approx(other.sharpness, rel=0.1)
 
 
+def test_a_small_input_is_not_taken_for_a_blurred_one(crop: Image) -> None:
+    tiny = np.repeat(resize(crop[:, :, 0], 32, 32)[:, :, None], 3, axis=2)
+    assert quality_of(face_of(60, 60), tiny).sharpness > quality_of(face_of(60, 60), crop).sharpness
+
+
 def test_each_lack_is_found_and_the_plainest_is_named(crop: Image) -> None:
     seen = quality_of(face_of(60, 60), crop)
     assert lack_of(seen, CONFIG) is None
     assert lack_of(quality_of(face_of(60, 15), crop), CONFIG) == "small"
-    assert lack_of(quality_of(face_of(60, 60), crop // 4), CONFIG) == "dark"
+    assert lack_of(quality_of(face_of(60, 60), crop // 8), CONFIG) == "dark"
     assert lack_of(quality_of(face_of(60, 60), 120 + crop // 20), CONFIG) == "flat"
     soft = np.repeat(resize(resize(crop[:, :, 0], 6, 6), 64, 64)[:, :, None], 3, axis=2)
     assert lack_of(quality_of(face_of(60, 60), soft), CONFIG) == "blurred"
+    noise = np.random.default_rng(0).normal(0, 60, (48, 48, 1))
+    noisy = np.clip(np.repeat(resize(crop[:, :, 0], 48, 48)[:, :, None], 3, axis=2) + noise, 0, 255).astype(np.uint8)
+    assert lack_of(quality_of(face_of(60, 60), noisy), CONFIG) == "noisy"
     assert lack_of(quality_of(face_of(9, 9), np.zeros_like(crop)), CONFIG) == "small"
 
 

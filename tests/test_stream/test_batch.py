@@ -13,7 +13,7 @@ from PIL import Image
 
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.errors import SourceError
-from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.painted import paint_faces, paint_frames
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.stream.batch import find_images, label_images
 
@@ -102,3 +102,25 @@ def test_the_command_finds_faces_without_torch(shared_dir: Path, model_file: Pat
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 2
     assert all(row["score"] > 0.8 and sum(row["probs"].values()) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert all(row["size_px"] > 100 and row["reason"] is None and row["label"] in row["probs"] for row in rows)
+
+
+def test_a_face_that_is_seen_too_badly_is_uncertain_and_keeps_its_probabilities(
+    tmp_path: Path, linear_model: Path
+) -> None:
+    photo = np.full((240, 320, 3), (90, 110, 130), np.uint8)
+    photo[40:200, 80:240] = next(iter(paint_frames(13, ("happy",), 1, 160)))
+    Image.fromarray(photo).save(tmp_path / "one.png")
+    classifier, path = Classifier(linear_model), tmp_path / "one.png"
+    seen, small = (
+        list(label_images([path], classifier, PredictConfig(faces=True, detector="haar", min_face_px=least)))
+        for least in (0, 10_000)
+    )
+    assert len(seen) == len(small) > 0
+    for one, other in zip(seen, small, strict=True):
+        assert one.prediction is not None
+        assert other.prediction is not None
+        assert (one.label, one.lack) == (one.prediction.label, None)
+        assert (other.label, other.lack) == ("uncertain", "small")
+        assert np.array_equal(one.prediction.probs, other.prediction.probs)
+        assert {"reason", "size_px", "sharpness"} <= set(other.to_json())
