@@ -34,13 +34,13 @@ def answering(answers: list[int], confidence: float) -> Callable[[Crops], Probs]
 def test_figures_against_labels_and_votes_by_hand() -> None:
     faces = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
     opinions = Opinions(LABELS, np.array([0, 1, 2, 2]), np.array([0, 1, -1, 1]))
-    config = EvaluateConfig(robustness_kinds=("warp", "nine"), replicates=200)
+    config = EvaluateConfig(robustness_kinds=("smeared", "nine"), replicates=200)
     found = withstood(answering([0, 1, 1, 1], 0.7), faces, opinions, config)
     assert found.n == 4
     assert list(found.means) == ["nine", "unseen"]
     assert len(found.kinds) == 10
-    assert found.kinds["warp"].severities[4].votes is not None
-    for one in (found.clean, *found.means.values(), found.kinds["warp"].mean, found.kinds["warp"].severities[4]):
+    assert found.kinds["smeared"].severities[4].votes is not None
+    for one in (found.clean, *found.means.values(), found.kinds["smeared"].mean, found.kinds["smeared"].severities[4]):
         assert one.votes is not None
         assert (one.label.n, one.votes.n) == (4, 3)
         assert one.label.top1 == 0.5
@@ -49,7 +49,7 @@ def test_figures_against_labels_and_votes_by_hand() -> None:
         assert one.votes.macro_f1 == 1
         assert one.label.ece == pytest.approx(0.2)
         assert one.votes.ece == pytest.approx(0.3)
-    assert found.kinds["warp"].severities[0].label.interval is None
+    assert found.kinds["smeared"].severities[0].label.interval is None
 
 
 def test_a_model_that_sees_only_the_light_errs_where_the_light_changes() -> None:
