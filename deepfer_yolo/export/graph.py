@@ -162,6 +162,32 @@ def lighten(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def pixel_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the convolutions of a single pixel, which a pooling gives, as matrix products.
+
+    onnxruntime calculates a convolution image by image and reads all weights for each.
+    """
+    from onnx import helper, numpy_helper
+
+    copy = copied(model)
+    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
+    pooled = {node.output[0] for node in copy.graph.node if node.op_type == "GlobalAveragePool"}
+    nodes = []
+    for node in copy.graph.node:
+        if node.op_type != "Conv" or node.input[0] not in pooled or _is_grouped(node):
+            nodes.append(node)
+            continue
+        weights, flat = numpy_helper.to_array(stored[node.input[1]]), f"{node.input[0]}_flat"
+        product = np.ascontiguousarray(weights.reshape(len(weights), -1).T)
+        stored[node.input[1]].CopyFrom(numpy_helper.from_array(product, node.input[1]))
+        nodes += [
+            helper.make_node("Flatten", node.input[:1], [flat], flat, axis=1),
+            helper.make_node("Gemm", [flat, *node.input[1:]], list(node.output), node.name),
+        ]
+    keep(copy.graph, nodes)
+    return copy
+
+
 def _cut(users: list[onnx.NodeProto], stored: dict[str, NDArray[np.generic]], n_channels: int) -> Cut | None:
     """How `users` cut a tensor of `n_channels` into parts; None where they do anything else with it."""
     found: Cut = []

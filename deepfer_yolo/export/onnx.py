@@ -14,7 +14,7 @@ import torch  # noqa: TID253 - this package is one of the few that know torch
 
 from deepfer_yolo.export import fp16, int8
 from deepfer_yolo.export.candidates import Candidate, Request, of_graph
-from deepfer_yolo.export.graph import lighten, strip
+from deepfer_yolo.export.graph import lighten, pixel_products, strip
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT
 from deepfer_yolo.yolo import RepConv, first_convolution
 
@@ -132,7 +132,7 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """The graph in the wanted precision; int8 that fails parity is followed by fp16."""
     precision = request.config.precision
     if precision == "fp32":
-        yield of_graph("fp32", "fp32", lambda: graph)
+        yield of_graph("fp32", "fp32", lambda: pixel_products(graph))
         return
     if precision == "int8":
         yield from int8.ladder(graph, request)

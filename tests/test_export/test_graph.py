@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deepfer_yolo.export import fp16
 from deepfer_yolo.export import onnx as export_onnx
 from deepfer_yolo.export.calibration import answers
-from deepfer_yolo.export.graph import copied, lighten, shorten
+from deepfer_yolo.export.graph import copied, lighten, pixel_products, shorten
 from deepfer_yolo.export.onnx import OnePlaneGraph, build_graph, merged, reads_one_plane
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.presets import find_preset
@@ -97,11 +97,11 @@ def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto, tmp_path: 
     assert means[-1] < means[0]
 
 
-@pytest.fixture(scope="module")
-def rep() -> ClassificationModel:
-    """The smallest network, with statistics of its own inputs and no two channels alike, as a trained one has."""
+@pytest.fixture(scope="module", params=["cnn-rep-xs", "cnn-rep-dense-xs"])
+def rep(request: pytest.FixtureRequest) -> ClassificationModel:
+    """A smallest network, with statistics of its own inputs and no two channels alike, as a trained one has."""
     torch.manual_seed(3)
-    model = build_model(str(find_preset("models", "cnn-rep-xs")), 7).train()
+    model = build_model(str(find_preset("models", request.param)), 7).train()
     look_at_one_plane(model)
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -120,7 +120,7 @@ def test_merged_branches_answer_as_the_branches_do(rep: ClassificationModel) -> 
     with torch.inference_mode():
         one = merged(rep)
         before, after = rep(planes)[1], one(planes)[1]
-    assert n_branched > 3
+    assert n_branched >= 3
     assert float(before.std(0).min()) > 0.05
     np.testing.assert_allclose(after, before, atol=1e-5)
     assert all(hasattr(layer, "conv1") for layer in rep.modules() if isinstance(layer, RepConv))
@@ -133,6 +133,17 @@ def test_the_exported_graph_is_convolutions_and_relus(rep: ClassificationModel) 
     assert found["Conv"] == found["Relu"] == n_layers
     assert set(found) - {"Conv", "Relu"} == {"Cast", "Reshape", "GlobalAveragePool", "Flatten", "Gemm", "Softmax"}
     assert found["GlobalAveragePool"] == 1
+
+
+def test_the_head_of_a_pooled_pixel_is_a_matrix_product(rep: ClassificationModel, plain: onnx.ModelProto) -> None:
+    before = build_graph(rep, 48)
+    after = pixel_products(before)
+    onnx.checker.check_model(after, full_check=True)
+    counts = [Counter(node.op_type for node in model.graph.node) for model in (before, after)]
+    assert [count["Gemm"] for count in counts] == [1, 2]
+    assert counts[1]["Conv"] == counts[0]["Conv"] - 1
+    np.testing.assert_allclose(answers(after, GREY), answers(before, GREY), atol=1e-6)
+    assert pixel_products(plain) == plain  # no convolution follows its pooling
 
 
 def test_one_plane_is_read_with_the_answers_of_the_checkpoint(rep: ClassificationModel) -> None:
