@@ -72,8 +72,8 @@ def test_the_run_goes_from_the_pack_to_its_summary(tmp_path: Path) -> None:
         env={
             **os.environ, "OUT": str(tmp_path / "out"), "WORK": str(tmp_path / "work"), "PYTHON": sys.executable,
             "PACK": str(tmp_path / "pack" / "p.npz"), "WHEELS": str(tmp_path / "none"), "DEVICE": "cpu",
-            "SPEED": "--batches 32 --epochs 2 --stock-epochs 2 --workers 2 --precision fp32 --threads 1",
-            "ACCURACY": "--target 0.01 --threads 1", "RECIPE": training, "JOB_OPTIONS": training,
+            "SPEED": "--batches 32 --epochs 2 --stock-epochs 2 --workers 2 --precision fp32 --threads 1 --limit-s 600",
+            "ACCURACY": "--target 0.01 --threads 1 --limit-s 600", "RECIPE": training, "JOB_OPTIONS": training,
             "STEP1_S": "600", "STEP2_S": "600", "STEP3_S": "600",
         },
     )  # fmt: skip
