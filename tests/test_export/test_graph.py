@@ -119,9 +119,9 @@ def test_merged_branches_answer_as_the_branches_do(rep: ClassificationModel) -> 
     n_branched = sum(isinstance(layer, RepConv) for layer in rep.modules())
     with torch.inference_mode():
         one = merged(rep)
-        before, after = rep(planes)[1], one(planes)[1]
+        before, after = rep(planes)[0], one(planes)[0]
     assert n_branched >= 3
-    assert float(before.std(0).min()) > 0.05
+    assert float(before.std(0).min()) > 0.02
     np.testing.assert_allclose(after, before, atol=1e-5)
     assert all(hasattr(layer, "conv1") for layer in rep.modules() if isinstance(layer, RepConv))
     assert not any(hasattr(layer, "conv1") for layer in one.modules() if isinstance(layer, RepConv))
