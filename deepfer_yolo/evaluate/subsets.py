@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import COLUMNS
-from deepfer_yolo.data.ferplus import parse_votes
+from deepfer_yolo.data.ferplus import clear_winner, parse_votes
 from deepfer_yolo.errors import ConfigError, DatasetError, did_you_mean
 from deepfer_yolo.evaluate.intervals import Interval, clopper_pearson
 from deepfer_yolo.evaluate.metrics import headline
@@ -108,10 +108,10 @@ def vote_counts(scores: Scores) -> NDArray[np.float64]:
 
 
 def clear_majorities(scores: Scores) -> NDArray[np.int64]:
-    """The index of the label that most voters chose, (n,); -1 where two are equal or nobody voted for a label."""
-    votes = vote_counts(scores)
-    ordered = np.sort(votes, axis=1)
-    return np.where(ordered[:, -1] > ordered[:, -2], votes.argmax(1), -1)
+    """The index of the clear winner of each image's votes, (n,); -1 where there is none, or none among the labels."""
+    winners = [clear_winner(parse_votes(row.votes)) if row.votes else None for row in scores.rows]
+    index = {label: number for number, label in enumerate(scores.labels)}
+    return np.array([index.get(str(winner), -1) for winner in winners], np.int64)
 
 
 def vote_scores(scores: Scores) -> Votes | None:

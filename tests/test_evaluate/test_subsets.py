@@ -57,6 +57,12 @@ def test_votes_worked_example() -> None:
     assert vote_scores(scores([""] * 4)) is None
 
 
+def test_a_winner_among_the_labels_must_beat_every_other_answer() -> None:
+    found = vote_scores(scores(["unknown:5 sad:4", "contempt:4 sad:4", "sad:5 unknown:4", "happy:1"]))
+    assert found is not None
+    assert (found.n, found.n_clear) == (4, 2)
+
+
 def test_broken_votes_are_quoted() -> None:
     with pytest.raises(DatasetError, match="not 'happy=8'"):
         vote_scores(scores(["happy=8"] * 4))
