@@ -25,7 +25,7 @@ def open_standard_files() -> None:
             setattr(sys, name, opened)
             setattr(sys, f"__{name}__", opened)
     stderr = sys.stderr
-    if isinstance(stderr, io.TextIOWrapper) and stderr.fileno() == 2:
+    if isinstance(stderr, io.TextIOWrapper) and stderr is sys.__stderr__:
         sys.stderr = Chatter(stderr.buffer, stderr.encoding, stderr.errors, line_buffering=True, write_through=True)
 
 
