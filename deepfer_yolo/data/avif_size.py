@@ -11,6 +11,10 @@ from collections.abc import Iterator
 SEQUENCE_HEADER = 1
 MAX_ITEMS = 1000
 """Tiles of one image; a phone's have some dozens."""
+MAX_PARTS = 10_000
+"""Boxes of one level, places of all items, and units of one item's data; real files have some hundreds at most."""
+MAX_COPIED = 1_000_000_000
+"""Bytes of all items: equal tiles may lie in one place, so that they can be more than the file."""
 
 Boxes = dict[bytes, bytes]
 
@@ -36,8 +40,11 @@ def _boxes(content: bytes) -> Boxes:
 
 
 def _walk(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
+    at = n = 0
     while at + 8 <= len(content):
+        n += 1
+        if n > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} boxes")
         size, kind, head = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8], 8
         if size == 1:
             size, head = int.from_bytes(content[at + 8 : at + 16], "big"), 16
@@ -86,25 +93,34 @@ def _extents(meta: Boxes, content: bytes) -> Iterator[tuple[int, bytes]]:
     sizes, more = numbers.take(1), numbers.take(1)
     offset_size, length_size, base_size = sizes >> 4, sizes & 15, more >> 4
     index_size = more & 15 if version != b"\0" else 0
+    copied = n = 0
     for _ in range(numbers.take(4 if version == b"\2" else 2)):
         item = numbers.take(4 if version == b"\2" else 2)
         method = numbers.take(2) & 15 if version != b"\0" else 0
         numbers.take(2)
-        base, data = numbers.take(base_size), b""
+        base, data = numbers.take(base_size), bytearray()
         place = {0: content, 1: meta.get(b"idat", b"")}.get(method, b"")
-        for _ in range(numbers.take(2)):
+        n += 1 + (n_places := numbers.take(2))
+        if n > 2 * MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} places of items")
+        for _ in range(n_places):
             numbers.take(index_size)
             start, length = base + numbers.take(offset_size), numbers.take(length_size)
-            data += place[start : start + length if length else None]
-            if len(data) > len(content):
+            part = place[start : start + length if length else None]
+            data += part
+            copied += len(part)
+            if len(data) > len(content) or copied > MAX_COPIED:
                 raise ValueError("an item is longer than the file")
-        yield item, data
+        yield item, bytes(data)
 
 
 def _frame(data: bytes) -> int:
     """The pixels of the largest frame of one item, by all its sequence headers."""
-    at, found = 0, 0
+    at = found = n = 0
     while at < len(data):
+        n += 1
+        if n > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} units of AV1 data")
         head, at = data[at], at + 1 + (data[at] >> 2 & 1)
         size = len(data) - at
         if head & 2:

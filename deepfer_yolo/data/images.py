@@ -72,7 +72,8 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DatasetError(f"broken image ({error})", path=path) from None
+        words = " ".join(str(error).split())  # libheif's end with a line break
+        raise DatasetError(f"broken image ({words})", path=path) from None
 
 
 def _check_avif(source: Path | bytes, max_pixels: int) -> None:

@@ -120,7 +120,9 @@ class Child:
         self._what, self._timeout_s, self._is_late = what, timeout_s, False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does)
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen([sys.executable, "-m", module], stdin=pipe, stdout=pipe, stderr=self._stderr)
+        # -P: what lies in the working folder, such as a random.py, must not be imported.
+        program = [sys.executable, "-P", "-m", module]
+        self._process = subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=self._stderr)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._channel = Channel(self._process.stdout, self._process.stdin)

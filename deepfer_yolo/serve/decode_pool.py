@@ -83,7 +83,7 @@ class WorkerProcess:
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "deepfer_yolo.serve.decode_worker", str(theirs.fileno()),
+                sys.executable, "-P", "-m", "deepfer_yolo.serve.decode_worker", str(theirs.fileno()),
                 pass_fds=[theirs.fileno()], env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=4_000_000)

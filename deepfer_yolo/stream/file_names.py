@@ -56,6 +56,8 @@ def listed(text: str) -> list[str]:
             word = line.strip()
             if number > MAX_LINES:
                 raise SourceError(f"{file} has more than {MAX_LINES:,} lines", "name a folder or a pattern instead")
+            if "\0" in word:
+                raise SourceError(f"{file}, line {number}: no name holds a NUL character", "is it a text file?")
             if is_list(word):
                 raise SourceError(f"{file}, line {number}: a list names no other list", "name the files themselves")
             if word and not word.startswith("#"):

@@ -68,7 +68,7 @@ class Animation:
         self._name = address.name
         try:
             self._image = PillowImage.open(address.target, formats=("WEBP",))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
             raise SourceReadError(f"{address.name} cannot be read: {error}", "unreadable") from None
         self._n = getattr(self._image, "n_frames", 1)
         width, height = self._image.size
@@ -108,12 +108,11 @@ class Snapshots:
         self.notes = (f"a snapshot every {config.poll_s:g} s (--poll)",)
         self.period_s = config.poll_s
         self._began = time.monotonic()
-        file = self._opener.open(address.target, 0, {})
-        is_image = file.content_type.startswith("image/") or file.size is not None
-        self.is_stream = "multipart" in file.content_type or not is_image
-        """Whether the URL gives a stream after all."""
-        self._first = b"" if self.is_stream else self._read(file)
-        file.close()
+        with self._opener.open(address.target, 0, {}) as file:
+            is_image = file.content_type.startswith("image/") or file.size is not None
+            self.is_stream = "multipart" in file.content_type or not is_image
+            """Whether the URL gives a stream after all."""
+            self._first = b"" if self.is_stream else self._read(file)
 
     def images(self) -> Iterator[Timed]:
         """An image every `poll_s`. Raises SourceReadError where the first is none, or a request fails."""
@@ -132,9 +131,8 @@ class Snapshots:
             yield image, None
             due = max(due + self._config.poll_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
-            file = self._opener.open(self._address.target, 0, {})
-            content = self._read(file)
-            file.close()
+            with self._opener.open(self._address.target, 0, {}) as file:
+                content = self._read(file)
 
     def _read(self, file: HttpFile) -> bytes:
         """A whole answer, bounded in bytes and time."""

@@ -33,7 +33,8 @@ GRACE_S = 0.5
 PIPE_BYTES = 1 << 20
 """Linux lets a pipe be that large: a 720p image takes three turns instead of forty-two."""
 
-PROGRAM = (sys.executable, "-m", "deepfer_yolo.stream.source_process")
+PROGRAM = (sys.executable, "-P", "-m", "deepfer_yolo.stream.source_process")
+"""`-P`: what lies in the working folder, such as a `random.py`, must not be imported."""
 
 
 class SourceProcess:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from deepfer_yolo.cli.app import app
 from deepfer_yolo.config import ConvertConfig
-from deepfer_yolo.data import image_formats
+from deepfer_yolo.data import avif_size, image_formats
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.image_formats import is_avif, is_heif, is_image, why_not_read
 from deepfer_yolo.data.images import load_image
@@ -104,6 +104,18 @@ def test_a_broken_avif_is_an_error_of_ours(place: int, bits: bytes, end: int) ->
     broken = (AVIF[:place] + bits + AVIF[place + len(bits) :])[: max(end, 40)]
     with contextlib.suppress(DatasetError):
         load_image(broken, max_pixels=100_000)
+
+
+def test_an_avif_of_many_parts_is_refused_before_they_take_memory() -> None:
+    with pytest.raises(DatasetError, match="more than 10,000 boxes"):
+        load_image(AVIF + b"\0\0\0\x08free" * 20_000)
+    units = bytes([5 << 3 | 2, 0]) * 20_000  # metadata of no length
+    with pytest.raises(ValueError, match="more than 10,000 units"):
+        avif_size._frame(units)
+    # Places that take no bytes of their box.
+    iloc = b"\0\0\0\0" + b"\0\0" + struct.pack(">HHHH", 1, 1, 0, 60_000)
+    with pytest.raises(ValueError, match="more than 10,000 places"):
+        list(avif_size._extents({b"iloc": iloc}, b""))
 
 
 def test_an_animated_avif_is_refused_with_the_reason() -> None:

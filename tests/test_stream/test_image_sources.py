@@ -95,11 +95,12 @@ def test_lists_and_patterns_are_bounded(here: Path, monkeypatch: pytest.MonkeyPa
     (here / "again.txt").write_text("@elsewhere.txt\n")
     (here / "many.txt").write_text("0\n" * 20)
     (here / "empty.txt").write_text("# nothing\n")
+    (here / "binary.txt").write_bytes(b"a\0/*.mp4\n")
     monkeypatch.setattr(address, "MAX_SOURCES", 10)
     for text, words in (
         ("@again.txt", "names no other list"), ("@many.txt", "more than 10 sources"),
         ("@none.txt", "no such list"), ("@empty.txt", "names no source"), ("*.nothing", "names no source"),
-        ("f_%d.png", "names no source"),
+        ("f_%d.png", "names no source"), ("@binary.txt", "binary.txt, line 1: no name holds a NUL"),
     ):  # fmt: skip
         with pytest.raises(SourceError, match=words):
             parse_source(text)

@@ -76,6 +76,19 @@ def test_images_and_times_are_those_of_a_source_in_this_process(clip_url: str) -
     assert [(ours.pts_s, ours.offset_s) for ours, _ in pairs] == [(grab.pts_s, grab.offset_s) for _, grab in pairs]
 
 
+def test_a_child_imports_nothing_from_the_working_folder(
+    tmp_path: Path, clip_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    process = SourceProcess(address_of(clip_url), StreamConfig())
+    try:
+        process.open()
+        assert next(process.grabs()).image is not None
+    finally:
+        process.close()
+
+
 def test_failures_keep_their_reason_and_hide_the_password(serve_http: Callable[..., str]) -> None:
     url = serve_http(lambda request: request.send_error(401)).replace("://", "://ann:topsecret@")
     source = SourceProcess(address_of(url + "/a.mp4"), StreamConfig())
