@@ -7,6 +7,9 @@
 # 4. `reformat(dst_color_trc=…)` maps HLG to an ordinary range, though its help says that it only tags; the first frame
 #    takes seconds.
 # 5. cv2.cvtColor of I420 is BT.601 in limited range, whatever the frame says.
+# Seen with PyAV 18.1.0 (FFmpeg 8.1.2) and OpenCV 4.14.0: "1. rotation {'plain': 0, 'left-right': 180, 'top-bottom': 0}",
+# "2. pts - dts {1}, ascending False", "3. average_rate 25, framerate 60", "4. HLG 128 becomes 144 in 2.6 s",
+# "5. red 200, 40, 40 in BT.709: OpenCV [186  24  42], PyAV [199  39  40]".
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
