@@ -45,11 +45,11 @@ class LabelConfig(FaceConfig):
 
     provider: str = key("cpu", "What runs the model: cpu, cuda, tensorrt or openvino.")
     threads: Threads = key(1, "Threads of the model.")
-    min_face_px: float = key(16.0, "small: the shorter side of a face in an image has fewer pixels.", ge=0)
-    min_brightness: Grey = key(20.0, "dark: the mean grey value of a face is lower.")
-    min_contrast: float = key(10.0, "flat: the grey values of a face spread less.", ge=0)
-    min_sharpness: float = key(0.08, "blurred: the steps of a face are a smaller share of its variance.", ge=0)
-    max_sharpness: float = key(1.0, "noisy: the steps of a face are a larger share of its variance.", gt=0)
+    min_face_px: float = key(10.0, "small: the shorter side of a face in an image has fewer pixels.", ge=0)
+    min_brightness: Grey = key(12.0, "dark: the mean grey value of a face is lower.")
+    min_contrast: float = key(4.0, "flat: the grey values of a face spread less.", ge=0)
+    min_sharpness: float = key(0.03, "blurred: the steps of a face are a smaller share of its variance.", ge=0)
+    max_sharpness: float = key(4.0, "noisy: the steps of a face are a larger share of its variance.", gt=0)
 
 
 class ConvertConfig(Config):

@@ -14,7 +14,7 @@ from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.records import Face, Image
 from deepfer_yolo.runtime.preprocess import resize
 
-CONFIG = LabelConfig()
+CONFIG = LabelConfig(min_face_px=16, min_brightness=20, min_contrast=10, min_sharpness=0.08, max_sharpness=1)
 
 
 def face_of(width: float, height: float) -> Face:
