@@ -126,6 +126,8 @@ def train_network(images: Bytes, minutes: float) -> bytes:
         shuffled, place = torch.randperm(len(sample[0])), place + 220
         for step in range(steps):
             done = (time.monotonic() - began) / max(60 * minutes, 1)
+            if done >= 1 and step:
+                break
             optimizer.param_groups[0]["lr"] = 4e-3 * max(0.0, 1 - done) + 2e-5
             loss = bits(network, *(part[shuffled[step * batch : (step + 1) * batch]] for part in sample))
             optimizer.zero_grad()
