@@ -85,4 +85,5 @@ def test_the_run_goes_from_the_pack_to_its_summary(tmp_path: Path) -> None:
     assert accuracy["reached_s"] is not None
     assert summary["step-tensorrt"]["built"] is False
     with tarfile.open(tmp_path / "out" / "runs.tar.0") as archive:
-        assert {"runs/train/small/weights/best.pt", "runs/train/wide/weights/best.pt"} <= set(archive.getnames())
+        # The other job starts from a backbone that is not here: one that fails costs no other.
+        assert {"logs/small.log", "runs/train/wide/weights/best.pt"} <= set(archive.getnames())
