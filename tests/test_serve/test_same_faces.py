@@ -150,7 +150,7 @@ def test_images_of_many_faces_get_the_same_faces_and_labels(
     image = group_photo if n == 36 else crowd(1080, 1920, 8, 12, 94, (26, 52))
     PillowImage.fromarray(image).save(tmp_path / "crowd.png")
     paths = [tmp_path / "crowd.png", *(shared_dir / "media" / name for name in ("bus.jpg", "zidane.jpg"))]
-    done = deepfer("predict", *paths, "--faces", "--json")
+    done = deepfer("predict", *paths, "-m", "deepfer-n", "--faces", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     served = start_server(Path("deepfer-n"), workers=1, detector="auto", decode_timeout_s=60)
     with httpx.Client(base_url=served.url, timeout=120) as client:

@@ -92,7 +92,8 @@ def test_a_teacher_of_other_labels_is_refused(tiny_config: TrainConfig, finished
 @pytest.mark.parametrize("path", sorted((configs_dir() / "models").glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_model_yamls_are_built_by_bare_name_and_stay_small(path: Path) -> None:
     model = starting_model(TrainConfig(model=path.stem), EMOTIONS, lambda _: None)
-    assert sum(parameter.numel() for parameter in model.parameters()) <= 2_000_000
+    limit = 5_000_000 if path.stem == "cnn-l" else 2_000_000  # cnn-l is a teacher, for a GPU
+    assert sum(parameter.numel() for parameter in model.parameters()) <= limit
     for size in (32, 64):
         assert model.eval()(torch.zeros(1, 3, size, size))[0].shape == (1, 7)
 
