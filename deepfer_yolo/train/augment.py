@@ -12,7 +12,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from torch.nn import functional  # noqa: TID253
 
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.train.sensor import SensorDraws
+from deepfer_yolo.train.sensor import SensorDraws, inside
 
 _AUGMENT_STREAM, _NOISE_STREAM, _MARGIN_STREAM = 1, 2, 6
 """Keep the draws here apart from the shuffling of the same seed and epoch."""
@@ -94,7 +94,7 @@ def augment(pixels: torch.Tensor, draws: Draws, index: torch.Tensor, size: int) 
     power = draws.power[index].to(device)
     if bool((power != 1).any()):
         images = images.pow(power.view(n, 1, 1, 1))
-    return torch.where(_inside(draws.box[index].to(device), size), mean, images)
+    return torch.where(inside(draws.box[index].to(device), size), mean, images)
 
 
 def _degrade(images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
@@ -113,14 +113,6 @@ def _degrade(images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.T
             shape
         )
     return images
-
-
-def _inside(box: torch.Tensor, size: int) -> torch.Tensor:
-    """Which pixels, (b, 1, size, size), lie in the boxes (b, 4) of x, y, width and height in shares of the side."""
-    place = (torch.arange(size, device=box.device) + 0.5) / size
-    left, top, width, height = (column.view(-1, 1) for column in box.unbind(1))
-    columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
 
 
 def soft_targets(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -142,6 +134,6 @@ def cut_mix(images: torch.Tensor, targets: torch.Tensor, box: torch.Tensor) -> t
     """CutMix (Yun et al., 2019): inside each `box` (b, 4) is the neighbour, with as large a share of the target."""
     if len(images) < 2 or not bool((box[:, 2] > 0).any()):
         return images, targets
-    inside = _inside(box.to(images.device), images.shape[-1])
-    kept = 1 - inside.float().mean((1, 2, 3)).view(-1, 1)
-    return torch.where(inside, images.roll(1, 0), images), torch.lerp(targets.roll(1, 0), targets, kept)
+    patch = inside(box.to(images.device), images.shape[-1])
+    kept = 1 - patch.float().mean((1, 2, 3)).view(-1, 1)
+    return torch.where(patch, images.roll(1, 0), images), torch.lerp(targets.roll(1, 0), targets, kept)

@@ -102,6 +102,7 @@ class SensorDraws:
         self.band_waves = torch.from_numpy(np.stack([1 + 7 * count, phase, upright < 0.3], 1))
         self.warp = torch.from_numpy(upto(config.warp_px, stage(config.warp_px)))
         self.warp_field = torch.from_numpy(random.integers(0, N_WARPS, n))
+        self._sways: dict[int, torch.Tensor] = {}
         self._banks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def to(self, device: torch.device) -> SensorDraws:
@@ -126,6 +127,17 @@ class SensorDraws:
             down, up = _resamplers(size)
             self._banks[size] = spectra, noises, down.to(device), up.to(device)
         return self._banks[size]
+
+    def sways(self, size: int) -> torch.Tensor:
+        """Smooth fields of displacement, (N_WARPS, size, size, 2), each figure about -1 to 1."""
+        if size not in self._sways:
+            random = np.random.Generator(np.random.PCG64([*self.seed, _WARP_STREAM]))
+            coarse = torch.from_numpy(random.random((N_WARPS, 2, 4, 4), dtype=np.float32) * 2 - 1)
+            fields = torch.nn.functional.interpolate(
+                coarse.to(self.warp.device), (size, size), mode="bicubic", align_corners=True
+            )
+            self._sways[size] = fields.permute(0, 2, 3, 1)
+        return self._sways[size]
 
 
 def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
@@ -154,6 +166,14 @@ def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) ->
     return torch.where(_column(draws.seen[index]), images.clamp(0, 1), unseen)
 
 
+def inside(box: torch.Tensor, size: int) -> torch.Tensor:
+    """Which pixels, (b, 1, size, size), lie in the boxes (b, 4) of x, y, width and height in shares of the side."""
+    place = (torch.arange(size, device=box.device) + 0.5) / size
+    left, top, width, height = (column.view(-1, 1) for column in box.unbind(1))
+    columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
+    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+
+
 def _column(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)
 
@@ -161,12 +181,9 @@ def _column(values: torch.Tensor) -> torch.Tensor:
 def _sway(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
     """Each image with its places displaced by a smooth field of its own, of up to `warp` pixels."""
     size, device = images.shape[-1], images.device
-    random = np.random.Generator(np.random.PCG64([*draws.seed, _WARP_STREAM]))
-    coarse = torch.from_numpy(random.random((N_WARPS, 2, 4, 4), dtype=np.float32) * 2 - 1).to(device)
-    fields = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
     place = (torch.arange(size, device=device) * 2 + 1) / size - 1
     still = torch.stack([place.expand(size, size), place.view(-1, 1).expand(size, size)], -1)
-    away = fields[draws.warp_field[index]].permute(0, 2, 3, 1) * draws.warp[index].view(-1, 1, 1, 1) * (2 / FACE_PX)
+    away = draws.sways(size)[draws.warp_field[index]] * draws.warp[index].view(-1, 1, 1, 1) * (2 / FACE_PX)
     swayed = torch.nn.functional.grid_sample(images, still + away, padding_mode="border", align_corners=False)
     return torch.where(_column(draws.warp[index] > 0), swayed, images)
 
@@ -186,10 +203,7 @@ def _light(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> tor
     config, size = draws.config, images.shape[-1]
     place = (torch.arange(size, device=images.device) + 0.5) / size
     if config.covering:
-        left, top, width, height = (column.view(-1, 1) for column in draws.cover[index].unbind(1))
-        columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
-        covered = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-        images = torch.where(covered, _column(draws.cover_grey[index]), images)
+        images = torch.where(inside(draws.cover[index], size), _column(draws.cover_grey[index]), images)
     if config.shade:
         across, along, edge, steep = (column.view(-1, 1, 1) for column in draws.shade_line[index].unbind(1))
         distance = across * (place - 0.5).view(1, 1, -1) + along * (place - 0.5).view(1, -1, 1) - 0.6 * edge
