@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import stat
 import tarfile
@@ -9,13 +11,14 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from deepfer_yolo.data.layouts import fer2013
+from deepfer_yolo.data.layouts.registry import entered
 from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, leaves_folder, printable, safe_name, unique_name
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import scratch_folder
@@ -29,38 +32,47 @@ RATIO_FROM = 256 << 20
 """Bytes unpacked before the ratio counts: small archives of text may shrink a hundredfold."""
 MAX_HEADER = 1 << 20
 PIECE = 1 << 20
+MAX_PADDING = 64 << 20
+"""Zeros behind the end of a tar; a tape's block is far smaller."""
+MAX_ARCHIVES = 2
+"""An archive, and one that stands alone in it."""
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 
 
 @contextmanager
-def unpacked(source: Path, beside: Path | None = None) -> Iterator[Path]:
-    """`source` itself where it is no archive; else a folder beside `beside`, or in the system's folder for temporary
-    files, with what is in it, removed at the end.
+def unpacked(source: Path, beside: Path | None = None, layout: str = "auto") -> Iterator[Path]:
+    """Where the data of `source` begins: a folder, or a file that is no archive.
 
-    A zip with one FER2013 csv is left alone: that layout reads it as it is. One folder that holds all is entered.
+    An archive is unpacked into a folder beside `beside`, or in the system's folder for temporary files, which is
+    removed at the end. What stands alone in other folders is entered, an archive in there too. A zip with one FER2013
+    csv is left alone: that layout reads it as it is.
     """
-    if not source.is_file() or not source.name.lower().endswith(SUFFIXES) or fer2013.matches_csv(source):
-        yield source
-        return
-    with scratch_folder(beside or Path(tempfile.gettempdir()) / source.name) as folder:
-        try:
-            unpack(source, folder)
-            yield _only_child(folder)
-        except DatasetError as error:  # the folder of the moment says nothing to whoever named the archive
-            if error.path is None or not Path(error.path).is_relative_to(folder):
-                raise
-            raise error.at(source / Path(error.path).relative_to(folder)) from None
+    with ExitStack() as stack:
+        root = named = entered(source, layout)
+        for _ in range(MAX_ARCHIVES):
+            if not _is_archive(root):
+                break
+            folder = stack.enter_context(scratch_folder(beside or Path(tempfile.gettempdir()) / source.name))
+            stack.enter_context(_naming(named, folder))
+            unpack(root, folder)
+            root = entered(folder, layout)
+            named /= root.relative_to(folder)
+        yield root
 
 
-def _only_child(folder: Path) -> Path:
-    """The innermost folder that stands alone: archives often wrap everything in one."""
-    children = list(folder.iterdir())
-    if len(children) != 1:
-        return folder
-    if children[0].is_file():
-        return children[0]
-    names = {path.name for path in children[0].iterdir()}
-    return _only_child(children[0]) if len(names) == 1 else children[0]
+def _is_archive(file: Path) -> bool:
+    return file.is_file() and file.name.lower().endswith(SUFFIXES) and not fer2013.matches_csv(file)
+
+
+@contextmanager
+def _naming(source: Path, folder: Path) -> Iterator[None]:
+    """Let errors about a folder of the moment, which says nothing to anybody, name the archive that is in it."""
+    try:
+        yield
+    except DatasetError as error:
+        if error.path is None or not Path(error.path).is_relative_to(folder):
+            raise
+        raise error.at(source / Path(error.path).relative_to(folder)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +102,58 @@ def unpack(source: Path, folder: Path) -> None:
 def _zip_members(source: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
-            is_plain = info.is_dir() or stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            name = info.filename.replace("\\", "/")  # some programs for Windows write its own separator
+            is_folder = name.endswith("/")
+            is_plain = is_folder or stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
             refusal = "encrypted" if info.flag_bits & 1 else "" if is_plain else "a link or device"
-            yield _Member(info.filename, info.is_dir(), refusal, partial(archive.open, info))
+            yield _Member(name, is_folder, refusal, partial(archive.open, info))
 
 
 def _tar_members(source: Path) -> Iterator[_Member]:
-    with tarfile.open(source, "r|*", tarinfo=_BoundedInfo) as archive:
+    """The members, and then all that is behind them: a checksum stands at the very end, where tarfile never looks."""
+    with _stream(source) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as archive:
         for info in archive:
             is_plain = info.isdir() or (info.isreg() and not info.issparse())
             refusal = "" if is_plain else "a link, a device or a sparse file"
             yield _Member(info.name, info.isdir(), refusal, partial(archive.extractfile, info))
+        n_padding = 0
+        while piece := archive.fileobj.read(PIECE):
+            n_padding += len(piece)
+            if piece.strip(b"\0") or n_padding > MAX_PADDING:
+                raise tarfile.ReadError("there is more behind its end")
 
 
-class _BoundedInfo(tarfile.TarInfo):
-    """A member whose long-name and extension headers are bounded: tarfile reads those into memory whole."""
+def _stream(source: Path) -> IO[bytes]:
+    """A tar as it was before it was packed; by its content, since names are often wrong."""
+    with source.open("rb") as file:
+        head = file.read(8)
+    for mark, opened in STREAMS.items():
+        if head.startswith(mark):
+            return opened(source, "rb")
+    return source.open("rb")
+
+
+STREAMS: dict[bytes, Callable[[Path, str], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
+    b"BZh": bz2.open,  # type: ignore[dict-item]
+    b"\xfd7zXZ": lzma.open,  # type: ignore[dict-item]
+}
+"""What reads a packed file to its end and checks it, by the file's first bytes."""
+
+
+class _CheckedInfo(tarfile.TarInfo):
+    """A member whose long-name and extension headers are bounded, since tarfile reads those into memory whole; a header
+    that is broken or not there is an error, since tarfile takes it for the end.
+    """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark of the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no end mark: {error}") from None
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         names = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -135,17 +184,21 @@ class _Unpacking:
             return
         refusal = member.refusal
         if not member.is_folder:
-            refusal = refusal or ("the same name stands there twice" if member.name in self.given else "")
-            self.given.add(member.name)
+            name = str(PurePosixPath(member.name))
+            refusal = refusal or ("the same name stands there twice" if name in self.given else "")
+            self.given.add(name)
         refusal = refusal or _bad_path(member.name)
         if refusal:
             self.problems.add(f"{self.source.name}: {printable(member.name)}", refusal)
             return
         target = self._place(PurePosixPath(member.name))
-        if member.is_folder:
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            self._write(member, target)
+        try:
+            if member.is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                self._write(member, target)
+        except (FileExistsError, NotADirectoryError):
+            self.problems.add(f"{self.source.name}: {printable(member.name)}", "its name is both a file and a folder")
 
     def _place(self, path: PurePosixPath) -> Path:
         """Where a member goes: every part of its name made safe and told from those that differ by case alone."""

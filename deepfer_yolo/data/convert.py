@@ -55,7 +55,7 @@ def convert(
     refuse_existing(target, overwrite=overwrite)
     _refuse_overlap(source, target, config)
     with ExitStack() as stack:
-        root = stack.enter_context(unpacked(source, beside=target))
+        root = stack.enter_context(unpacked(source, target, config.layout))
         layout = find_layout(root, config.layout)
         reading = Reading(root, config, Problems(excluded=excluded))
         folder = stack.enter_context(staged_tree(target, overwrite=overwrite))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -203,3 +207,119 @@ def test_a_table_inside_an_archive_may_not_reach_outside(paint: ModuleType, tmp_
         archive.write(tmp_path / "secret.png", "inside.png")
     with pytest.raises(DatasetError, match=r"2 problems(.|\n)*leaves the archive"):
         convert(tmp_path / "set.zip", tmp_path / "out", ConvertConfig())
+
+
+def packed(path: Path, kind: str) -> bytes:
+    """A tar of all members, packed: its bytes, which are read as a data set where they are whole."""
+    opened: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    path.write_bytes(opened[kind](tarred(path, []).read_bytes()))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_packed_tar_is_checked_to_its_end(kind: str, tmp_path: Path) -> None:
+    """Whatever byte is wrong or missing, its checksum included."""
+    source = tmp_path / f"a.tar.{kind}"
+    whole = packed(source, kind)
+    convert(source, tmp_path / "whole", CONFIG)
+    crc = bytearray(whole)
+    crc[-8] ^= 1
+    middle = bytearray(whole)
+    middle[len(whole) // 2] ^= 1
+    for broken in (
+        bytes(crc),
+        bytes(middle),
+        whole[:-1],
+        whole[:-4],
+        whole[:-8],
+        whole[:-20],
+        whole[: len(whole) // 2],
+    ):
+        source.write_bytes(broken)
+        refused(source, tmp_path, "the archive is broken")
+
+
+def test_a_tar_that_ends_early_or_goes_on_behind_its_end(tmp_path: Path) -> None:
+    source = tarred(tmp_path / "a.tar", [])
+    whole = source.read_bytes()
+    with tarfile.open(source) as archive:
+        starts = [member.offset for member in archive]
+    source.write_bytes(whole[: starts[10]])
+    refused(source, tmp_path, "no end mark: empty header")
+    source.write_bytes(whole[: starts[10] + 100])
+    refused(source, tmp_path, "no end mark: truncated header")
+    bad = bytearray(whole)
+    bad[starts[10] + 148] ^= 1  # its checksum
+    source.write_bytes(bad)
+    refused(source, tmp_path, "no end mark: ")
+    source.write_bytes(whole + whole)
+    refused(source, tmp_path, "there is more behind its end")
+    source.write_bytes(whole + bytes(20480))
+    assert convert(source, tmp_path / "out", CONFIG).counts["train"]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, None])
+def test_a_packed_csv_in_an_archive_is_checked_to_its_end(cut: int | None, painted_csv: Path, tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(painted_csv.read_bytes(), 1))
+    if cut is None:
+        content[-8] ^= 1
+    else:
+        del content[-cut:]
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "fer2013.csv.gz").write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(inside, "set")
+    shutil.make_archive(str(tmp_path / "b"), "zip", inside)
+    for source in (inside, tmp_path / "a.tar", tmp_path / "b.zip"):
+        refused(source, tmp_path, "fer2013.csv.gz: the compressed file is broken")
+
+
+def test_a_zip_with_windows_separators(tmp_path: Path) -> None:
+    plain = convert(zipped(tmp_path / "plain.zip", []), tmp_path / "plain", CONFIG)
+    names = [("set\\train\\", b""), *((name.replace("/", "\\"), content) for name, content in members().items())]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in names:
+            archive.writestr(name, content)
+    assert convert(tmp_path / "a.zip", tmp_path / "found", CONFIG).fingerprint == plain.fingerprint
+    for name in ("\\evil.png", "\\\\server\\evil.png", "C:\\evil.png", "set\\..\\..\\evil.png", "..\\evil.png"):
+        refused(zipped(tmp_path / "b.zip", [(name, b"x")]), tmp_path, "the path leaves the archive")
+    first = next(iter(members()))
+    for twice in (first.replace("/", "\\"), first.replace("set/", "set/./"), first.replace("set/", "set//")):
+        refused(zipped(tmp_path / "c.zip", [(twice, b"x")]), tmp_path, "the same name stands there twice")
+
+
+def test_folders_and_archives_are_entered_by_one_rule(tree: Path, tmp_path: Path) -> None:
+    """Wrapped twice, beside a README, a licence and a data sheet; and as a zip that stands so in a folder."""
+    plain = convert(tree, tmp_path / "plain", CONFIG)
+    inner = tmp_path / "wrapped" / "Faces v2" / "data"
+    shutil.copytree(tree, inner / "faces")
+    for path in (inner.parent / "README.md", inner / "LICENSE", inner.parent / "data sheet.pdf", inner / ".DS_Store"):
+        path.write_text("read me")
+    shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "wrapped")
+    shutil.make_archive(str(tmp_path / "b"), "gztar", tmp_path / "wrapped")
+    (tmp_path / "zipped" / "download").mkdir(parents=True)
+    shutil.copy(tmp_path / "a.zip", tmp_path / "zipped" / "download")
+    (tmp_path / "zipped" / "License.txt").write_text("read me")
+    for source in ("wrapped", "a.zip", "b.tar.gz", "zipped"):
+        found = convert(tmp_path / source, tmp_path / f"out-{source}", CONFIG)
+        assert found.fingerprint == plain.fingerprint, source
+        assert audit(tmp_path / source, AuditConfig()).counts == audit(tree, AuditConfig()).counts
+    (inner / "more").mkdir()
+    refused(tmp_path / "wrapped", tmp_path, "its layout is not one of those known")
+
+
+def test_a_set_of_one_label_is_not_entered_too_far(tree: Path, tmp_path: Path) -> None:
+    for folder in tree.glob("*/*"):
+        if folder.name != "happy":
+            shutil.rmtree(folder)
+    shutil.rmtree(tree / "val")
+    shutil.make_archive(str(tmp_path / "a"), "zip", tree)
+    for source in (tree, tmp_path / "a.zip"):
+        assert convert(source, tmp_path / f"out-{source.name}", CONFIG).counts == {"train": {"happy": 2}}
+
+
+def test_a_name_that_is_file_and_folder(tmp_path: Path) -> None:
+    for first, then in (("set/x", "set/x/a.png"), ("set/x/a.png", "set/x")):
+        source = zipped(tmp_path / "a.zip", [(first, b"x"), (then, b"x")])
+        refused(source, tmp_path, "both a file and a folder")

@@ -18,6 +18,7 @@ from deepfer_yolo.data.layouts import (
     table,
 )
 from deepfer_yolo.data.layouts.item import Layout
+from deepfer_yolo.data.untrusted import MAX_DEPTH
 from deepfer_yolo.errors import ConfigError, DatasetError
 
 _IN_ORDER = (
@@ -27,6 +28,8 @@ _IN_ORDER = (
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""
 
+NOTES = ("readme", "license", "licence", "copying", "copyright", "notice", "citation", "changelog", "datasheet")
+NOTE_SUFFIXES = (".md", ".txt", ".rst", ".pdf", ".html", ".htm", ".doc", ".docx", ".odt", ".rtf", ".bib", ".url")
 FOREIGN_ARCHIVES = (".7z", ".rar", ".zst", ".lz4", ".bz2", ".xz")
 
 
@@ -47,6 +50,30 @@ def find_layout(source: Path, name: str) -> Layout:
         if layout.matches(source):
             return layout
     raise DatasetError("its layout is not one of those known", _hint(source), path=source)
+
+
+def entered(source: Path, name: str = "auto") -> Path:
+    """`source`, or what stands alone in it, and alone in that: data is often wrapped in folders, beside a README or a
+    licence. A folder that the layout called `name` (with `auto`: any) recognises is not entered any further.
+    """
+    layouts = [LAYOUTS[name]] if name in LAYOUTS else list(LAYOUTS.values())
+    for _ in range(MAX_DEPTH):
+        if not source.is_dir():
+            break
+        inside = [path for path in source.iterdir() if not _is_note(path)]
+        if len(inside) != 1 or any(layout.matches(source) for layout in layouts):
+            break
+        source = inside[0]
+    return source
+
+
+def _is_note(path: Path) -> bool:
+    """Whether a file speaks about the data beside it (README, licence, data sheet), or is what systems leave behind."""
+    name = path.name.lower()
+    if name.startswith((".", "__macosx")):
+        return True
+    is_text = name.startswith(NOTES) or path.suffix.lower() in NOTE_SUFFIXES or name in ("thumbs.db", "desktop.ini")
+    return is_text and path.is_file()
 
 
 def _hint(source: Path) -> str:
