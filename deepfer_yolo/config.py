@@ -91,6 +91,7 @@ FindingKind = Literal[
 class AuditConfig(FaceConfig):
     """`deepfer audit`: the thresholds behind each finding; grey values go from 0 to 255."""
 
+    layout: str = key("auto", "The layout of DATASET.", shown="auto: recognised")
     fail_on: Literal["error", "warning", "never"] = key(
         "error", "The least severity that fails: error, warning or never."
     )

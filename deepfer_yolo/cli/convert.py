@@ -34,10 +34,14 @@ def convert(
     """
     from deepfer_yolo.cli.options import print_json, progress, stderr, tracked
     from deepfer_yolo.data.convert import convert as run
+    from deepfer_yolo.data.layouts.class_tree import EMPTY
 
     with progress() as bar:
         show = tracked(bar, "converting")
         result = run(source, dest, settings, overwrite=overwrite, progress=lambda part: show(int(100 * part), 100))
+    empty = [why for why in result.left_out if why.startswith(EMPTY)]
+    if empty:
+        stderr().print(f"warning: {', '.join(empty)}")
     if result.absent_labels:
         stderr().print(f"warning: no images in {', '.join(result.absent_labels)}")
     if "val" not in result.counts:

@@ -25,6 +25,7 @@ OTHERS = {
     **dict.fromkeys((".tga", ".ico", ".icns", ".qoi", ".dds", ".avifs", ".mpo", ".pcx"), "rarely used"),
 }
 """Names of images that are not read, and what kind they are."""
+NO_IMAGE = "files that are no images by their name"
 VIDEO_SUFFIXES = frozenset(
     {
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".mpg", ".mpeg",
@@ -67,7 +68,7 @@ def why_left_out(path: Path) -> str:
         return f"iPhone photos (HEIC), which need: {HEIC_LINE}"
     if suffix in OTHERS:
         return f"{OTHERS[suffix]} images ({suffix}), which are not read"
-    return "videos" if suffix in VIDEO_SUFFIXES else "files that are no images by their name"
+    return "videos" if suffix in VIDEO_SUFFIXES else NO_IMAGE
 
 
 def is_heif(head: bytes) -> bool:

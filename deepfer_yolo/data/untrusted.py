@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.files import os_reason
 
 MAX_LINE = 100_000
 """Characters; the longest row of FER2013 has about 9,300. A file without line breaks must not fill the memory."""
@@ -130,6 +132,31 @@ def unique_name(wish: str, taken: set[str], suffix: str = "") -> str:
         name = f"{stem}-{number}{suffix}"
     taken.add(name.casefold())
     return name
+
+
+def listing(folder: Path) -> list[Path]:
+    """What stands in a folder, sorted. Raises DatasetError with its name where it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, links to folders too, without hidden ones; as `listing`, with no look at each
+    file.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith((".", "__")) and entry.is_dir()]
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    return [folder / name for name in sorted(names)]
+
+
+def unreadable(path: Path, error: OSError) -> DatasetError:
+    """The error for a file or folder that stands there and cannot be looked at."""
+    return DatasetError(f"cannot be read ({os_reason(error)})", "check who may read it, or leave it out", path=path)
 
 
 def walk_files(folder: Path, problems: Problems) -> Iterator[Path]:

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from deepfer_yolo.painted import paint_faces
 
 DEEPFER = [sys.executable, "-m", "deepfer_yolo"]
 
@@ -93,3 +96,12 @@ def test_a_full_and_a_read_only_disk(options: str, message: str, painted_csv: Pa
     assert f"error: {message}" in result.stderr
     assert "hint: " in result.stderr
     assert result.stdout == ""
+
+
+def test_an_empty_class_folder_is_a_warning(tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        (tmp_path / "faces" / "train" / name).mkdir(parents=True)
+    Image.fromarray(paint_faces(0, 1)[0][0]).save(tmp_path / "faces" / "train" / "happy" / "a.png")
+    result = run("convert", tmp_path / "faces", tmp_path / "out")
+    assert result.returncode == 0
+    assert "warning: empty class folder (train/sad)" in result.stderr

@@ -36,8 +36,8 @@ def audit(
         checks.append(LabelCheck(classifier))
     if detector is not None:
         checks.append(FaceCheck(detector))
-    with unpacked(source) as root:
-        seen = inspect(root, name=source.name, workers=config.workers, progress=progress, checks=checks)
+    with unpacked(source, layout=config.layout) as root:
+        seen = inspect(root, config.layout, source.name, workers=config.workers, progress=progress, checks=checks)
         findings = [finding for check in CHECKS for finding in check(seen, config)]
         if seen.images:
             findings += [finding for check in checks for finding in check.findings(seen, config)]

@@ -71,25 +71,26 @@ class Inspection:
 
 def inspect(
     source: Path,
-    *,
+    layout: str = "auto",
     name: str = "",
+    *,
     workers: int = 2,
     progress: Callable[[float], None] | None = None,
     checks: Sequence[PixelCheck] = (),
 ) -> Inspection:
-    """Inspect every image of a data set folder or of any known layout. `name` is for a source that states none.
+    """Inspect every image of a data set folder or of any known `layout`. `name` is for a source that states none.
 
     Bad rows and images are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
     """
     source = Path(source)
-    layout, reading = find_layout(source, "auto"), Reading(source)
+    found, reading = find_layout(source, layout), Reading(source)
     result = Inspection(name or source.name)
 
     def look_at(item: Item) -> tuple[Item, InspectedImage | str, list[Any]]:
         image, pixels = _inspect(item, reading)
         return item, image, [check.prepare(pixels) for check in checks] if pixels is not None else []
 
-    for done, (item, image, prepared) in enumerate(map_in_order(look_at, layout.read(reading), workers)):
+    for done, (item, image, prepared) in enumerate(map_in_order(look_at, found.read(reading), workers)):
         if isinstance(image, str):
             result.broken.append((item.key, image))
         else:
@@ -105,7 +106,7 @@ def inspect(
         raise DatasetError(f"has {reading.problems.count:,} problems: this is no data set", hint, path=source)
     if not result.images and not result.broken:
         raise DatasetError("holds no images", hint, path=source)
-    result.name = reading.title or layout.title or result.name
+    result.name = reading.title or found.title or result.name
     return result
 
 

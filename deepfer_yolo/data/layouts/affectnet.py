@@ -1,4 +1,4 @@
-"""AffectNet, with its lists or as face crops with annotation files.
+"""AffectNet, with its lists, as face crops with annotation files, or with its codes as folders.
 
     training.csv  validation.csv
     subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal
@@ -9,8 +9,12 @@ validation is val.
 
     train_set/images/0.jpg    train_set/annotations/0_exp.npy    val_set/images/…    val_set/annotations/…
 
-``_exp.npy`` holds one number, or a string of one. Codes: 0 neutral 1 happy 2 sad 3 surprise 4 fear 5 disgust 6 angry 7
-contempt; 8 none, 9 uncertain and 10 no-face are left out and counted.
+    train/0/image0000006.jpg    val/7/image0000112.jpg
+
+``_exp.npy`` holds one number, or a string of one. Code folders are read with `--layout affectnet-folders` alone: other
+sets number theirs otherwise. Copies with class folders by name and a labels.csv (pth, label, relFCs), which corrects
+some, are the layouts class-tree and table, as `--layout` says. Codes: 0 neutral 1 happy 2 sad 3 surprise 4 fear 5
+disgust 6 angry 7 contempt; 8 none, 9 uncertain and 10 no-face are left out and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from deepfer_yolo.data.layouts import class_tree
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_table, table_columns
 from deepfer_yolo.data.untrusted import leaves_folder, small_number, walk_files
 from deepfer_yolo.emotions import AFFECTNET_CODES, AFFECTNET_NO_EXPRESSION
@@ -133,6 +138,18 @@ def _label(reading: Reading, code: int, what: str) -> str | None:
     return AFFECTNET_CODES[code]
 
 
+def read_folders(reading: Reading) -> Iterator[Item]:
+    """The images of code folders; `source_id` is the path inside the tree."""
+    labels = {str(code): label for code, label in {**AFFECTNET_CODES, **AFFECTNET_NO_EXPRESSION}.items()}
+    folders = class_tree.class_folders(reading.source)
+    for item in class_tree.read_folders(reading, reading.source, folders, labels.get):
+        if item.label in AFFECTNET_NO_EXPRESSION.values():
+            reading.left_out[item.label] += 1
+        else:
+            yield item
+
+
 ORIGIN, TERMS = "AffectNet (Mollahosseini et al., IEEE TAC 2017)", "research only, on request"
 CSV = Layout("affectnet-csv", "AffectNet", ORIGIN, TERMS, matches_csv, read_csv)
 NPY = Layout("affectnet-npy", "AffectNet", ORIGIN, TERMS, matches_npy, read_npy)
+FOLDERS = Layout("affectnet-folders", "AffectNet", ORIGIN, TERMS, class_tree.matches, read_folders, is_on_request=True)

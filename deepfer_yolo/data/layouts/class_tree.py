@@ -1,21 +1,23 @@
-"""A plain tree of class folders, with or without split folders above them.
+"""A plain tree of class folders, with or without split folders above or below them.
 
-    train/happy/a.jpg        happy/a.jpg
-    val/sad/b.png            sad/b.png
+    train/happy/a.jpg        happy/a.jpg        happy/train/a.jpg
+    val/sad/b.png            sad/b.png          sad/test/b.png
 
 Split folders may be spelt train, training, val, valid, validation, test, testing, or as FER2013's parts; class folders
-in any spelling that `emotions.py` knows. What stands beside them is left out and counted.
+in any spelling that `emotions.py` knows. Numbers mean another label in each data set and are never guessed: `--map` or
+`--layout` says what they mean. What stands beside the class folders is left out and counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from deepfer_yolo.data.image_formats import is_image
+from deepfer_yolo.data.image_formats import NO_IMAGE, is_image
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in
-from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.data.untrusted import folders_in, listing, printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
@@ -24,63 +26,128 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "publictest"), "val"),
     **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
+EMPTY = "empty class folder"
+"""What a class folder without any file is counted as, with its path behind."""
+
+
+class ClassFolder(NamedTuple):
+    """One folder of images of one label; `split` is empty where no folder says it."""
+
+    split: str
+    label: str
+    path: Path
 
 
 def matches(source: Path) -> bool:
-    """True for a folder that holds split folders, or a folder with a known label's name."""
-    if not source.is_dir():
-        return False
-    names = [path.name for path in source.iterdir() if path.is_dir()]
-    return any(name.lower() in SPLIT_NAMES or canonical_label(name) for name in names)
+    """True for a folder that holds split folders, a folder with a known label's name, or class folders that are all
+    numbers.
+    """
+    names = [path.name for path in folders_in(source)] if source.is_dir() else []
+    are_numbers = len(names) > 1 and all(map(_is_number, names))
+    return are_numbers or any(name.lower() in SPLIT_NAMES or canonical_label(name) for name in names)
 
 
 def read(reading: Reading) -> Iterator[Item]:
     """The images in sorted order; `source_id` is the path inside the tree."""
-    root = reading.source
-    folders = _class_folders(root)
-    _report_strays(root, folders, reading)
+    folders = class_folders(reading.source)
+    _refuse_numbers(reading, folders)
+    return read_folders(reading, reading.source, folders, lambda label: label)
+
+
+def read_folders(
+    reading: Reading, root: Path, folders: list[ClassFolder], label_of: Callable[[str], str | None]
+) -> Iterator[Item]:
+    """The images of the class folders of `root`, labelled by what `label_of` makes of a folder's name.
+
+    The images of a folder for which that is None are left out and counted.
+    """
     if not folders:
         raise DatasetError("holds no class folders", "expected SPLIT/LABEL/image or LABEL/image", path=root)
-    for position, (split, folder) in enumerate(folders):
-        before = Counter(reading.left_out)
-        files = list(images_in(folder, reading))
+    _report_strays(root, folders, reading)
+    for position, (split, name, folder) in enumerate(folders):
+        inside, before = folder.relative_to(root).as_posix(), Counter(reading.left_out)
+        files, label = list(images_in(folder, reading)), label_of(name)
+        if label is None:
+            reading.left_out[f"images in {printable(inside)}, which is no label here"] += len(files)
+            continue
         if not files:
-            others = ", ".join(f"{n:,} {why}" for why, n in (reading.left_out - before).items())
-            what = f"no image that is read, but {others}" if others else "empty class folder"
-            reading.problems.add(folder.relative_to(root).as_posix(), what)
+            others = reading.left_out - before
+            if set(others) <= {NO_IMAGE}:
+                reading.left_out[f"{EMPTY} ({printable(inside)})"] += 1
+            else:
+                what = ", ".join(f"{n:,} {why}" for why, n in others.items())
+                reading.problems.add(inside, f"no image that is read, but {what}")
         for done, path in enumerate(files):
             reading.fraction = (position + done / len(files)) / len(folders)
-            yield Item.of_file(root, path, folder.name, split)
+            yield Item.of_file(reading.source, path, label, split)
 
 
-def _class_folders(root: Path) -> list[tuple[str, Path]]:
-    children = _folders(root)
+def class_folders(root: Path) -> list[ClassFolder]:
+    """The class folders of a tree: those in its split folders, else those at its top, or the split folders in these.
+
+    Raises DatasetError where both stand side by side.
+    """
+    children = folders_in(root)
     splits = [child for child in children if child.name.lower() in SPLIT_NAMES]
     if not splits:
-        return [("", child) for child in children]
+        return [part for child in children for part in _parts(child)]
     stray = [child.name for child in children if child not in splits and canonical_label(child.name)]
     if stray:
         reason = f"holds both split folders and class folders ({', '.join(stray)})"
         raise DatasetError(reason, "move the class folders into a split folder", path=root)
-    return [(SPLIT_NAMES[split.name.lower()], folder) for split in splits for folder in _folders(split)]
+    return [
+        ClassFolder(SPLIT_NAMES[split.name.lower()], folder.name, folder)
+        for split in splits
+        for folder in folders_in(split)
+    ]
 
 
-def _report_strays(root: Path, folders: list[tuple[str, Path]], reading: Reading) -> None:
+def _parts(folder: Path) -> list[ClassFolder]:
+    """A class folder, or the split folders in it."""
+    inside = folders_in(folder)
+    splits = [child for child in inside if child.name.lower() in SPLIT_NAMES]
+    others = [child.name for child in inside if child not in splits]
+    if splits and others:
+        reason = f"holds both split folders and others ({', '.join(others)[:200]})"
+        raise DatasetError(reason, "move the others into a split folder", path=folder)
+    if not splits:
+        return [ClassFolder("", folder.name, folder)]
+    return [ClassFolder(SPLIT_NAMES[split.name.lower()], folder.name, split) for split in splits]
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _refuse_numbers(reading: Reading, folders: list[ClassFolder]) -> None:
+    """Raise DatasetError where class folders are numbers that neither --map nor --drop names."""
+    options = reading.options
+    named = {*options.map, *options.drop}
+    numbers = sorted({label for _, label, _ in folders if _is_number(label)} - named, key=int)
+    if not numbers:
+        return
+    reason = f"its class folders are numbers ({', '.join(numbers)[:200]}), which mean another label in each data set"
+    known = "".join(
+        f", or --layout {layout} as {title} numbers them"
+        for layout, title, first, last in (("affectnet-folders", "AffectNet", 0, 7), ("rafdb", "RAF-DB", 1, 7))
+        if all(first <= int(number) <= last for number in numbers)
+    )
+    maps = " ".join(f"--map {number}=LABEL" for number in numbers[:20])
+    raise DatasetError(reason, f"deepfer convert with {maps}{known}", path=reading.source)
+
+
+def _report_strays(root: Path, folders: list[ClassFolder], reading: Reading) -> None:
     """Count what stands beside the class folders; a class folder whose link leads nowhere is a problem."""
-    parents = sorted({root, *(folder.parent for _, folder in folders)})
-    known = {folder for _, folder in folders} | set(parents)
+    parents = sorted({root, *(folder.path.parent for folder in folders)})
+    known = {folder.path for folder in folders} | set(parents)
     for parent in parents:
-        for path in sorted(parent.iterdir()):
+        for path in listing(parent):
             if path.is_symlink() and not path.exists():
                 reading.problems.add(path.relative_to(root).as_posix(), "a link that leads nowhere")
             elif path.is_dir() and path not in known and not path.name.startswith((".", "__")):
                 reading.left_out[f"folder beside the splits ({printable(path.name)})"] += 1
             elif path.is_file() and is_image(path):
                 reading.left_out["images outside the class folders"] += 1
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
 LAYOUT = Layout("class-tree", title="", source="", licence="unknown", matches=matches, read=read)

@@ -81,7 +81,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One known layout: its name for `--layout`, what it is, and its reader."""
+    """One known layout: its name for `--layout`, what it is, and its reader.
+
+    One that is for `--layout` alone is never taken for what a source is, since its shape says too little.
+    """
 
     name: str
     title: str
@@ -89,6 +92,7 @@ class Layout:
     licence: str
     matches: Callable[[Path], bool]
     read: Callable[[Reading], Iterator[Item]]
+    is_on_request: bool = False
 
 
 def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:

@@ -18,15 +18,18 @@ from deepfer_yolo.data.layouts import (
     table,
 )
 from deepfer_yolo.data.layouts.item import Layout
-from deepfer_yolo.data.untrusted import MAX_DEPTH
+from deepfer_yolo.data.layouts.two_truths import refuse_two_truths
+from deepfer_yolo.data.untrusted import MAX_DEPTH, listing
 from deepfer_yolo.errors import ConfigError, DatasetError
 
 _IN_ORDER = (
     deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT, affectnet.CSV, affectnet.NPY,
+    affectnet.FOLDERS,
     ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""
+RECOGNISED = [layout for layout in _IN_ORDER if not layout.is_on_request]
 
 NOTES = ("readme", "license", "licence", "copying", "copyright", "notice", "citation", "changelog", "datasheet")
 NOTE_SUFFIXES = (".md", ".txt", ".rst", ".pdf", ".html", ".htm", ".doc", ".docx", ".odt", ".rtf", ".bib", ".url")
@@ -36,7 +39,8 @@ FOREIGN_ARCHIVES = (".7z", ".rar", ".zst", ".lz4", ".bz2", ".xz")
 def find_layout(source: Path, name: str) -> Layout:
     """The layout called `name`, or for `auto` the first that recognises `source`.
 
-    Raises DatasetError where the source is not there or none recognises it, ConfigError for an unknown name.
+    Raises DatasetError where the source is not there, none recognises it, or two things in it say what its images show,
+    ConfigError for an unknown name.
     """
     if name != "auto" and name not in LAYOUTS:
         raise ConfigError(f"unknown layout '{name}'", f"known: auto, {', '.join(LAYOUTS)}")
@@ -46,8 +50,10 @@ def find_layout(source: Path, name: str) -> Layout:
         raise DatasetError("neither a file nor a folder", "check the path", path=source)
     if name != "auto":
         return LAYOUTS[name]
-    for layout in LAYOUTS.values():
+    for layout in RECOGNISED:
         if layout.matches(source):
+            if layout in (table.LAYOUT, class_tree.LAYOUT):
+                refuse_two_truths(source)
             return layout
     raise DatasetError("its layout is not one of those known", _hint(source), path=source)
 
@@ -56,11 +62,11 @@ def entered(source: Path, name: str = "auto") -> Path:
     """`source`, or what stands alone in it, and alone in that: data is often wrapped in folders, beside a README or a
     licence. A folder that the layout called `name` (with `auto`: any) recognises is not entered any further.
     """
-    layouts = [LAYOUTS[name]] if name in LAYOUTS else list(LAYOUTS.values())
+    layouts = [LAYOUTS[name]] if name in LAYOUTS else RECOGNISED
     for _ in range(MAX_DEPTH):
         if not source.is_dir():
             break
-        inside = [path for path in source.iterdir() if not _is_note(path)]
+        inside = [path for path in listing(source) if not _is_note(path)]
         if len(inside) != 1 or any(layout.matches(source) for layout in layouts):
             break
         source = inside[0]

@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_lines, read_table, table_columns
-from deepfer_yolo.data.untrusted import MAX_LINE, leaves_folder, open_list
+from deepfer_yolo.data.untrusted import MAX_LINE, leaves_folder, listing, open_list
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import STAGING_MARK
 from deepfer_yolo.records import JsonValue
 
-PATH_NAMES = ("path", "image", "file", "filename", "image_path", "img")
+PATH_NAMES = ("path", "image", "file", "filename", "image_path", "img", "pth")
 LABEL_NAMES = ("label", "emotion", "expression", "class")
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
@@ -87,12 +87,13 @@ def _parsed(line: str) -> Mapping[str, JsonValue]:
 
 def _table(source: Path) -> Path | None:
     if source.is_file():
-        return source if _is_table(source) else None
-    found = [path for path in sorted(source.iterdir()) if path.is_file() and _is_table(path)] if source.is_dir() else []
+        return source if is_table(source) else None
+    found = [path for path in listing(source) if path.is_file() and is_table(path)] if source.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
-def _is_table(file: Path) -> bool:
+def is_table(file: Path) -> bool:
+    """Whether a file is a csv or jsonl whose columns name a path and a label."""
     if file.suffix.lower() not in SUFFIXES:
         return False
     if file.suffix.lower() == ".csv":
