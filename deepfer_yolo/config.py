@@ -81,8 +81,8 @@ class ConvertConfig(Config):
 
 
 FindingKind = Literal[
-    "unreadable", "left-out", "blank", "dark", "bright", "blurred", "low-entropy", "tiny", "odd-aspect",
-    "duplicate", "leak", "conflict", "near-duplicate", "near-leak", "near-conflict", "subject-leak",
+    "changed", "unreadable", "left-out", "blank", "dark", "bright", "blurred", "low-entropy", "tiny",
+    "odd-aspect", "duplicate", "leak", "conflict", "near-duplicate", "near-leak", "near-conflict", "subject-leak",
     "missing-class", "missing-split", "few", "imbalance", "split-ratio", "vote-disagreement", "label-error",
     "face-none", "face-several", "face-small", "drift-classes", "drift-brightness", "drift-contrast", "drift-sharpness",
 ]  # fmt: skip

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
+import logging
 import os
+import platform
 import shutil
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from deepfer_yolo.errors import DeepferError
 
+LOG = logging.getLogger("deepfer.files")
+
 STAGING_MARK = ".deepfer-part-"
-"""Part of the name of every unfinished file and folder; whatever bears it may be deleted when no run is under way."""
+"""Part of the name of every unfinished file and folder. What a killed run left is removed by the next that writes into
+the same folder on the same machine."""
+REPLACED_MARK = ".deepfer-old-"
+"""Part of the name of a tree that is being replaced where the system cannot exchange two folders in one step."""
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
+"""Begins the number in a part's name: locks of other machines cannot be trusted on every shared disk."""
+MIN_AGE_S = 5.0
+"""A part that is younger may have been made a moment ago and not be locked yet."""
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -25,9 +41,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     part = _beside(path)
     with _blaming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
         part.touch(exist_ok=False)
         try:
-            yield part
+            with _held(part):
+                yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)
@@ -36,9 +54,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, mark: str = STAGING_MARK) -> Path:
     """A new name in the folder of `path` for what is unfinished."""
-    return path.parent / f".{path.stem}{STAGING_MARK}{os.urandom(4).hex()}{path.suffix}"
+    return path.parent / f".{path.stem}{mark}{HOST}{os.urandom(4).hex()}{path.suffix}"
+
+
+def _parts_of(path: Path, mark: str = STAGING_MARK) -> list[Path]:
+    """What stands beside `path` under such names."""
+    return list(path.parent.glob(f".{glob.escape(path.stem)}{mark}{'?' * 12}{glob.escape(path.suffix)}"))
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -53,33 +76,172 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     folder = _beside(beside)
     with _blaming(beside):
         beside.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(beside.parent)
         folder.mkdir(mode=0o700)
     try:
-        yield folder
+        with _held(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty sibling folder to fill; on success it is synced and renamed to `target`, on failure removed.
+def _held(part: Path) -> Iterator[None]:
+    """Hold a part's own lock, which tells others that its process lives, also after it was renamed."""
+    handle = _lock(part)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
-    With `overwrite` the old tree is moved aside first and removed last. Raises DeepferError where `target` is not
-    empty.
+
+def _lock(part: Path) -> int | None:
+    """The handle that holds the lock of a file or folder; None where the system has no such locks (Windows, NFS).
+
+    Raises BlockingIOError where another holds it.
     """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return handle
+
+
+def _is_held(part: Path) -> bool | None:
+    """Whether a living process holds `part`; None where that cannot be known."""
+    try:
+        handle = _lock(part)
+    except BlockingIOError:
+        return True
+    except OSError:  # gone, or not ours to open
+        return None
+    if handle is None:
+        return None
+    os.close(handle)
+    return False
+
+
+def dead_parts(folder: Path) -> list[Path]:
+    """Unfinished files and folders in `folder` that killed runs of this machine left behind."""
+    found = []
+    for path in folder.glob(f".*{STAGING_MARK}{HOST}*"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > MIN_AGE_S and _is_held(path) is False:
+                found.append(path)
+    return found
+
+
+def _sweep_once(folder: Path) -> None:
+    """Remove the dead parts in `folder`, the first time that this process writes into it."""
+    folder = folder.absolute()
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for part in dead_parts(folder):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty sibling folder to fill; on success it is synced and takes the place of `target` in one step, on
+    failure it is removed.
+
+    The destination is judged at the start and again at the end: what came into it meanwhile is never removed. Raises
+    DeepferError where `target` is not empty and `overwrite` was not given, where another run is writing it, or where
+    something came into it meanwhile.
+    """
+    restore_replaced(target)
     refuse_existing(target, overwrite=overwrite)
-    old = _beside(target)
+    if any(_is_held(part) for part in _parts_of(target)):
+        raise DeepferError(f"another run is writing this destination: {target}", "wait for it, or name another one")
+    judged = _names_in(target)
     with scratch_folder(target) as scratch, _blaming(target):
         staging = scratch / "tree"
         staging.mkdir()
         yield staging
         os.sync()
-        if target.exists():
-            target.rename(old)
-        staging.rename(target)
+        refuse_existing(target, overwrite=overwrite)
+        new = _names_in(target) - judged
+        if new:
+            reason = f"'{min(new)}' came into the destination meanwhile; it was left as it is: {target}"
+            raise DeepferError(reason, "name another destination, or empty this one")
+        _replace_tree(staging, target, judged)
         sync_folder(target.parent)
-        if old.exists():
-            shutil.rmtree(old)
+
+
+def _replace_tree(staging: Path, target: Path, judged: set[str]) -> None:
+    """Put `staging` where `target` is. The old tree is then removed, unless it holds what was not `judged`."""
+    if not judged:
+        try:
+            staging.rename(target)  # the system refuses where it is not empty
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            refuse_existing(target, overwrite=False)
+            raise
+        return
+    old = staging
+    if not _exchange(staging, target):
+        old = _beside(target, REPLACED_MARK)
+        with _held(target):
+            target.rename(old)
+            staging.rename(target)
+    if _names_in(old) - judged:
+        kept = target.parent / f"{target.name}.replaced-{os.urandom(4).hex()}"
+        old.rename(kept)
+        LOG.warning("warning: something came into %s while it was replaced; the old one is kept as %s", target, kept)
+    else:
+        shutil.rmtree(old)
+
+
+def _names_in(folder: Path) -> set[str]:
+    """The paths of all that is in a folder, relative to it; none where there is no folder."""
+    walked = ((Path(at).relative_to(folder), kinds) for at, *kinds in os.walk(folder))
+    return {(inside / name).as_posix() for inside, kinds in walked for name in chain(*kinds)}
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Exchange two paths of one file system in one step; False where the system or the file system cannot.
+
+    renameat2(2) of Linux with RENAME_EXCHANGE; Python has no call for it.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(two), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(two))
+
+
+def restore_replaced(target: Path) -> None:
+    """Put back the tree that a run was replacing when it was killed between its two steps, where there were two."""
+    if target.exists() or target.is_symlink() or not target.parent.is_dir():
+        return
+    for old in _parts_of(target, REPLACED_MARK):
+        if not _is_held(old):
+            old.rename(target)
+            LOG.warning("warning: a run was killed while it replaced %s; the old one is back in its place", target)
+            return
 
 
 @contextmanager

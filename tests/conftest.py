@@ -246,7 +246,7 @@ def write_answer_sheets() -> Callable[..., Path]:
     ) -> Path:
         from PIL import Image as PillowImage
 
-        from deepfer_yolo.data.dataset import Description, Row, fingerprint, write_description, write_manifest
+        from deepfer_yolo.data.dataset import Description, Row, register
         from deepfer_yolo.files import sha256_of
 
         rows = []
@@ -260,8 +260,7 @@ def write_answer_sheets() -> Callable[..., Path]:
             PillowImage.fromarray(picture).save(folder / path)
             subject, vote = subjects[i] if subjects else "", votes[i] if votes else ""
             rows.append(Row(path, split, EMOTIONS[label], str(i), subject, sha256_of(folder / path), vote))
-        write_manifest(rows, folder)
-        write_description(Description(name="sheets", labels=EMOTIONS, fingerprint=fingerprint(rows)), folder)
+        register(rows, Description(name="sheets", labels=EMOTIONS, fingerprint=""), folder)
         return folder
 
     return write

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from deepfer_yolo import files
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.files import (
     STAGING_MARK,
     atomic_path,
+    dead_parts,
     locked,
     refuse_existing,
+    restore_replaced,
     scratch_folder,
     sha256_of,
     staged_tree,
@@ -132,3 +137,138 @@ def test_a_lock_keeps_others_out_and_goes_with_a_killed_process(tmp_path: Path) 
             pass
     with locked(lock):
         pass
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_comes_into_the_destination_meanwhile_is_left_there(tmp_path: Path, overwrite: bool) -> None:
+    target = tmp_path / "data"
+    if overwrite:
+        (target / "train").mkdir(parents=True)
+        (target / "train" / "old").write_text("old")
+
+    def fill_meanwhile() -> None:
+        with staged_tree(target, overwrite=overwrite) as staging:
+            (staging / "new").write_text("new")
+            (target / "train").mkdir(parents=True, exist_ok=True)
+            (target / "train" / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(DeepferError, match="not empty" if not overwrite else "'train/thesis.txt' came into"):
+        fill_meanwhile()
+    assert (target / "train" / "thesis.txt").read_text() == "years of work"
+    assert (target / "train" / "old").exists() == overwrite
+    assert leftovers(tmp_path) == []
+
+
+def test_what_comes_in_at_the_last_moment_is_kept_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "old").write_text("old")
+    exchange = files._exchange
+
+    def fill_and_exchange(one: Path, two: Path) -> bool:
+        (two / "thesis.txt").write_text("years of work")
+        return exchange(one, two)
+
+    monkeypatch.setattr(files, "_exchange", fill_and_exchange)
+    with staged_tree(target, overwrite=True) as staging:
+        (staging / "new").write_text("new")
+    (kept,) = tmp_path.glob("data.replaced-*")
+    assert (kept / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert str(kept) in caplog.text
+
+
+def test_two_runs_never_write_one_destination(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with staged_tree(target) as first:
+        (first / "a").write_text("1")
+        with pytest.raises(DeepferError, match="another run is writing"), staged_tree(target):
+            pass
+        with staged_tree(tmp_path / "data 2") as other:
+            (other / "b").write_text("2")
+    assert (target / "a").read_text() == "1"
+    assert (tmp_path / "data 2" / "b").read_text() == "2"
+
+
+WATCH = """
+import sys
+from pathlib import Path
+target = Path(sys.argv[1])
+print("ready", flush=True)
+missing = 0
+while not (target / "last").exists():
+    missing += not (target / "n").exists()
+print(missing)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges folders in one step")
+def test_overwrite_never_leaves_a_moment_without_a_tree(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with staged_tree(target) as staging:
+        (staging / "n").write_text("0")
+    watcher = [sys.executable, "-c", WATCH, str(target)]
+    with subprocess.Popen(watcher, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for number in range(30):
+            with staged_tree(target, overwrite=True) as staging:
+                (staging / "n").write_text(str(number))
+                if number == 29:
+                    (staging / "last").touch()
+        assert process.stdout.readline() == "0\n"
+
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from deepfer_yolo import files
+how, target = sys.argv[1], Path(sys.argv[2])
+if how == "between":
+    files._exchange = lambda one, two: False
+    rename = Path.rename
+    def die_at_the_second(self, to):
+        if to == target:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, to)
+    Path.rename = die_at_the_second
+with files.staged_tree(target, overwrite=True) as staging:
+    (staging / "n").write_text("new")
+    if how == "inside":
+        with files.atomic_path(target.parent / "model.onnx"):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die(how: str, target: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", DIE, how, str(target)], check=False)
+    assert killed.returncode == -9
+
+
+def test_a_kill_between_two_renames_is_put_right_by_the_next_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "data"
+    with staged_tree(target) as staging:
+        (staging / "n").write_text("old")
+    die("between", target)
+    assert not target.exists()
+    restore_replaced(target)
+    assert (target / "n").read_text() == "old"
+    assert str(target) in caplog.text
+
+
+def test_what_a_killed_run_left_is_known_and_removed_by_the_next(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "living") as living:
+        die("inside", tmp_path / "data")
+        dead = [part for part in leftovers(tmp_path) if part != living]
+        assert len(dead) == 2
+        assert dead_parts(tmp_path) == []  # too young: they may not be locked yet
+        for part in (*dead, living):
+            os.utime(part, (time.time() - 60,) * 2)
+        assert sorted(dead_parts(tmp_path)) == sorted(dead)
+    files._swept.clear()
+    write_atomic(tmp_path / "any.json", "1")
+    assert leftovers(tmp_path) == []

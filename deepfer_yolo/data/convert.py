@@ -17,12 +17,9 @@ from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.dataset import (
     Description,
     Row,
-    counts_of,
-    fingerprint,
     read_quarantine,
     refuse_strangers,
-    write_description,
-    write_manifest,
+    register,
 )
 from deepfer_yolo.data.duplicates import Thumbs, thumbnail
 from deepfer_yolo.data.ferplus import read_ferplus, voted
@@ -55,17 +52,15 @@ def convert(
     refuse_existing(target, overwrite=overwrite)
     _refuse_overlap(source, target, config)
     with ExitStack() as stack:
+        folder = stack.enter_context(staged_tree(target, overwrite=overwrite))  # claims the destination
         root = stack.enter_context(unpacked(source, target, config.layout))
         layout = find_layout(root, config.layout)
         reading = Reading(root, config, Problems(excluded=excluded))
-        folder = stack.enter_context(staged_tree(target, overwrite=overwrite))
         conversion = _Conversion(folder, layout, reading, _Labels(reading, layout.name))
         conversion.read_all(progress, is_split_anew=shares is not None)
         if conversion.is_split_anew:
             conversion.split(shares or parse_shares(DEFAULT))
-        description = conversion.describe(printable(source.name))
-        write_manifest(conversion.rows, folder)
-        write_description(description, folder)
+        description = register(conversion.rows, conversion.describe(printable(source.name)), folder)
     if progress is not None:
         progress(1.0)
     return description
@@ -170,7 +165,9 @@ class _Conversion:
         (self.folder / UNSPLIT).rmdir()
 
     def describe(self, source: str) -> Description:
-        """The content of `dataset.json`; `source` is for what states no name or origin of its own."""
+        """The content of `dataset.json` but for what the rows say; `source` is for what states no name or origin
+        of its own.
+        """
         reading, layout, config = self.reading, self.layout, self.reading.options
         options = config.model_dump(mode="json", exclude={"workers"}) | {"layout": layout.name}
         if self.is_split_anew:
@@ -181,10 +178,9 @@ class _Conversion:
             source=reading.origin or layout.source or source,
             licence=reading.licence or layout.licence,
             labels=tuple(sorted({row.label for row in self.rows})),
-            counts=counts_of((row.split, row.label) for row in self.rows),
             left_out=dict(reading.left_out) | excluded,
             options=options,
-            fingerprint=fingerprint(self.rows),
+            fingerprint="",
         )
 
 

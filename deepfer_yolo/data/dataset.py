@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from deepfer_yolo.data.images import load_image, map_in_order
+from deepfer_yolo.data.images import load_image, map_in_order, read_image_file
 from deepfer_yolo.data.untrusted import csv_rows, leaves_folder, open_list, printable
 from deepfer_yolo.errors import DatasetError
-from deepfer_yolo.files import write_atomic
+from deepfer_yolo.files import restore_replaced, write_atomic
 from deepfer_yolo.records import Image, Json
 
 SPLITS = ("train", "val", "test")
@@ -113,7 +113,7 @@ def write_manifest(rows: Sequence[Row], folder: Path) -> None:
 
 def read_manifest(folder: Path) -> list[Row]:
     """The rows of `folder`'s manifest. Raises DatasetError with the line where it cannot be used."""
-    path, rows = _part(folder, MANIFEST), []
+    path, rows, lines = _part(folder, MANIFEST), [], dict[str, int]()
     with open_list(path) as text:
         read = csv_rows(text, path)
         header = tuple(next(read, (0, []))[1])
@@ -122,10 +122,30 @@ def read_manifest(folder: Path) -> list[Row]:
             raise DatasetError(reason, AGAIN, path=path, line=1)
         for number, values in read:
             fault = _fault(values)
+            if not fault and lines.setdefault(values[0], number) != number:
+                fault = f"'{printable(values[0])}' stands here a second time, first in line {lines[values[0]]}"
             if fault:
                 raise DatasetError(fault, AGAIN, path=path, line=number)
             rows.append(Row(*values))
     return rows
+
+
+def why_changed(description: Description, rows: Sequence[Row]) -> str:
+    """The first difference between a manifest and the one that `dataset.json` was written with; empty where there is
+    none.
+    """
+    if fingerprint(rows) == description.fingerprint:
+        return ""
+    now, then = counts_of((row.split, row.label) for row in rows), description.counts
+    for split in dict.fromkeys((*then, *now)):
+        for label in sorted({*then.get(split, ()), *now.get(split, ())}):
+            n, before = now.get(split, {}).get(label, 0), then.get(split, {}).get(label, 0)
+            if n != before:
+                return f"{MANIFEST} has {n:,} images in {split}/{label} where {DATASET} says {before:,}"
+    for row in rows:
+        if not row.path.startswith(f"{row.split}/{row.label}/"):
+            return f"{MANIFEST} says {row.split}, {row.label} of '{printable(row.path)}'"
+    return f"a SHA-256, split or label in {MANIFEST} is not what it was"
 
 
 def _fault(values: list[str]) -> str:
@@ -141,6 +161,15 @@ def _fault(values: list[str]) -> str:
 def write_description(description: Description, folder: Path) -> None:
     """Write `dataset.json` into `folder`."""
     write_atomic(folder / DATASET, json.dumps(description.to_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+def register(rows: Sequence[Row], description: Description, folder: Path) -> Description:
+    """Write both files of the data set folder `folder`; counts and fingerprint are those of `rows`."""
+    counts = counts_of((row.split, row.label) for row in rows)
+    described = description.model_copy(update={"counts": counts, "fingerprint": fingerprint(rows)})
+    write_manifest(rows, folder)
+    write_description(described, folder)
+    return described
 
 
 def read_description(folder: Path) -> Description:
@@ -237,12 +266,18 @@ class Dataset:
         return self.root / row.path
 
 
-def open_dataset(folder: Path) -> Dataset:
-    """The data set folder at `folder`, its manifest read and checked.
+def is_dataset(folder: Path) -> bool:
+    """True for a folder with a manifest and a dataset.json."""
+    return (folder / MANIFEST).is_file() and (folder / DATASET).is_file()
 
-    Raises DatasetError with the convert command where it is something else.
+
+def open_dataset(folder: Path) -> Dataset:
+    """The data set folder at `folder`, its manifest read and checked against the fingerprint.
+
+    Raises DatasetError with the convert command where it is something else, or is not what was converted.
     """
     folder = Path(folder)
+    restore_replaced(folder)
     if not folder.exists():
         raise DatasetError("no such data set", "deepfer convert SOURCE DEST makes one", path=folder)
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
@@ -254,6 +289,9 @@ def open_dataset(folder: Path) -> Dataset:
     if unknown:
         reason = f"label '{min(unknown)}' is not among those of {DATASET}"
         raise DatasetError(reason, AGAIN, path=folder / MANIFEST)
+    changed = why_changed(description, rows)
+    if changed:
+        raise DatasetError(f"has changed since it was converted: {changed}", _anew(folder), path=folder)
     return Dataset(folder, description.name, tuple(sorted(description.labels)), description.fingerprint, tuple(rows))
 
 
@@ -274,7 +312,20 @@ def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = Non
 
 
 def _load(dataset: Dataset, row: Row) -> Image:
+    path = dataset.path(row)
     try:
-        return load_image(dataset.path(row))
+        content = read_image_file(path)
     except FileNotFoundError:
-        raise DatasetError(f"named in {MANIFEST}, and not there", AGAIN, path=dataset.path(row)) from None
+        raise DatasetError(f"named in {MANIFEST}, and not there", AGAIN, path=path) from None
+    if row.sha256 and hashlib.sha256(content).hexdigest() != row.sha256:
+        reason = f"is not the image that was converted: its SHA-256 is not that of {MANIFEST}"
+        raise DatasetError(reason, _anew(dataset.root), path=path)
+    try:
+        return load_image(content)
+    except DatasetError as error:
+        raise error.at(path) from None
+
+
+def _anew(folder: Path) -> str:
+    """The command that makes a data set of its own of one that was changed on purpose."""
+    return f"if that is wanted: deepfer convert {folder} {folder}-changed; it gets a fingerprint of its own"

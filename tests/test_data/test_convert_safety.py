@@ -112,3 +112,16 @@ def test_killed_at_three_moments(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_fifty_moments(tmp_path: Path) -> None:
     killed_conversions(tmp_path, 50, 700)
+
+
+def test_a_destination_that_is_filled_meanwhile_keeps_what_came(painted_csv: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+
+    def fill(part: float) -> None:
+        target.mkdir(exist_ok=True)
+        (target / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(DeepferError, match="exists and is not empty"):
+        convert(painted_csv, target, ConvertConfig(), progress=fill)
+    assert [path.name for path in target.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir() if ".deepfer" in path.name] == []

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.config import AuditConfig, ConvertConfig
+from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import (
     Description,
     Row,
     fingerprint,
+    load_images,
     open_dataset,
     read_manifest,
     read_quarantine,
@@ -57,7 +59,8 @@ def test_absent_labels_are_named() -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.tuples(text, text, text), max_size=6))
 def test_manifests_round_trip_any_file_name(names: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    rows = [Row(path, "train", "happy", source, subject, "00", "happy:1") for path, source, subject in names]
+    by_path = {path: (path, source, subject) for path, source, subject in names}
+    rows = [Row(path, "train", "happy", source, subject, "00", "happy:1") for path, source, subject in by_path.values()]
     # What the file system gives for bytes that are not UTF-8 are lone surrogates; pairs of them that spell a character
     # are not among those.
     rows = [
@@ -88,6 +91,53 @@ def test_a_data_set_folder_from_a_stranger(painted_dataset: Path, tmp_path: Path
     (folder / "dataset.json").write_text('{"name": 1, "labels": 5, "fingerprint": 2}')
     with pytest.raises(DatasetError, match="labels Input should be a valid array"):
         open_dataset(folder)
+
+
+def test_a_data_set_that_was_changed_is_refused_with_the_first_difference(
+    painted_dataset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(painted_dataset, folder)
+    manifest = folder / "manifest.csv"
+    whole = manifest.read_text()
+    lines = whole.splitlines(keepends=True)
+    first = read_manifest(folder)[0]
+    other = next(label for label in open_dataset(folder).labels if label != first.label)
+    swapped = next(row for row in read_manifest(folder) if (row.split, row.label) == (first.split, other))
+    exchanged = whole.replace(f"{first.path},{first.split},{first.label}", f"{first.path},{first.split},{other}")
+    exchanged = exchanged.replace(
+        f"{swapped.path},{swapped.split},{other}", f"{swapped.path},{swapped.split},{first.label}"
+    )
+    for content, what in (
+        (whole + lines[1] * 5, rf"line {len(lines) + 1}: '{first.path}' stands here a second time, first in line 2"),
+        ("".join(lines[:-1]), r"manifest.csv has \d+ images in \w+/\w+ where dataset.json says \d+"),
+        (whole.replace(f",{first.split},{first.label},", f",{first.split},{other},", 1), "images in"),
+        (exchanged, f"manifest.csv says {first.split}, {other} of '{first.path}'"),
+        (whole.replace(first.sha256, "0" * 64), "a SHA-256, split or label in manifest.csv is not what it was"),
+    ):
+        manifest.write_text(content)
+        with pytest.raises(DatasetError, match=what) as refusal:
+            open_dataset(folder)
+        if "second time" not in what:
+            assert refusal.value.hint is not None
+            assert f"deepfer convert {folder} {folder}-changed" in refusal.value.hint
+            assert next(f.message for f in audit(folder, AuditConfig()).findings if f.kind == "changed").endswith(
+                refusal.value.reason.removeprefix("has changed since it was converted: ")
+            )
+    registered = convert(folder, tmp_path / "set-changed", CONFIG)
+    assert open_dataset(tmp_path / "set-changed").fingerprint == registered.fingerprint
+
+
+def test_an_image_that_was_replaced_is_refused_when_it_is_read(painted_dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(painted_dataset, folder)
+    dataset = open_dataset(folder)
+    rows = dataset.rows("val")
+    assert len(list(load_images(dataset, rows))) == len(rows)
+    shutil.copy(dataset.path(rows[0]), dataset.path(rows[5]))
+    with pytest.raises(DatasetError, match="is not the image that was converted") as refusal:
+        list(load_images(open_dataset(folder), rows))
+    assert refusal.value.path == str(dataset.path(rows[5]))
 
 
 def test_a_missing_val_split_is_seen_by_whoever_needs_it(tree: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_description, read_manifest, register
 from deepfer_yolo.data.leaks import BLANK, Hashes, LeakGuard, Overlap, image_hash
 from deepfer_yolo.errors import LeakError
 from deepfer_yolo.files import sha256_of
@@ -93,7 +93,7 @@ def test_a_copy_inside_the_data_set_is_a_note(
     at = next(index for index, row in enumerate(rows) if row.split == "val" and row.label == train.label)
     encode(root / train.path, root / rows[at].path)
     rows[at] = replace(rows[at], sha256=sha256_of(root / rows[at].path))
-    write_manifest(rows, root)
+    register(rows, read_description(root), root)
     dataset = open_dataset(root)
     guard = LeakGuard(dataset)
     assert guard.overlap("val", learned) == Overlap(56, 1, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_manifest, write_manifest
+from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_description, read_manifest, register
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
@@ -42,7 +42,11 @@ def laboratory(painted_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     target = tmp_path_factory.mktemp("laboratory") / "data"
     shutil.copytree(painted_dataset, target)
     rows = read_manifest(target)
-    write_manifest([replace(row, subject=f"S{number % 16:03}") for number, row in enumerate(rows)], target)
+    register(
+        [replace(row, subject=f"S{number % 16:03}") for number, row in enumerate(rows)],
+        read_description(target),
+        target,
+    )
     return target
 
 
@@ -91,13 +95,17 @@ def test_copies_stay_together_where_there_are_no_subjects(laboratory: Path, tmp_
     for place in (200, 220):
         shutil.copy(root / rows[3].path, root / rows[place].path)
         rows[place] = replace(rows[place], sha256=rows[3].sha256)
-    write_manifest([replace(row, subject="") for row in rows], root)
+    register([replace(row, subject="") for row in rows], read_description(root), root)
     groups = grouped(root, "auto")
     assert groups[3] == groups[200] == groups[220]
     assert len(set(groups.tolist())) > 150
     with pytest.raises(ConfigError, match=r"224 of 224 images have no subject"):
         grouped(root, "subject")
-    write_manifest([replace(row, subject="A" if number < 50 else "") for number, row in enumerate(rows)], root)
+    register(
+        [replace(row, subject="A" if number < 50 else "") for number, row in enumerate(rows)],
+        read_description(root),
+        root,
+    )
     mixed = grouped(root, "auto")
     assert len(set(mixed[:50].tolist())) == 1
     assert mixed[200] == mixed[220] == mixed[3] != mixed[210]
@@ -169,7 +177,7 @@ def test_data_that_have_changed_are_refused(
     shutil.copytree(validated.folder, folder)
     (folder / "metrics.json").unlink()
     rows = read_manifest(data)
-    write_manifest(rows[1:], data)
+    register(rows[1:], read_description(data), data)
     config = (folder / "config.yaml").read_text().replace(str(laboratory), str(data))
     (folder / "config.yaml").write_text(config)
     with pytest.raises(TrainingError, match="has changed since the cross-validation began"):

@@ -18,7 +18,14 @@ import torch
 import yaml
 from PIL import Image
 
-from deepfer_yolo.data.dataset import fingerprint, load_images, open_dataset
+from deepfer_yolo.data.dataset import (
+    fingerprint,
+    load_images,
+    open_dataset,
+    read_description,
+    read_manifest,
+    register,
+)
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.recipe import TrainConfig
@@ -38,9 +45,7 @@ def results(run: Path) -> list[dict[str, str]]:
 
 def without_split(dataset: Path, target: Path, split: str) -> Path:
     shutil.copytree(dataset, target)
-    manifest = target / "manifest.csv"
-    lines = manifest.read_text().splitlines(keepends=True)
-    manifest.write_text("".join(line for line in lines if f",{split}," not in line))
+    register([row for row in read_manifest(target) if row.split != split], read_description(target), target)
     return target
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepfer_yolo.data.dataset import fingerprint, read_manifest, write_manifest
+from deepfer_yolo.data.dataset import fingerprint, read_description, read_manifest, register
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.splits import open_for_training, read_splits
@@ -42,7 +42,7 @@ def test_votes_become_shares_and_their_absence_is_an_error(
     rows = read_manifest(voted)
     first = next(index for index, row in enumerate(rows) if row.split == "train")
     rows[first] = replace(rows[first], votes="happy:6 sad:2 contempt:2")
-    write_manifest(rows, voted)
+    register(rows, read_description(voted), voted)
     config = tiny_config.model_copy(update={"data": str(voted), "votes": True})
     faces, _, _ = read_splits(open_for_training(config), config)
     assert faces.soft is not None
@@ -69,7 +69,7 @@ def test_evidence_reads_votes_in_the_data_sets_own_words(
             rows[index] = replace(rows[index], votes="sad:9 unknown:1")
         elif rows[index].label == "sad":
             rows[index] = replace(rows[index], votes="contempt:10")
-    write_manifest(rows, voted)
+    register(rows, read_description(voted), voted)
     config = config.model_copy(update={"data": str(voted)})
     dataset = open_for_training(config)
     faces, _, _ = read_splits(dataset, config)
@@ -98,7 +98,7 @@ def test_val_is_judged_by_the_clear_winner_of_its_votes(
     given = ("sad:6 happy:4", "sad:5 happy:5", "contempt:9", "happy:1")
     for index, votes in zip(held_out, given, strict=False):
         rows[index] = replace(rows[index], votes=votes)
-    write_manifest(rows, voted)
+    register(rows, read_description(voted), voted)
     config = config.model_copy(update={"data": str(voted)})
     dataset = open_for_training(config)
     _, val, _ = read_splits(dataset, config)

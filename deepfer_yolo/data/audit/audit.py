@@ -7,10 +7,11 @@ from pathlib import Path
 
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.data.archives import unpacked
-from deepfer_yolo.data.audit.findings import AuditResult, judge
+from deepfer_yolo.data.audit.findings import AuditResult, Finding, judge
 from deepfer_yolo.data.audit.image_checks import CHECKS
 from deepfer_yolo.data.audit.inspection import inspect
 from deepfer_yolo.data.audit.model_checks import FaceCheck, LabelCheck, drift
+from deepfer_yolo.data.dataset import is_dataset, read_description, read_manifest, why_changed
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -39,6 +40,9 @@ def audit(
     with unpacked(source, layout=config.layout) as root:
         seen = inspect(root, config.layout, source.name, workers=config.workers, progress=progress, checks=checks)
         findings = [finding for check in CHECKS for finding in check(seen, config)]
+        changed = why_changed(read_description(root), read_manifest(root)) if is_dataset(root) else ""
+        if changed:
+            findings.append(Finding("changed", "error", 1, f"not what was converted: {changed}"))
         if seen.images:
             findings += [finding for check in checks for finding in check.findings(seen, config)]
         if seen.images and against is not None:

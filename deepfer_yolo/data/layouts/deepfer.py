@@ -6,15 +6,10 @@ manifest.csv    dataset.json    train/happy/00042.png    val/sad/00107.png
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from deepfer_yolo.data.dataset import DATASET, MANIFEST, read_description, read_manifest
+from deepfer_yolo.data.dataset import is_dataset, read_description, read_manifest
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
-
-
-def matches(source: Path) -> bool:
-    """True for a folder with a manifest and a dataset.json."""
-    return (source / MANIFEST).is_file() and (source / DATASET).is_file()
 
 
 def read(reading: Reading) -> Iterator[Item]:
@@ -38,4 +33,4 @@ def read(reading: Reading) -> Iterator[Item]:
         )
 
 
-LAYOUT = Layout("deepfer", title="", source="", licence="", matches=matches, read=read)
+LAYOUT = Layout("deepfer", title="", source="", licence="", matches=is_dataset, read=read)
