@@ -23,6 +23,7 @@ from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import SPLITS, load_images, open_dataset
 from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.painted import paint_csv
 
 CONFIG = ConvertConfig()
