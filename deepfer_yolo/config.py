@@ -62,6 +62,8 @@ class ConvertConfig(Config):
         "official, as-is, or shares like train=0.8,val=0.1,test=0.1.",
         shown="official where there is one, else those",
     )
+    val: float = key(0.1, "Share of train that becomes val where a source has none; 0: none.", ge=0, lt=1)
+    reshuffle: bool = key(False, "Let shares deal out a test split that the source has.", shown="")
     group_by: GroupBy = key(
         "auto",
         "What a new split must not tear apart: subject, duplicate or none.",
@@ -70,8 +72,10 @@ class ConvertConfig(Config):
     seed: Seed = key(0, "Seed of a new split.")
     map: Pairs = key({}, "Rename a label: old=new. Repeatable.")
     drop: Texts = key((), "Leave out a label. Repeatable.")
-    labels: Literal["original", "ferplus-majority", "ferplus-votes"] = key(
-        "original", "FER2013's labels: original, ferplus-majority or ferplus-votes."
+    labels: Literal["original", "keep", "ferplus-majority", "ferplus-votes"] = key(
+        "original",
+        "original: emotions by any spelling, or all labels as they are where none is one; keep: all as they are; "
+        "ferplus-majority or ferplus-votes: of FER2013.",
     )
     ferplus: Path | None = key(None, "FER+ votes for FER2013: fer2013new.csv.")
     drop_unknown: bool = key(False, "Leave out what FER+ calls unknown or not a face.", shown="")

@@ -11,13 +11,18 @@ from deepfer_yolo.cli.options import JsonOption, OverwriteOption, options_of
 from deepfer_yolo.config import ConvertConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deepfer_yolo.data.dataset import Description
+
+N_ABSENT = 10
+"""Labels that a warning names."""
 
 
 @options_of(
     ConvertConfig,
-    "source dest layout split group_by seed map drop ferplus labels drop_unknown margin exclude name workers config "
-    "overwrite as_json",
+    "source dest layout split val reshuffle group_by seed map drop labels ferplus drop_unknown margin exclude name "
+    "workers config overwrite as_json",
 )
 def convert(
     settings: ConvertConfig,
@@ -32,24 +37,35 @@ def convert(
 
     Example: deepfer convert fer2013.csv.gz datasets/fer2013
     """
-    from deepfer_yolo.cli.options import print_json, progress, stderr, tracked
+    from deepfer_yolo.cli.options import print_json, progress, say_all, tracked
     from deepfer_yolo.data.convert import convert as run
-    from deepfer_yolo.data.layouts.class_tree import EMPTY
 
     with progress() as bar:
         show = tracked(bar, "converting")
         result = run(source, dest, settings, overwrite=overwrite, progress=lambda part: show(int(100 * part), 100))
-    empty = [why for why in result.left_out if why.startswith(EMPTY)]
-    if empty:
-        stderr().print(f"warning: {', '.join(empty)}")
-    if result.absent_labels:
-        stderr().print(f"warning: no images in {', '.join(result.absent_labels)}")
-    if "val" not in result.counts:
-        stderr().print("warning: no val split; training needs one")
+    say_all(f"note: {note}" for note in result.notes)
+    say_all(_warnings(result))
     if as_json:
         print_json(result.to_json())
     else:
         _print_counts(result, dest)
+
+
+def _warnings(result: Description) -> Iterator[str]:
+    """What the data set lacks."""
+    from deepfer_yolo.data.layouts.class_tree import EMPTY
+
+    if empty := [why for why in result.left_out if why.startswith(EMPTY)]:
+        yield f"warning: {', '.join(empty)}"
+    if absent := result.absent_labels:
+        more = f" and {len(absent) - N_ABSENT:,} more" if len(absent) > N_ABSENT else ""
+        yield f"warning: no images in {', '.join(absent[:N_ABSENT])}{more}"
+    if "train" not in result.counts:
+        yield "warning: no train split: good for evaluate and gate, not for training"
+    elif "val" not in result.counts:
+        yield "warning: no val split; training needs one"
+    if "test" not in result.counts:
+        yield "note: no test split"
 
 
 def _print_counts(result: Description, dest: Path) -> None:
@@ -60,5 +76,6 @@ def _print_counts(result: Description, dest: Path) -> None:
     stdout().print(table(("label", *result.counts), count_rows(result.counts), f"{result.name} → {dest}"))
     for why, count in result.left_out.items():
         stdout().print(f"left out: {count:,} {why}")
-    layout, split = result.options["layout"], result.options["split"] or "official"
+    layout, split, val = result.options["layout"], result.options["split"] or "official", result.options["val"]
+    split = f"{split} (val: {val} of train)" if val else split
     stdout().print(f"layout {layout}, split {split}, fingerprint {result.fingerprint[:16]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,20 +14,20 @@ import numpy as np
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.dataset import (
+    Dataset,
     Description,
     Row,
     read_quarantine,
     refuse_strangers,
     register,
 )
-from deepfer_yolo.data.duplicates import Thumbs, thumbnail
-from deepfer_yolo.data.ferplus import read_ferplus, voted
+from deepfer_yolo.data.duplicates import Thumbs, thumbnail, thumbnails
 from deepfer_yolo.data.images import encode_png, map_in_order
+from deepfer_yolo.data.labelling import Labels, kept_labels, kept_note
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
-from deepfer_yolo.data.splits import DEFAULT, assign_splits, groups_of, parse_shares
-from deepfer_yolo.data.untrusted import Problems, printable, safe_name, unique_name
-from deepfer_yolo.emotions import canonical_label
+from deepfer_yolo.data.splits import DEFAULT, assign_splits, coarse_note, groups_of, parse_shares
+from deepfer_yolo.data.untrusted import Problems, printable, unique_name
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.files import refuse_existing, staged_tree
 
@@ -56,10 +55,12 @@ def convert(
         root = stack.enter_context(unpacked(source, target, config.layout))
         layout = find_layout(root, config.layout)
         reading = Reading(root, config, Problems(excluded=excluded))
-        conversion = _Conversion(folder, layout, reading, _Labels(reading, layout.name))
-        conversion.read_all(progress, is_split_anew=shares is not None)
-        if conversion.is_split_anew:
-            conversion.split(shares or parse_shares(DEFAULT))
+        conversion = _Conversion(folder, layout, reading, Labels(reading, layout.name), shares)
+        conversion.read_all(progress)
+        if conversion.shares is not None:
+            conversion.split(conversion.shares)
+        elif config.val:
+            conversion.carve(config.val)
         description = register(conversion.rows, conversion.describe(printable(source.name)), folder)
     if progress is not None:
         progress(1.0)
@@ -78,29 +79,28 @@ def _refuse_overlap(source: Path, target: Path, config: ConvertConfig) -> None:
 
 @dataclass(slots=True)
 class _Conversion:
-    """One conversion under way. `thumbs` is None where no near copies are to be kept together."""
+    """One conversion under way. `shares` is None where the source's own split is kept, `thumbs` where near copies may
+    part.
+    """
 
     folder: Path
     layout: Layout
     reading: Reading
-    labels: _Labels
-    is_split_anew: bool = False
+    labels: Labels
+    shares: dict[str, float] | None
+    has_carved: bool = False
+    notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     thumbs: list[Thumbs] | None = None
     names: dict[str, set[str]] = field(default_factory=dict)
 
-    def read_all(self, progress: Progress | None, *, is_split_anew: bool) -> None:
+    def read_all(self, progress: Progress | None) -> None:
         """Write every image into the folder. Raises DatasetError that lists what was wrong."""
         config, problems = self.reading.options, self.reading.problems
         items = self.layout.read(self.reading)
         first = next(items, None)
-        self.is_split_anew = is_split_anew or (first is not None and not first.split)
-        if self.is_split_anew and not is_split_anew and config.split is not None:
-            reason = f"--split {config.split}: {self.reading.source.name} has no split of its own"
-            raise ConfigError(reason, f"such as --split {DEFAULT}")
-        if self.is_split_anew and config.group_by in ("auto", "duplicate"):
-            self.thumbs = []
         if first is not None:
+            self._begin(first)
             # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
             workers = 0 if first.pixels is not None else config.workers
             for row, thumb in map_in_order(self._write, self._assign(chain((first,), items)), workers):
@@ -111,12 +111,26 @@ class _Conversion:
                     self.thumbs.append(thumb)
                 if progress is not None and len(self.rows) % 100 == 0:
                     progress(self.reading.fraction)
-        self.labels.finish()
+        self.notes += self.labels.finish()
         problems.raise_if_any("mend them, or leave images out with --exclude; nothing was written")
         if config.exclude:
             refuse_strangers(config.exclude, problems.excluded, problems.met)
         if not self.rows:
             raise DatasetError("holds no images", "check the path and the layout", path=self.reading.source)
+
+    def _begin(self, first: Item) -> None:
+        """Decide by the first image what is split anew, and which labels are kept."""
+        config = self.reading.options
+        if not first.split and self.shares is None:
+            if config.split is not None:
+                reason = f"--split {config.split}: {self.reading.source.name} has no split of its own"
+                raise ConfigError(reason, f"such as --split {DEFAULT}")
+            self.shares = parse_shares(DEFAULT)
+        if self.shares is not None and config.group_by in ("auto", "duplicate"):
+            self.thumbs = []
+        if config.labels == "original" and (kept := kept_labels(self.layout, self.reading, first)):
+            self.reading.labels = kept
+            self.notes.append(kept_note(kept))
 
     def _assign(self, items: Iterator[Item]) -> Iterator[tuple[Item, str]]:
         """Each item with its label, split and path, in the order of reading, so that names never depend on threads."""
@@ -126,7 +140,11 @@ class _Conversion:
             labelled = self.labels.label(item)
             if labelled is None:
                 continue
-            if self.is_split_anew:
+            if self.shares is not None:
+                if item.split == "test" and not self.reading.options.reshuffle:
+                    reason = f"--split {self.reading.options.split} would deal out the test split that the source has"
+                    hint = "--val 0.1 takes a val from train and keeps test; --reshuffle deals out all images anew"
+                    raise ConfigError(reason, hint)
                 labelled = replace(labelled, split=UNSPLIT)
             elif not item.split:
                 self.reading.problems.add(item.place, "has no split, while others have one")
@@ -155,14 +173,42 @@ class _Conversion:
         config = self.reading.options
         groups = groups_of(self.rows, config.group_by, lambda: np.stack(self.thumbs or []))
         splits = assign_splits([row.label for row in self.rows], groups, shares, config.seed)
-        for index, (row, split) in enumerate(zip(self.rows, splits, strict=True)):
-            path = f"{split}{row.path.removeprefix(UNSPLIT)}"
-            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / row.path).rename(self.folder / path)
-            self.rows[index] = replace(row, path=path, split=split)
+        self.notes += coarse_note(splits, shares)
+        self._move(dict(enumerate(splits)))
         for folder in self.names:
             (self.folder / folder).rmdir()
         (self.folder / UNSPLIT).rmdir()
+
+    def carve(self, share: float) -> None:
+        """Where there is a train and no val, take `share` of train as val; all else stays where it is."""
+        config = self.reading.options
+        places = [index for index, row in enumerate(self.rows) if row.split == "train"]
+        if not places or any(row.split == "val" for row in self.rows):
+            return
+        train = [self.rows[index] for index in places]
+        opened = Dataset(self.folder, "", (), "", tuple(train))
+        groups = groups_of(train, config.group_by, lambda: thumbnails(opened, train))
+        shares = {"train": 1 - share, "val": share}
+        try:
+            splits = assign_splits([row.label for row in train], groups, shares, config.seed)
+        except ConfigError as error:
+            self.notes.append(f"no val is taken from train: {error.message}")
+            return
+        self.has_carved = True
+        self._move(dict(zip(places, splits, strict=True)))
+        n = splits.count("val")
+        kept = " and its test kept" if any(row.split == "test" for row in self.rows) else ""
+        self.notes.append(f"the source has no val: {n:,} of its {len(train):,} training images are taken{kept}")
+
+    def _move(self, splits: dict[int, str]) -> None:
+        """Give rows, by their places, a split, and move their images there."""
+        for index, split in splits.items():
+            row = self.rows[index]
+            path = f"{split}/{row.path.partition('/')[2]}"
+            if path != row.path:
+                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / row.path).rename(self.folder / path)
+                self.rows[index] = replace(row, path=path, split=split)
 
     def describe(self, source: str) -> Description:
         """The content of `dataset.json` but for what the rows say; `source` is for what states no name or origin
@@ -170,7 +216,8 @@ class _Conversion:
         """
         reading, layout, config = self.reading, self.layout, self.reading.options
         options = config.model_dump(mode="json", exclude={"workers"}) | {"layout": layout.name}
-        if self.is_split_anew:
+        options["val"] = config.val if self.has_carved else None
+        if self.shares is not None:
             options["split"] = config.split or DEFAULT
         excluded = {"excluded": len(reading.problems.met)} if reading.problems.met else {}
         return Description(
@@ -180,83 +227,6 @@ class _Conversion:
             labels=tuple(sorted({row.label for row in self.rows})),
             left_out=dict(reading.left_out) | excluded,
             options=options,
+            notes=tuple(self.notes),
             fingerprint="",
         )
-
-
-class _Labels:
-    """Labels one source after the other; remembers what it left out and what it did not know."""
-
-    def __init__(self, reading: Reading, layout: str) -> None:
-        options = reading.options
-        self._reading = reading
-        self._unknown: Counter[str] = Counter()
-        self._used: set[str] = set()
-        self._map = {old.casefold(): new for old, new in options.map.items()}
-        for new in options.map.values():
-            if safe_name(new) != new:
-                raise ConfigError(f"--map: '{new}' cannot be the name of a folder", "letters and digits are safe")
-        self._drop = {label.casefold() for label in options.drop}
-        wants_votes = (options.labels != "original" or options.drop_unknown) and layout != "ferplus-folder"
-        if wants_votes and options.ferplus is None:
-            raise ConfigError("FER+ labels need the FER+ file", "--ferplus fer2013new.csv")
-        if options.ferplus is not None and not layout.startswith("fer2013"):
-            raise ConfigError("--ferplus goes with FER2013 alone: its votes are joined by row", "leave it out")
-        self._votes = read_ferplus(options.ferplus) if options.ferplus else None
-
-    def label(self, item: Item) -> Item | None:
-        """`item` with its canonical label; None where it is left out, or its label is not known."""
-        given = item.label.casefold()
-        if given in self._drop:
-            return self._leave_out(item.label)
-        self._used.add(given)
-        label = self._known(item.label)
-        if label is None:
-            self._unknown[item.label] += 1
-            return None
-        if label.casefold() in self._drop:
-            return self._leave_out(label)
-        self._used.add(label.casefold())
-        item = replace(item, label=self._map.get(label.casefold(), label))
-        return item if self._votes is None else self._voted(item, self._votes)
-
-    def _known(self, name: str) -> str | None:
-        """What `name` stands for: as --map says, an emotion, or a label that the source states itself."""
-        mapped = self._map.get(name.casefold())
-        wanted = name if mapped is None else mapped
-        is_stated = mapped is not None or (name in self._reading.labels and safe_name(name) == name)
-        return canonical_label(wanted) or (wanted if is_stated else None)
-
-    def _voted(self, item: Item, votes: list[tuple[str, dict[str, int]]]) -> Item | None:
-        options, problems = self._reading.options, self._reading.problems
-        row = int(item.source_id) if item.source_id.isdigit() else None
-        if row is None:
-            what = "FER+ votes are joined by row, and this image's name does not say its row"
-        elif row >= len(votes):
-            what = f"row {row} is not in {options.ferplus}, which has {len(votes):,}"
-        elif item.split and item.split != votes[row][0]:
-            what = f"{item.split} here and {votes[row][0]} in {options.ferplus}: not the same rows"
-        else:
-            label, text = voted(votes[row][1], item.label, options)
-            if label is None or label.casefold() in self._drop:
-                return self._leave_out(label or text)
-            return replace(item, label=self._map.get(label.casefold(), label), votes=text)
-        problems.add(item.place, what)
-        return None
-
-    def _leave_out(self, why: str) -> Item | None:
-        self._reading.left_out[why] += 1
-        return None
-
-    def finish(self) -> None:
-        """Report the labels that were not known, with those seen besides, and --map and --drop that met nothing."""
-        problems, unknown = self._reading.problems, {label.casefold() for label in self._unknown}
-        known = ", ".join(sorted(self._used - unknown))
-        besides = f"; known and seen besides: {known}" if known else "; known are those of the seven emotions"
-        for label, count in self._unknown.most_common():
-            what = f"not a known emotion ({count:,} images); --map '{label}=LABEL' or --drop '{label}'{besides}"
-            problems.add(f"label '{label}'", what)
-            besides = ""
-        met = self._used | {label.casefold() for label in self._reading.left_out} | unknown
-        for word in sorted((set(self._map) | self._drop) - met):
-            problems.add(f"--map or --drop '{word}'", "no image bears this label")

@@ -52,7 +52,7 @@ class Row:
 
 
 class Description(BaseModel, frozen=True):
-    """What `dataset.json` says of a data set folder."""
+    """What `dataset.json` says of a data set folder; `notes` are what a reader should know of how it was made."""
 
     schema_version: int = 1
     name: str
@@ -62,6 +62,7 @@ class Description(BaseModel, frozen=True):
     counts: Counts = {}
     left_out: dict[str, int] = {}
     options: dict[str, JsonValue] = {}
+    notes: tuple[str, ...] = ()
     fingerprint: str
 
     @property

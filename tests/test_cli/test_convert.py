@@ -105,3 +105,24 @@ def test_an_empty_class_folder_is_a_warning(tmp_path: Path) -> None:
     result = run("convert", tmp_path / "faces", tmp_path / "out")
     assert result.returncode == 0
     assert "warning: empty class folder (train/sad)" in result.stderr
+
+
+def test_notes_and_warnings_are_one_line_each_on_stderr(tmp_path: Path) -> None:
+    faces, labels = paint_faces(8, 80)
+    for index, (face, label) in enumerate(zip(faces, labels, strict=True)):
+        folder = tmp_path / "tree" / ("train" if index < 60 else "test") / ("wach", "müde")[label % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(folder / f"{index}.png")
+    result = run("convert", tmp_path / "tree", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines() == [
+        "note: no label is an emotion, so all are kept as they are: müde, wach",
+        "note: the source has no val: 6 of its 60 training images are taken and its test kept",
+    ]
+    assert "split official (val: 0.1 of train)" in result.stdout
+    (tmp_path / "tree" / "train").rename(tmp_path / "train")
+    result = run("convert", tmp_path / "tree", tmp_path / "test")
+    assert "warning: no train split: good for evaluate and gate, not for training" in result.stderr
+    result = run("convert", tmp_path / "tree", tmp_path / "dealt", "--split", "train=0.8,val=0.1,test=0.1")
+    assert result.returncode == 1
+    assert "--reshuffle deals out all images anew" in result.stderr

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.data.splits import assign_splits, parse_shares
+from deepfer_yolo.data.splits import assign_folds, assign_splits, parse_shares
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.painted import paint_faces
@@ -113,3 +113,124 @@ def test_too_few_groups_and_unknown_subjects(unsplit: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="140 of 140 images have no subject, such as angry/"):
         convert(unsplit, tmp_path / "out", ConvertConfig(group_by="subject"))
     assert not (tmp_path / "out").exists()
+
+
+def train_and_test(root: Path, n: int = 20) -> Path:
+    """`n` faces a label in train and three in test, and no val."""
+    faces, labels = paint_faces(8, 7 * (n + 3))
+    counts: Counter[int] = Counter()
+    for index, (face, label) in enumerate(zip(faces, labels, strict=True)):
+        folder = root / ("train" if counts[label] < n else "test") / EMOTIONS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        PillowImage.fromarray(face).save(folder / f"{index}.png")
+        counts[label] += 1
+    return root
+
+
+def test_val_is_taken_from_train_and_test_stays(tmp_path: Path) -> None:
+    source = train_and_test(tmp_path / "tree")
+    tests = {path.relative_to(source).as_posix() for path in source.glob("test/*/*")}
+    content = convert(source, tmp_path / "out", ConvertConfig())
+    assert {split: sum(by.values()) for split, by in content.counts.items()} == {"train": 126, "val": 14, "test": 21}
+    assert set(content.counts["val"].values()) == {2}
+    assert content.options["val"] == 0.1
+    assert content.notes == ("the source has no val: 14 of its 140 training images are taken and its test kept",)
+    dataset = open_dataset(tmp_path / "out")
+    assert {row.source_id for row in dataset.rows("test")} == tests
+    assert {row.source_id.split("/")[0] for row in dataset.rows("val")} == {"train"}
+    assert all((tmp_path / "out" / row.path).is_file() for row in dataset.all_rows)
+    fifth = convert(source, tmp_path / "fifth", ConvertConfig(val=0.2))
+    assert sum(fifth.counts["val"].values()) == 28
+    none = convert(source, tmp_path / "none", ConvertConfig(val=0))
+    assert (set(none.counts), none.options["val"], none.notes) == ({"train", "test"}, None, ())
+
+
+def test_copies_in_train_do_not_part_when_val_is_taken(tmp_path: Path) -> None:
+    source = train_and_test(tmp_path / "tree")
+    for path in sorted(source.glob("train/*/*.png")):
+        copy = np.asarray(PillowImage.open(path)).astype(float) * 1.05
+        PillowImage.fromarray(np.clip(copy, 0, 255).astype(np.uint8)).save(path.with_name(f"{path.stem}-again.png"))
+    convert(source, tmp_path / "out", ConvertConfig())
+    dataset = open_dataset(tmp_path / "out")
+    val = {row.source_id.replace("-again", "") for row in dataset.rows("val")}
+    train = {row.source_id.replace("-again", "") for row in dataset.rows("train")}
+    assert len(dataset.rows("val")) == 28
+    assert not val & train
+
+
+def test_shares_do_not_deal_out_a_test_unless_told(tmp_path: Path) -> None:
+    source = train_and_test(tmp_path / "tree")
+    with pytest.raises(ConfigError, match="would deal out the test split that the source has") as caught:
+        convert(source, tmp_path / "out", ConvertConfig(split=SHARES))
+    assert "--val 0.1" in str(caught.value.hint)
+    assert "--reshuffle" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+    content = convert(source, tmp_path / "out", ConvertConfig(split=SHARES, reshuffle=True))
+    assert content.options["reshuffle"] is True
+    assert sum(content.counts["test"].values()) != 21
+
+
+def test_sets_with_one_split(tmp_path: Path) -> None:
+    source = train_and_test(tmp_path / "tree")
+    (source / "train").rename(tmp_path / "train")
+    alone = convert(source, tmp_path / "test", ConvertConfig())
+    assert {split: sum(by.values()) for split, by in alone.counts.items()} == {"test": 21}
+    assert alone.notes == ()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "train").rename(tmp_path / "other" / "train")
+    content = convert(tmp_path / "other", tmp_path / "trained", ConvertConfig())
+    assert {split: sum(by.values()) for split, by in content.counts.items()} == {"train": 126, "val": 14}
+    assert content.notes == ("the source has no val: 14 of its 140 training images are taken",)
+    # Without a test there is none to protect.
+    assert "test" in convert(tmp_path / "other", tmp_path / "dealt", ConvertConfig(split=SHARES)).counts
+
+
+def few(root: Path, *counts: int) -> Path:
+    """A tree with so many faces of each label."""
+    faces, labels = paint_faces(9, 7 * max(counts))
+    for label, n in enumerate(counts):
+        folder = root / EMOTIONS[label]
+        folder.mkdir(parents=True)
+        for index in np.flatnonzero(labels == label)[:n].tolist():
+            PillowImage.fromarray(faces[index]).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("counts", "dealt", "said"),
+    [
+        ((8,) * 7, (42, 7, 7), "train 75%, val 12%, test 12%"),
+        ((3,) * 7, (7, 7, 7), "train 33%, val 33%, test 33%"),
+        ((5, 5), (6, 2, 2), "train 60%, val 20%, test 20%"),
+        ((10, 10, 1), (17, 2, 2), None),
+    ],
+)
+def test_few_images_are_split_soundly(
+    counts: tuple[int, ...], dealt: tuple[int, ...], said: str | None, tmp_path: Path
+) -> None:
+    content = convert(few(tmp_path / "tree", *counts), tmp_path / "out", ConvertConfig())
+    assert tuple(sum(by.values()) for by in content.counts.values()) == dealt
+    assert min(content.counts["train"].values()) >= 1
+    assert content.notes == ((f"so few images or groups do not divide as asked: {said}",) if said else ())
+
+
+@pytest.mark.parametrize(("n", "reason"), [(1, "one image a label"), (2, "2 images of the largest label")])
+def test_too_few_images_are_one_clear_error(n: int, reason: str, tmp_path: Path) -> None:
+    source = few(tmp_path / "tree", *(n,) * 7)
+    with pytest.raises(ConfigError, match=f"{reason} cannot be divided into train, val, test"):
+        convert(source, tmp_path / "out", ConvertConfig())
+    (tmp_path / "with" / "train").parent.mkdir()
+    source.rename(tmp_path / "with" / "train")
+    content = convert(tmp_path / "with", tmp_path / "out", ConvertConfig())
+    if n == 1:
+        assert content.notes == ("no val is taken from train: one image a label cannot be divided into train, val",)
+    else:
+        assert {split: sum(by.values()) for split, by in content.counts.items()} == {"train": 7, "val": 7}
+
+
+def test_more_folds_than_a_label_has_images() -> None:
+    labels, groups = ["happy", "sad"] * 10, np.arange(20)
+    with pytest.raises(ConfigError, match="10 images of the largest label cannot be divided into 11 folds") as caught:
+        assign_folds(labels, groups, 11, 0)
+    assert caught.value.hint == "--folds 10 at most"
+    assert Counter(assign_folds(labels, groups, 10, 0)) == dict.fromkeys(range(1, 11), 2)

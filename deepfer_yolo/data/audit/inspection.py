@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.data.dataset import Counts, counts_of
 from deepfer_yolo.data.duplicates import Thumbs, pixel_hash, thumbnail
 from deepfer_yolo.data.images import map_in_order
+from deepfer_yolo.data.labelling import kept_labels
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.untrusted import printable
@@ -90,7 +92,11 @@ def inspect(
         image, pixels = _inspect(item, reading)
         return item, image, [check.prepare(pixels) for check in checks] if pixels is not None else []
 
-    for done, (item, image, prepared) in enumerate(map_in_order(look_at, found.read(reading), workers)):
+    items = found.read(reading)
+    if (first := next(items, None)) is not None:
+        reading.labels |= kept_labels(found, reading, first)
+        items = chain((first,), items)
+    for done, (item, image, prepared) in enumerate(map_in_order(look_at, items, workers)):
         if isinstance(image, str):
             result.broken.append((item.key, image))
         else:

@@ -4,19 +4,21 @@
     val/sad/b.png            sad/b.png          sad/test/b.png
 
 Split folders may be spelt train, training, val, valid, validation, test, testing, or as FER2013's parts; class folders
-in any spelling that `emotions.py` knows. Numbers mean another label in each data set and are never guessed: `--map` or
-`--layout` says what they mean. What stands beside the class folders is left out and counted.
+in any spelling that `emotions.py` knows, or of any names where none is an emotion. Numbers mean another label in each
+data set and are never guessed: `--map`, `--layout` or `--labels keep` says what they mean. What stands beside the class
+folders is left out and counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from deepfer_yolo.data.image_formats import NO_IMAGE, is_image
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in
+from deepfer_yolo.data.layouts.item import N_FIRST, Item, Layout, Reading, images_in
 from deepfer_yolo.data.untrusted import folders_in, listing, printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
@@ -39,12 +41,19 @@ class ClassFolder(NamedTuple):
 
 
 def matches(source: Path) -> bool:
-    """True for a folder that holds split folders, a folder with a known label's name, or class folders that are all
-    numbers.
+    """True for a folder that holds split folders, a folder with a known label's name, class folders that are all
+    numbers, or two folders or more that each begin with an image or are split: any labels.
     """
-    names = [path.name for path in folders_in(source)] if source.is_dir() else []
-    are_numbers = len(names) > 1 and all(map(_is_number, names))
-    return are_numbers or any(name.lower() in SPLIT_NAMES or canonical_label(name) for name in names)
+    folders = folders_in(source) if source.is_dir() else []
+    if any(folder.name.lower() in SPLIT_NAMES or canonical_label(folder.name) for folder in folders):
+        return True
+    are_numbers = all(_is_number(folder.name) for folder in folders)
+    return len(folders) > 1 and (are_numbers or all(map(_looks_labelled, folders)))
+
+
+def _looks_labelled(folder: Path) -> bool:
+    first = list(islice(folder.iterdir(), N_FIRST))
+    return any(is_image(path) or path.name.lower() in SPLIT_NAMES for path in first)
 
 
 def read(reading: Reading) -> Iterator[Item]:
@@ -120,8 +129,10 @@ def _is_number(name: str) -> bool:
 
 
 def _refuse_numbers(reading: Reading, folders: list[ClassFolder]) -> None:
-    """Raise DatasetError where class folders are numbers that neither --map nor --drop names."""
+    """Raise DatasetError where class folders are numbers that neither --map nor --drop names, nor --labels keep."""
     options = reading.options
+    if options.labels == "keep":
+        return
     named = {*options.map, *options.drop}
     numbers = sorted({label for _, label, _ in folders if _is_number(label)} - named, key=int)
     if not numbers:
@@ -133,7 +144,7 @@ def _refuse_numbers(reading: Reading, folders: list[ClassFolder]) -> None:
         if all(first <= int(number) <= last for number in numbers)
     )
     maps = " ".join(f"--map {number}=LABEL" for number in numbers[:20])
-    raise DatasetError(reason, f"deepfer convert with {maps}{known}", path=reading.source)
+    raise DatasetError(reason, f"deepfer convert with {maps}{known}, or --labels keep", path=reading.source)
 
 
 def _report_strays(root: Path, folders: list[ClassFolder], reading: Reading) -> None:

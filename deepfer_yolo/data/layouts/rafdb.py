@@ -6,7 +6,7 @@
 A common copy keeps the codes as folders: ``DATASET/train/5/train_00001_aligned.jpg``. It is taken for RAF-DB where
 exactly 1 to 7 stand in exactly train and test; `--layout rafdb` reads code folders in any split folders, and counts
 what it leaves out. Codes: 1 surprise 2 fear 3 disgust 4 happy 5 sad 6 angry 7 neutral. The official split is train and
-test; RAF-DB has no val: `--split` makes one of everything, or train on train and compare on test.
+test; RAF-DB has no val, and `convert` takes one from train.
 """
 
 from __future__ import annotations
