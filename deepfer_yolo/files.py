@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sweep_once(path.parent)
         part.touch(exist_ok=False)
         try:
-            with _held(part):
+            with held(part):
                 yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
@@ -79,16 +79,16 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         _sweep_once(beside.parent)
         folder.mkdir(mode=0o700)
     try:
-        with _held(folder):
+        with held(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _held(part: Path) -> Iterator[None]:
+def held(part: Path) -> Iterator[None]:
     """Hold a part's own lock, which tells others that its process lives, also after it was renamed."""
-    handle = _lock(part)
+    handle = hold(part)
     try:
         yield
     finally:
@@ -96,8 +96,9 @@ def _held(part: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(part: Path) -> int | None:
-    """The handle that holds the lock of a file or folder; None where the system has no such locks (Windows, NFS).
+def hold(part: Path) -> int | None:
+    """The handle that holds the lock of a file or folder until it is closed, or the process ends; None where the system
+    has no such locks (Windows, NFS).
 
     Raises BlockingIOError where another holds it.
     """
@@ -116,10 +117,10 @@ def _lock(part: Path) -> int | None:
     return handle
 
 
-def _is_held(part: Path) -> bool | None:
+def is_held(part: Path) -> bool | None:
     """Whether a living process holds `part`; None where that cannot be known."""
     try:
-        handle = _lock(part)
+        handle = hold(part)
     except BlockingIOError:
         return True
     except OSError:  # gone, or not ours to open
@@ -135,7 +136,7 @@ def dead_parts(folder: Path) -> list[Path]:
     found = []
     for path in folder.glob(f".*{STAGING_MARK}{HOST}*"):
         with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > MIN_AGE_S and _is_held(path) is False:
+            if time.time() - path.lstat().st_mtime > MIN_AGE_S and is_held(path) is False:
                 found.append(path)
     return found
 
@@ -164,7 +165,7 @@ def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     restore_replaced(target)
     refuse_existing(target, overwrite=overwrite)
-    if any(_is_held(part) for part in _parts_of(target)):
+    if any(is_held(part) for part in _parts_of(target)):
         raise DeepferError(f"another run is writing this destination: {target}", "wait for it, or name another one")
     judged = _names_in(target)
     with scratch_folder(target) as scratch, _blaming(target):
@@ -195,7 +196,7 @@ def _replace_tree(staging: Path, target: Path, judged: set[str]) -> None:
     old = staging
     if not _exchange(staging, target):
         old = _beside(target, REPLACED_MARK)
-        with _held(target):
+        with held(target):
             target.rename(old)
             staging.rename(target)
     if _names_in(old) - judged:
@@ -238,7 +239,7 @@ def restore_replaced(target: Path) -> None:
     if target.exists() or target.is_symlink() or not target.parent.is_dir():
         return
     for old in _parts_of(target, REPLACED_MARK):
-        if not _is_held(old):
+        if not is_held(old):
             old.rename(target)
             LOG.warning("warning: a run was killed while it replaced %s; the old one is back in its place", target)
             return
@@ -250,9 +251,17 @@ def _blaming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or (error.filename is not None and STAGING_MARK not in str(error.filename)):
+        named = _blamed(error)
+        if error.errno is None or (named is not None and STAGING_MARK not in str(named)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _blamed(error: OSError) -> str | bytes | int | None:
+    """The path that an error of the disk is about: of a copy from one disk to another, the one that is full."""
+    is_written = error.filename2 is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    found: str | bytes | int | None = error.filename2 if is_written else error.filename
+    return found
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
@@ -310,6 +319,8 @@ OS_REASONS = {
     errno.EACCES: ("permission denied", "check who owns it, or name another path"),
     errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
     errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.EFBIG: ("the file is larger than it may be", "raise the limit (ulimit -f), then run the same command again"),
+    errno.ELOOP: ("a link leads back to itself", "check the path"),
     errno.EISDIR: ("this is a folder, not a file", "name a file"),
     errno.EEXIST: ("a file stands where a folder is needed", "name another path"),
     errno.EBUSY: ("this is the current folder or a mount point", "name a folder inside it"),
@@ -325,7 +336,8 @@ def explain_os_error(error: OSError) -> DeepferError | None:
     if error.errno not in OS_REASONS:
         return None
     reason, hint = OS_REASONS[error.errno]
-    return DeepferError(f"{reason}: {error.filename}" if error.filename else reason, hint)
+    named = _blamed(error)
+    return DeepferError(f"{reason}: {named!s}" if named else reason, hint)
 
 
 def os_reason(error: OSError) -> str:

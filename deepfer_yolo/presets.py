@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from deepfer_yolo.errors import ConfigError, did_you_mean, redact
@@ -20,10 +20,27 @@ if TYPE_CHECKING:
 class Config(BaseModel):
     """Base of all sections: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values_for_numbers(cls, values: Any) -> Any:
+        """Refuse yes, no, on and off, which yaml reads as truth values, where they would pass as 1 and 0."""
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            value = values.get(name)
+            parts = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(part, bool) for part in parts) and not _takes_bool(field.annotation):
+                raise ValueError(f"{name}: yes, no, on, off, true and false are no value of it")
+        return values
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether a key of this type may be a truth value."""
+    return annotation in (bool, Any) or any(_takes_bool(part) for part in get_args(annotation))
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+MAX_YAML_BYTES = 1_000_000
 
 
 def key(
@@ -145,17 +162,32 @@ def configs_dir() -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A yaml mapping as a dictionary. Raises ConfigError with line and column where it is not one."""
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES // 1_000_000} MB: is this the right file?")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (it is a safe one)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid yaml: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid yaml: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines, not a {type(content).__name__}")
     return content
+
+
+def load_yaml(text: str) -> Any:
+    """What a yaml text holds. Raises ValueError where it is none, or a key stands twice."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (it is a safe one)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError) as error:
+        # What PyYAML's own constructors raise for `!!int x`, `!!bool x` or the 99th of a month.
+        raise ValueError(f"a value that is not of its type ({error})") from None
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -165,6 +197,8 @@ class _UniqueKeys(yaml.SafeLoader):
         """The mapping of a node."""
         seen = set()
         for key, _ in node.value:
+            if isinstance(key, yaml.CollectionNode):
+                continue  # refused by yaml itself
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -189,18 +223,23 @@ def _folder(section: type[BaseModel]) -> str:
 
 def problem_text(problem: ErrorDetails, section: type[BaseModel], names: Mapping[str, str] | None = None) -> str:
     """One value that `section` refuses: its key, or what `names` calls it, what was given, what was expected."""
-    name = ".".join((names or {}).get(str(part), str(part)) for part in problem["loc"])
+    name = cut(".".join((names or {}).get(str(part), str(part)) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
     if problem["type"] == "value_error":
-        return f"{name}: {problem['ctx']['error']}"
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+        return f"{name}: {cut(str(problem['ctx']['error']))}" if name else cut(str(problem["ctx"]["error"]))
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {cut(repr(problem['input']))}"
+
+
+def cut(text: str, n: int = 80) -> str:
+    """`text` with at most `n` characters of what may be thousands."""
+    return text if len(text) <= n else f"{text[: n - 1]}…"
 
 
 def _describe(error: ValidationError, section: type[BaseModel], path: Path | None, names: Mapping[str, str]) -> str:
     places: dict[str, list[str]] = {}
     for problem in error.errors():
-        is_flag = path is None or problem["loc"][0] in names
+        is_flag = path is None or (bool(problem["loc"]) and problem["loc"][0] in names)
         text = problem_text(problem, section, names)
         places.setdefault("the command line" if is_flag else str(path), []).append(text)
     return "; ".join(f"{place}: {'; '.join(lines)}" for place, lines in places.items())

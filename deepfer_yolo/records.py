@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -183,6 +184,21 @@ class Event:
             "decided_s": round(self.decided_s, 4),
             "mean_confidence": round(self.mean_confidence, 4),
         }
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises ValueError where it is none, or a key stands twice in one object."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def plain(value: Any) -> Any:

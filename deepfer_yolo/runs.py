@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import platform
 import re
@@ -11,22 +12,28 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
-
-import yaml
+from typing import Literal, NamedTuple
 
 from deepfer_yolo.errors import ConfigError, redact
-from deepfer_yolo.files import write_atomic
-from deepfer_yolo.presets import Config, to_yaml
-from deepfer_yolo.records import Json, JsonValue, plain
+from deepfer_yolo.files import MIN_AGE_S, hold, is_held, write_atomic
+from deepfer_yolo.presets import Config, load_yaml, to_yaml
+from deepfer_yolo.records import Json, JsonValue, parse_json, plain
 
-CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.json"
+LOG = logging.getLogger("deepfer.runs")
+
+CONFIG, ENVIRONMENT, METRICS, LOCK = "config.yaml", "env.json", "metrics.json", ".lock"
+RESUMABLE = ("weights/*.pt", "study.db", "fold-*/metrics.json", "fold-*/weights/*.pt")
+"""What a training, a search or a cross-validation has left once there is something to go on with."""
+State = Literal["running", "stopped", "failed", "finished"]
+_ours: dict[Path, int | None] = {}
+"""The runs of this process, and the handles that hold them."""
 PACKAGES = (
     "deepfer-yolo", "numpy", "pillow", "opencv-python", "onnx", "onnxruntime", "av", "torch", "torchvision",
     "ultralytics", "scikit-learn", "scipy", "matplotlib", "openvino", "tensorrt", "ncnn",
@@ -36,7 +43,8 @@ PACKAGES = (
 def create_run(command: str, name: str | None, config: Config, root: Path = Path("runs")) -> Path:
     """Make `root/command/name/` with `config.yaml` and `env.json`, and return it; no `name` means date and time.
 
-    Raises ConfigError for a name that exists already or is not a plain folder name.
+    A run of that name that a kill or a full disk ended without a result is replaced, unless it can go on. Raises
+    ConfigError for a name that exists already or is not a plain folder name.
     """
     if name is not None and (not name.strip() or name in {".", ".."} or re.search(r'[/\\\0:*?"<>|]', name)):
         raise ConfigError(f"'{name}' cannot be the name of a run", "use letters, digits, dots, - and _")
@@ -45,14 +53,56 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
     folder = root / command
     folder.mkdir(parents=True, exist_ok=True)
     for run in (folder / one for one in names):
+        if name is not None and run.is_dir():
+            _take_over(run)
         with suppress(FileExistsError):
             run.mkdir()
             break
     else:
         raise ConfigError(f"there is a run of this name already: {run}", "choose another --name")
-    write_atomic(run / CONFIG, to_yaml(config))
-    write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
+    _ours[run.resolve()] = hold(run)
+    try:
+        write_atomic(run / CONFIG, to_yaml(config))
+        write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
+    except BaseException:
+        release(run)
+        shutil.rmtree(run, ignore_errors=True)
+        raise
     return run
+
+
+def release(run: Path) -> None:
+    """Hold a run of this process no longer: it has ended, or is locked otherwise."""
+    handle = _ours.pop(run.resolve(), None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _take_over(run: Path) -> None:
+    """Remove a run that ended without a result, and say so. Raises ConfigError for one that is under way or can go on;
+    any other folder is left.
+    """
+    state = state_of(run)
+    if state == "running":
+        raise ConfigError(f"a run of this name is under way: {run}", "wait for it, or choose another --name")
+    if state == "stopped":
+        hint = f"deepfer {run.parent.name} --resume {run}, or choose another --name"
+        raise ConfigError(f"a run of this name was stopped and can go on: {run}", hint)
+    is_empty = not any(run.iterdir()) and time.time() - run.stat().st_mtime > MIN_AGE_S
+    if state == "failed" and (is_empty or (run / CONFIG).is_file()):
+        LOG.warning("note: %s had ended without a result; this run takes its place", run)
+        shutil.rmtree(run)
+
+
+def state_of(run: Path) -> State:
+    """How a run stands: `running` while a living process holds it, `finished` with its figures, `stopped` where
+    `--resume` goes on with it, else `failed`.
+    """
+    if (run / METRICS).is_file():
+        return "finished"
+    if (run.resolve() not in _ours and is_held(run)) or ((run / LOCK).is_file() and is_held(run / LOCK)):
+        return "running"
+    return "stopped" if any(next(run.glob(trace), None) for trace in RESUMABLE) else "failed"
 
 
 @contextmanager
@@ -69,6 +119,8 @@ def recorded_run(command: str, name: str | None, config: Config, root: Path = Pa
                 for folder in new:
                     folder.rmdir()
         raise
+    finally:
+        release(run)
 
 
 def write_metrics(run: Path, metrics: Mapping[str, object]) -> Path:
@@ -170,6 +222,7 @@ class RunRecord:
 
     name: str
     path: Path
+    state: State
     problems: list[str]
     config: Json
     environment: Json
@@ -212,18 +265,18 @@ def read_run(run: Path) -> RunRecord:
     """The record in a run's folder."""
     problems: list[str] = []
     config, environment, metrics = (_read(run / name, problems) for name in (CONFIG, ENVIRONMENT, METRICS))
-    return RunRecord(f"{run.parent.name}/{run.name}", run, problems, config, environment, metrics)
+    return RunRecord(f"{run.parent.name}/{run.name}", run, state_of(run), problems, config, environment, metrics)
 
 
 def _read(path: Path, problems: list[str]) -> Json:
     if not path.is_file():
-        if path.name != METRICS:  # a run that goes on has none yet
+        if path.name != METRICS:  # its state says that
             problems.append(f"{path.name} is missing")
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text) if path.name == CONFIG else json.loads(text)
-    except (ValueError, yaml.YAMLError):
+        found = load_yaml(text) if path.name == CONFIG else parse_json(text)
+    except ValueError:
         problems.append(f"{path.name} cannot be read")
         return {}
     return found if isinstance(found, dict) else {}
@@ -240,7 +293,7 @@ def list_row(run: RunRecord) -> list[str]:
     # A training run measures its val split.
     shares = (first("val.top1", "top1"), first("val.macro_f1", "macro_f1"), first("calibration.ece_after", "ece"))
     shown = [f"{100 * share:.1f}" if isinstance(share, int | float) else "–" for share in shares]
-    n = first("val.n", "n")
+    n = first("val.n", "n") if run.state == "finished" else run.state
     return [run.name, run.started()[:16].replace("T", " "), str(data), "–" if n is None else str(n), *shown]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from deepfer_yolo.config import (
     AuditConfig,
@@ -117,6 +121,43 @@ def test_a_flag_that_is_refused_is_called_as_it_was_typed(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"the command line: max_age: input should be greater than 0, not -1\.0"):
         resolve(StreamConfig, None, {"max_age": -1.0})
     assert resolve(StreamConfig, None, {"max_age": 2.0}).max_age_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("epochs: yes", "epochs: yes, no, on, off, true and false are no value of it"),
+        ("lr0: .inf", "lr0: input should be"),
+        ("lr0: .nan", "lr0: input should be"),
+        (f"model: [{'x' * 5000}]", "model"),
+        (f"{'k' * 900}: 1", "unknown key 'kkk"),
+        ("epochs: !!int x", "not valid yaml"),
+        ("epochs: !!bool x", "not valid yaml"),
+        ("epochs: !!timestamp x", "not valid yaml"),
+        ("epochs: 2024-99-99", "not valid yaml"),
+        ("[1, 2]: 3", "not valid yaml"),
+        (f"epochs: {'[' * 3000}", "not valid yaml"),
+        ("epochs: 1\0", "not valid yaml"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_short_error(content: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(what)) as refusal:
+        resolve(TrainConfig, str(path))
+    assert len(refusal.value.message) < 400
+
+
+YAML_LIKE = st.text("{}[]:,!&*|>-?#'\"%@` \n\tabc019.", max_size=80).map(str.encode)
+
+
+@given(content=st.one_of(st.binary(max_size=200), YAML_LIKE))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_yaml_ends_in_anything_but_a_configuration_or_a_clear_error(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_bytes(content)
+    with contextlib.suppress(ConfigError):
+        resolve(TrainConfig, str(path))
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:

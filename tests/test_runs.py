@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +43,67 @@ def test_names_that_are_no_folder_names(name: str, tmp_path: Path) -> None:
 
 
 def test_existing_name_is_refused(tmp_path: Path) -> None:
-    runs.create_run("train", "x", EvaluateConfig(), tmp_path)
+    runs.write_metrics(runs.create_run("train", "x", EvaluateConfig(), tmp_path), {})
     with pytest.raises(ConfigError, match="a run of this name already"):
         runs.create_run("train", "x", EvaluateConfig(), tmp_path)
+    (tmp_path / "train" / "mine").mkdir()
+    (tmp_path / "train" / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="a run of this name already"):
+        runs.create_run("train", "mine", EvaluateConfig(), tmp_path)
     runs.create_run("evaluate", "x", EvaluateConfig(), tmp_path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from deepfer_yolo.config import EvaluateConfig
+from deepfer_yolo.runs import recorded_run
+with recorded_run("evaluate", "x", EvaluateConfig(), Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_run_gives_its_name_back_and_one_under_way_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        (found,) = runs.read_runs(tmp_path)
+        assert (found.state, runs.list_row(found)[3]) == ("running", "running")
+        with pytest.raises(ConfigError, match="under way"):
+            runs.create_run("evaluate", "x", EvaluateConfig(), tmp_path)
+        process.kill()
+    (found,) = runs.read_runs(tmp_path)
+    assert found.state == "failed"
+    with runs.recorded_run("evaluate", "x", EvaluateConfig(), tmp_path) as run:
+        assert "ended without a result" in caplog.text
+        runs.write_metrics(run, {"n": 7})
+    (found,) = runs.read_runs(tmp_path)
+    assert (found.state, runs.list_row(found)[3]) == ("finished", "7")
+
+
+@pytest.mark.parametrize("trace", ["weights/last.pt", "study.db", "fold-2/weights/last.pt"])
+def test_a_run_that_can_go_on_is_never_replaced(trace: str, tmp_path: Path) -> None:
+    run = runs.create_run("train", "x", EvaluateConfig(), tmp_path)
+    (run / trace).parent.mkdir(parents=True, exist_ok=True)
+    (run / trace).touch()
+    with pytest.raises(ConfigError, match="was stopped and can go on") as refusal:
+        runs.create_run("train", "x", EvaluateConfig(), tmp_path)
+    assert str(refusal.value.hint).startswith(f"deepfer train --resume {run}")
+    assert (run / trace).exists()
+
+
+def test_a_full_disk_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(runs, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.create_run("train", "x", EvaluateConfig(), tmp_path)
+    assert not (tmp_path / "train" / "x").exists()
 
 
 @pytest.mark.parametrize("end", [ConfigError("no"), KeyboardInterrupt(), SystemExit(143)])

@@ -49,8 +49,10 @@ def export(
     from dataclasses import replace
 
     from deepfer_yolo.cli.options import print_json, stderr
+    from deepfer_yolo.errors import DeepferError
     from deepfer_yolo.export.export import export_model
     from deepfer_yolo.export.triton import check_triton, write_triton
+    from deepfer_yolo.files import explain_os_error
     from deepfer_yolo.runtime.formats import FORMATS
 
     if triton is not None:
@@ -59,7 +61,14 @@ def export(
         stderr().print("no --data: parity is proven on painted faces only")
     result = export_model(model, settings, out=out, data=data, overwrite=overwrite, sha256=sha256, on_attempt=_say)
     if triton is not None:
-        served = write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
+        try:
+            served = write_triton(result.path, result.card, triton, batch=settings.batch, overwrite=overwrite)
+        except OSError as error:
+            explained = explain_os_error(error)
+            if explained is None:
+                raise
+            hint = f"the model itself is written: {result.path}; then run the same command with --overwrite"
+            raise DeepferError(f"{explained.message} (Triton's folder)", hint) from error
         result = replace(result, triton=served)
     if as_json:
         print_json(result.to_json())

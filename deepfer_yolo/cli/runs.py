@@ -37,7 +37,7 @@ def list_runs(
 
     found = [run for run in read_runs(root) if command is None or run.path.parent.name == command]
     if as_json:
-        shown = ("name", "path", "config", "metrics", "problems")
+        shown = ("name", "path", "state", "config", "metrics", "problems")
         print_json([{key: run.to_json()[key] for key in shown} for run in found])
     elif found:
         stdout().print(table(LIST_HEADER, [list_row(run) for run in found]))

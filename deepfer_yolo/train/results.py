@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Self
 import numpy as np
 
 from deepfer_yolo import __version__
+from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import sha256_of
-from deepfer_yolo.records import Json, plain
+from deepfer_yolo.records import Json, parse_json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
 from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
 from deepfer_yolo.train.losses import judged_labels
@@ -57,9 +57,12 @@ class TrainResult:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The result of the run in `folder`, which has finished."""
-        figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        figures |= {key: Score(**figures[key]) for key in ("val", "test") if key in figures}
-        return cls(folder, **figures | {"calibration": Calibration(**figures["calibration"])})
+        try:
+            figures = parse_json((folder / METRICS).read_text(encoding="utf-8"))
+            figures |= {key: Score(**figures[key]) for key in ("val", "test") if key in figures}
+            return cls(folder, **figures | {"calibration": Calibration(**figures["calibration"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"{folder / METRICS} cannot be read: {error}", "train again under a new name") from None
 
     def metrics(self) -> Json:
         """The figures of metrics.json."""

@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from deepfer_yolo.errors import ConfigError, DeepferError, TrainingError
 from deepfer_yolo.files import locked
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
+from deepfer_yolo.runs import CONFIG, LOCK, METRICS, create_run, release, write_metrics
 from deepfer_yolo.train.crossval import CrossValidation, write_folds
 from deepfer_yolo.train.device import check_device, is_out_of_memory, n_devices
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
@@ -27,7 +27,7 @@ from deepfer_yolo.train.trainer import FaceTrainer, Interrupted
 from deepfer_yolo.train.training_run import TrainingRun, newest_state
 from deepfer_yolo.yolo import RANK
 
-LOG, LOCK = "log.txt", ".lock"
+LOG = "log.txt"
 
 OnEpoch = Callable[[int, float], None]
 
@@ -110,10 +110,13 @@ def recipe_of(folder: Path) -> TrainConfig:
     return TrainConfig.model_validate(read_yaml(folder / CONFIG))
 
 
-def lock(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run's folder."""
     busy = TrainingError(f"another process is training in {folder}", "wait for it, or choose another --name")
-    return locked(folder / LOCK, busy)
+    with locked(folder / LOCK, busy):
+        release(folder)
+        yield
 
 
 def _check(config: TrainConfig, callbacks: Callbacks) -> None:

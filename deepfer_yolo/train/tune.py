@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from deepfer_yolo.files import write_atomic
 from deepfer_yolo.presets import problem_text, read_yaml, resolve, to_yaml
 from deepfer_yolo.recipe import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.records import Json, JsonValue, plain
-from deepfer_yolo.runs import CONFIG, create_run, write_metrics
+from deepfer_yolo.runs import CONFIG, METRICS, create_run, write_metrics
 from deepfer_yolo.train import run
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.splits import open_for_training
@@ -186,7 +187,7 @@ def _search(
 ) -> TuneResult:
     began = time.monotonic()
     stopped = False
-    with run.lock(folder):
+    with run.lock(folder), _storage_explained(folder):
         study = Study(folder, config)
         while (n := len(study.ended())) < config.trials and not stopped:
             if config.time is not None and time.monotonic() - began > config.time * 3600:
@@ -197,6 +198,20 @@ def _search(
         result = TuneResult(folder, trials, _write_best(trials, folder, recipe), stopped)
         write_metrics(folder, {"fitness": recipe.fitness, "trials": trials})
     return result
+
+
+@contextmanager
+def _storage_explained(folder: Path) -> Iterator[None]:
+    """Turn what the study's database cannot do into a TrainingError that says how to go on."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        why = str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
+        hint = f"is the disk full? Then free some space, and: deepfer tune --resume {folder}"
+        raise TrainingError(f"{folder / 'study.db'} cannot be read or written ({why})", hint) from error
 
 
 def _run_trial(
@@ -216,14 +231,16 @@ def _run_trial(
         show(f"  {line}")
 
     try:
-        if (place / CONFIG).is_file():
+        if (place / METRICS).is_file():  # it ended before an interruption, which came before the study was told
+            result: object = TrainResult.read(place)
+        elif (place / CONFIG).is_file():
             result = run.resume(place, show=tell, should_stop=should_stop, on_epoch=watch)
         else:
             config = recipe.model_copy(update=trial.params)
             result = run.train(config, name=name, root=folder, show=tell, should_stop=should_stop, on_epoch=watch)
     except (_Pruned, TrainingError) as error:
-        if not place.is_dir():
-            raise  # nothing has been trained: the fault is in the input, and the next trial would meet it too
+        if not place.is_dir() or isinstance(error.__cause__, OSError):
+            raise  # the fault is in the input or the disk, and the next trial would meet it too
         pruned = isinstance(error, _Pruned)
         why = "pruned, worse than the median of those before it" if pruned else f"failed, {error}"
         show(f"trial {trial.number}: {why}")

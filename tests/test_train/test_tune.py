@@ -5,11 +5,13 @@ none.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.exc import OperationalError
 
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
 from deepfer_yolo.presets import resolve
@@ -92,6 +94,42 @@ def test_a_bad_trial_is_pruned_and_a_failed_one_is_no_end(
     ended = {trial.trial: (trial.state, trial.epochs) for trial in found.trials}
     assert (ended[1], ended[3]) == (("fail", 0), ("pruned", 1))
     assert "trial 1: failed, the loss is not a number" in lines
+
+
+def test_a_kill_around_a_trial_loses_and_blocks_nothing(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = TuneConfig(trials=2, startup_trials=1, space=SPACE)
+    with monkeypatch.context() as patch:  # after the trial's figures, before the study knows them
+        patch.setattr(Study, "tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune(settings, tiny_config, name="r", show=quiet)
+    folder = tmp_path / "runs" / "tune" / "r"
+    figures = TrainResult.read(folder / "train" / "000")
+    # between the folder of the next trial and its config.yaml
+    (folder / "train" / "001").mkdir()
+    os.utime(folder / "train" / "001", (1, 1))
+    found = resume(folder, show=quiet)
+    ended = {trial.trial: trial for trial in found.trials}
+    assert [ended[number].state for number in (0, 1)] == ["complete"] * 2
+    assert ended[0].value == figures.best_fitness
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_full_disk_ends_the_search_with_the_way_on(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OperationalError("UPDATE trials", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr(Study, "next", full)
+    with pytest.raises(TrainingError, match="study.db cannot be read or written .database or disk is full") as refusal:
+        tune(TuneConfig(trials=1, space=SPACE), tiny_config, name="r", root=tmp_path, show=quiet)
+    assert f"deepfer tune --resume {tmp_path / 'tune' / 'r'}" in str(refusal.value.hint)
 
 
 def test_draws_follow_the_trials_number_and_not_the_process(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.files import locked, staged_tree, sync_folder, write_atomic
-from deepfer_yolo.records import Json, plain
+from deepfer_yolo.records import Json, parse_json, plain
 from deepfer_yolo.runtime.card import sidecar_path
 from deepfer_yolo.runtime.model_file import STEM, digest, models_in, parts
 
@@ -76,7 +76,10 @@ def read_history(folder: Path) -> list[Json]:
     entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            entries.append(json.loads(line))
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise ValueError
+            entries.append(entry)
         except ValueError:
             raise ConfigError(f"{path}, line {number}: not a JSON object", "remove the broken line") from None
     return entries
