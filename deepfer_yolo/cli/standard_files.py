@@ -24,7 +24,9 @@ def open_standard_files() -> None:
             opened = os.fdopen(number, "r" if number == 0 else "w", closefd=False)
             setattr(sys, name, opened)
             setattr(sys, f"__{name}__", opened)
-    stderr = sys.stderr
+    stdout, stderr = sys.stdout, sys.stderr
+    if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
+        stdout.reconfigure(errors="backslashreplace")  # an arrow that Latin-1 has not must not fail what is done
     if isinstance(stderr, io.TextIOWrapper) and stderr is sys.__stderr__:
         sys.stderr = Chatter(stderr.buffer, stderr.encoding, stderr.errors, line_buffering=True, write_through=True)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -122,7 +122,7 @@ async def read_form(request: Request, *, file_field: str, max_files: int) -> For
         async for chunk in request.stream():
             parser.write(chunk)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise ProblemError(400, f"the form cannot be read: {error}") from None
     if not form.is_complete:
         raise ProblemError(400, "the form ends before its closing boundary")

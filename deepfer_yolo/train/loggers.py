@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from deepfer_yolo.errors import MissingDependencyError, TrainingError
@@ -42,8 +43,23 @@ def attach_logger(trainer: Any, name: str | None, say: Callable[[str], None]) ->
     if name == "tensorboard" and not tensorboard_is_open():
         raise _not_started(name, f"pip install --upgrade {name}")
     if name == "mlflow":
+        _keep_mlflow_in(trainer.save_dir)
         trainer.add_callback("on_train_start", _require_mlflow)
         trainer.add_callback("on_fit_epoch_end", lambda running: _watch_mlflow(running, say))
+
+
+def _keep_mlflow_in(folder: Path) -> None:
+    """Let mlflow write into the run's folder where its own variable names no store: left alone, it puts `mlflow.db` and
+    `mlruns/` into the current one.
+    """
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    name = os.environ["MLFLOW_EXPERIMENT_NAME"]
+    if mlflow.get_experiment_by_name(name) is None:  # a run that goes on has it already
+        mlflow.create_experiment(name, artifact_location=(folder / "mlflow").as_uri())
 
 
 def _require_mlflow(trainer: Any) -> None:

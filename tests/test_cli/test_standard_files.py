@@ -190,3 +190,39 @@ def terminate_once(folder: Path, model_file: Path, url: str, wait_s: float) -> N
     for name in left:
         with av.open(str(folder / name)) as container:
             assert sum(1 for _ in container.decode(video=0)) > 0
+
+
+def test_output_that_the_terminal_cannot_spell_fails_nothing(painted_csv: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deepfer_yolo", "convert", str(painted_csv), str(tmp_path / "data")]
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2192" in done.stdout  # the arrow of the table's title
+
+
+INTERRUPTED = """
+import importlib.abc, os, signal, sys
+module = sys.argv.pop(1)
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *rest):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+from deepfer_yolo.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "deepfer_yolo.cli.convert", "numpy", "sklearn"])
+def test_an_interrupt_while_the_program_is_imported_ends_without_a_traceback(
+    module: str, painted_csv: Path, tmp_path: Path
+) -> None:
+    words = [module, "convert", str(painted_csv), str(tmp_path / "data"), "--split", "train=0.8,val=0.2", "--reshuffle"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False)
+    assert list(tmp_path.iterdir()) == []

@@ -73,9 +73,10 @@ def test_a_logger_gets_the_figures_of_every_epoch_and_changes_nothing(
         events = EventAccumulator(str(run)).Reload()
         assert [point.step for point in events.Scalars("metrics/macro_f1")] == [1, 2, 3]
     elif name == "mlflow":
-        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        with contextlib.closing(sqlite3.connect(run / "mlflow.db")) as store:
             points = store.execute("select step from metrics where key = 'metrics/macro_f1' order by step").fetchall()
         assert points == [(0,), (1,), (2,)]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "runs"]
     else:
         assert list(run.glob("wandb/offline-run-*/*.wandb"))
     found, wanted = (load_checkpoint(folder / "weights" / "best.pt").state_dict() for folder in (run, finished_run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -111,8 +112,8 @@ def read_protected(path: Path) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"no such must-not-break file: {path}", hint)
     # Names of files need not be text: they are read as the manifest is.
-    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-    found = [line for line in lines if line and not line.startswith("#")]
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines())
+    found = [posixpath.normpath(line) for line in lines if line and not line.startswith("#")]
     if not found:
         raise ConfigError(f"the must-not-break file names no image: {path}", hint)
     return found
