@@ -73,7 +73,7 @@ def read_history(folder: Path) -> list[Json]:
     path = folder / HISTORY
     if not path.is_file():
         return []
-    entries = []
+    entries: list[Json] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             entry = parse_json(line)
