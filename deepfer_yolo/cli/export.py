@@ -91,6 +91,8 @@ def _print(result: ExportResult) -> None:
     print(f"parity on {parity.pictures}:")
     same = f"top-1 agreement {parity.agreement:.2%}, near ties {len(parity.ties)}"
     print(f"  max |Δp| {parity.max_diff:.1e}, mean {parity.mean_diff:.1e}, {same}")
+    for note in parity.notes:
+        print(f"  {note}")
     for tie in parity.ties[:10]:
         print(f"  tie: {tie.picture}: {tie.reference} became {tie.candidate}, {tie.margin:.1e} apart")
     found = parity.decisions

@@ -53,6 +53,8 @@ def _print(found: Parity) -> None:
     print(f"preprocessing: largest difference {found.input_diff} of 255")
     same = f"top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}"
     print(f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, {same}")
+    for note in found.notes:
+        print(note)
     decided = found.decisions
     if decided is not None:
         low, high = decided.accuracy_diff_interval

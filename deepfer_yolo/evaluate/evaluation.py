@@ -15,7 +15,7 @@ from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import require
 from deepfer_yolo.evaluate.corruptions import kinds_named
-from deepfer_yolo.evaluate.intervals import Interval, Intervals, intervals
+from deepfer_yolo.evaluate.intervals import Interval, Intervals, Units, intervals
 from deepfer_yolo.evaluate.metrics import (
     N_BINS,
     ClassScores,
@@ -80,7 +80,8 @@ class Metrics(Headline[float]):
 def measure(scores: Scores, config: ScoringConfig) -> Metrics:
     """Every metric of `scores`. Raises ModelError for what is no probability, and DatasetError for no images."""
     probs, targets = scores.checked()
-    spans, bins = intervals(probs, targets, config, scores.subjects), reliability(probs, targets)
+    units, bins = Units.of(targets, scores.subjects), reliability(probs, targets)
+    spans = intervals(probs, targets, config, scores.subjects)
     summed = scores.summed()
     figures: Any = {name: float(value) for name, value in headline(summed).by_name().items()}
     confusion = confusion_matrix(probs.argmax(1), targets, len(scores.labels))
@@ -90,7 +91,6 @@ def measure(scores: Scores, config: ScoringConfig) -> Metrics:
         found = (float(values[c]) for values in (classes.precision, classes.recall, classes.f1))
         precision, recall, f1 = found if support[c] else (0.0, np.nan, np.nan)
         per_class[label] = ClassMetrics(precision, recall, f1, int(support[c]), span.precision, span.recall, span.f1)
-    method = "bootstrap over subjects" if any(scores.subjects) else "bootstrap stratified by label"
     return Metrics(
         **figures,
         n=len(targets),
@@ -105,7 +105,7 @@ def measure(scores: Scores, config: ScoringConfig) -> Metrics:
         absent=tuple(scores.labels[c] for c in np.flatnonzero(support == 0)),
         reliability=bins,
         intervals=spans,
-        interval_method=f"95 %, {method}, {config.replicates} replicates",
+        interval_method=f"95 %, bootstrap {units.method}, {config.replicates} replicates",
         votes=vote_scores(scores),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import lgamma
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ from deepfer_yolo.evaluate.metrics import (
 from deepfer_yolo.records import Json, plain
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
+MIN_SUBJECTS = 6
+"""Of fewer, the extremes of all resamples (the worst and the best subject) hold the truth less often than 95 %."""
 NEAR_THRESHOLD = 0.05
 """Share of the images on each side of a confidence threshold that count as near it."""
 CARD_METRICS = ("top1", "macro_f1", "balanced_accuracy", "nll")
@@ -39,6 +43,10 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+WHOLE, UNKNOWN = Interval(0.0, 1.0), Interval(np.nan, np.nan)
+"""All that a share can be, and no interval at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +63,9 @@ class Intervals(Headline[Interval]):
         return {name: plain(getattr(self, name)) for name in (*paired, "selective_accuracy")}
 
     def of_card(self) -> dict[str, list[float]]:
-        """Those that a model card has room for."""
-        return {name: list(getattr(self, name)) for name in CARD_METRICS}
+        """Those that a model card has room for, where they are known."""
+        known = {name: getattr(self, name) for name in CARD_METRICS}
+        return {name: list(span) for name, span in known.items() if not np.isnan(span).any()}
 
 
 def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Sequence[str] = ()) -> Intervals:
@@ -65,46 +74,105 @@ def intervals(probs: Floats, targets: Ints, config: ScoringConfig, subjects: Seq
     Where no resample differs (all right, all wrong) the bootstrap is blind, and the exact binomial interval stands in.
     """
     by_image = [*tally(probs, targets), selective_rows(probs, targets)]
-    *drawn, kept = resample(by_image, targets, cluster_ids(subjects), config.replicates, config.seed)
+    units = Units.of(targets, subjects)
+    *drawn, kept = resample(by_image, units, config.replicates, config.seed)
     summed = Tally(*drawn)
     found, classes = headline(summed), class_scores(summed.labels, summed.answers, summed.right)
-    sure = np.round(kept / len(targets), 12)
-    support = np.bincount(targets, minlength=probs.shape[1]).tolist()
+    sure = kept / summed.n[:, None]
+    everyone = np.arange(len(targets))
     spans: Any = {
-        name: interval_of(values, len(targets), is_share=name not in NOT_SHARES)
+        name: units.interval(values, everyone, is_share=name not in NOT_SHARES)
         for name, values in found.by_name().items()
     }
     return Intervals(
         **spans,
         selective_accuracy={
-            coverage_key(share): interval_of(values, len(surest(probs, share)))
+            coverage_key(share): units.interval(values, surest(probs, share))
             for share, values in zip(COVERAGES, sure.T, strict=True)
         },
         per_class=tuple(
-            ClassScores(*(interval_of(values[:, c], n) for values in (classes.precision, classes.recall, classes.f1)))
-            for c, n in enumerate(support)
+            ClassScores(
+                *(
+                    units.interval(values[:, c], np.flatnonzero(targets == c))
+                    for values in (classes.precision, classes.recall, classes.f1)
+                )
+            )
+            for c in range(probs.shape[1])
         ),
     )
 
 
-def interval_of(values: Floats, n: int, *, is_share: bool = True) -> Interval:
-    """The interval of one figure on `n` images from its replicates; exact where no resample differs."""
-    low, high = percentiles(values)
-    if is_share and n > 0 and low == high and low in (0.0, 1.0):
-        return clopper_pearson(round(low * n), n)
-    return Interval(low, high)
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """What is drawn again: images within each stratum, or, where `clusters` (n,) are known, whole ones (subjects)."""
+
+    strata: Ints
+    clusters: Ints | None = None
+
+    @classmethod
+    def of(cls, targets: Ints, subjects: Sequence[str]) -> Units:
+        """Images within each label; where any has a subject, the subjects."""
+        return cls(targets, cluster_ids(subjects))
+
+    @property
+    def n_clusters(self) -> int | None:
+        """How many clusters there are; None where images are drawn."""
+        return None if self.clusters is None else int(self.clusters.max()) + 1
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are fewer clusters than an interval of 95 % can be had from."""
+        return self.n_clusters is not None and self.n_clusters < MIN_SUBJECTS
+
+    @property
+    def method(self) -> str:
+        """How the images are drawn again, in words."""
+        if self.n_clusters is None:
+            return "stratified by label"
+        reason = f", too few to say how far chance reaches ({MIN_SUBJECTS} at least)" if self.too_few else ""
+        return f"over {self.n_clusters} subject{'s' * (self.n_clusters != 1)}{reason}"
+
+    @property
+    def beyond(self) -> float:
+        """The share of the replicates beyond each end of an interval.
+
+        Few clusters, or a few large ones, know less of the spread between them than many: t instead of the normal
+        distribution, with the degrees of freedom of as many clusters of one size (Kish 1965; Hesterberg 2015, 5.3).
+        """
+        if self.clusters is None:
+            return TAIL
+        with explained_imports():
+            from scipy.special import ndtr, stdtrit
+        sizes = np.bincount(self.clusters).astype(np.float64)
+        n_effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+        return float(ndtr(stdtrit(max(n_effective - 1, 1.0), TAIL)))
+
+    def span(self, values: Floats, whole: Interval) -> Interval:
+        """The interval of a figure from its replicates; `whole`, all that it can be, of too few clusters."""
+        return whole if self.too_few else percentiles(values, self.beyond)
+
+    def interval(self, values: Floats, rows: Ints, *, is_share: bool = True) -> Interval:
+        """The interval of one figure of the images `rows` from its replicates; exact where no resample differs.
+
+        Of clusters that are all right, one counts as one: what its images have in common is not known from there.
+        """
+        if is_share:  # what was summed in another order may end in 1.0000000000000002, what was linearised beyond
+            values = np.clip(np.round(values, 12), 0, 1)
+        low, high = self.span(values, WHOLE if is_share and len(rows) else UNKNOWN)
+        if is_share and len(rows) and low == high and low in (0.0, 1.0):
+            n = len(rows) if self.clusters is None else len(np.unique(self.clusters[rows]))
+            return clopper_pearson(round(low * n), n)
+        return Interval(low, high)
 
 
-def resample(
-    by_image: Sequence[Floats], strata: Ints, clusters: Ints | None, replicates: int, seed: int
-) -> list[Floats]:
+def resample(by_image: Sequence[Floats], units: Units, replicates: int, seed: int) -> list[Floats]:
     """Sums of each array (n,) or (n, k) over the same resamples of the images, (replicates,) or (replicates, k).
 
     Images are drawn again within each stratum, which keeps the class counts of the split; with `clusters` (n,) whole
     clusters (subjects) are drawn instead, since images of one person are not independent (Davison & Hinkley 1997, 3.8).
     """
     rng = np.random.default_rng(seed)
-    rows = np.column_stack(by_image)
+    rows, strata, clusters = np.column_stack(by_image), units.strata, units.clusters
     if clusters is None:
         sums = sum(_resample(rows[strata == stratum], replicates, rng) for stratum in np.unique(strata))
     else:
@@ -133,11 +201,10 @@ def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats
     return np.concatenate(sums)
 
 
-def percentiles(replicates: Floats) -> Interval:
+def percentiles(replicates: Floats, beyond: float = TAIL) -> Interval:
     """The percentile interval of one figure over its replicates (r,), those that are NaN left out."""
     known = replicates[~np.isnan(replicates)]
-    tail = 50 * (1 - CONFIDENCE)
-    return Interval(*np.percentile(known, [tail, 100 - tail]).tolist()) if len(known) else Interval(np.nan, np.nan)
+    return Interval(*np.quantile(known, [beyond, 1 - beyond]).tolist()) if len(known) else Interval(np.nan, np.nan)
 
 
 def selective_rows(probs: Floats, targets: Ints) -> Floats:
@@ -170,8 +237,19 @@ def cluster_ids(subjects: Sequence[str]) -> Ints | None:
 
 def clopper_pearson(k: int, n: int) -> Interval:
     """The exact two-sided interval of a proportion (Clopper & Pearson 1934)."""
-    tail = (1 - CONFIDENCE) / 2
-    return Interval(beta_quantile(k, n - k + 1, tail), beta_quantile(k + 1, n - k, 1 - tail))
+    return Interval(beta_quantile(k, n - k + 1, TAIL), beta_quantile(k + 1, n - k, 1 - TAIL))
+
+
+def at_least(k: int, n: int) -> float:
+    """The lower end of `clopper_pearson`, by numpy alone: parity is proven where SciPy is not installed."""
+    misses = np.arange(n - k + 1)
+    ways = np.array([lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) for i in misses.tolist()])
+    low, high = 0.0, k / n
+    while high - low > 1e-9:
+        share = (low + high) / 2
+        as_many = np.exp(ways + misses * np.log1p(-share) + (n - misses) * np.log(share)).sum()
+        low, high = (low, share) if as_many > TAIL else (share, high)
+    return low
 
 
 def beta_quantile(a: float, b: float, share: float) -> float:

@@ -14,8 +14,8 @@ from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import explained_imports, require
 from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
-from deepfer_yolo.evaluate.intervals import CONFIDENCE, Interval, beta_quantile, cluster_ids, percentiles, resample
-from deepfer_yolo.evaluate.metrics import Ints, Tally, headline, tally
+from deepfer_yolo.evaluate.intervals import CONFIDENCE, UNKNOWN, Interval, Units, beta_quantile, resample
+from deepfer_yolo.evaluate.metrics import NOT_SHARES, Ints, Tally, headline, tally
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
 from deepfer_yolo.records import Crops, Json, plain, without_none
 from deepfer_yolo.report.page import interval, percent
@@ -47,7 +47,9 @@ class Difference:
     interval: Interval
 
     def shown(self, scale: float = 100, digits: int = 1) -> list[str]:
-        """Both as a table has them; shares in points."""
+        """Both as a table has them; shares in points, a dash for an interval that is not known."""
+        if np.isnan(self.interval).any():
+            return [f"{scale * self.difference:+.{digits}f}", "–"]
         value, low, high = (f"{scale * one:+.{digits}f}" for one in (self.difference, *self.interval))
         return [value, f"{low} to {high}"]
 
@@ -116,21 +118,21 @@ def compare_pair(challenger: Scores, champion: Scores, config: ScoringConfig) ->
     if challenger.labels != champion.labels or challenger.rows != champion.rows:
         raise ValueError("a paired comparison needs the same images and the same labels for both models")
     (a, targets), (b, _) = challenger.checked(), champion.checked()
-    clusters = cluster_ids(challenger.subjects)
+    units = Units.of(targets, challenger.subjects)
     tallies = tally(a, targets), tally(b, targets)
     # One set of resamples for both models: that is what pairs them.
-    sums = resample([*tallies[0], *tallies[1]], targets, clusters, config.replicates, config.seed)
+    sums = resample([*tallies[0], *tallies[1]], units, config.replicates, config.seed)
     drawn = headline(Tally(*sums[: len(sums) // 2])), headline(Tally(*sums[len(sums) // 2 :]))
     exact = headline(challenger.summed()), headline(champion.summed())
     differences = {}
     for name in DIFFERENCES:
         found, replicates = ([getattr(side, name) for side in sides] for sides in (exact, drawn))
-        differences[name] = Difference(float(found[0] - found[1]), percentiles(replicates[0] - replicates[1]))
+        span = units.span(replicates[0] - replicates[1], UNKNOWN if name in NOT_SHARES else Interval(-1.0, 1.0))
+        differences[name] = Difference(float(found[0] - found[1]), span)
     right_a, right_b = a.argmax(1) == targets, b.argmax(1) == targets
     wins, losses = _alone_right(right_a, right_b)
     decision = decision_interval(wins, losses, len(targets), differences["top1"].interval)
     differences["top1"] = Difference(differences["top1"].difference, decision.d_interval)
-    method = "over subjects" if clusters is not None else "stratified by label"
     return PairedComparison(
         n=len(targets),
         wins=wins,
@@ -139,7 +141,7 @@ def compare_pair(challenger: Scores, champion: Scores, config: ScoringConfig) ->
         differences=differences,
         decision=decision,
         classes=compare_classes(right_a, right_b, targets, challenger.labels),
-        interval_method=f"{CONFIDENCE:.0%}, paired bootstrap {method}, {config.replicates} replicates",
+        interval_method=f"{CONFIDENCE:.0%}, paired bootstrap {units.method}, {config.replicates} replicates",
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.corruptions import GROUPS, KINDS, SEVERITIES, corrupted, faces_of, in_chunks, kinds_named
-from deepfer_yolo.evaluate.intervals import Interval, cluster_ids, interval_of, resample
+from deepfer_yolo.evaluate.intervals import Interval, Units, resample
 from deepfer_yolo.evaluate.metrics import Floats, Ints, check_scores, confusion_matrix, ece, macro_f1, reliability
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, columns, counting
 from deepfer_yolo.evaluate.subsets import clear_majorities, take
@@ -186,10 +186,10 @@ class _Judge:
     def means(self, groups: Sequence[Sequence[Place]], config: EvaluateConfig) -> list[Agreement]:
         """The means over each group of conditions, with their intervals."""
         shares = [self._shares(places) for places in groups]
-        clusters = cluster_ids(self._subjects)
-        sums = resample(shares, self._targets, clusters, config.replicates, config.seed)
-        n = len(self._rows)
-        return [self.mean(places, interval_of(each / n, n)) for places, each in zip(groups, sums, strict=True)]
+        units, everyone = Units.of(self._targets, self._subjects), np.arange(len(self._rows))
+        *sums, n = resample([*shares, np.ones(len(everyone))], units, config.replicates, config.seed)
+        spans = [units.interval(each / n, everyone) for each in sums]
+        return [self.mean(places, span) for places, span in zip(groups, spans, strict=True)]
 
     def _shares(self, places: Sequence[Place]) -> Floats:
         """Under what share of the conditions each image is answered rightly."""

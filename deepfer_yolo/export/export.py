@@ -203,6 +203,7 @@ def _with_proof(card: Card, parity: Parity, checkpoint: Path, recipe: str) -> Ca
         "n": parity.n,
         "max_diff": parity.max_diff,
         "agreement": parity.agreement,
+        "agreement_at_least": parity.agreement_at_least,
         "recipe": recipe,
     }
     if parity.decisions is not None:

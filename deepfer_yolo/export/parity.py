@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import Row, load_images, open_dataset
 from deepfer_yolo.errors import DatasetError, ParityError
+from deepfer_yolo.evaluate.intervals import at_least
 from deepfer_yolo.evaluate.metrics import ece, reliability
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.records import Image, Json, Probs, plain
@@ -145,7 +146,8 @@ class Decisions:
 class Parity:
     """How `candidate` differs from `reference`.
 
-    Differences are of probabilities; rates and accuracies are shares, not percent.
+    Differences are of probabilities; rates and accuracies are shares, not percent. `agreement_at_least` is the lower
+    end of the agreement's exact 95 % interval, `one_answer` the label that the reference gives to every image.
     """
 
     reference: str
@@ -157,6 +159,8 @@ class Parity:
     max_diff: float
     mean_diff: float
     agreement: float
+    agreement_at_least: float
+    one_answer: str | None
     n_disagree: int
     ties: tuple[Difference, ...]
     worst: tuple[Difference, ...]
@@ -167,6 +171,15 @@ class Parity:
     def passed(self) -> bool:
         """Whether the precision's limits were all kept."""
         return not self.failures
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the images could show at all, as sentences."""
+        bound = f"{self.n:,} images bound the true agreement at {self.agreement_at_least:.2%} or more (95 %, exact)"
+        if self.one_answer is None:
+            return (bound,)
+        same = f"{self.reference} answers {self.one_answer} on every image: that labels agree shows nothing here"
+        return (bound, same)
 
     def to_json(self) -> Json:
         """All of it, and whether it passed."""
@@ -237,6 +250,7 @@ def judge(
         old, new = labels[expected[i].argmax()], labels[actual[i].argmax()]
         return Difference(sample.names[i], old, new, float(diff[i]), float(margin[i]))
 
+    n_agree = len(sample) - int((changed & ~excused).sum())
     found = Parity(
         *names,
         precision,
@@ -245,7 +259,9 @@ def judge(
         input_diff=input_diff,
         max_diff=float(diff.max()),
         mean_diff=float(diff.mean()),
-        agreement=1 - float((changed & ~excused).mean()),
+        agreement=n_agree / len(sample),
+        agreement_at_least=at_least(n_agree, len(sample)),
+        one_answer=labels[expected[0].argmax()] if len(np.unique(expected.argmax(1))) == 1 else None,
         n_disagree=int(changed.sum()),
         ties=tuple(difference(i) for i in np.flatnonzero(tied).tolist()),
         worst=tuple(difference(i) for i in np.argsort(-diff, kind="stable")[:N_LISTED].tolist()),

@@ -37,6 +37,9 @@ FOLDS = 5
 TEMPERATURES = (0.2, 10.0)
 """The range that is searched; a few dozen images that are all right would else ask for 0."""
 
+NEAR_END = 1.01
+"""How near to an end of that range the search has ended there."""
+
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -120,13 +123,22 @@ class Calibration:
     """The temperature fitted on all images, and the ECE in 15 bins before and after it.
 
     After: each fifth scaled by the temperature that the other four ask for. `ece_floor` is what a perfectly calibrated
-    model would show on this many images.
+    model would show on this many images. Where the fit is `refused`, for the reason that stands there, the temperature
+    is 1 and nothing changes.
     """
 
     temperature: float
     ece_before: float
     ece_after: float
     ece_floor: float
+    refused: str | None = None
+
+    def __str__(self) -> str:
+        floor = f"{self.ece_floor:.1%} would be perfect at this n"
+        if self.refused is not None:
+            return f"temperature left at 1, {self.refused}: ECE {self.ece_before:.1%} ({floor})"
+        change = f"ECE {self.ece_before:.1%} before, {self.ece_after:.1%} after"
+        return f"temperature {self.temperature:.3f}: {change} (cross-fitted; {floor})"
 
 
 def logits_of(checkpoint: Path, split: DecodedSplit, batch: int) -> Logits:
@@ -190,16 +202,24 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 def calibrate(logits: Logits, labels: Labels) -> Calibration:
-    """The calibration of logits (n, C) by the class indices (n,)."""
+    """The calibration of logits (n, C) by the class indices (n,).
+
+    A temperature that is the end of what was searched, or that makes images worse which it was not fitted on, says
+    more of the few images behind it than of the model: it is refused.
+    """
     fold = np.random.default_rng(0).permutation(len(labels)) % FOLDS
     held_out = np.empty_like(logits)
     for number in range(FOLDS):
         inside = fold == number
         if inside.any():
             held_out[inside] = softmax(logits[inside], fit_temperature(logits[~inside], labels[~inside]))
-    return Calibration(
-        temperature=fit_temperature(logits, labels),
-        ece_before=ece(reliability(softmax(logits), labels)),
-        ece_after=ece(reliability(held_out, labels)),
-        ece_floor=noise_floor(held_out),
-    )
+    before, after = ece(reliability(softmax(logits), labels)), ece(reliability(held_out, labels))
+    temperature = fit_temperature(logits, labels)
+    refused = None
+    if not TEMPERATURES[0] * NEAR_END < temperature < TEMPERATURES[1] / NEAR_END:
+        refused = f"since {temperature:.3f} is the end of what is searched"
+    elif after > before:
+        refused = f"since {temperature:.3f} would make the ECE {after:.1%} (cross-fitted)"
+    if refused is not None:
+        return Calibration(1.0, before, before, noise_floor(softmax(logits)), refused)
+    return Calibration(temperature, before, after, noise_floor(held_out))

@@ -194,12 +194,9 @@ def _execute(
     if RANK > 0:
         return Stopped(folder)
     result = finish(trainer, progress)
-    found, spent = result.calibration, clock(time.perf_counter() - began)
+    spent = clock(time.perf_counter() - began)
     log(f"best.pt, epoch {result.best_epoch}: top-1 {result.val.top1:.2%}, macro-F1 {result.val.macro_f1:.2%}, {spent}")
-    log(
-        f"temperature {found.temperature:.3f}: ECE {found.ece_before:.1%} before, {found.ece_after:.1%} after "
-        f"(cross-fitted; {found.ece_floor:.1%} would be perfect at this n)"
-    )
+    log(str(result.calibration))
     return result
 
 

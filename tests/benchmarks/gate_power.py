@@ -16,7 +16,7 @@ import numpy as np
 
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.evaluate.gate.rules import non_inferiority, superiority
-from deepfer_yolo.evaluate.intervals import clopper_pearson, percentiles, resample
+from deepfer_yolo.evaluate.intervals import Units, clopper_pearson, percentiles, resample
 from deepfer_yolo.evaluate.paired import decision_interval
 
 SHARES = np.array([467, 56, 496, 895, 607, 653, 415]) / 3589
@@ -28,7 +28,7 @@ def verdicts(rng: np.random.Generator, n: int, d: float, discordance: float, rep
     targets = np.sort(rng.choice(7, n, p=SHARES))
     won, lost = (discordance + d) / 2, (discordance - d) / 2
     outcome = rng.choice([1.0, -1.0, 0.0], n, p=[won, lost, 1 - won - lost])
-    differences, images = resample([outcome, np.ones(n)], targets, None, replicates, int(rng.integers(2**31)))
+    differences, images = resample([outcome, np.ones(n)], Units(targets), replicates, int(rng.integers(2**31)))
     bootstrap = percentiles(differences / images)
     found = decision_interval(int((outcome > 0).sum()), int((outcome < 0).sum()), n, bootstrap)
     return non_inferiority(found, GateConfig().margin).verdict, superiority(found).verdict

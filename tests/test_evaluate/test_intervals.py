@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.evaluate.intervals import (
+    MIN_SUBJECTS,
+    Units,
     clopper_pearson,
     cluster_ids,
     intervals,
@@ -15,7 +19,7 @@ from deepfer_yolo.evaluate.intervals import (
     resample,
     selective_rows,
 )
-from deepfer_yolo.evaluate.metrics import Tally, headline, selective_accuracy, tally
+from deepfer_yolo.evaluate.metrics import NOT_SHARES, Tally, headline, selective_accuracy, tally
 
 CONFIG = ScoringConfig()
 
@@ -32,7 +36,7 @@ def test_stratified_replicates_keep_the_class_counts_and_the_binomial_spread(
     scored: tuple[np.ndarray, np.ndarray],
 ) -> None:
     probs, targets = scored
-    drawn = Tally(*resample(tally(probs, targets), targets, None, 4000, 0))
+    drawn = Tally(*resample(tally(probs, targets), Units(targets), 4000, 0))
     assert (drawn.labels == np.bincount(targets)).all()
     right = probs.argmax(1) == targets
     spread = np.sqrt(sum((targets == c).sum() * right[targets == c].var() for c in range(4))) / 500
@@ -76,8 +80,77 @@ def test_images_of_one_person_widen_the_interval() -> None:
     probs = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
     low, high = intervals(probs, targets, CONFIG, [str(s) for s in subjects]).top1
     single = intervals(probs, targets, CONFIG).top1
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.6 * 0.4 / 10), rel=0.15)
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, 9) * np.sqrt(0.6 * 0.4 / 10), rel=0.15)
     assert high - low > 3 * (single[1] - single[0])
+
+
+def test_the_surest_images_of_subjects_of_unequal_size_are_divided_by_their_own_number() -> None:
+    """A resample of subjects has another size than the set: divided by the set's, 93 % right of 96 ended at 129 %."""
+    random = np.random.default_rng(0)
+    subjects = np.repeat(np.arange(12), [1, 1, 2, 2, 3, 4, 5, 8, 10, 15, 20, 25])
+    targets = random.integers(0, 4, 96)
+    logits = random.normal(size=(96, 4)) + 2.2 * np.eye(4)[targets]
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = intervals(probs, targets, CONFIG, [str(subject) for subject in subjects])
+    low, high = found.selective_accuracy["90%"]
+    assert found.top1.low - 0.05 < low < 0.95
+    assert high <= 1
+    # Where all are right, each subject counts as one.
+    sure = np.where(targets[:, None] == np.arange(4), 0.97, 0.01)
+    one = intervals(sure, targets, CONFIG, [str(subject) for subject in subjects])
+    assert one.top1 == one.selective_accuracy["90%"] == pytest.approx((0.025 ** (1 / 12), 1))
+
+
+def test_of_few_subjects_nothing_is_claimed() -> None:
+    targets = np.arange(40) % 2
+    probs = np.where((np.arange(40) % 5 > 0)[:, None], np.eye(2)[targets], np.eye(2)[1 - targets]) * 0.8 + 0.1
+    for count in range(1, MIN_SUBJECTS):
+        subjects = [str(i % count) for i in range(40)]
+        found = intervals(probs, targets, CONFIG, subjects)
+        assert found.top1 == found.per_class[0].recall == found.selective_accuracy["50%"] == (0, 1)
+        assert np.isnan(found.nll).all()
+        assert list(found.of_card()) == ["top1", "macro_f1", "balanced_accuracy"]
+        assert "too few" in Units.of(targets, subjects).method
+    assert Units.of(targets, [str(i % MIN_SUBJECTS) for i in range(40)]).method == "over 6 subjects"
+
+
+@pytest.mark.slow
+def test_unequal_subjects_are_covered() -> None:
+    """Persons who differ by far more than their images do, in sets where some have a hundred times as many."""
+    random, hits = np.random.default_rng(0), np.zeros(2)
+    skills = 1 / (1 + np.exp(-random.normal(0.9, 1, 400_000)))
+    for seed in range(400):
+        sizes = np.maximum(random.lognormal(3, 1, 14).astype(int), 1)
+        subjects = np.repeat(np.arange(14), sizes)
+        right = random.random(len(subjects)) < random.choice(skills, 14)[subjects]
+        targets = random.integers(0, 3, len(subjects))
+        sure = 0.5 + 0.4 * random.random(len(subjects))[:, None]
+        answers = np.where(right, targets, (targets + 1) % 3)
+        probs = np.where(answers[:, None] == np.arange(3), sure, (1 - sure) / 2)
+        found = intervals(probs, targets, ScoringConfig(replicates=500, seed=seed), [str(one) for one in subjects])
+        for i, (low, high) in enumerate((found.top1, found.selective_accuracy["50%"])):
+            hits[i] += low <= skills.mean() <= high
+    assert (hits / 400 >= 0.93).all(), hits
+    assert (hits / 400 <= 0.98).all(), hits
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 9), st.integers(0, 20), st.floats(0, 6))
+def test_no_share_leaves_zero_to_one(seed: int, n: int, n_classes: int, n_subjects: int, skill: float) -> None:
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, n_classes, n)
+    logits = random.normal(size=(n, n_classes)) * 2 + skill * np.eye(n_classes)[targets]
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    subjects = [str(int(random.exponential(n_subjects))) if n_subjects else "" for _ in range(n)]
+    found = intervals(probs, targets, ScoringConfig(replicates=100, seed=seed % 1000), subjects)
+    shares = [span for name, span in found.by_name().items() if name not in NOT_SHARES]
+    classes = [span for scores in found.per_class for span in (scores.precision, scores.recall, scores.f1)]
+    known = [span for span in classes if not np.isnan(span).any()]
+    assert len(known) == 3 * len(set(targets.tolist()))
+    for low, high in [*shares, *found.selective_accuracy.values(), *known]:
+        assert 0 <= low <= high <= 1
+    values = headline(Tally(*(part.sum(0) for part in tally(probs, targets)))).by_name()
+    assert all(-1e-12 <= value <= 1 + 1e-12 for name, value in values.items() if name not in NOT_SHARES)
 
 
 def test_subjects() -> None:
@@ -108,7 +181,7 @@ def test_percentiles_of_what_is_never_defined() -> None:
 def test_memory_is_bounded_by_chunks(monkeypatch: pytest.MonkeyPatch, scored: tuple[np.ndarray, np.ndarray]) -> None:
     from deepfer_yolo.evaluate import intervals
 
-    whole = resample(tally(*scored), scored[1], None, 30, 0)
+    whole = resample(tally(*scored), Units(scored[1]), 30, 0)
     monkeypatch.setattr(intervals, "_CELLS", 1500)
-    parts = resample(tally(*scored), scored[1], None, 30, 0)
+    parts = resample(tally(*scored), Units(scored[1]), 30, 0)
     assert [part.shape for part in parts] == [part.shape for part in whole] == [(30, 4)] * 3 + [(30,)] * 5

@@ -9,6 +9,7 @@ import pytest
 
 from deepfer_yolo.data.dataset import Row, open_dataset
 from deepfer_yolo.errors import DatasetError, ParityError
+from deepfer_yolo.evaluate.intervals import at_least, clopper_pearson
 from deepfer_yolo.export.parity import (
     Parity,
     Sample,
@@ -50,6 +51,22 @@ def test_differences_are_those_of_the_probabilities() -> None:
     assert found.agreement == 1
     assert found.worst[0].picture == "2.png"
     assert found.failures == ("max |Δp| 3.00e-04 > 1e-04",)
+
+
+def test_how_far_so_few_images_bound_the_agreement_is_said() -> None:
+    found = verdict(rows(*[0.8, 0.3] * 48), rows(*[0.8, 0.3] * 48), "int8")
+    assert (found.agreement, found.one_answer) == (1, None)
+    assert found.agreement_at_least == pytest.approx(0.025 ** (1 / 96), abs=1e-6)
+    assert found.notes == ("96 images bound the true agreement at 96.23% or more (95 %, exact)",)
+    for k, n in ((0, 7), (1, 1), (4, 10), (90, 96), (3526, 3589)):
+        assert at_least(k, n) == pytest.approx(clopper_pearson(k, n).low, abs=1e-6)
+
+
+def test_a_model_that_always_answers_alike_is_named() -> None:
+    found = verdict(rows(0.9, 0.8, 0.7), rows(0.9, 0.8, 0.7), "fp32")
+    assert found.passed
+    assert found.one_answer == "a"
+    assert found.notes[-1] == "left answers a on every image: that labels agree shows nothing here"
 
 
 def test_a_flip_within_the_tolerance_is_a_named_tie() -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.evaluate.evaluation import DataUsed, Metrics, ScoredModel
-from deepfer_yolo.evaluate.intervals import Interval
+from deepfer_yolo.evaluate.intervals import WHOLE, Interval
 from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, PairedComparison
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -113,6 +113,8 @@ def floor_rules(metrics: Metrics, config: GateConfig) -> list[Ruling]:
 
 def _floor(rule: str, floor: float, value: float, span: Interval) -> Ruling:
     reached = f"{_percent(value)} (95 % {_percent(span.low)} to {_percent(span.high)}), floor {_percent(floor)}"
+    if span == WHOLE:
+        return Ruling(rule, "inconclusive", f"{reached}: too few subjects to tell")
     return Ruling(rule, "fail" if floor > span.high else "pass", reached)
 
 
