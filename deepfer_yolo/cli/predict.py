@@ -10,6 +10,7 @@ import typer
 
 from deepfer_yolo.cli.options import FacesModelOption, options_of
 from deepfer_yolo.config import PredictConfig
+from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,9 +41,9 @@ def predict(
 ) -> None:
     """Label face images: each image is one face, cut out already, or with --faces any image.
 
-    An image that cannot be read becomes a row with its error; the others are labelled, and the exit code is 1. What a
-    folder holds besides images is counted on stderr. Of an animated image the first frame is labelled; videos, cameras
-    and streams are for deepfer stream.
+    An image that cannot be read, or a folder that cannot be entered, becomes a row with its error; the others are
+    labelled, and the exit code is 4 (1 where none could be read). What a folder holds besides images is counted on
+    stderr. Of an animated image the first frame is labelled; videos, cameras and streams are for deepfer stream.
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
@@ -63,10 +64,11 @@ def predict(
     if left_out:
         print(f"left out: {in_words(left_out)}", file=sys.stderr)
     if errors:
-        print(f"{errors.total():,} of {len(paths):,} images could not be read:", file=sys.stderr)
+        n_failed = errors.total()
+        print(f"{n_failed:,} of {len(paths):,} images could not be read:", file=sys.stderr)
         for why, n in errors.most_common(MAX_REASONS):
             print(f"  {n:,} × {why}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(1 if n_failed == len(paths) else EXIT_SOME_SOURCES_FAILED)
 
 
 def _counted(rows: Iterable[Labelled], errors: Counter[str]) -> Iterator[Labelled]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
 import stat
@@ -29,13 +30,15 @@ WINDOWS_NAMES = frozenset(
 class Problems:
     """Everything found wrong so far, each with its place (`file, line 7`): all are counted, MAX_KEPT remembered.
 
-    `excluded` are places that a quarantine list names, `met` those of them that came by.
+    `excluded` are places that a quarantine list names, `met` those of them that came by. `unread` are folders and files
+    that stand there and could not be looked at, each a problem too.
     """
 
     found: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
     excluded: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
+    unread: list[Path] = field(default_factory=list)
 
     def excludes(self, place: str) -> bool:
         """True where the quarantine list names `place`, which it then has met."""
@@ -51,6 +54,12 @@ class Problems:
         self.count += 1
         if len(self.found) < MAX_KEPT:
             self.found.append((place, printable(what)))
+
+    def add_unread(self, path: Path, why: str) -> None:
+        """Note a folder or file that could not be looked at, unless it is excluded."""
+        if not self.excludes(str(path)):
+            self.unread.append(path)
+            self.add(str(path), f"cannot be read ({why})")
 
     def raise_if_any(self, hint: str) -> None:
         """Raise one DatasetError that lists the problems, MAX_SHOWN of them at most, with their number."""
@@ -162,28 +171,36 @@ def unreadable(path: Path, error: OSError) -> DatasetError:
 def walk_files(folder: Path, problems: Problems) -> Iterator[Path]:
     """Regular files under `folder`, sorted, links followed, each folder read once, hidden names skipped.
 
-    What is neither file nor folder is a problem and never opened; so is a link to nowhere, or to a folder read before.
+    What is neither file nor folder is a problem and never opened; so is a link to nowhere, or to a folder read before,
+    and what cannot be read.
     """
     yield from _walk(folder, problems, seen=set(), depth=0)
 
 
 def _walk(folder: Path, problems: Problems, seen: set[tuple[int, int]], depth: int) -> Iterator[Path]:
-    status = folder.stat()
+    try:
+        status, paths = folder.stat(), sorted(folder.iterdir())
+    except OSError as error:
+        problems.add_unread(folder, os_reason(error))
+        return
     identity = (status.st_dev, status.st_ino)
     if identity in seen:
         problems.add(str(folder), "a link leads to this folder a second time")
         return
     if depth > MAX_DEPTH:
-        problems.add(str(folder), "folders nested too deep")
+        problems.add_unread(folder, "folders nested too deep")
         return
     seen.add(identity)
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.name.startswith((".", "__MACOSX")):
             continue
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            problems.add(str(path), "a link that leads nowhere" if path.is_symlink() else str(error.strerror))
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                problems.add(str(path), "a link that leads nowhere")
+            else:
+                problems.add_unread(path, os_reason(error))
             continue
         if stat.S_ISDIR(mode):
             yield from _walk(path, problems, seen, depth + 1)

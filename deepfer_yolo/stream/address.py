@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deepfer_yolo.data.image_formats import VIDEO_SUFFIXES, is_image
 from deepfer_yolo.errors import SourceError, redact
-from deepfer_yolo.stream.file_names import is_list, is_url, listed, matching, sequence
+from deepfer_yolo.stream.file_names import closed_folders, is_list, is_url, listed, matching, sequence
 
 Kind = Literal["file", "pipe", "images", "network", "camera", "pattern"]
 
@@ -95,6 +95,10 @@ def _image_hint(text: str, files: Iterable[Path]) -> str:
 
 
 def _from_many(text: str) -> list[Address]:
+    for folder in closed_folders(text):
+        raise SourceError(
+            f"{redact(text)} leads through a folder that cannot be read: {folder}", "check who may read it"
+        )
     if sequence(text):
         return [Address(text, "images", text)]
     names = listed(text) if is_list(text) else [str(path) for path in matching(text) or []]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Lack, Pred
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_input
-from deepfer_yolo.stream.file_names import expanded, is_url, matching
+from deepfer_yolo.stream.file_names import closed_folders, expanded, is_url, matching
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +67,9 @@ class Labelled:
 def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> list[Path]:
     """The image files behind files, folders (searched through, sorted), glob patterns and lists, in the order named.
 
-    A named file is kept even where it does not exist, and so is an image of a kind that is not read: its error belongs
-    into its row. What else lies in a folder is counted in `left_out`, with the reason. Raises SourceError for a folder
-    or a pattern without images, and for what is no file at all.
+    A named file is kept even where it does not exist, and so is an image of a kind that is not read, and a folder that
+    cannot be entered: its error belongs into its row. What else lies in a folder is counted in `left_out`, with the
+    reason. Raises SourceError for a folder or a pattern without images, and for what is no file at all.
     """
     left_out = Counter() if left_out is None else left_out
     found: list[Path] = []
@@ -76,8 +77,9 @@ def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) ->
         if is_url(source):
             raise SourceError(f"{redact(source)} is no image file", f"deepfer stream {redact(source)}")
         before, path = left_out.copy(), Path(source)
-        named = list(_images_in(path, left_out)) if path.is_dir() else matching(source)
-        inside = [path] if named is None else named
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (no error where the folder above cannot be entered)
+        named = list(_images_in(path, left_out)) if is_folder else matching(source)
+        inside = [path] if named is None else named + closed_folders(source)
         if not inside:
             others = left_out - before
             what = f"no images in {source}" + (f", but {in_words(others)}" if others else "")
@@ -93,14 +95,16 @@ def in_words(left_out: Counter[str]) -> str:
 
 
 def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    """All images of a folder, also those that will have an error instead of a label."""
+    """All images of a folder, also those that will have an error instead of a label; last, what cannot be looked at."""
     problems = Problems()
     for path in walk_files(folder, problems):
         if path.suffix.lower() in SUFFIXES | OTHERS.keys():
             yield path
         else:
             left_out[why_left_out(path)] += 1
-    left_out.update(f"× {what}" for _, what in problems.found)
+    unread = {str(path) for path in problems.unread}
+    left_out.update(f"× {what}" for place, what in problems.found if place not in unread)
+    yield from problems.unread
 
 
 def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
@@ -165,4 +169,5 @@ def _load(path: Path) -> Image | Labelled:
     except DatasetError as error:
         return Labelled(path, error=error.reason)
     except OSError as error:
-        return Labelled(path, error=os_reason(error))
+        is_folder, why = os.path.isdir(path), os_reason(error)  # noqa: PTH112
+        return Labelled(path, error=f"a folder that cannot be read ({why})" if is_folder else why)

@@ -85,6 +85,20 @@ def matching(text: str) -> list[Path] | None:
     return [folder / found[0] for found in sorted(numbered, key=lambda found: int(found[1]))]
 
 
+def closed_folders(text: str) -> list[Path]:
+    """The folders that a glob pattern leads through and that cannot be read: glob passes over them in silence."""
+    if os.path.lexists(text) or is_url(text) or not glob.has_magic(text):
+        return []
+    found: set[Path] = set()
+    part = os.path.dirname(text)  # noqa: PTH120 (Path would swallow what a pattern means)
+    while True:
+        folders = glob.iglob(os.path.join(part or ".", ""), recursive=True)  # noqa: PTH118, PTH207
+        found |= {Path(folder) for folder in folders if not os.access(folder, os.R_OK | os.X_OK)}
+        if not glob.has_magic(part):
+            return sorted(found)
+        part = os.path.dirname(part)  # noqa: PTH120
+
+
 def _bounded(items: Iterator[T], text: str) -> Iterator[T]:
     yield from islice(items, MAX_FILES)
     if next(items, None) is not None:

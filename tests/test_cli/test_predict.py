@@ -61,12 +61,14 @@ def test_a_broken_image_costs_only_its_row(images: Path, linear_model: Path, tmp
     ]
     found = runner.invoke(app, ["predict", *sources, "-m", str(linear_model), "--json"])
     assert isinstance(found.exception, SystemExit), found.exception
-    assert found.exit_code == 1
+    assert found.exit_code == 4
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     assert [row["path"] for row in rows] == sources
     assert ["error" in row for row in rows] == [False, True, True, False]
     assert rows[2]["error"] == "no such file or folder"
     assert "2 of 4 images could not be read" in found.stderr
+    found = runner.invoke(app, ["predict", str(tmp_path), "-m", str(linear_model), "--json"])
+    assert found.exit_code == 1  # none could be read
 
 
 def test_unknown_formats_are_named(images: Path, linear_model: Path) -> None:

@@ -200,7 +200,7 @@ def test_predict_gives_each_image_its_row_and_counts_the_rest(
     mixed: Path, linear_model: Path, without_heif: None
 ) -> None:
     shown = runner.invoke(app, ["predict", str(mixed), "-m", str(linear_model), "--json"])
-    assert shown.exit_code == 1
+    assert shown.exit_code == 4
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [Path(row["path"]).name for row in rows] == ["a.jfif", "b.avif", "c.HEIC", "d.heic", "e.jxl"]
     assert ["error" in row for row in rows] == [False, False, True, True, True]

@@ -105,6 +105,11 @@ def inspect(
                 check.take(image, part)
         if progress is not None and done % 200 == 0:
             progress(reading.fraction)
+    unread = reading.problems.unread
+    if unread:
+        names = printable(", ".join(path.relative_to(source).as_posix() for path in unread[:5]))
+        reason = f"{len(unread):,} of its folders or files cannot be read: {names}"
+        raise DatasetError(reason, "check who may read them, or leave them out", path=source)
     result.broken += reading.problems.found
     result.left_out = reading.left_out
     hint = "check the path and the layout"

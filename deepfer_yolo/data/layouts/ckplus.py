@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in, read_named, share_named
+from deepfer_yolo.data.untrusted import walk_files
 from deepfer_yolo.emotions import CKPLUS_CODES
 
 IMAGES, EMOTION = "cohn-kanade-images", "Emotion"
@@ -38,7 +39,7 @@ def read(reading: Reading) -> Iterator[Item]:
 
 def _read_sequences(reading: Reading) -> Iterator[Item]:
     root = reading.source
-    notes = sorted((root / EMOTION).glob("S*/*/*_emotion.txt"))
+    notes = [note for note in walk_files(root / EMOTION, reading.problems) if _is_note(note.relative_to(root).parts)]
     for done, note in enumerate(notes):
         reading.fraction = done / len(notes)
         subject, sequence = note.parent.parent.name, note.parent.name
@@ -54,6 +55,11 @@ def _read_sequences(reading: Reading) -> Iterator[Item]:
         yield Item.of_file(root, frames[0], "neutral", subject=subject)
         for frame in frames[-N_PEAK:]:
             yield Item.of_file(root, frame, label, subject=subject)
+
+
+def _is_note(parts: tuple[str, ...]) -> bool:
+    """Whether a path inside the data set is like `Emotion/S005/001/S005_001_00000011_emotion.txt`."""
+    return len(parts) == 4 and parts[1].startswith("S") and parts[3].endswith("_emotion.txt")
 
 
 def _code(note: Path) -> int:

@@ -19,6 +19,7 @@ from deepfer_yolo.data.image_formats import is_image, why_left_out
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.untrusted import MAX_LINE, Problems, bounded_lines, csv_rows, open_list, walk_files
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.files import os_reason
 
 R = TypeVar("R")
 
@@ -106,6 +107,8 @@ def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
         image = load_image(item.file or Path())
     except FileNotFoundError:
         raise DatasetError("the file is not there") from None
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({os_reason(error)})") from None
     if item.box is None:
         return image
     from deepfer_yolo.faces.align import cut
