@@ -94,9 +94,9 @@ def bounded_lines(text: IO[str], file: Path, first: int = 1) -> Iterator[str]:
         yield line
 
 
-def csv_rows(text: IO[str], file: Path, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(text: IO[str], file: Path, first: int = 1, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """(number of its last line, values) of each row that is not empty. Raises DatasetError where it is no csv."""
-    reader = csv.reader(bounded_lines(text, file, first))
+    reader = csv.reader(bounded_lines(text, file, first), delimiter=delimiter)
     try:
         for values in reader:
             if values:

@@ -45,10 +45,10 @@ def test_json(painted_csv: Path, tmp_path: Path) -> None:
 
 def test_errors_are_two_lines_and_exit_1(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
-    bad.write_text("emotion,pixels,Usage\n7,1,Training\n8,1,Training\n")
+    bad.write_text("emotion,pixels,Usage\n,1,Training\n3,1,Training\n")
     result = run("convert", bad, tmp_path / "out")
     assert result.returncode == 1
-    assert "error: 2 problems\n  bad.csv, line 2: emotion is '7'" in result.stderr
+    assert "error: 2 problems\n  bad.csv, line 2: emotion is ''" in result.stderr
     assert "hint: " in result.stderr
     assert result.stdout == ""
 

@@ -17,7 +17,7 @@ from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.emotions import AFFECTNET_CODES, RAFDB_CODES
 from deepfer_yolo.errors import DatasetError
 
-PLAIN = ConvertConfig(group_by="none")
+PLAIN = ConvertConfig(group_by="none", val=0.0)
 
 
 def code_folders(paint: ModuleType, root: Path, codes: dict[int, str], splits: tuple[str, str], *more: int) -> Path:
