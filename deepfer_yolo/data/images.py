@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from deepfer_yolo.data.avif_size import largest_frame
+from deepfer_yolo.data.deep_pixels import check_dropped_bits, to_8_bits
 from deepfer_yolo.data.image_formats import FORMATS, is_avif, is_heif, reads_heif, why_not_read
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
@@ -64,7 +65,7 @@ def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
             if width * height > max_pixels:
                 reason = f"{width}×{height} pixels are more than the limit of {max_pixels:,}"
                 raise ImageTooLargeError(reason, path=path)
-            return _to_rgb(image)
+            return _to_rgb(image, content)
     except UnidentifiedImageError:
         raise DatasetError(why_not_read(content[:HEAD_BYTES], path), path=path) from None
     except PillowImage.DecompressionBombError:  # Pillow's own limit, which lies above ours
@@ -118,12 +119,13 @@ def _start_of(path: Path) -> bytes:
         os.close(handle)
 
 
-def _to_rgb(image: PillowImage.Image) -> Image:
+def _to_rgb(image: PillowImage.Image, head: bytes) -> Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith(("I", "F")):
-        values = np.asarray(upright)
-        return rgb((values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    return np.asarray(upright.convert("RGB"))
+        return rgb(to_8_bits(np.asarray(upright), image, head))
+    pixels = np.asarray(upright.convert("RGB"))
+    check_dropped_bits(image, pixels, head)
+    return pixels
 
 
 def rgb(pixels: NDArray[np.uint8]) -> Image:
