@@ -79,6 +79,7 @@ class ConvertConfig(Config):
     )
     ferplus: Path | None = key(None, "FER+ votes for FER2013: fer2013new.csv.")
     drop_unknown: bool = key(False, "Leave out what FER+ calls unknown or not a face.", shown="")
+    root: Path | None = key(None, "Where the images of a list lie.", shown="the list's folder")
     margin: float = key(0.0, "Share of a face box added on each side.", ge=-0.5, le=2.0)
     exclude: Path | None = key(None, "Leave out the images of a quarantine list.")
     workers: Threads = key(2, "Threads that decode and write.")

@@ -21,8 +21,8 @@ N_ABSENT = 10
 
 @options_of(
     ConvertConfig,
-    "source dest layout split val reshuffle group_by seed map drop labels ferplus drop_unknown margin exclude name "
-    "workers config overwrite as_json",
+    "source dest layout root split val reshuffle group_by seed map drop labels ferplus drop_unknown margin exclude "
+    "name workers config overwrite as_json",
 )
 def convert(
     settings: ConvertConfig,

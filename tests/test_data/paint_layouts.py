@@ -161,6 +161,27 @@ def expw(root: Path) -> None:
     (root / "label" / "label.lst").write_text("".join(lines))
 
 
+def ferg(root: Path) -> None:
+    words = {"angry": "anger", "happy": "joy", "sad": "sadness"}
+    for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
+        character = ("aia", "bonnie", "jules", "malcolm", "mery", "ray")[index // 12]
+        folder = f"{character}_{words.get(name, name)}"
+        save(root / character / folder / f"{folder}_{index}.png", np.dstack([face] * 3))
+    (root / "Readme.txt").write_text("read me")
+
+
+def muxspace(root: Path) -> None:
+    lines = ["user.id,image,emotion\n"]
+    words = {"happy": "happiness", "angry": "anger"}
+    for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):
+        save(root / "images" / f"{index}.png", face)
+        word = words.get(name, name)
+        lines.append(f"{index % 3},{index}.png,{(word, word.upper(), word.title())[index % 3]}\n")
+    (root / "data").mkdir()
+    (root / "data" / "legend.csv").write_text("".join(lines))
+    (root / "README.md").write_text("read me")
+
+
 def table_csv(root: Path) -> None:
     lines = ["path,label,split,subject,box\r\n"]
     for index, (face, name) in enumerate(zip(FACES, NAMES, strict=True)):

@@ -37,6 +37,8 @@ KNOWN = {
     "jaffe": ("jaffe", None, True),
     "kdef": ("kdef", None, True),
     "expw": ("expw", None, False),
+    "ferg": ("ferg", None, True),
+    "muxspace": ("muxspace", None, False),
     "table_csv": ("table", {"train": 50, "val": 20}, True),
     "table_jsonl": ("table", {"train": 50, "val": 20}, False),
     "class_tree": ("class-tree", {"train": 50, "val": 20}, False),
@@ -145,6 +147,38 @@ def test_votes_of_a_ferplus_folder(paint: ModuleType, tmp_path: Path) -> None:
     majority = convert(tmp_path / "source", tmp_path / "m", ConvertConfig(labels="ferplus-majority"))
     assert majority.left_out == {"no FER+ majority": 3}
     assert not open_dataset(tmp_path / "m").all_rows[0].votes
+
+
+def test_ferg_is_told_from_a_tree_and_counts_what_it_leaves_out(paint: ModuleType, tmp_path: Path) -> None:
+    """In its download's folder, beside a Readme."""
+    source = tmp_path / "download" / "FERG_DB_256"
+    paint.ferg(source)
+    (tmp_path / "download" / "Readme.txt").write_text("read me")
+    found = convert(tmp_path / "download", tmp_path / "out", ConvertConfig(group_by="subject"))
+    assert found.name == "FERG"
+    of_subject = {row.subject: row.split for row in open_dataset(tmp_path / "out").all_rows}
+    assert set(of_subject) == {"AIA", "BONNIE", "JULES", "MALCOLM", "MERY", "RAY"}
+    assert {(row.subject, row.split) for row in open_dataset(tmp_path / "out").all_rows} == set(of_subject.items())
+    paint.save(source / "aia" / "sketches" / "1.png", paint.FACES[0])
+    left_out = convert(source, tmp_path / "more", NO_GROUPS).left_out
+    assert left_out == {"images in aia/sketches, which is no label here": 1}
+
+
+def test_the_images_of_a_list_may_lie_elsewhere(paint: ModuleType, tmp_path: Path) -> None:
+    """muxspace's list, the same list with its images moved, and any list with `--root`."""
+    paint.muxspace(tmp_path / "source")
+    plain = convert(tmp_path / "source", tmp_path / "plain", NO_GROUPS)
+    legend = tmp_path / "source" / "data" / "legend.csv"
+    assert convert(legend, tmp_path / "list", NO_GROUPS).fingerprint == plain.fingerprint
+    shutil.make_archive(str(tmp_path / "repository"), "zip", tmp_path, "source")
+    assert convert(tmp_path / "repository.zip", tmp_path / "zip", NO_GROUPS).fingerprint == plain.fingerprint
+    elsewhere = (tmp_path / "source" / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match=r"legend\.csv, line 2: the file is not there"):
+        convert(legend, tmp_path / "again", NO_GROUPS)
+    at_root = NO_GROUPS.model_copy(update={"root": elsewhere})
+    assert convert(legend, tmp_path / "root", at_root).fingerprint == plain.fingerprint
+    table = legend.rename(tmp_path / "table.csv")
+    assert convert(table, tmp_path / "table", at_root).fingerprint == plain.fingerprint
 
 
 def test_what_is_left_out_is_counted(paint: ModuleType, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from deepfer_yolo.data.layouts import (
     deepfer,
     expw,
     fer2013,
+    ferg,
     ferplus_folder,
     jaffe,
     kdef,
+    muxspace,
     rafdb,
     table,
 )
@@ -24,8 +26,8 @@ from deepfer_yolo.errors import ConfigError, DatasetError
 
 _IN_ORDER = (
     deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT, affectnet.CSV, affectnet.NPY,
-    affectnet.FOLDERS,
-    ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
+    affectnet.FOLDERS, ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, ferg.LAYOUT, muxspace.LAYOUT,
+    table.LAYOUT, class_tree.LAYOUT,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""

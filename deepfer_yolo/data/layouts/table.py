@@ -4,8 +4,8 @@
     faces/a.jpg,happy,train,anna,10 20 90 100
     {"path": "faces/a.jpg", "label": "happy", "split": "train", "subject": "anna", "box": [10, 20, 90, 100]}
 
-Paths are relative to the file's folder. A box is x1 y1 x2 y2 in pixels. The columns may also be called image, file,
-filename; emotion, expression.
+Paths are relative to the file's folder, or to `--root`. A box is x1 y1 x2 y2 in pixels. The columns may also be called
+image, file, filename; emotion, expression.
 """
 
 from __future__ import annotations
@@ -39,9 +39,14 @@ def read(reading: Reading) -> Iterator[Item]:
     if not file.is_file():
         reason = "holds no csv or jsonl with a path and a label"
         raise DatasetError(reason, "columns: path,label[,split,subject,box]", path=reading.source)
+    return read_list(reading, file, reading.options.root or file.parent)
+
+
+def read_list(reading: Reading, file: Path, folder: Path) -> Iterator[Item]:
+    """The rows of a csv or jsonl, whose paths are relative to `folder`."""
     if file.suffix.lower() == ".csv":
-        return items_of(reading, read_table(file, reading), partial(_item, file.parent))
-    return items_of(reading, read_lines(file, reading), lambda place, line: _item(file.parent, place, _parsed(line)))
+        return items_of(reading, read_table(file, reading), partial(_item, folder))
+    return items_of(reading, read_lines(file, reading), lambda place, line: _item(folder, place, _parsed(line)))
 
 
 def _item(folder: Path, place: str, row: Mapping[str, JsonValue]) -> Item:
