@@ -104,7 +104,7 @@ def test_an_empty_class_folder_is_a_warning(tmp_path: Path) -> None:
     Image.fromarray(paint_faces(0, 1)[0][0]).save(tmp_path / "faces" / "train" / "happy" / "a.png")
     result = run("convert", tmp_path / "faces", tmp_path / "out")
     assert result.returncode == 0
-    assert "warning: empty class folder (train/sad)" in result.stderr
+    assert "warning: empty folder (train/sad)" in result.stderr
 
 
 def test_notes_and_warnings_are_one_line_each_on_stderr(tmp_path: Path) -> None:

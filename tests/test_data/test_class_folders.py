@@ -65,7 +65,7 @@ def test_an_empty_class_folder_is_counted_and_no_error(tree: Path, tmp_path: Pat
     shutil.rmtree(tree / "val" / "sad")
     (tree / "val" / "sad").mkdir()
     found = convert(tree, tmp_path / "out", PLAIN)
-    assert found.left_out["empty class folder (val/contempt)"] == found.left_out["empty class folder (val/sad)"] == 1
+    assert found.left_out["empty folder (val/contempt)"] == found.left_out["empty folder (val/sad)"] == 1
     assert found.absent_labels == ["val/sad"]
     assert n_images(found) == {"train": 14, "val": 12}
     (tree / "val" / "sad" / "a.jxl").write_bytes(b"x")
@@ -76,6 +76,14 @@ def test_an_empty_class_folder_is_counted_and_no_error(tree: Path, tmp_path: Pat
         folder.mkdir()
     with pytest.raises(DatasetError, match="holds no images"):
         convert(tree, tmp_path / "again", PLAIN)
+
+
+def test_a_split_folder_without_class_folders_is_said(tree: Path, tmp_path: Path) -> None:
+    """Many a download has a test folder of images without labels, or one that is empty."""
+    (tree / "test").mkdir()
+    assert convert(tree, tmp_path / "a", PLAIN).left_out == {"empty folder (test)": 1}
+    shutil.copy(next((tree / "val" / "sad").iterdir()), tree / "test" / "1.png")
+    assert convert(tree, tmp_path / "b", PLAIN).left_out == {"images outside the class folders": 1}
 
 
 def labels_csv(tree: Path, name: str = "labels.csv", first: str = "") -> list[str]:

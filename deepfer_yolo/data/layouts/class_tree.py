@@ -28,8 +28,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "publictest"), "val"),
     **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
-EMPTY = "empty class folder"
-"""What a class folder without any file is counted as, with its path behind."""
+EMPTY = "empty folder"
+"""What a class or split folder without any image is counted as, with its path behind."""
 
 
 class ClassFolder(NamedTuple):
@@ -149,8 +149,12 @@ def _refuse_numbers(reading: Reading, folders: list[ClassFolder]) -> None:
 
 def _report_strays(root: Path, folders: list[ClassFolder], reading: Reading) -> None:
     """Count what stands beside the class folders; a class folder whose link leads nowhere is a problem."""
-    parents = sorted({root, *(folder.path.parent for folder in folders)})
+    splits = {path for path in folders_in(root) if path.name.lower() in SPLIT_NAMES}
+    parents = sorted({root, *splits, *(folder.path.parent for folder in folders)})
     known = {folder.path for folder in folders} | set(parents)
+    for split in sorted(splits - {folder.path.parent for folder in folders}):
+        if not any(map(is_image, listing(split))):
+            reading.left_out[f"{EMPTY} ({printable(split.name)})"] += 1
     for parent in parents:
         for path in listing(parent):
             if path.is_symlink() and not path.exists():
