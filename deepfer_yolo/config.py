@@ -210,7 +210,9 @@ class ExportConfig(Config):
 class CardConfig(Config):
     """`deepfer card`: what the model's file does not say itself."""
 
-    labels: Labels | None = key(None, "Labels in the model's order: a,b,c.", shown="the file's own")
+    labels: Labels | None = key(
+        None, "Labels in the model's order: a,b,c; or canonical: Anger becomes angry.", shown="the file's own"
+    )
     size_px: int | None = key(None, "Side of the input in pixels.", shown="the file's own")
     colour: Literal["grey", "rgb"] = key("rgb", "What it learned from: grey or rgb.")
     native_px: int | None = key(None, "Side of the images it learned from: 48 for FER2013.", shown="any")

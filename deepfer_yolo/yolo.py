@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from deepfer_yolo.emotions import can_rename
 from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.records import Crops, Probs
@@ -274,7 +275,9 @@ class TorchBackend:
         hashes = trained_hashes(model, path)
         if hashes is not None:
             self.card = self.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
-        if self.card.labels != (labels := labels_of(model)):
+        labels = labels_of(model)
+        # A card that names the file's bytes may give its labels other names: `deepfer card --labels` wrote it.
+        if self.card.labels != labels and (self.card.file_sha256 is None or not can_rename(labels, self.card.labels)):
             raise ModelError(
                 f"{path}: the card's labels {self.card.labels} are not the checkpoint's {labels}",
                 f"deepfer card {path} writes a new one",

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.emotions import EMOTIONS, canonical_label
 from deepfer_yolo.painted import paint_csv, paint_faces
 from deepfer_yolo.records import Image
 
@@ -275,8 +275,8 @@ def write_sheet_reader(write_linear_model: Callable[..., Path]) -> Callable[...,
     def write(path: Path, k: int, labels: Sequence[str] = EMOTIONS, sharpness: float = 8.0) -> Path:
         weights = np.zeros((len(labels), 8, 8, 3), np.float32)
         for c, label in enumerate(labels):
-            if label in EMOTIONS:
-                weights[c, k, EMOTIONS.index(label)] = sharpness / 3 * 255 / 200
+            if (meant := canonical_label(label)) in EMOTIONS:
+                weights[c, k, EMOTIONS.index(meant)] = sharpness / 3 * 255 / 200
         return write_linear_model(
             path, weights.reshape(len(labels), -1), np.zeros(len(labels), np.float32), labels, name=path.stem
         )

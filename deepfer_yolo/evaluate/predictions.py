@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
+from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.evaluate.metrics import Floats, Ints, Tally, check_scores, tally, total
 from deepfer_yolo.records import Image, Probs
@@ -24,13 +25,15 @@ OnProgress = Callable[[int, int], None]
 class Scores:
     """What a model says about a split.
 
-    `targets` (n,) index `labels`, which are the columns of `probs` (n, C); rows as in the manifest.
+    `targets` (n,) index `labels`, which are the columns of `probs` (n, C); rows as in the manifest. Without `has_probs`
+    only the labels answered are known, and `probs` are 0 and 1.
     """
 
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
     targets: NDArray[np.int64]
     probs: Probs
+    has_probs: bool = True
 
     @property
     def paths(self) -> list[str]:
@@ -111,35 +114,45 @@ def mirrored(image: Image) -> Image:
     return np.ascontiguousarray(image[:, ::-1])
 
 
-def common_labels(models: Sequence[Sequence[str]], dataset: Sequence[str], rule: str = "same") -> tuple[str, ...]:
-    """The labels to score on: those of every model and of the data set, in the first model's order.
+MAP_HINT = "convert the data with --map OLD=NEW, so that labels bear the model's names"
+INTERSECT_HINT = f"add --labels intersect to score the labels that both know, or {MAP_HINT}"
+
+
+def common_labels(
+    models: Sequence[Sequence[str]],
+    dataset: Sequence[str],
+    rule: str = "same",
+    hint: str = INTERSECT_HINT,
+    who: str = "the model",
+) -> tuple[str, ...]:
+    """The labels to score on: those of every model and of the data set (see `meeting`), called as the data set does, in
+    the first model's order.
 
     Raises DatasetError where the sets differ and `rule` is "same", or fewer than two are left.
     """
     for model in models:
-        only_model, only_dataset = [x for x in model if x not in dataset], [x for x in dataset if x not in model]
-        if rule == "same" and (only_model or only_dataset):
-            parts = [
-                f"{who} alone knows {', '.join(names)}"
-                for who, names in (("the model", only_model), ("the data set", only_dataset))
-                if names
-            ]
-            raise DatasetError(
-                f"the labels differ: {'; '.join(parts)}", "add --labels intersect to score the labels that both know"
-            )
-    shared = tuple(label for label in models[0] if label in dataset and all(label in model for model in models))
+        if rule == "same" and (differs := difference(model, dataset, (who, "the data set"))):
+            raise DatasetError(differs, hint)
+    names = [meeting(dataset, model) for model in models]
+    shared = tuple(label for label in meeting(models[0], dataset).values() if all(label in known for known in names))
     if len(shared) < 2:
         known = "; ".join(f"a model {', '.join(model)}" for model in models)
         message = f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}"
-        raise DatasetError(message, "convert the data with --map OLD=NEW, so that labels bear the model's names")
+        raise DatasetError(message, MAP_HINT)
     return shared
 
 
 def columns(probs: Probs, known: Sequence[str], wanted: Sequence[str]) -> Probs:
-    """The columns of the labels `wanted` out of `known`, each row scaled back to 1; where nothing is left, uniform."""
-    if tuple(wanted) == tuple(known):
+    """The columns of the labels `wanted` out of `known`, which meet by name, each row scaled back to 1; where nothing
+    is left, uniform.
+    """
+    names = meeting(wanted, known)
+    order = [known.index(names[label]) for label in wanted]
+    if order == list(range(len(known))):
         return probs
-    part = probs[:, [known.index(label) for label in wanted]]
+    part = probs[:, order]
+    if len(order) == len(known):
+        return part
     left = part.sum(1, keepdims=True)
     return np.where(left > 0, part / np.where(left > 0, left, 1), np.float32(1 / len(wanted))).astype(np.float32)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
+from deepfer_yolo.emotions import meeting
 from deepfer_yolo.evaluate.corruptions import GROUPS, KINDS, SEVERITIES, corrupted, faces_of, in_chunks, kinds_named
 from deepfer_yolo.evaluate.intervals import Interval, Units, resample
 from deepfer_yolo.evaluate.metrics import Floats, Ints, check_scores, confusion_matrix, ece, macro_f1, reliability
@@ -224,7 +225,8 @@ def occlusion_map(classifier: Classifier, image: Image, label: str) -> NDArray[n
     for place in range(GRID * GRID):
         top, left = starts[place // GRID], starts[place % GRID]
         covered[place, top : top + patch, left : left + patch] = mean
-    probs = classifier.predict(covered)[:, classifier.labels.index(label)].astype(np.float64)
+    own = meeting([label], classifier.labels)[label]
+    probs = classifier.predict(covered)[:, classifier.labels.index(own)].astype(np.float64)
     drop: NDArray[np.float64] = (probs[-1] - probs[:-1]).reshape(GRID, GRID)
     return drop
 

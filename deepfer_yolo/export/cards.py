@@ -11,9 +11,10 @@ import numpy as np
 from deepfer_yolo.config import CardConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
+from deepfer_yolo.emotions import can_rename, canonical_label
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.evaluation import measure
-from deepfer_yolo.evaluate.predictions import score_dataset
+from deepfer_yolo.evaluate.predictions import MAP_HINT, common_labels, score_dataset
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.records import plain
 from deepfer_yolo.runtime.card import (
@@ -27,9 +28,9 @@ from deepfer_yolo.runtime.card import (
     write_sidecar,
 )
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.golden import make_golden
-from deepfer_yolo.runtime.model_file import attach
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, put_card, read_graph, value_shape
+from deepfer_yolo.runtime.golden import check_golden, make_golden
+from deepfer_yolo.runtime.model_file import attach, checked_sidecar
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, graph_inputs, put_card, read_graph, value_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +39,8 @@ FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
 STRIDE = 32
 """Of which Ultralytics makes the side of its inputs a multiple."""
 HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece", "ece_noise_floor", "confusion")
+CANONICAL = "canonical"
+"""Said as --labels: the model's own, called as the data sets here call them."""
 PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
 
 
@@ -62,11 +65,8 @@ def card_checkpoint(
     if target.exists() and not overwrite:
         raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
     network = load_checkpoint(checkpoint)
-    labels = labels_of(network)
-    if facts.labels is not None and facts.labels != labels:
-        raise ConfigError(
-            f"--labels {','.join(facts.labels)} are not the checkpoint's {','.join(labels)}", "leave --labels out"
-        )
+    labels = _renamed(labels_of(network), facts.labels, checkpoint)
+    old = checked_sidecar(checkpoint) if target.exists() and _only_renames(facts) else None
     arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
     is_own = getattr(network, TRAINED_HASHES, None) is not None
     size = facts.size_px or _trained_size(arguments, step=1 if is_own else STRIDE)
@@ -74,15 +74,15 @@ def card_checkpoint(
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
     known = trained_hashes(network, checkpoint)
     learned = {"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
-    card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint)
+    card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint, old)
     card = _taught(card.model_copy(update=learned), taught)
-    old = target.read_bytes() if target.exists() else None
+    before = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
     try:
-        card = card.model_copy(update={"golden": make_golden(TorchClassifier(checkpoint).predict, card.input.size)})
+        card = _with_golden(card, TorchClassifier(checkpoint))
     except Exception:
         # The card was written so that the checkpoint could be opened; a checkpoint that cannot answer must not keep it.
-        target.unlink() if old is None else target.write_bytes(old)
+        target.unlink() if before is None else target.write_bytes(before)
         raise
     return write_sidecar(card, checkpoint), card
 
@@ -98,7 +98,8 @@ def add_metrics(
     opened = open_dataset(dataset)
     learned = check_models({model.name: classifier}, opened, split, allow=allow_leak)
     config = ScoringConfig.model_validate({"split": split})
-    scores = score_dataset(classifier, opened, config)
+    labels = common_labels([classifier.labels], opened.labels, hint=MAP_HINT)
+    scores = score_dataset(classifier, opened, config, labels=labels)
     result = measure(scores, config)
     numbers = {
         "dataset": opened.name,
@@ -126,18 +127,24 @@ def card_onnx(
     if out.suffix != ".onnx":
         raise ModelError(f"an ONNX model must be named .onnx, not {out.name}", "change --out")
     model = read_graph(source)
-    if any(entry.key == METADATA_KEY for entry in model.metadata_props) and not overwrite:
-        raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
-    facts = _complete(model, facts, source)
-    if _is_foreign(model, source):
-        model = wrap(model, facts, source)
-    card = _taught(_card(facts, source), taught)
+    old = None
+    if any(entry.key == METADATA_KEY for entry in model.metadata_props):
+        old = card_of(model, source) if _only_renames(facts) else None
+        if old is None and not overwrite:
+            raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
+    if old is not None:
+        facts = facts.model_copy(update={"labels": _renamed(old.labels, facts.labels, source)})
+    else:
+        facts = _complete(model, facts, source)
+        if _is_foreign(model, source):
+            model = wrap(model, facts, source)
+    card = _taught(_card(facts, source, old), taught)
     with atomic_path(out) as part:
         card = put_card(model, card)
         part.write_bytes(model.SerializeToString())
         classifier = Classifier(part)
         _check_batches(classifier, source)
-        card = put_card(model, card.model_copy(update={"golden": make_golden(classifier.predict, card.input.size)}))
+        card = put_card(model, _with_golden(card, classifier))
         part.write_bytes(model.SerializeToString())
     return card
 
@@ -191,7 +198,41 @@ def wrap(model: onnx.ModelProto, facts: CardConfig, source: Path) -> onnx.ModelP
     return inner
 
 
-def _card(facts: CardConfig, source: Path) -> Card:
+def _only_renames(facts: CardConfig) -> bool:
+    """Whether nothing is said but other labels or another name, so that all else of a card stays."""
+    return facts.labels is not None and facts.model_fields_set <= {"labels", "name", "split", "allow_leak"}
+
+
+def _renamed(own: tuple[str, ...], given: tuple[str, ...] | None, source: Path) -> tuple[str, ...]:
+    """The labels `given` in place of a file's `own`; for CANONICAL its own by the spelling table.
+
+    Raises ConfigError where one of them means another place's label: it would be a wrong answer, not a name.
+    """
+    labels = tuple(canonical_label(name) or name for name in own) if given == (CANONICAL,) else given or own
+    if not can_rename(own, labels):
+        raise ConfigError(
+            f"{source}: --labels {','.join(labels)} are not the checkpoint's {','.join(own)} place by place",
+            "name them in the model's order, all different, or leave --labels out",
+        )
+    return labels
+
+
+def _with_golden(card: Card, classifier: Classifier) -> Card:
+    """`card` with golden answers: new ones, or those of the card before, which the file must still give."""
+    if card.golden is None:
+        return card.model_copy(update={"golden": make_golden(classifier.predict, card.input.size)})
+    if not check_golden(classifier).passed:
+        raise ModelError(
+            f"{classifier.path} does not answer as its card says, so that no label can be renamed",
+            "prove the file with: deepfer verify MODEL",
+        )
+    return card
+
+
+def _card(facts: CardConfig, source: Path, old: Card | None = None) -> Card:
+    """A new card, or `old` with the labels, and the name if one is given, of `facts`."""
+    if old is not None:
+        return old.model_copy(update={"labels": facts.labels, "name": facts.name or old.name})
     if facts.labels is None or facts.size_px is None:
         raise ModelError(f"{source}: a card needs labels and a size")
     spec = InputSpec.model_validate({"size": facts.size_px, "colour": facts.colour, "native_px": facts.native_px})
@@ -240,9 +281,9 @@ def _complete(model: onnx.ModelProto, facts: CardConfig, source: Path) -> CardCo
     sides = [side for side in (shape[2:4] if len(shape) == 4 and shape[1] == 3 else shape[1:3]) if side]
     size = facts.size_px or (sides[0] if sides else None)
     labels = facts.labels
-    if labels is None and "names" in said:
-        labels = _literal_names(said["names"], source)
-    if labels is None:
+    if "names" in said:
+        labels = _renamed(_literal_names(said["names"], source), labels, source)
+    if labels in (None, (CANONICAL,)):
         raise ModelError(
             f"{source} does not say its labels", "name them in the model's order: --labels angry,disgust,…"
         )

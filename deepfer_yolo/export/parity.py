@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import Row, load_images, open_dataset
+from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import DatasetError, ParityError
 from deepfer_yolo.evaluate.intervals import at_least
 from deepfer_yolo.evaluate.metrics import ece, reliability
+from deepfer_yolo.evaluate.predictions import columns
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.records import Image, Json, Probs, plain
 from deepfer_yolo.runtime.classifier import Classifier
@@ -56,13 +58,16 @@ def load_sample(folder: Path, split: str, labels: Sequence[str], limit: int, see
     """
     dataset = open_dataset(folder)
     rows = dataset.rows(split)
-    unknown = sorted({row.label for row in rows} - set(labels))
-    if unknown:
+    present = sorted({row.label for row in rows})
+    names = meeting(present, labels)
+    if unknown := [label for label in present if label not in names]:
         raise DatasetError(
-            f"{folder}: the model does not know the label {', '.join(unknown)}", f"its labels: {', '.join(labels)}"
+            f"{folder}: the model does not know the label {', '.join(unknown)}: the data set has {', '.join(present)}; "
+            f"the model knows {', '.join(labels)}",
+            "convert the data with --map OLD=NEW, or --drop OLD",
         )
     chosen = stratify(rows, limit, seed)
-    truth = np.array([labels.index(row.label) for row in chosen], np.int64)
+    truth = np.array([labels.index(names[row.label]) for row in chosen], np.int64)
     origin = f"{len(chosen):,} of {len(rows):,} images of {dataset.name}, split {split}"
     images, names = tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen)
     return Sample(images, names, truth, origin, tuple(row.sha256 for row in rows if row.sha256))
@@ -201,10 +206,10 @@ def compare(reference: Classifier, candidate: Classifier, sample: Sample, precis
     """Run both models on `sample` and hold the difference against the limits of `precision` (the candidate's card by
     default).
 
-    Raises ParityError where the two do not even have the same labels.
+    Labels meet by name (see `meeting`), in any order. Raises ParityError where the two do not have the same.
     """
-    if reference.labels != candidate.labels:
-        raise ParityError(f"the labels differ: {', '.join(reference.labels)} against {', '.join(candidate.labels)}")
+    if differs := difference(reference.labels, candidate.labels, (str(reference.path), str(candidate.path))):
+        raise ParityError(differs, f"if only their names differ: deepfer card {candidate.path} --labels A,B,…")
     precision = precision or candidate.card.precision
     expected, actual, input_diff = _run_both(reference, candidate, sample)
     names = (str(reference.path), str(candidate.path))
@@ -222,7 +227,8 @@ def _run_both(reference: Classifier, candidate: Classifier, sample: Sample) -> t
         input_diff = max(input_diff, step)
         expected.append(reference.predict(left))
         actual.append(candidate.predict(right))
-    return np.concatenate(expected), np.concatenate(actual), input_diff
+    matched = columns(np.concatenate(actual), candidate.labels, reference.labels)
+    return np.concatenate(expected), matched, input_diff
 
 
 def judge(

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch  # noqa: TID253  (this package exists to run torch)
 from torch.nn import functional  # noqa: TID253
 
+from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.presets import find_preset
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import read_sidecar, sidecar_path
-from deepfer_yolo.runtime.model_file import DEFAULT, by_name
+from deepfer_yolo.runtime.model_file import DEFAULT, by_name, checked_sidecar
 from deepfer_yolo.yolo import (
     ClassificationModel,
     build_layers,
@@ -63,10 +64,10 @@ def open_teachers(config: TrainConfig, labels: tuple[str, ...]) -> tuple[Classif
 
 def _open_teacher(path: Path, labels: tuple[str, ...]) -> ClassificationModel:
     teacher = load_checkpoint(path)
-    if (known := labels_of(teacher)) != labels:
-        raise ConfigError(
-            f"the teacher {path} knows {', '.join(known)}, not {', '.join(labels)}", "use a teacher of the same labels"
-        )
+    known = _labels_of(teacher, path)
+    if differs := difference(known, labels, (f"the teacher {path}", "the data set")):
+        raise ConfigError(differs, "use a teacher of the same labels, or convert the data with --map OLD=NEW")
+    _keep_rows(teacher, known, teacher, labels)
     remember(teacher, trained_hashes(teacher, path))
     if sidecar_path(path).is_file():
         side = read_sidecar(path).input.size
@@ -92,20 +93,46 @@ def _own_yaml(spec: str) -> str:
 def _take(
     source: ClassificationModel, model: ClassificationModel, labels: tuple[str, ...], path: Path, say: Say
 ) -> None:
-    """Start `model` from the layers of `source` that fit, and from what it has learned."""
+    """Start `model` from the layers of `source` that fit, from the rows of its head for labels that both know, and
+    from what it has learned.
+    """
     matched, total = transfer(source, model)
     remember(model, trained_hashes(model), trained_hashes(source, path))
-    head, same_labels = model.model[-1].linear, labels_of(source) == labels
-    if source.model[-1].linear.weight.shape == head.weight.shape and not same_labels:
+    head, known = model.model[-1].linear, _labels_of(source, path)
+    is_copied = source.model[-1].linear.weight.shape == head.weight.shape
+    if is_copied and known != labels:
         # A head for other labels, or the same in another order, is a wrong start that looks like a right one.
         head.reset_parameters()
-        matched -= 1
+    kept = _keep_rows(source, known, model, labels)
+    matched += (len(kept) == len(labels)) - is_copied
     if matched <= 0:
         raise TrainingError(
             f"no layer of {path} matches the model: not one of {total} has its name and shape",
             "name another --pretrained",
         )
-    fresh = ""
-    if matched < total:
-        fresh = f"; {total - matched} fresh" + ("" if same_labels else " (the head: its labels differ)")
+    fresh = f"; {total - matched} fresh" if matched < total else ""
+    if len(kept) < len(labels):
+        others = ", ".join(label for label in labels if label not in kept)
+        fresh += f" (the head is new for {others}, and kept for {', '.join(kept) or 'no label'})"
     say(f"{path}: {matched} of {total} layers taken as the start{fresh}")
+
+
+def _labels_of(model: ClassificationModel, path: Path) -> tuple[str, ...]:
+    """The labels of a network: those of its card, which may have other names, or its own."""
+    return checked_sidecar(path).labels if sidecar_path(path).is_file() else labels_of(model)
+
+
+def _keep_rows(
+    source: ClassificationModel, known: tuple[str, ...], model: ClassificationModel, labels: tuple[str, ...]
+) -> list[str]:
+    """Give the head of `model`, whose classes are `labels`, the rows that that of `source` has of the labels `known`;
+    return those that it got, none where the heads see other features.
+    """
+    old, new = source.model[-1].linear, model.model[-1].linear
+    if old.in_features != new.in_features:
+        return []
+    names = meeting(labels, known)
+    places, rows = [labels.index(label) for label in names], [known.index(name) for name in names.values()]
+    with torch.no_grad():
+        new.weight[places], new.bias[places] = old.weight[rows], old.bias[rows]
+    return list(names)

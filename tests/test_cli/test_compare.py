@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from deepfer_yolo.emotions import EMOTIONS
+
 Deepfer = Callable[..., Any]
 
 
@@ -55,6 +57,21 @@ def test_tables_fit_80_columns_and_one_model_is_enough(deepfer: Deepfer, ring: P
     one = deepfer("compare", ring / "a.onnx", "--data", ring / "sheets")
     assert one.returncode == 0
     assert "against" not in one.stdout
+
+
+def test_models_that_call_the_labels_otherwise(
+    deepfer: Deepfer, ring: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = ("Angry", "Surprise", "Disgust", "Sad", "Fear", "Neutral", "Happy")
+    stock = write_sheet_reader(tmp_path / "stock.onnx", 1, words)
+    done = deepfer("compare", ring / "a.onnx", ring / "b.onnx", stock, "--data", ring / "sheets", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["labels"] == list(EMOTIONS)
+    b, same = result["models"][1:]
+    assert same["top1"] == b["top1"] == 0.8
+    assert same["confusion"] == b["confusion"]
+    assert same["against_first"]["wins"] == b["against_first"]["wins"]
 
 
 def test_bad_input(deepfer: Deepfer, ring: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path) -> None:

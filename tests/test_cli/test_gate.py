@@ -165,6 +165,23 @@ def test_models_with_another_label_order_are_aligned_by_name(
     assert (pair["wins"], pair["losses"]) == (0, 0)
 
 
+def test_labels_in_other_words_change_nothing(
+    deepfer: Deepfer, ring: Path, tmp_path: Path, write_sheet_reader: Callable[..., Path]
+) -> None:
+    words = ("Surprised", "Sadness", "NEUTRAL", "Joy", "3_fear", "Disgusted", "Anger")
+    stock = write_sheet_reader(tmp_path / "stock.onnx", 0, words)
+    (tmp_path / "floor.yaml").write_text("floors: {recall: {Anger: 0.999}}\n")
+    done = deepfer("gate", ring / "sheets", "-m", stock, "--champion", ring / "champion.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["pair"]["wins"], result["pair"]["losses"], result["labels"]) == (0, 0, list(EMOTIONS[::-1]))
+    assert result["challenger"]["top1"] == result["champion"]["top1"] > 0.3
+    words = ("gate", ring / "sheets", "-m", stock, "--champion", ring / "champion.onnx")
+    failed = deepfer(*words, "--config", tmp_path / "floor.yaml", "--json")
+    assert failed.returncode == 3, failed.stderr
+    assert "recall of angry" in failed.stdout
+
+
 def test_models_with_other_labels(
     deepfer: Deepfer, ring: Path, tmp_path: Path, write_sheet_reader: Callable[..., Path]
 ) -> None:

@@ -55,6 +55,22 @@ def test_wrong_labels_are_ranked_by_confident_learning(painted_csv: Path, tmp_pa
     assert "its label 0.02" in finding.notes[0]
 
 
+def test_a_model_may_spell_the_labels_otherwise(painted_csv: Path) -> None:
+    seen = inspect(painted_csv)
+    stock = ("Surprised", "Sadness", "Neutral", "Happiness", "Fear", "Disgust", "Anger")
+    model = Oracle({}, stock)
+    meant = dict(zip(stock, EMOTIONS[::-1], strict=True))
+    check = LabelCheck(model)  # type: ignore[arg-type]
+    sure = {label: [0.94 if meant[name] == label else 0.01 for name in stock] for label in EMOTIONS}
+    check._probs = [np.array([sure[image.label] for image in seen.images], np.float32)]
+    assert list(check.findings(seen, CONFIG)) == []
+    wrong = [sure["sad"], *(sure[image.label] for image in seen.images[1:])]
+    assert seen.images[0].label != "sad"
+    check._probs = [np.array(wrong, np.float32)]
+    (finding,) = check.findings(seen, CONFIG)
+    assert finding.groups == ((seen.images[0].key,),)
+
+
 def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
     seen = inspect(painted_csv)
     check = LabelCheck(Oracle({}, ("happy", "sad")))  # type: ignore[arg-type]

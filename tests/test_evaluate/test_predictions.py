@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import open_dataset, read_manifest
@@ -50,6 +51,46 @@ def test_common_labels() -> None:
         common_labels([("a", "b")], ("a", "c"))
     with pytest.raises(DatasetError, match="fewer than two labels in common"):
         common_labels([("a", "b")], ("a", "c"), "intersect")
+
+
+STOCK = ("Sadness", "Angry", "Fearful", "3_happy", "NEUTRAL", "Disgust", "Surprised")
+"""What a stock model may call the labels, in an order of its own."""
+MEANT = ("sad", "angry", "fear", "happy", "neutral", "disgust", "surprise")
+
+
+def test_labels_meet_by_the_spelling_table_and_are_called_as_the_data_set_calls_them() -> None:
+    assert common_labels([STOCK, EMOTIONS], EMOTIONS) == MEANT
+    assert common_labels([("Sadness", "contempt", "Joy")], EMOTIONS, "intersect") == ("sad", "happy")
+    with pytest.raises(DatasetError, match=r"the model alone knows Bored; the data set alone knows fear \(the model"):
+        common_labels([("Bored", "Anger")], ("angry", "fear"))
+
+
+def test_two_labels_of_one_side_that_mean_one_of_the_other_are_an_error() -> None:
+    with pytest.raises(DatasetError, match="angry and Anger, angry all mean angry"):
+        common_labels([("Anger", "angry", "sad")], ("angry", "sad"), "intersect")
+    with pytest.raises(DatasetError, match=r"Anger and angry, mad all mean angry"):
+        common_labels([("Anger", "sad")], ("angry", "mad", "sad"))
+    # The same names on both sides are told apart by name, and what the other side lacks is in nobody's way.
+    assert common_labels([("mad", "angry")], ("angry", "mad")) == ("mad", "angry")
+    assert common_labels([("happy", "joy", "sad", "fear")], ("sad", "fear"), "intersect") == ("sad", "fear")
+
+
+def test_a_stock_model_scores_as_its_twin_with_the_data_sets_names(
+    painted_dataset: Path,
+    linear_model: Path,
+    fitted_weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+    write_linear_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    weights, bias = fitted_weights
+    order = [EMOTIONS.index(label) for label in MEANT]
+    stock = write_linear_model(tmp_path / "stock.onnx", weights[order], bias[order], STOCK)
+    dataset, config = open_dataset(painted_dataset), ScoringConfig()
+    twin, scores = (score_dataset(Classifier(path), dataset, config) for path in (linear_model, stock))
+    assert scores.labels == MEANT
+    assert np.abs(scores.probs - twin.probs[:, order]).max() < 1e-6
+    assert float((scores.probs.argmax(1) == scores.targets).mean()) > 0.2
+    assert [scores.labels[t] for t in scores.targets] == [row.label for row in scores.rows]
 
 
 def test_columns_are_scaled_back_to_one() -> None:

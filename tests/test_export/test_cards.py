@@ -99,6 +99,58 @@ def test_labels_that_are_not_the_checkpoints_are_refused(bare_checkpoint: Path) 
     assert not bare_checkpoint.with_suffix(".json").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (("angry", "disgust", "fear", "happy", "neutral", "surprise", "sad"), True),
+        (("disgusted", *EMOTIONS[1:]), True),
+        (("happy", *EMOTIONS[1:]), True),
+        (("a", "a", "b", "c", "d", "e", "f"), True),
+        (("Wut", "Ekel", "Angst", "Freude", "ruhig", "Trauer", "Staunen"), False),
+        (("Anger", *EMOTIONS[1:]), False),
+    ],
+)
+def test_a_checkpoints_labels_may_get_other_names_but_never_another_place(
+    given: tuple[str, ...], wrong: bool, bare_checkpoint: Path
+) -> None:
+    card_checkpoint(bare_checkpoint, CardConfig(colour="grey", native_px=48))
+    before, crops = TorchClassifier(bare_checkpoint), paint_golden(4, 5, 32)
+    if wrong:
+        with pytest.raises(ConfigError, match="place by place"):
+            card_checkpoint(bare_checkpoint, CardConfig(labels=given), overwrite=True)
+        assert TorchClassifier(bare_checkpoint).labels == EMOTIONS
+        return
+    card_checkpoint(bare_checkpoint, CardConfig(labels=given), overwrite=True)
+    after = TorchClassifier(bare_checkpoint)
+    assert after.labels == given
+    np.testing.assert_array_equal(after.predict(crops), before.predict(crops))
+    assert after.card.model_copy(update={"labels": EMOTIONS}) == before.card, "all else of the card stays"
+    assert check_golden(after).passed
+
+
+def test_canonical_names_for_a_stock_checkpoint(bare_checkpoint: Path) -> None:
+    content = torch.load(bare_checkpoint, weights_only=False)
+    content["model"].names = dict(enumerate(("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sad", "Surprised")))
+    torch.save(content, bare_checkpoint)
+    assert card_checkpoint(bare_checkpoint, CardConfig())[1].labels[0] == "Anger"
+    card_checkpoint(bare_checkpoint, CardConfig(labels=("canonical",)), overwrite=True)
+    assert TorchClassifier(bare_checkpoint).labels == EMOTIONS
+
+
+def test_the_labels_of_an_onnx_file_with_a_card_may_get_other_names(exported: Path, tmp_path: Path) -> None:
+    given = ("Wut", *EMOTIONS[1:])
+    card_onnx(exported, tmp_path / "named.onnx", CardConfig(labels=given))
+    before, after = Classifier(exported), Classifier(tmp_path / "named.onnx")
+    assert after.labels == given
+    assert after.card.model_copy(update={"labels": EMOTIONS}) == before.card, "all else of the card stays"
+    crops = paint_golden(4, 5, 32)
+    np.testing.assert_array_equal(after.predict(crops), before.predict(crops))
+    with pytest.raises(ConfigError, match="place by place"):
+        card_onnx(exported, tmp_path / "wrong.onnx", CardConfig(labels=(*EMOTIONS[1:], "angry")))
+    with pytest.raises(ModelError, match="has a card already"):
+        card_onnx(exported, tmp_path / "new.onnx", CardConfig(labels=given, native_px=32))
+
+
 @pytest.mark.parametrize("name", ["probs", "logits"])
 def test_a_float_graph_is_wrapped(name: str, foreign: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
     before = sha256_of(foreign[name])
@@ -166,7 +218,7 @@ def test_our_own_form_needs_no_wrapping(linear_model: Path, tmp_path: Path) -> N
         Classifier(tmp_path / "out.onnx").predict(crops), Classifier(linear_model).predict(crops)
     )
     with pytest.raises(ModelError, match="has a card already"):
-        card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", CardConfig(labels=EMOTIONS))
+        card_onnx(tmp_path / "out.onnx", tmp_path / "again.onnx", CardConfig(labels=EMOTIONS, colour="grey"))
 
 
 def test_metrics_of_a_data_set(linear_model: Path, painted_dataset: Path, tmp_path: Path) -> None:

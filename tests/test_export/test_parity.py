@@ -155,6 +155,23 @@ def test_other_labels_cannot_be_compared(
         compare(Classifier(linear_model), Classifier(other), paint_sample(4))
 
 
+def test_labels_in_another_order_and_spelling_are_matched_by_name(
+    linear_model: Path, write_linear_model, fitted_weights, painted_dataset: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    weights, bias = fitted_weights
+    words = ("Surprised", "Sadness", "Neutral", "Happiness", "Fear", "Disgust", "Anger")
+    stock = Classifier(write_linear_model(tmp_path / "stock.onnx", weights[::-1].copy(), bias[::-1].copy(), words))
+    sample = load_sample(painted_dataset, "val", stock.labels, 1000)
+    assert sample.truth is not None
+    own = load_sample(painted_dataset, "val", Classifier(linear_model).labels, 1000)
+    assert own.truth is not None
+    assert sample.truth.tolist() == [6 - i for i in own.truth]
+    found = compare(stock, Classifier(linear_model), sample)
+    assert found.passed, found.failures
+    assert found.decisions is not None
+    assert found.decisions.accuracy_candidate == found.decisions.accuracy_reference > 0.2
+
+
 def test_real_images_are_stratified(painted_dataset: Path, linear_model: Path) -> None:
     labels = Classifier(linear_model).labels
     every = load_sample(painted_dataset, "val", labels, 1000)

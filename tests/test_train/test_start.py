@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from deepfer_yolo.config import CardConfig
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.errors import ConfigError, DatasetError, ModelError, TrainingError
+from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.presets import configs_dir
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import SHIPPED
@@ -34,21 +37,61 @@ def test_a_checkpoint_with_the_same_labels_is_taken_whole(finished_run: Path) ->
     assert lines == [f"{best}: {n} of {n} layers taken as the start"]
 
 
-def test_the_same_labels_in_another_order_do_not_keep_the_head(finished_run: Path) -> None:
+SPELT = ("Sadness", "Anger", "3_happy", "Surprised", "fear", "neutral", "disgusted")
+
+
+def test_the_same_labels_in_another_order_and_spelling_keep_their_rows(finished_run: Path) -> None:
     best = finished_run / "weights" / "best.pt"
     lines: list[str] = []
-    model = starting_model(TrainConfig(model=str(best)), EMOTIONS[::-1], lines.append)
-    source = load_checkpoint(best).state_dict()
-    differ = {name for name, value in model.state_dict().items() if not torch.equal(value, source[name])}
-    assert differ == {"model.3.linear.weight", "model.3.linear.bias"}
-    assert "1 fresh (the head: its labels differ)" in lines[0]
+    model = starting_model(TrainConfig(model=str(best)), SPELT, lines.append)
+    source = load_checkpoint(best)
+    images = torch.rand(4, 3, 32, 32)
+    places = [EMOTIONS.index(name) for name in ("sad", "angry", "happy", "surprise", "fear", "neutral", "disgust")]
+    torch.testing.assert_close(model.eval()(images)[1], source(images)[1][:, places])
+    assert lines == [f"{best}: 5 of 5 layers taken as the start"]
 
 
-def test_other_classes_get_a_new_head(finished_run: Path) -> None:
-    model = starting_model(
-        TrainConfig(model=str(finished_run / "weights" / "best.pt")), ("a", "b", "c"), lambda _: None
-    )
-    assert model.model[-1].linear.out_features == 3
+def test_shared_labels_keep_their_rows_and_the_others_begin_anew(finished_run: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    lines: list[str] = []
+    labels = ("bored", "Happiness", "sad")
+    head = starting_model(TrainConfig(model=str(best)), labels, lines.append).model[-1].linear
+    old = load_checkpoint(best).model[-1].linear
+    for place, name in ((1, "happy"), (2, "sad")):
+        assert torch.equal(head.weight[place], old.weight[EMOTIONS.index(name)])
+        assert torch.equal(head.bias[place], old.bias[EMOTIONS.index(name)])
+    assert not any(torch.equal(head.weight[0], row) for row in old.weight)
+    assert lines == [
+        f"{best}: 4 of 5 layers taken as the start; 1 fresh (the head is new for bored, and kept for Happiness, sad)"
+    ]
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c"), tuple("abcdefg")])
+def test_other_labels_get_a_new_head(finished_run: Path, labels: tuple[str, ...]) -> None:
+    best, lines = finished_run / "weights" / "best.pt", list[str]()
+    head = starting_model(TrainConfig(model=str(best)), labels, lines.append).model[-1].linear
+    old = load_checkpoint(best).model[-1].linear
+    assert head.out_features == len(labels)
+    assert not any(torch.equal(row, other) for row in head.weight for other in old.weight)
+    assert "and kept for no label" in lines[0]
+
+
+def test_two_labels_of_the_start_that_mean_one_are_an_error(finished_run: Path) -> None:
+    with pytest.raises(DatasetError, match="Happiness, happy and happy all mean happy"):
+        starting_model(
+            TrainConfig(model=str(finished_run / "weights" / "best.pt")), ("happy", "Happiness", "sad"), lambda _: None
+        )
+
+
+def test_a_start_bears_the_names_of_its_card(finished_run: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.pt"
+    for suffix in (".pt", ".json"):
+        shutil.copy(finished_run / "weights" / f"best{suffix}", best.with_suffix(suffix))
+    card_checkpoint(best, CardConfig(labels=tuple("abcdefg")), overwrite=True)
+    head = starting_model(TrainConfig(model=str(best)), ("g", "x", "a"), lambda _: None).model[-1].linear
+    old = load_checkpoint(best).model[-1].linear
+    assert torch.equal(head.weight[0], old.weight[6])
+    assert torch.equal(head.weight[2], old.weight[0])
 
 
 def test_pretrained_that_shares_no_layer_is_refused(tmp_path: Path) -> None:
@@ -85,8 +128,18 @@ def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_teacher_of_other_labels_is_refused(tiny_config: TrainConfig, finished_run: Path) -> None:
     config = tiny_config.model_copy(update={"teacher": (str(finished_run / "weights" / "best.pt"),)})
-    with pytest.raises(ConfigError, match="the teacher"):
+    with pytest.raises(ConfigError, match=r"the teacher .* alone knows angry, .*; the data set alone knows a, b"):
         open_teachers(config, ("a", "b"))
+
+
+def test_a_teachers_answers_come_in_the_order_of_the_data_sets_labels(
+    tiny_config: TrainConfig, finished_run: Path
+) -> None:
+    best = finished_run / "weights" / "best.pt"
+    (teacher,) = open_teachers(tiny_config.model_copy(update={"teacher": (str(best),)}), SPELT)
+    images = torch.rand(4, 3, 32, 32)
+    places = [EMOTIONS.index(name) for name in ("sad", "angry", "happy", "surprise", "fear", "neutral", "disgust")]
+    torch.testing.assert_close(teacher(images)[1], load_checkpoint(best)(images)[1][:, places])
 
 
 @pytest.mark.parametrize("path", sorted((configs_dir() / "models").glob("*.yaml")), ids=lambda path: path.stem)

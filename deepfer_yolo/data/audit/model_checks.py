@@ -14,6 +14,7 @@ from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.findings import Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.images import rgb
+from deepfer_yolo.emotions import meeting
 from deepfer_yolo.errors import DatasetError, explained_imports
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.records import Image
@@ -55,15 +56,16 @@ class LabelCheck:
         if self._batch:
             self._predict()
         labels, present = self._classifier.labels, {image.label for image in seen.images}
-        if not present <= set(labels):
-            reason = f"the model does not know the labels {', '.join(sorted(present - set(labels)))}"
+        names = meeting(present, labels)
+        if unknown := sorted(present - names.keys()):
+            reason = f"the model does not know the labels {', '.join(unknown)}"
             raise DatasetError(reason, f"it knows {', '.join(labels)}; convert with --drop or --map")
         if len(present) < 2:
             reason = "label errors can be ranked among two labels or more, and all images bear one"
             raise DatasetError(reason, "leave out --with-model")
         probs = np.concatenate(self._probs).astype(np.float64)
         probs /= probs.sum(axis=1, keepdims=True)
-        given = np.array([labels.index(image.label) for image in seen.images])
+        given = np.array([labels.index(names[image.label]) for image in seen.images])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # classes of few images: the finding `few` says so
             ranked = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Learned
+from deepfer_yolo.emotions import meeting
 from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean
 from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
@@ -87,10 +88,13 @@ def run_gate(
     """Score both models now, measure, and decide. `learned` is what `check_models` found."""
     models = [challenger] if champion is None else [challenger, champion]
     labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
-    for label in config.floors.recall:
-        if label not in labels:
+    floors = config.floors
+    names = meeting(floors.recall, labels)
+    for label in floors.recall:
+        if label not in names:
             hint = f"labels: {', '.join(labels)}"
             raise ConfigError(f"floors.recall: unknown label '{label}'{did_you_mean(label, labels)}", hint)
+    floors = floors.model_copy(update={"recall": {names[label]: floor for label, floor in floors.recall.items()}})
     protected = None if config.must_not_break is None else read_protected(config.must_not_break)
     scores = score_models(zip(("challenger", "champion"), models, strict=False), dataset, config, labels, on_model)
     measured = [ScoredModel.of(model, one, config) for model, one in zip(models, scores, strict=True)]
@@ -103,7 +107,7 @@ def run_gate(
         latency=latency(challenger, champion, dataset, scores[0]),
         protected=None if protected is None else check_protected(protected, scores),
     )
-    return GateResult(*decide(evidence, config), evidence, learned)
+    return GateResult(*decide(evidence, config.model_copy(update={"floors": floors})), evidence, learned)
 
 
 def read_protected(path: Path) -> list[str]:
