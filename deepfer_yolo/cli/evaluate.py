@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from deepfer_yolo.cli.options import DatasetArgument, JsonOption, ModelOption, NameOption, options_of
 from deepfer_yolo.config import EvaluateConfig
@@ -13,38 +16,55 @@ if TYPE_CHECKING:
 
 @options_of(
     EvaluateConfig,
-    "dataset model split clean exclude tta by robustness robustness_pictures robustness_kinds labels pictures "
-    "save_plots batch workers threads seed allow_leak name config as_json",
+    "dataset model predictions split clean exclude tta by robustness robustness_pictures robustness_kinds labels "
+    "pictures save_plots batch workers threads seed allow_leak name config as_json",
 )
 def evaluate(
     settings: EvaluateConfig,
     dataset: DatasetArgument,
     model: ModelOption = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CSV",
+            help="Measure these answers instead of a model: path and label, or path and prob_LABEL. Repeat for shards.",
+            show_default=False,
+        ),
+    ] = None,
     name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a data set: every metric with its interval, and a report with images.
 
-    Writes runs/evaluate/NAME/ with metrics.json, predictions.csv and report.html.
+    Writes runs/evaluate/NAME/ with metrics.json, predictions.csv and report.html. --predictions takes what any other
+    program answers, and the csv of deepfer predict and evaluate.
 
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
     from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
+    from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.evaluate import evaluation, report
     from deepfer_yolo.runs import recorded_run
 
     whole = open_dataset(dataset)
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
-    classifier = open_classifier(model, threads=settings.threads)
-    learned = check_models(
-        {classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole
-    )
-    say_all(learned.lines)
+    if predictions and model is not None:
+        raise ConfigError("--model and --predictions are two answers to one question", "leave one of them out")
+    classifier = learned = None
+    if not predictions:
+        classifier = open_classifier(model, threads=settings.threads)
+        learned = check_models(
+            {classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole
+        )
+        say_all(learned.lines)
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
-        result = evaluation.evaluate(classifier, opened, settings, learned, tracked(bar, "evaluating"))
+        if classifier is None:
+            result = evaluation.evaluate_answers(predictions or [], opened, settings, whole)
+        else:
+            result = evaluation.evaluate(classifier, opened, settings, learned, tracked(bar, "evaluating"))
         report.write_files(result, opened, classifier, settings, run)
     if as_json:
         print_json(result.to_json())
@@ -61,7 +81,11 @@ def _print(result: Evaluation) -> None:
     out = stdout()
     data, n = result.dataset, result.metrics.n
     header, rows = report.summary_table(result)
-    out.print(table(header, rows, f"{result.model.name} on {data.name}, {data.split}, n = {n:,}"))
+    out.print(table(header, rows, f"{result.name} on {data.name}, {data.split}, n = {n:,}"))
+    for file in result.answers:
+        out.print(str(file), markup=False)
+    if result.metrics.not_measured:
+        out.print("not measured (–): labels came without probabilities")
     out.print(table(report.CLASS_HEADER, report.class_rows(result.metrics)))
     for column, groups in result.groups.items():
         title = f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else "")

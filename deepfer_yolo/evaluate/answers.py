@@ -20,7 +20,7 @@ import numpy as np
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import COLUMNS, Dataset, Row
 from deepfer_yolo.data.untrusted import Problems, csv_rows, open_list, printable
-from deepfer_yolo.emotions import difference, meeting
+from deepfer_yolo.emotions import meeting
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.evaluate.metrics import Floats
 from deepfer_yolo.evaluate.predictions import INTERSECT_HINT, Scores, columns, common_labels
@@ -95,8 +95,9 @@ def read_answers(
             lines = csv_rows(text, file)
             header = _header(file, next(lines, (1, []))[1], dataset.labels)
             if read and (set(header.labels), header.is_logits) != (set(labels), is_logits):
-                reason = f"has other label columns than {files[0]}: {', '.join(header.labels) or 'none'}, not "
-                raise DatasetError(reason + (", ".join(labels) or "none"), "name shards of one result", path=file, line=1)
+                here, there = (", ".join(names) or "none" for names in (header.labels, labels))
+                reason = f"has other label columns than {files[0]}: {here}, not {there}"
+                raise DatasetError(reason, "name shards of one result", path=file, line=1)
             labels, is_logits = labels or tuple(header.labels), header.is_logits
             before = len(found)
             for answer in _answers(file, lines, header, labels, problems):
@@ -107,7 +108,7 @@ def read_answers(
                     found[path] = answer
         read.append(AnswersFile(file, sha256_of(file), len(found) - before))
     known = labels or dataset.labels
-    scored = common_labels([known], dataset.labels, config.labels, INTERSECT_HINT, who="the answers")
+    scored = common_labels([known], dataset.labels, config.labels, INTERSECT_HINT, who="the file")
     rows = tuple(row for row in dataset.rows(config.split) if row.label in scored)
     for row in rows:
         if row.path not in found:
@@ -126,7 +127,8 @@ def _check_file(file: Path) -> None:
     if not file.is_file():
         raise DatasetError("no such file of answers", "check the path", path=file)
     if file.stat().st_size > MAX_BYTES:
-        raise DatasetError(f"is larger than {MAX_BYTES / 1e9:.0f} GB", "split it: each --predictions names a part", path=file)
+        hint = "split it, and name each part with --predictions"
+        raise DatasetError(f"is larger than {MAX_BYTES / 1e9:.0f} GB", hint, path=file)
 
 
 def _header(file: Path, names: Sequence[str], wanted: Sequence[str]) -> _Header:
@@ -239,7 +241,7 @@ def _certain(given: Sequence[_Answer], labels: Sequence[str]) -> Floats:
 
 
 def _check_said(given: Sequence[_Answer], scores: Scores, labels: Sequence[str], probs: Floats) -> None:
-    """Raise DatasetError where a label column is neither the most probable label nor the truth: which counts?"""
+    """Raise DatasetError where a label column is neither the most probable label nor the truth."""
     names = meeting({answer.said for answer in given}, labels)
     said = np.array([labels.index(names[answer.said]) if answer.said in names else -1 for answer in given])
     if not any(answer.said for answer in given):

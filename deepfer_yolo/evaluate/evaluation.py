@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from deepfer_yolo.config import EvaluateConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
-from deepfer_yolo.errors import require
+from deepfer_yolo.errors import ConfigError, require
+from deepfer_yolo.evaluate.answers import AnswersFile, read_answers
 from deepfer_yolo.evaluate.corruptions import kinds_named
-from deepfer_yolo.evaluate.intervals import Interval, Intervals, Units, intervals
+from deepfer_yolo.evaluate.intervals import UNKNOWN, Interval, Intervals, Units, intervals
 from deepfer_yolo.evaluate.metrics import (
     N_BINS,
     ClassScores,
@@ -67,14 +68,17 @@ class Metrics(Headline[float]):
     confusion_normalised: Floats
     labels: tuple[str, ...]
     absent: tuple[str, ...]
-    reliability: Reliability
+    reliability: Reliability | None
     intervals: Intervals
     interval_method: str
     votes: Votes | None
+    not_measured: tuple[str, ...] = ()
+    """What labels without probabilities do not say; NaN, and no reliability."""
 
     def to_json(self) -> Json:
-        """By name, `n` first, and no votes where the manifest has none."""
-        return {"n": self.n} | without_none(self)
+        """By name, `n` first; no votes where the manifest has none, and nothing that was not measured."""
+        shown = {"n": self.n} | without_none(self)
+        return shown if self.not_measured else {key: value for key, value in shown.items() if key != "not_measured"}
 
 
 def measure(scores: Scores, config: ScoringConfig) -> Metrics:
@@ -91,7 +95,7 @@ def measure(scores: Scores, config: ScoringConfig) -> Metrics:
         found = (float(values[c]) for values in (classes.precision, classes.recall, classes.f1))
         precision, recall, f1 = found if support[c] else (0.0, np.nan, np.nan)
         per_class[label] = ClassMetrics(precision, recall, f1, int(support[c]), span.precision, span.recall, span.f1)
-    return Metrics(
+    metrics = Metrics(
         **figures,
         n=len(targets),
         ece=ece(bins),
@@ -107,6 +111,25 @@ def measure(scores: Scores, config: ScoringConfig) -> Metrics:
         intervals=spans,
         interval_method=f"95 %, bootstrap {units.method}, {config.replicates} replicates",
         votes=vote_scores(scores),
+    )
+    return metrics if scores.has_probs else _of_labels_alone(metrics)
+
+
+NEEDS_PROBABILITIES = ("top2", "top5", "nll", "brier")
+
+
+def _of_labels_alone(metrics: Metrics) -> Metrics:
+    """`metrics` without what needs probabilities."""
+    spans: Any = dict.fromkeys(NEEDS_PROBABILITIES, UNKNOWN)
+    figures: Any = dict.fromkeys((*NEEDS_PROBABILITIES, "ece", "ece_noise_floor"), np.nan)
+    return replace(
+        metrics,
+        **figures,
+        selective_accuracy={},
+        reliability=None,
+        intervals=replace(metrics.intervals, **spans, selective_accuracy={}),
+        votes=None if metrics.votes is None else replace(metrics.votes, cross_entropy=np.nan),
+        not_measured=(*figures, "selective_accuracy", "reliability"),
     )
 
 
@@ -161,9 +184,12 @@ class ScoredModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What `deepfer evaluate` found; `clean` is without the images that have a copy in train."""
+    """What `deepfer evaluate` found, of a model or of the answers in files; `clean` is without the images that have a
+    copy in train.
+    """
 
-    model: ModelFile
+    model: ModelFile | None
+    answers: tuple[AnswersFile, ...]
     dataset: DataUsed
     scores: Scores
     tta: str
@@ -175,6 +201,11 @@ class Evaluation:
     robustness: Robustness | None
 
     @property
+    def name(self) -> str:
+        """The model's name, or those of the files of answers."""
+        return self.model.name if self.model is not None else ", ".join(file.path.name for file in self.answers)
+
+    @property
     def n_removed(self) -> int:
         """How many images `clean` leaves out."""
         return self.metrics.n - self.clean.n if self.clean is not None else 0
@@ -182,11 +213,13 @@ class Evaluation:
     def to_json(self) -> Json:
         """As `metrics.json` holds it; what was not asked for is not there."""
         clean = {**self.clean.to_json(), "n_removed": self.n_removed} if self.clean is not None else None
-        model = {name: value for name, value in plain(self.model).items() if name != "size_mb"}
+        judged: Json = {"answers": plain(self.answers)}
+        if self.model is not None:
+            judged = {"model": {name: value for name, value in plain(self.model).items() if name != "size_mb"}}
         conditions = {"tta": self.tta, "excluded": self.excluded, "learned_before": self.learned_before}
         extras = {"clean": clean, "groups": self.groups or None, "robustness": self.robustness}
         return {
-            "model": model,
+            **judged,
             "dataset": plain(self.dataset),
             **plain(conditions),
             **self.metrics.to_json(),
@@ -202,21 +235,44 @@ def evaluate(
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Score and measure. `learned` is what `check_models` found."""
+    _check_request(config)
+    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip")
+    found = _measured(scores, dataset, config)
+    robustness = sweep(classifier, dataset, scores, config, on_progress) if config.robustness else None
+    return replace(found, model=ModelFile.of(classifier), learned_before=learned, robustness=robustness)
+
+
+def evaluate_answers(
+    files: Sequence[Path], dataset: Dataset, config: EvaluateConfig, whole: Dataset | None = None
+) -> Evaluation:
+    """Measure the answers in `files`; see `read_answers`. Raises ConfigError for what needs a model."""
+    _check_request(config)
+    if config.robustness or config.tta != "none":
+        raise ConfigError("files of answers have no model to ask: --robustness and --tta need one", "leave them out")
+    scores, answers = read_answers(files, dataset, config, whole)
+    return replace(_measured(scores, dataset, config), answers=answers)
+
+
+def _check_request(config: EvaluateConfig) -> None:
     for column in config.by:
         check_column(column)
     kinds_named(config.robustness_kinds)
     require("scipy", "matplotlib", *(("cv2",) if config.robustness else ()))
-    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip")
+
+
+def _measured(scores: Scores, dataset: Dataset, config: EvaluateConfig) -> Evaluation:
+    """All that scores tell, yet without who gave them."""
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(
-        model=ModelFile.of(classifier),
+        model=None,
+        answers=(),
         dataset=DataUsed.of(dataset, config.split),
         scores=scores,
         tta=config.tta,
         excluded=config.exclude,
-        learned_before=learned,
+        learned_before=None,
         metrics=measure(scores, config),
         clean=measure(clean, config) if clean is not None else None,
         groups={column: by_column(scores, column) for column in config.by},
-        robustness=sweep(classifier, dataset, scores, config, on_progress) if config.robustness else None,
+        robustness=None,
     )

@@ -17,7 +17,7 @@ from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.corruptions import SEVERITIES, corrupted, faces_of
 from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
-from deepfer_yolo.evaluate.metrics import NOT_SHARES, nll_of, selective_accuracy
+from deepfer_yolo.evaluate.metrics import NOT_SHARES, Reliability, nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
 from deepfer_yolo.evaluate.robustness import CLEAN, Condition, Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.subsets import Group
@@ -66,8 +66,10 @@ def summary_rows(metrics: Metrics) -> list[list[str]]:
     rows = [[title, percent(getattr(metrics, name)), interval(*getattr(spans, name))] for name, title in SHARES.items()]
     for name, title in NOT_SHARES.items():
         low, high = getattr(spans, name)
-        rows.append([title, f"{getattr(metrics, name):.3f}", f"{low:.3f}–{high:.3f}"])
-    rows.append(["ECE, 15 bins", percent(metrics.ece), f"floor {percent(metrics.ece_noise_floor)}"])
+        shown = [f"{getattr(metrics, name):.3f}", f"{low:.3f}–{high:.3f}"]
+        rows.append([title, *(["–", ""] if name in metrics.not_measured else shown)])
+    floor = "" if "ece" in metrics.not_measured else f"floor {percent(metrics.ece_noise_floor)}"
+    rows.append(["ECE, 15 bins", percent(metrics.ece), floor])
     rows += [
         [f"top-1, surest {share}", percent(value), interval(*spans.selective_accuracy[share])]
         for share, value in metrics.selective_accuracy.items()
@@ -148,7 +150,7 @@ def severity_rows(found: Robustness) -> list[list[str]]:
 
 
 def write_files(
-    result: Evaluation, dataset: Dataset, classifier: Classifier, config: EvaluateConfig, run: Path
+    result: Evaluation, dataset: Dataset, classifier: Classifier | None, config: EvaluateConfig, run: Path
 ) -> None:
     """Write `predictions.csv`, `report.html` and `metrics.json` into `run`."""
     write_atomic(run / PREDICTIONS, predictions_csv(result.scores).encode("utf-8", "surrogateescape"))
@@ -157,21 +159,24 @@ def write_files(
 
 
 def predictions_csv(scores: Scores) -> str:
-    """`path,label` and one column a label with its probability, rows as in the manifest."""
+    """`path,label` and one column a label with its probability, or `answer` where that is all that is known; rows as in
+    the manifest.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", *scores.labels))
-    for row, probs in zip(scores.rows, scores.probs.tolist(), strict=True):
-        writer.writerow((row.path, row.label, *(f"{p:.6f}" for p in probs)))
+    writer.writerow(("path", "label", *(scores.labels if scores.has_probs else ("answer",))))
+    for row, probs in zip(scores.rows, scores.probs, strict=True):
+        said = [f"{p:.6f}" for p in probs.tolist()] if scores.has_probs else [scores.labels[int(probs.argmax())]]
+        writer.writerow((row.path, row.label, *said))
     return text.getvalue()
 
 
 def write_report(
-    result: Evaluation, dataset: Dataset, classifier: Classifier, config: EvaluateConfig, path: Path
+    result: Evaluation, dataset: Dataset, classifier: Classifier | None, config: EvaluateConfig, path: Path
 ) -> None:
     """Write the HTML report beside the run's `env.json`, which gives its header; figures also as PNG if asked for."""
     environment = json.loads((path.parent / ENVIRONMENT).read_text(encoding="utf-8"))
-    page = Page(f"Evaluation of {result.model.name}", environment["command"], facts(result, environment))
+    page = Page(f"Evaluation of {result.name}", environment["command"], facts(result, environment))
     for text in remarks(result):
         page.add_text(text)
     page.add_table(*summary_table(result))
@@ -179,9 +184,10 @@ def write_report(
     page.add_heading("Classes")
     page.add_table(CLASS_HEADER, class_rows(result.metrics))
     page.add_figure(*figures["confusion_matrix"])
-    page.add_heading("Confidence")
-    page.add_figure(*figures["reliability"])
-    page.add_figure(*figures["coverage"])
+    if result.scores.has_probs:
+        page.add_heading("Confidence")
+        page.add_figure(*figures["reliability"])
+        page.add_figure(*figures["coverage"])
     for column, groups in result.groups.items():
         page.add_heading(f"By {column}")
         page.add_table(GROUP_HEADER, group_rows(groups))
@@ -196,10 +202,13 @@ def write_report(
 
 def facts(result: Evaluation, environment: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     """The conditions of the numbers, for the header."""
-    data, model, versions = result.dataset, result.model, environment["versions"]
+    data, versions = result.dataset, environment["versions"]
     n = result.metrics.n
     yield "data", f"{data.name}, split {data.split}, n = {n:,}, fingerprint {data.fingerprint[:12]}"
-    yield "model", f"{model.path}, sha256 {model.sha256[:12]}, provider {model.provider}"
+    if (model := result.model) is not None:
+        yield "model", f"{model.path}, sha256 {model.sha256[:12]}, provider {model.provider}"
+    for file in result.answers:
+        yield "judged", f"{file}, {file.n:,} images"
     if result.tta == "flip":
         yield "views", "2 of each image, averaged (flip)"
     if result.excluded:
@@ -219,6 +228,10 @@ def remarks(result: Evaluation) -> Iterable[str]:
         "The model labels the apparent expression in an image; it does not know what anyone feels. Figures are in per "
         f"cent where not stated otherwise, on {metrics.n:,} images. Intervals: {metrics.interval_method}."
     )
+    if result.answers:
+        yield "These are answers of files: what gave them, and which images it has learned, is not known here."
+    if metrics.not_measured:
+        yield f"Not measured, since labels came without probabilities: {', '.join(metrics.not_measured)}."
     if metrics.absent:
         yield f"This split has no image of: {', '.join(metrics.absent)}. Macro averages leave them out."
     for name, found in (result.learned_before.overlaps if result.learned_before else {}).items():
@@ -238,15 +251,27 @@ def remarks(result: Evaluation) -> Iterable[str]:
 
 def draw(result: Evaluation) -> dict[str, tuple[Figure, str, str]]:
     """Every figure of the report by name, each with its caption and what it shows in words."""
-    metrics, bins, found = result.metrics, result.metrics.reliability, result.robustness
-    shares = np.linspace(0.05, 1, 20).tolist()
-    accuracy = selective_accuracy(*result.scores.checked(), shares)
+    metrics, found = result.metrics, result.robustness
     figures = {
         "confusion_matrix": (
             plots.confusion_matrix(metrics.confusion, metrics.labels),
             "Each row is one label of the data set: the share predicted as each column, and the count.",
             f"Confusion matrix of {len(metrics.labels)} classes; top-1 {percent(metrics.top1)} %",
         ),
+    }
+    if metrics.reliability is not None:
+        figures |= confidence_figures(result, metrics.reliability)
+    if found is not None:
+        figures["robustness"] = robustness_figure(found)
+    return figures
+
+
+def confidence_figures(result: Evaluation, bins: Reliability) -> dict[str, tuple[Figure, str, str]]:
+    """What the probabilities are worth: the reliability diagram, and accuracy against coverage."""
+    metrics = result.metrics
+    shares = np.linspace(0.05, 1, 20).tolist()
+    accuracy = selective_accuracy(*result.scores.checked(), shares)
+    return {
         "reliability": (
             plots.reliability(bins.n, bins.confidence, bins.accuracy),
             f"Expected calibration error {percent(metrics.ece)} %; a perfectly calibrated model would show "
@@ -261,9 +286,6 @@ def draw(result: Evaluation) -> dict[str, tuple[Figure, str, str]]:
             "Accuracy against coverage",
         ),
     }
-    if found is not None:
-        figures["robustness"] = robustness_figure(found)
-    return figures
 
 
 def robustness_figure(found: Robustness) -> tuple[Figure, str, str]:
@@ -309,17 +331,22 @@ def add_robustness(
     )
 
 
-def add_mistakes(page: Page, scores: Scores, dataset: Dataset, config: EvaluateConfig, classifier: Classifier) -> None:
-    """The worst mistakes, the first of them with a map of what decided, and the most uncertain ones."""
+def add_mistakes(
+    page: Page, scores: Scores, dataset: Dataset, config: EvaluateConfig, classifier: Classifier | None
+) -> None:
+    """The worst mistakes, the first of them with a map of what decided, and the most uncertain ones; of labels without
+    probabilities the first mistakes.
+    """
     worst = worst_mistakes(scores, config.pictures)
-    unsure = unsure_mistakes(scores, config.pictures // 2)
-    for heading, mistakes in (("Worst mistakes", worst), ("Most uncertain mistakes", unsure)):
+    unsure = unsure_mistakes(scores, config.pictures // 2) if scores.has_probs else []
+    title = "Worst mistakes" if scores.has_probs else "Mistakes, the first of them"
+    for heading, mistakes in ((title, worst), ("Most uncertain mistakes", unsure)):
         if not mistakes:
             continue
         images = list(load_images(dataset, [scores.rows[i] for i in mistakes], config.workers))
         page.add_heading(heading)
         page.add_images((small(image), caption(scores, i)) for image, i in zip(images, mistakes, strict=True))
-        if mistakes is worst and config.occlusion:
+        if mistakes is worst and config.occlusion and classifier is not None:
             page.add_heading("What decided")
             page.add_text(
                 "The model's input of the worst mistakes: where covering a patch lowers the probability of the given "
@@ -358,6 +385,8 @@ def caption(scores: Scores, i: int) -> Sequence[str]:
     """What stands below the image of row `i`."""
     probs, target = scores.probs[i], int(scores.targets[i])
     answer = int(probs.argmax())
+    if not scores.has_probs:
+        return f"answer: {scores.labels[answer]}", f"label: {scores.labels[target]}", scores.rows[i].path
     return (
         f"answer: {scores.labels[answer]} {probs[answer]:.0%}",
         f"label: {scores.labels[target]} {probs[target]:.1%}",

@@ -339,3 +339,107 @@ def test_ctrl_c_leaves_no_half_run(
     monkeypatch.setattr("deepfer_yolo.evaluate.report.write_report", interrupted)
     assert deepfer("evaluate", sheets / "data", "-m", sheets / "a.onnx", "--split", "test").returncode == 130
     assert not (tmp_path / "runs").exists()
+
+
+FIGURES = ("top1", "top5", "macro_f1", "balanced_accuracy", "nll", "brier", "ece")
+
+
+@pytest.fixture(scope="module")
+def answers(
+    evaluated: tuple[Path, dict[str, Any], str], painted_dataset: Path, linear_model: Path
+) -> tuple[Path, Path, dict[str, Any]]:
+    """predictions.csv of `evaluate` and of `predict` for one model, and what that model reached."""
+    run, result, _ = evaluated
+    done = shell("predict", painted_dataset / "val", "-m", linear_model, "--format", "csv", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    (run.parent / "predict.csv").write_text(done.stdout)
+    return run / "predictions.csv", run.parent / "predict.csv", result
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_our_own_answers_have_the_models_figures(
+    which: int, deepfer: Deepfer, answers: tuple[Path, Path, dict[str, Any]], painted_dataset: Path, tmp_path: Path
+) -> None:
+    file, expected = answers[which], answers[2]
+    done = deepfer("evaluate", painted_dataset, "--predictions", file, "--name", "theirs", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {name: result[name] for name in FIGURES} == pytest.approx(
+        {name: expected[name] for name in FIGURES}, abs=1e-5
+    )
+    assert result["confusion"] == expected["confusion"]
+    assert result["intervals"]["top1"] == expected["intervals"]["top1"]
+    assert result["answers"][0]["path"] == str(file)
+    assert result["learned_before"] is None
+    run = tmp_path / "runs" / "evaluate" / "theirs"
+    assert json.loads((run / "metrics.json").read_text()) == result
+    html = (run / "report.html").read_text()
+    assert f"answers of {file}, sha256 {result['answers'][0]['sha256'][:12]}" in html
+    assert "Reliability diagram" in html
+    assert "What decided" not in html, "there is no model to ask"
+
+
+def test_shards_of_answers_are_merged_and_an_overlap_is_refused(
+    deepfer: Deepfer, answers: tuple[Path, Path, dict[str, Any]], painted_dataset: Path, tmp_path: Path
+) -> None:
+    head, *rows = answers[1].read_text().splitlines(keepends=True)
+    parts = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    parts[0].write_text("".join([head, *rows[:20]]))
+    parts[1].write_text("".join([head, *rows[20:]]))
+    words = ("evaluate", painted_dataset, "--predictions", parts[0], "--predictions", parts[1])
+    done = deepfer(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["top1"] == answers[2]["top1"]
+    assert [part["n"] for part in result["answers"]] == [20, 36]
+    parts[1].write_text("".join([head, *rows[19:]]))
+    refused = deepfer(*words)
+    assert refused.returncode == 1
+    assert "b.csv, line 2:" in refused.stderr
+    assert "has an answer already" in refused.stderr
+    half = deepfer(*words[:4])
+    assert half.returncode == 1
+    assert "36 problems" in half.stderr
+    assert "name every shard" in half.stderr
+
+
+def test_labels_alone_are_measured_as_far_as_they_go(
+    deepfer: Deepfer, answers: tuple[Path, Path, dict[str, Any]], painted_dataset: Path, tmp_path: Path
+) -> None:
+    with answers[1].open() as file:
+        lines = [f"{row['path']},{row['label']}\n" for row in csv.DictReader(file)]
+    (tmp_path / "labels.csv").write_text("".join(["path,label\n", *lines]))
+    words = ("evaluate", painted_dataset, "--predictions", tmp_path / "labels.csv", "--save-plots")
+    done = deepfer(*words, "--name", "l")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ECE, 15 bins\W+–", done.stdout)
+    assert "labels came without probabilities" in done.stdout
+    run = tmp_path / "runs" / "evaluate" / "l"
+    result = json.loads((run / "metrics.json").read_text())
+    assert result["top1"] == answers[2]["top1"]
+    assert result["macro_f1"] == pytest.approx(answers[2]["macro_f1"])
+    assert "ece" in result["not_measured"]
+    assert "ece" not in result
+    assert [path.name for path in (run / "plots").iterdir()] == ["confusion_matrix.png"]
+    assert "Not measured, since labels came without probabilities" in (run / "report.html").read_text()
+
+
+def test_a_model_beside_answers_is_refused(
+    deepfer: Deepfer, answers: tuple[Path, Path, dict[str, Any]], painted_dataset: Path, linear_model: Path
+) -> None:
+    done = deepfer("evaluate", painted_dataset, "--predictions", answers[0], "-m", linear_model)
+    assert done.returncode == 1
+    assert "--model and --predictions are two answers to one question" in done.stderr
+
+
+def test_a_stock_model_needs_no_map(
+    deepfer: Deepfer, sheets: Path, write_sheet_reader: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
+    stock = write_sheet_reader(tmp_path / "stock.onnx", 0, words)
+    done = deepfer("evaluate", sheets / "data", "-m", stock, "--split", "test", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["labels"] == list(EMOTIONS)
+    assert result["top1"] == pytest.approx(100 / 140)
+    assert result["votes"]["n"] == 70
