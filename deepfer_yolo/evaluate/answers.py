@@ -117,7 +117,7 @@ def read_answers(
     given = [found[row.path] for row in rows]
     probs = _probabilities(given, labels, is_logits=is_logits) if labels else _certain(given, scored)
     targets = np.array([scored.index(row.label) for row in rows], np.int64)
-    scores = Scores(rows, scored, targets, columns(probs, known, scored), has_probs=bool(labels))
+    scores = Scores(rows, scored, targets, columns(probs.astype(np.float32), known, scored), has_probs=bool(labels))
     if labels:
         _check_said(given, scores, labels, probs)
     return scores, tuple(read)

@@ -59,15 +59,15 @@ def load_sample(folder: Path, split: str, labels: Sequence[str], limit: int, see
     dataset = open_dataset(folder)
     rows = dataset.rows(split)
     present = sorted({row.label for row in rows})
-    names = meeting(present, labels)
-    if unknown := [label for label in present if label not in names]:
+    met = meeting(present, labels)
+    if unknown := [label for label in present if label not in met]:
         raise DatasetError(
             f"{folder}: the model does not know the label {', '.join(unknown)}: the data set has {', '.join(present)}; "
             f"the model knows {', '.join(labels)}",
             "convert the data with --map OLD=NEW, or --drop OLD",
         )
     chosen = stratify(rows, limit, seed)
-    truth = np.array([labels.index(names[row.label]) for row in chosen], np.int64)
+    truth = np.array([labels.index(met[row.label]) for row in chosen], np.int64)
     origin = f"{len(chosen):,} of {len(rows):,} images of {dataset.name}, split {split}"
     images, names = tuple(load_images(dataset, chosen)), tuple(row.path for row in chosen)
     return Sample(images, names, truth, origin, tuple(row.sha256 for row in rows if row.sha256))
