@@ -189,7 +189,6 @@ class Evaluation:
     """
 
     model: ModelFile | None
-    answers: tuple[AnswersFile, ...]
     dataset: DataUsed
     scores: Scores
     tta: str
@@ -199,6 +198,7 @@ class Evaluation:
     clean: Metrics | None
     groups: Mapping[str, list[Group]]
     robustness: Robustness | None
+    answers: tuple[AnswersFile, ...] = ()
 
     @property
     def name(self) -> str:
@@ -265,7 +265,6 @@ def _measured(scores: Scores, dataset: Dataset, config: EvaluateConfig) -> Evalu
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(
         model=None,
-        answers=(),
         dataset=DataUsed.of(dataset, config.split),
         scores=scores,
         tta=config.tta,

@@ -65,9 +65,8 @@ def summary_rows(metrics: Metrics) -> list[list[str]]:
     spans = metrics.intervals
     rows = [[title, percent(getattr(metrics, name)), interval(*getattr(spans, name))] for name, title in SHARES.items()]
     for name, title in NOT_SHARES.items():
-        low, high = getattr(spans, name)
-        shown = [f"{getattr(metrics, name):.3f}", f"{low:.3f}–{high:.3f}"]
-        rows.append([title, *(["–", ""] if name in metrics.not_measured else shown)])
+        value, low, high = (one / 100 for one in (getattr(metrics, name), *getattr(spans, name)))  # no per cent
+        rows.append([title, percent(value, 3), interval(low, high, 3)])
     floor = "" if "ece" in metrics.not_measured else f"floor {percent(metrics.ece_noise_floor)}"
     rows.append(["ECE, 15 bins", percent(metrics.ece), floor])
     rows += [
