@@ -129,6 +129,44 @@ def test_a_list_that_agrees_is_one_truth_and_one_that_lists_less_is_not(tree: Pa
     assert convert(tree, tmp_path / "other", PLAIN).fingerprint == plain.fingerprint  # it speaks of none of the images
 
 
+def test_a_list_beside_the_folder_of_the_class_folders(tree: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.move(tree, source / "data")
+    labels_csv(source)
+    agreed = convert(source, tmp_path / "out", PLAIN)
+    assert (agreed.options["layout"], sum(n_images(agreed).values())) == ("table", 28)
+    labels_csv(source, first="contempt")
+    error = refused(source)
+    assert "28 of 28 images are listed, 1 of them otherwise: data/train/angry" in error.message
+    assert error.hint == f"--layout table takes the list, deepfer convert {source / 'data'} the folders"
+
+
+@pytest.mark.parametrize("above", ["", "people/"])
+def test_folders_that_are_no_labels_speak_no_truth(paint: ModuleType, above: str, tmp_path: Path) -> None:
+    """By person, by their initials, by day: the list alone says the labels, and may leave images out."""
+    rows = ["path,label,subject"]
+    for index, name in enumerate(paint.NAMES):
+        person = ("anna", "bert", "SA", "AN", "2024-05-01", "7")[index % 6]
+        path = f"{above}{person}/{index}.png"
+        paint.save(tmp_path / "source" / path, paint.FACES[index])
+        rows.append(f"{path},{name},{person}")
+    (tmp_path / "source" / "labels.csv").write_text("\n".join(rows[:-5]))
+    found = convert(tmp_path / "source", tmp_path / "out", PLAIN)
+    assert found.options["layout"] == "table"
+    assert sum(n_images(found).values()) == 65
+
+
+def test_a_list_of_any_labels_beside_folders_of_them(paint: ModuleType, tmp_path: Path) -> None:
+    for index in range(40):
+        paint.save(tmp_path / "source" / ("drowsy", "awake")[index % 2] / f"{index}.png", paint.FACES[index])
+    labels_csv(tmp_path / "source")
+    assert sum(n_images(convert(tmp_path / "source", tmp_path / "out", PLAIN)).values()) == 40
+    labels_csv(tmp_path / "source", first="drowsy")
+    assert (
+        "40 of 40 images are listed, 1 of them otherwise: awake/1.png is awake" in refused(tmp_path / "source").message
+    )
+
+
 def test_a_list_with_another_split_than_the_folders(tree: Path) -> None:
     image = next((tree / "val" / "sad").iterdir()).name
     rows = [f"{path.relative_to(tree).as_posix()},{path.parent.name},{path.parts[-3]}" for path in tree.glob("*/*/*")]

@@ -6,26 +6,34 @@ happy/image7.png
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from deepfer_yolo.data.layouts import class_tree, table
 from deepfer_yolo.data.layouts.class_tree import ClassFolder
 from deepfer_yolo.data.layouts.item import Item, Reading, images_in
-from deepfer_yolo.data.untrusted import listing, printable
+from deepfer_yolo.data.untrusted import folders_in, listing, printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
+
+MIN_LETTERS = 3
+"""Of a folder's name that may be an emotion whatever the list says: two are as well the initials of a person."""
 
 
 def refuse_two_truths(source: Path) -> None:
     """Raise DatasetError where a csv or jsonl beside class folders gives one of their images another label or split, or
     lists some of them alone.
+
+    The class folders may also stand in a folder beside the list. A folder is one of a class where its name is an
+    emotion, or a label of the list: other folders sort by person or day.
     """
-    if not source.is_dir() or not class_tree.matches(source):
-        return
-    folders = class_tree.class_folders(source)
-    parents = sorted({source, *(folder.path.parent for folder in folders)})
+    folders = _class_folders(source) if source.is_dir() else []
+    parents = sorted({source, *(folder.path.parent for folder in folders)}) if folders else []
     lists = [path for parent in parents for path in listing(parent) if path.is_file() and table.is_table(path)]
-    if not lists:
+    items = [item for file in lists for item in table.read(Reading(file))]
+    labels = {item.label.casefold() for item in items}
+    folders = [folder for folder in folders if folder.label.casefold() in labels or _is_emotion(folder.label)]
+    if not items or not folders:
         return
     by_name: dict[str, ClassFolder] = {}
     n_images = 0
@@ -33,19 +41,34 @@ def refuse_two_truths(source: Path) -> None:
         for image in images_in(folder.path):
             by_name[image.name], n_images = folder, n_images + 1
     listed, differ = set(), []
-    for item in (item for file in lists for item in table.read(Reading(file))):
+    for item in items:
         found = _folder_of(item, folders, by_name)
         if found is not None:
             listed.add(item.file if item.file is not None and item.file.exists() else item.source_id)
-            if _differs(item, found):
-                differ.append(f"{item.source_id} is {found.label} by its folder and {item.label} in the list")
+            if _key(item.label) != _key(found.label) or (item.split and found.split and item.split != found.split):
+                differ.append((item, found))
     if listed and (differ or len(listed) < n_images):
         names = ", ".join(path.relative_to(source).as_posix() for path in lists)
         reason = f"two things say what its images show: {names} and the class folders. {len(listed):,} of {n_images:,} "
-        reason += f"images are listed, {len(differ):,} of them otherwise" + (f": {differ[0]}" if differ else "")
-        by_list = "--layout table" if len(lists) == 1 and lists[0].parent == source else f"deepfer convert {lists[0]}"
-        hint = f"{by_list} takes the list, --layout class-tree the folders"
-        raise DatasetError(printable(reason), hint, path=source)
+        reason += f"images are listed, {len(differ):,} of them otherwise"
+        for item, found in differ[:1]:
+            by_folder, by_list = (f"{one.label} {one.split}".strip() for one in (found, item))
+            reason += f": {item.source_id} is {by_folder} by its folder and {by_list} in the list"
+        list_of = "--layout table" if len(lists) == 1 and lists[0].parent == source else f"deepfer convert {lists[0]}"
+        tree = source / folders[0].path.relative_to(source).parts[0]
+        tree_of = "--layout class-tree" if class_tree.matches(source) else f"deepfer convert {tree}"
+        raise DatasetError(printable(reason), f"{list_of} takes the list, {tree_of} the folders", path=source)
+
+
+def _class_folders(source: Path) -> list[ClassFolder]:
+    """The class folders of a tree, or of the trees that stand in it."""
+    if class_tree.matches(source):
+        return class_tree.class_folders(source)
+    found: list[ClassFolder] = []
+    for root in folders_in(source):
+        with suppress(DatasetError):  # what is no tree of class folders speaks no truth
+            found += class_tree.class_folders(root) if class_tree.matches(root) else []
+    return found
 
 
 def _folder_of(item: Item, folders: list[ClassFolder], by_name: dict[str, ClassFolder]) -> ClassFolder | None:
@@ -55,6 +78,10 @@ def _folder_of(item: Item, folders: list[ClassFolder], by_name: dict[str, ClassF
     return found or by_name.get(file.name)
 
 
-def _differs(item: Item, folder: ClassFolder) -> bool:
-    labels = [canonical_label(label) or label.casefold() for label in (item.label, folder.label)]
-    return labels[0] != labels[1] or (bool(item.split and folder.split) and item.split != folder.split)
+def _key(label: str) -> str:
+    """A label as it is compared."""
+    return canonical_label(label) or label.casefold()
+
+
+def _is_emotion(name: str) -> bool:
+    return canonical_label(name) is not None and sum(map(str.isalpha, name)) >= MIN_LETTERS
