@@ -13,6 +13,9 @@ from deepfer_yolo.config import EvaluateConfig
 if TYPE_CHECKING:
     from deepfer_yolo.evaluate.evaluation import Evaluation
 
+N_CLASSES = 20
+"""Classes that the terminal shows."""
+
 
 @options_of(
     EvaluateConfig,
@@ -75,20 +78,26 @@ def evaluate(
 
 def _print(result: Evaluation) -> None:
     from deepfer_yolo.cli.options import stdout
-    from deepfer_yolo.evaluate import report
+    from deepfer_yolo.evaluate import tables
     from deepfer_yolo.report.page import table
 
     out = stdout()
     data, n = result.dataset, result.metrics.n
-    header, rows = report.summary_table(result)
+    header, rows = tables.summary_table(result)
     out.print(table(header, rows, f"{result.name} on {data.name}, {data.split}, n = {n:,}"))
     for file in result.answers:
         out.print(str(file), markup=False)
     if result.metrics.not_measured:
         out.print("not measured (–): labels came without probabilities")
-    out.print(table(report.CLASS_HEADER, report.class_rows(result.metrics)))
+    classes, caption = tables.class_rows(result.metrics), None
+    if len(classes) > N_CLASSES:
+        f1 = [row.f1 if row.support else 2.0 for row in result.metrics.per_class.values()]
+        weakest = sorted(range(len(f1)), key=f1.__getitem__)[:N_CLASSES]
+        caption = f"the {N_CLASSES} of {len(classes)} classes with the lowest F1"
+        classes = [classes[i] for i in weakest]
+    out.print(table(tables.CLASS_HEADER, classes, caption))
     for column, groups in result.groups.items():
         title = f"by {column}" + (f", the 30 largest of {len(groups)}" if len(groups) > 30 else "")
-        out.print(table(report.GROUP_HEADER, report.group_rows(groups[:30]), title))
+        out.print(table(tables.GROUP_HEADER, tables.group_rows(groups[:30]), title))
     if result.robustness is not None:
-        out.print(table(*report.robustness_table(result.robustness), report.robustness_title(result.robustness)))
+        out.print(table(*tables.robustness_table(result.robustness), tables.robustness_title(result.robustness)))

@@ -142,6 +142,14 @@ def note_haar(config: FaceConfig) -> None:
         print(HAAR_NOTE, file=sys.stderr)
 
 
+def note_drawing(labels: Sequence[str]) -> None:
+    """Say on stderr where labels are drawn otherwise than they are spelt, since no font here has their characters."""
+    from deepfer_yolo.report.fonts import drawing_note
+
+    if not all(map(str.isascii, labels)) and (note := drawing_note(labels)):
+        say_all([f"note: {note}"])
+
+
 UNWRAPPED = 10_000
 """Columns of a file or a pipe: a line there is never wrapped, so that a search finds it whole."""
 

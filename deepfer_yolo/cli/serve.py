@@ -35,7 +35,7 @@ def serve(
 
     Example: deepfer serve -m best.onnx --open
     """
-    from deepfer_yolo.cli.options import note_haar, open_classifier
+    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
     from deepfer_yolo.serve import server
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.stream.address import parse_sources
@@ -43,6 +43,8 @@ def serve(
     server.check_exposure(settings)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
     note_haar(settings)
+    if source:
+        note_drawing(classifier.labels)
     live = LiveBoard(parse_sources(source), classifier, settings) if source else None
     listener = server.bind(settings.host, settings.port)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from deepfer_yolo.stream.pipeline import Pipeline
     from deepfer_yolo.stream.records import Summary
 
+DRAWN = ("video=", "snapshots=")
+"""Sinks that draw."""
 SINKS = (
     "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL "
     "(Home Assistant: mqtt=URL?discovery=homeassistant), prometheus=[HOST:]PORT."
@@ -56,13 +58,15 @@ def stream(
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
     from deepfer_yolo.cli.app import end_where_signalled, signals_noted
-    from deepfer_yolo.cli.options import note_haar, open_classifier
+    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
 
     sinks = sink or ["jsonl=-"]
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
     note_haar(settings)
+    if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
+        note_drawing(classifier.labels)
     takes_stdout = "jsonl=-" in sinks
 
     def tick(pipeline: Pipeline) -> None:

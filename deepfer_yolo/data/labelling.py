@@ -12,6 +12,7 @@ from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.untrusted import Problems, printable, safe_name
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.faces.smooth import UNCERTAIN
 
 MAX_LABELS = 1000
 """Kept labels; a column of file names or measurements has more."""
@@ -120,7 +121,7 @@ class Labels:
         # Names that differ in case alone share a folder on some systems.
         first, first_spelt = self._written.setdefault(folded(label), (label, spelt))
         is_same = folded(spelt) == folded(first_spelt) or self._is_meant(spelt) or self._is_meant(first_spelt)
-        if first != label or not is_same:
+        if first != label or not is_same or folded(label) == UNCERTAIN:
             self._clashes[spelt] = first_spelt
         refuse_too_many(self._written)
         return label, ""
@@ -173,6 +174,10 @@ class Labels:
             problems.add(f"label '{label}'", f"not a known emotion ({count:,} images); {ways}{besides}")
             besides = ""
         for spelt, other in self._clashes.items():
+            if folded(spelt) == UNCERTAIN:
+                what = f"is what faces are called that cannot be judged; --map {UNCERTAIN}=LABEL or --drop {UNCERTAIN}"
+                problems.add(f"label '{spelt}'", what)
+                continue
             what = f"would share a folder with the label '{other}'; --map '{spelt}=LABEL' gives it another name"
             problems.add(f"label '{spelt}'", what)
         met = self._used | {folded(label) for label in self._reading.left_out} | unknown

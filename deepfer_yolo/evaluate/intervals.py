@@ -172,7 +172,7 @@ def resample(by_image: Sequence[Floats], units: Units, replicates: int, seed: in
     clusters (subjects) are drawn instead, since images of one person are not independent (Davison & Hinkley 1997, 3.8).
     """
     rng = np.random.default_rng(seed)
-    rows, strata, clusters = np.column_stack(by_image), units.strata, units.clusters
+    rows, strata, clusters = np.column_stack(by_image), _without_singles(units.strata), units.clusters
     if clusters is None:
         sums = sum(_resample(rows[strata == stratum], replicates, rng) for stratum in np.unique(strata))
     else:
@@ -182,6 +182,16 @@ def resample(by_image: Sequence[Floats], units: Units, replicates: int, seed: in
     widths = [1 if array.ndim == 1 else array.shape[1] for array in by_image]
     parts = np.split(np.asarray(sums, np.float64), np.cumsum(widths)[:-1], axis=1)
     return [part[:, 0] if array.ndim == 1 else part for part, array in zip(parts, by_image, strict=True)]
+
+
+def _without_singles(strata: Ints) -> Ints:
+    """Strata of one image, which would never vary, joined to one another, or a lone one to the smallest of the rest."""
+    names, places, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    singles = np.flatnonzero(counts == 1)
+    if not len(singles) or len(names) == 1:
+        return strata
+    joined = singles if len(singles) > 1 else np.argsort(counts, kind="stable")[:2]
+    return np.where(np.isin(places, joined), joined[0], places)
 
 
 def _resample(rows: Floats, replicates: int, rng: np.random.Generator) -> Floats:

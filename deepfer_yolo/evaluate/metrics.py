@@ -217,6 +217,14 @@ def reliability(probs: Floats, targets: Ints) -> Reliability:
     return Reliability(count, confidences, rights)
 
 
+def most_confused(confusion: Ints, labels: Sequence[str], n: int = 20) -> list[tuple[str, str, int, float]]:
+    """The `n` commonest mistakes: label, answer, images, and their share of the label's images."""
+    mistakes = np.where(np.eye(len(labels), dtype=bool), 0, confusion)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:n]
+    pairs = [divmod(place, len(labels)) for place in order.tolist() if mistakes.flat[place]]
+    return [(labels[i], labels[j], int(mistakes[i, j]), float(mistakes[i, j] / confusion[i].sum())) for i, j in pairs]
+
+
 def ece(bins: Reliability) -> float:
     """Expected calibration error: |accuracy - confidence| averaged over the images."""
     return float((bins.n * np.abs(bins.accuracy - bins.confidence)).sum() / bins.n.sum())

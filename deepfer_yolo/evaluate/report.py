@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,26 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.corruptions import SEVERITIES, corrupted, faces_of
-from deepfer_yolo.evaluate.evaluation import Evaluation, Metrics
-from deepfer_yolo.evaluate.metrics import NOT_SHARES, Reliability, nll_of, selective_accuracy
+from deepfer_yolo.evaluate.evaluation import Evaluation
+from deepfer_yolo.evaluate.metrics import Reliability, most_confused, nll_of, selective_accuracy
 from deepfer_yolo.evaluate.predictions import Scores
-from deepfer_yolo.evaluate.robustness import CLEAN, Condition, Robustness, occlusion_map, overlay
-from deepfer_yolo.evaluate.subsets import Group
+from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
+from deepfer_yolo.evaluate.tables import (
+    CLASS_HEADER,
+    CONFUSION_HEADER,
+    GROUP_HEADER,
+    SEVERITY_HEADER,
+    class_rows,
+    group_rows,
+    robustness_table,
+    robustness_title,
+    severity_rows,
+    summary_table,
+)
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Image
 from deepfer_yolo.report import plots
-from deepfer_yolo.report.page import Page, interval, percent
+from deepfer_yolo.report.page import Page, percent
 from deepfer_yolo.runs import ENVIRONMENT, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import shorter_side
@@ -35,117 +45,6 @@ if TYPE_CHECKING:
 REPORT, PREDICTIONS = "report.html", "predictions.csv"
 SHOWN_PX = 96
 """Images larger than this are reduced in the report, which would grow by megabytes otherwise."""
-SHARES = {
-    "top1": "top-1 accuracy", "top2": "top-2 accuracy", "top5": "top-5 accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
-    "weighted_precision": "weighted precision", "weighted_recall": "weighted recall", "weighted_f1": "weighted F1",
-}  # fmt: skip
-"""Headline figures that are shown in per cent, as the tables call them."""
-GROUP_HEADER = ("value", "images", "top-1 %", "95 % interval", "macro F1 %")
-VOTES_HEADER = ("", "votes %", "95 %", "label %", "95 %", "F1 %", "ECE %")
-LABEL_HEADER = ("", "label %", "95 %", "F1 %", "ECE %")
-SEVERITY_HEADER = ("kind", "levels", "votes % at severity 1 to 5", "label % at severity 1 to 5")
-CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "images")
-
-
-def summary_table(result: Evaluation) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the headline figures with their intervals, in columns of their own for `clean`."""
-    rows = summary_rows(result.metrics)
-    if result.clean is None:
-        return ("figure", "value", "95 % interval"), rows
-    both = zip_longest(rows, summary_rows(result.clean), fillvalue=["", "–", ""])
-    counts = [f"{name} {one.n:,}" for name, one in (("all", result.metrics), ("clean", result.clean))]
-    header = ("figure", counts[0], "95 % interval", counts[1], "95 % interval")
-    return header, [[*row, *other[1:]] for row, other in both]
-
-
-def summary_rows(metrics: Metrics) -> list[list[str]]:
-    """Name, value and 95 % interval of each headline figure; shares in per cent."""
-    spans = metrics.intervals
-    rows = [[title, percent(getattr(metrics, name)), interval(*getattr(spans, name))] for name, title in SHARES.items()]
-    for name, title in NOT_SHARES.items():
-        value, low, high = (one / 100 for one in (getattr(metrics, name), *getattr(spans, name)))  # no per cent
-        rows.append([title, percent(value, 3), interval(low, high, 3)])
-    floor = "" if "ece" in metrics.not_measured else f"floor {percent(metrics.ece_noise_floor)}"
-    rows.append(["ECE, 15 bins", percent(metrics.ece), floor])
-    rows += [
-        [f"top-1, surest {share}", percent(value), interval(*spans.selective_accuracy[share])]
-        for share, value in metrics.selective_accuracy.items()
-    ]
-    if (votes := metrics.votes) is not None:
-        rows += [
-            ["agrees with most votes", percent(votes.majority_top1), interval(*votes.majority_interval)],
-            ["  the set's label does", percent(votes.label_majority_top1), f"n {votes.n_clear:,}"],
-            ["votes for its answer", percent(votes.vote_share), f"n {votes.n:,}"],
-            ["  for the set's label", percent(votes.label_vote_share), ""],
-        ]
-    return rows
-
-
-def class_rows(metrics: Metrics) -> list[list[str]]:
-    """Label, precision, recall, F1 in per cent, the interval of F1, and how many images."""
-    return [
-        [
-            label,
-            percent(row.precision),
-            percent(row.recall),
-            percent(row.f1),
-            interval(*row.f1_interval),
-            str(row.support),
-        ]
-        for label, row in metrics.per_class.items()
-    ]
-
-
-def group_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """Value, images, top-1 with its exact interval and macro F1 of each group."""
-    return [
-        [
-            group.value or "(empty)",
-            str(group.n),
-            percent(group.top1),
-            interval(*group.interval),
-            percent(group.macro_f1),
-        ]
-        for group in groups
-    ]
-
-
-def robustness_table(found: Robustness) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of clean images, each kind's mean and each group's; F1 and ECE against the votes, if any."""
-    rows = {CLEAN: found.clean}
-    for group in found.means:
-        rows |= {name: curve.mean for name, curve in found.kinds.items() if curve.group == group}
-        rows[f"mean of {group}"] = found.means[group]
-    header = VOTES_HEADER if found.clean.votes else LABEL_HEADER
-    return header, [[name, *condition_cells(one)] for name, one in rows.items()]
-
-
-def condition_cells(one: Condition) -> list[str]:
-    """Top-1 with its interval against each opinion, votes first; macro F1 and ECE against the first of them."""
-    opinions = [opinion for opinion in (one.votes, one.label) if opinion is not None]
-    shares = [
-        cell for each in opinions for cell in (percent(each.top1), interval(*(each.interval or (np.nan, np.nan))))
-    ]
-    return [*shares, percent(opinions[0].macro_f1), percent(opinions[0].ece)]
-
-
-def robustness_title(found: Robustness) -> str:
-    """What the table is about, and on how many images."""
-    votes = f", {found.clean.votes.n:,} of them with a clear majority of votes" if found.clean.votes else ""
-    return f"corrupted images, n = {found.n:,}{votes}"
-
-
-def severity_rows(found: Robustness) -> list[list[str]]:
-    """Each kind with its levels and the accuracy at each severity."""
-    rows = []
-    for name, curve in found.kinds.items():
-        votes = [percent(one.votes.top1) for one in curve.severities if one.votes]
-        label = [percent(one.label.top1) for one in curve.severities]
-        levels = ", ".join(f"{level:g}" for level in curve.levels)
-        rows.append([name, f"{curve.meaning}: {levels}", " · ".join(votes) or "–", " · ".join(label)])
-    return rows
 
 
 def write_files(
@@ -181,8 +80,14 @@ def write_report(
     page.add_table(*summary_table(result))
     figures = draw(result)
     page.add_heading("Classes")
-    page.add_table(CLASS_HEADER, class_rows(result.metrics))
-    page.add_figure(*figures["confusion_matrix"])
+    if len(result.metrics.labels) > plots.MAX_WRITTEN:
+        page.add_figure(*figures["confusion_matrix"])
+        mistakes = most_confused(result.metrics.confusion, result.metrics.labels)
+        page.add_table(CONFUSION_HEADER, [(*row, percent(share)) for *row, share in mistakes], "The commonest mistakes")
+        page.add_table(CLASS_HEADER, class_rows(result.metrics))
+    else:
+        page.add_table(CLASS_HEADER, class_rows(result.metrics))
+        page.add_figure(*figures["confusion_matrix"])
     if result.scores.has_probs:
         page.add_heading("Confidence")
         page.add_figure(*figures["reliability"])
@@ -254,7 +159,8 @@ def draw(result: Evaluation) -> dict[str, tuple[Figure, str, str]]:
     figures = {
         "confusion_matrix": (
             plots.confusion_matrix(metrics.confusion, metrics.labels),
-            "Each row is one label of the data set: the share predicted as each column, and the count.",
+            "Each row is one label of the data set: the share predicted as each column"
+            f"{', and the count' if len(metrics.labels) <= plots.MAX_WRITTEN else ''}.",
             f"Confusion matrix of {len(metrics.labels)} classes; top-1 {percent(metrics.top1)} %",
         ),
     }

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -153,17 +154,29 @@ def _row(tag: str, values: Iterable[object], numeric: Sequence[bool]) -> str:
 
 
 def figure_svg(figure: Figure) -> str:
-    """A figure as an `<svg>` element; the same bytes for the same figure, and no date inside."""
-    import matplotlib as mpl
+    """A figure as an `<svg>` element; the same bytes for the same figure, and no date inside.
 
-    text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "deepfer", "svg.fonttype": "path"}):
-        figure.savefig(
-            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, bbox_inches="tight"
-        )
-    svg = text.getvalue()
+    Its letters are shapes, so that it looks the same everywhere; where no font here has all of them they are left to
+    the fonts of whoever reads it.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        svg = _saved_svg(figure, "path")
+    if any("missing from font" in str(warning.message) for warning in caught):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            svg = _saved_svg(figure, "none")
     # The element alone: an XML prologue is an error inside HTML.
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+
+def _saved_svg(figure: Figure, fonttype: str) -> str:
+    import matplotlib as mpl
+
+    text, plain = io.StringIO(), {"Date": None, "Creator": None}
+    with mpl.rc_context({"svg.hashsalt": "deepfer", "svg.fonttype": fonttype}):
+        figure.savefig(text, format="svg", transparent=True, metadata=plain, bbox_inches="tight")
+    return text.getvalue()
 
 
 def _png(image: NDArray[np.uint8]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from deepfer_yolo.errors import explained_imports
 from deepfer_yolo.files import atomic_path
+from deepfer_yolo.report.fonts import font_for
 from deepfer_yolo.report.page import INK
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#777777")
 """Okabe and Ito's palette, without the yellow that vanishes on white."""
 MARKERS = "osD^vPX*"
+MAX_WRITTEN, MAX_TICKS = 20, 100
+"""Labels up to which the cells of a confusion matrix bear figures, and up to which all of them are named."""
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -49,23 +54,57 @@ def legend(axes: Axes, **options: Any) -> None:
 
 
 def confusion_matrix(counts: ArrayLike, labels: Sequence[str]) -> Figure:
-    """Counts (C, C), rows true, coloured by the share of each row; a cell shows the share in per cent and the count."""
+    """Counts (C, C), rows true, coloured by the share of each row; a cell shows the share in per cent and the count,
+    where there are so few labels that both can be read.
+    """
     matrix = np.asarray(counts)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    if len(labels) > MAX_WRITTEN:
+        return _large_matrix(shares, labels)
     n = len(labels)
-    new, (axes,) = figure(1.5 + 0.56 * n, 1.1 + 0.52 * n)  # small, so that its text is large enough on a phone
-    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
-    axes.set_xticks(np.arange(n) + 0.5, labels, rotation=30, ha="right")
-    axes.set_yticks(np.arange(n) + 0.5, labels)
-    axes.invert_yaxis()
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label in the data set")
-    size = 9 if n <= 10 else 5
-    for (row, column), share in np.ndenumerate(shares):
-        look: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if share > 0.55 else "#222222"}
-        axes.text(column + 0.5, row + 0.42, f"{share:.0%}", fontsize=size, **look)
-        axes.text(column + 0.5, row + 0.76, f"{matrix[row, column]}", fontsize=size - 2, **look)
+    with _fonts_of(labels):
+        # Small, so that its text is large enough on a phone; with two labels not narrower than what stands below it.
+        new, (axes,) = figure(max(3.2, 1.5 + 0.56 * n), max(2.6, 1.1 + 0.52 * n))
+        axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+        axes.set_xticks(np.arange(n) + 0.5, labels, rotation=30, ha="right")
+        axes.set_yticks(np.arange(n) + 0.5, labels)
+        axes.invert_yaxis()
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("label in the data set")
+        size = 9 if n <= 10 else 5
+        for (row, column), share in np.ndenumerate(shares):
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if share > 0.55 else "#222222"}
+            axes.text(column + 0.5, row + 0.42, f"{share:.0%}", fontsize=size, **look)
+            axes.text(column + 0.5, row + 0.76, f"{matrix[row, column]}", fontsize=size - 2, **look)
     return new
+
+
+def _large_matrix(shares: NDArray[np.float64], labels: Sequence[str]) -> Figure:
+    """Shares (C, C) as colours alone, in a figure of one size, with as many labels as can be read."""
+    n = len(labels)
+    with _fonts_of(labels):
+        new, (axes,) = figure(8.4, 8)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        places = range(0, n, -(-n // MAX_TICKS))
+        size = 8 if n <= 40 else 5
+        named = [labels[place] for place in places]
+        axes.set_xticks(places, named, rotation=90, fontsize=size)
+        axes.set_yticks(places, named, fontsize=size)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("label in the data set")
+    return new
+
+
+def _fonts_of(labels: Sequence[str]) -> AbstractContextManager[None]:
+    """Draw with fonts that have the labels' characters besides matplotlib's own, as far as this system has any."""
+    import matplotlib as mpl
+    from matplotlib import font_manager
+
+    own, families = mpl.rcParams["font.family"], []
+    for path in sorted({font for label in labels if not label.isascii() and (font := font_for(label)) is not None}):
+        font_manager.fontManager.addfont(path)
+        families.append(font_manager.FontProperties(fname=path).get_name())
+    return mpl.rc_context({"font.family": [*own, *families]})
 
 
 def reliability(count: ArrayLike, confidence: ArrayLike, accuracy: ArrayLike) -> Figure:
@@ -133,8 +172,9 @@ def panels(
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG on white; the same bytes for the same figure."""
-    with atomic_path(path) as part:
+    """Write a figure as PNG on white, the same bytes for the same figure; what no font here has becomes boxes."""
+    with atomic_path(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(part, format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
 

@@ -115,6 +115,13 @@ def test_labels_that_would_share_a_folder_are_refused(one: str, other: str, tmp_
         assert convert(source, out, CONFIG.model_copy(update={"map": {other: "second"}})).labels[-1] == "second"
 
 
+def test_no_label_is_called_what_unjudged_faces_are(tmp_path: Path) -> None:
+    source, out = listed(tmp_path, "Uncertain", "wach"), tmp_path.parent / f"{tmp_path.name}-out"
+    with pytest.raises(DatasetError, match="label 'Uncertain': is what faces are called that cannot be judged"):
+        convert(source, out, CONFIG)
+    assert convert(source, out, CONFIG.model_copy(update={"drop": ("uncertain",)})).labels == ("wach",)
+
+
 def test_accents_that_are_stored_in_two_ways_are_one_label(tmp_path: Path) -> None:
     composed = unicodedata.normalize("NFC", "müde")
     source = listed(tmp_path, composed, unicodedata.normalize("NFD", "müde"), "wach")

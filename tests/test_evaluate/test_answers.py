@@ -16,7 +16,8 @@ from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.evaluate.answers import read_answers
 from deepfer_yolo.evaluate.evaluation import evaluate_answers
-from deepfer_yolo.evaluate.report import predictions_csv, summary_rows
+from deepfer_yolo.evaluate.report import predictions_csv
+from deepfer_yolo.evaluate.tables import summary_rows
 from deepfer_yolo.files import sha256_of
 
 CONFIG = EvaluateConfig(split="test", replicates=100)

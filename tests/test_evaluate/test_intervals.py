@@ -168,6 +168,28 @@ def test_all_right_still_has_an_interval() -> None:
     assert found.per_class[0].recall == pytest.approx((0.025 ** (1 / 20), 1))
 
 
+def test_one_image_a_class_is_no_certainty() -> None:
+    rng = np.random.default_rng(1)
+    probs = rng.dirichlet(np.ones(7), 7)
+    spans = intervals(probs, np.arange(7), CONFIG)
+    right = float((probs.argmax(1) == np.arange(7)).mean())
+    assert spans.top1.low <= right <= spans.top1.high
+    assert spans.top1.high - spans.top1.low > 0.3
+    assert spans.nll.high - spans.nll.low > 0.1
+    # A lone class of one image joins the smallest of the others; larger classes are drawn as ever.
+    strata = np.array([0] * 5 + [1] * 3 + [2])
+    drawn = resample([(strata == 2).astype(float), (strata == 0).astype(float)], Units(strata), 500, 0)
+    assert set(np.unique(drawn[0])) > {0.0}
+    assert (drawn[1] == 5).all()
+
+
+def test_no_share_has_an_interval_beyond_what_it_can_be() -> None:
+    probs = np.array([[0.68, 0.32], [0.64, 0.36], [0.61, 0.39], [0.51, 0.49], [0.9, 0.1], [0.2, 0.8]])
+    spans = intervals(probs, np.array([0, 0, 1, 0, 0, 1]), CONFIG)
+    for low, high in (*spans.selective_accuracy.values(), spans.top1, spans.macro_f1):
+        assert 0 <= low <= high <= 1
+
+
 def test_clopper_pearson_worked_example() -> None:
     # 4 of 10: 12.16 % to 73.76 % (Clopper & Pearson's chart; Newcombe 1998 gives the same digits).
     assert clopper_pearson(4, 10) == pytest.approx((0.12155, 0.73762), abs=1e-5)

@@ -18,6 +18,7 @@ from deepfer_yolo.evaluate.metrics import (
     ece,
     headline,
     macro_f1,
+    most_confused,
     noise_floor,
     reliability,
     selective_accuracy,
@@ -25,7 +26,7 @@ from deepfer_yolo.evaluate.metrics import (
     total,
 )
 from deepfer_yolo.evaluate.predictions import Scores
-from deepfer_yolo.evaluate.report import SHARES
+from deepfer_yolo.evaluate.tables import SHARES
 
 LABELS = ("a", "b", "c")
 # Six images, worked out by hand: a a a b b c, predicted a a b b c b.
@@ -150,3 +151,9 @@ def test_what_is_no_probability_is_refused_with_its_place(bad: list[float]) -> N
 def test_no_images() -> None:
     with pytest.raises(DatasetError, match="no images"):
         measured(PROBS[:0], TARGETS[:0], LABELS)
+
+
+def test_the_commonest_mistakes() -> None:
+    confusion = np.array([[5, 3, 0], [1, 9, 0], [4, 0, 0]])
+    assert most_confused(confusion, ["a", "b", "c"], 2) == [("c", "a", 4, 1.0), ("a", "b", 3, 3 / 8)]
+    assert most_confused(np.eye(3, dtype=int), ["a", "b", "c"]) == []

@@ -11,8 +11,8 @@ from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import Row
 from deepfer_yolo.evaluate.evaluation import DataUsed, Evaluation, ModelFile, measure
 from deepfer_yolo.evaluate.predictions import Scores
-from deepfer_yolo.evaluate.report import summary_table
 from deepfer_yolo.evaluate.subsets import take
+from deepfer_yolo.evaluate.tables import summary_table
 
 
 def test_votes_and_clean_stand_side_by_side() -> None:

@@ -6,11 +6,32 @@ import numpy as np
 import pytest
 
 from deepfer_yolo.report import plots
+from deepfer_yolo.report.fonts import font_for
+from deepfer_yolo.report.page import figure_svg
 
 
 def test_confusion_matrix_shows_share_and_count() -> None:
     texts = [text.get_text() for text in plots.confusion_matrix([[3, 1], [0, 0]], ["a", "b"]).axes[0].texts]
     assert texts == ["75%", "3", "25%", "1", "0%", "0", "0%", "0"]
+
+
+def test_the_matrix_of_many_labels_has_one_size_and_no_figures() -> None:
+    names = [f"person {i:03d}" for i in range(100)]
+    figure = plots.confusion_matrix(np.eye(100, dtype=int), names)
+    axes = figure.axes[0]
+    assert not axes.texts
+    assert figure.get_size_inches().max() < 10
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
+    assert len(figure_svg(figure)) < 1_000_000
+    assert len(plots.confusion_matrix(np.eye(300, dtype=int), [*names, *names, *names]).axes[0].get_yticks()) <= 100
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_no_font_here_has_are_left_to_the_readers_fonts() -> None:
+    svg = figure_svg(plots.confusion_matrix([[3, 1], [0, 2]], ["ကောင်း", "müde"]))
+    has_font = font_for("ကောင်း") is not None
+    assert ("ကောင်း" in svg.replace("&#", "")) != has_font
+    assert "<text" not in figure_svg(plots.confusion_matrix([[3, 1], [0, 2]], ["müde", "wach"]))
 
 
 def test_reliability_leaves_empty_bins_out() -> None:

@@ -1,5 +1,5 @@
 // The page: tabs, theme, and what the server says about itself.
-import { $, ask } from "./elements.js";
+import { $, ask, knowLabels } from "./elements.js";
 import { startCamera } from "./camera.js";
 import { startUploads } from "./uploads.js";
 import { startLive } from "./live.js";
@@ -46,6 +46,7 @@ startCamera();
 startUploads();
 try {
   const facts = await ask("v1/model");
+  knowLabels(facts.card.labels);
   $("model-name").textContent = facts.card.name;
   $("model-name").hidden = false;
   $("version").textContent = `version ${facts.version}`;

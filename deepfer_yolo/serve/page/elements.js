@@ -9,12 +9,19 @@ const OTHERS = ["#d55e00", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"
 
 export const $ = (id) => document.getElementById(id);
 
-export function colourOf(label) {
-  if (COLOURS[label]) return COLOURS[label];
-  let sum = 0;
-  for (const letter of label) sum += letter.codePointAt(0);
-  return OTHERS[sum % OTHERS.length];
+const others = new Map();
+
+// Labels without a colour of their own get one by their place; first come colours that no emotion among the labels has.
+export function knowLabels(labels) {
+  const taken = new Set(labels.map((label) => COLOURS[label]));
+  const order = [...OTHERS.filter((colour) => !taken.has(colour)), ...OTHERS.filter((colour) => taken.has(colour))];
+  labels.filter((label) => !COLOURS[label]).forEach((label, place) => others.set(label, order[place % order.length]));
 }
+
+export const colourOf = (label) => COLOURS[label] ?? others.get(label) ?? OTHERS.at(-1);
+
+// A face shows a bar for each label, of many those that are most probable.
+const MAX_BARS = 10;
 
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -42,7 +49,13 @@ export function faceCard(title) {
   card.show = (face) => {
     head.firstChild.textContent = caption(face);
     card.style.borderLeftColor = colourOf(face.label);
-    for (const [label, share] of Object.entries(face.probs)) {
+    const shares = Object.entries(face.probs);
+    const shown = shares.length <= MAX_BARS ? shares : shares.toSorted((a, b) => b[1] - a[1]).slice(0, MAX_BARS);
+    if (shown !== shares) {
+      grid.replaceChildren();
+      rows.clear();
+    }
+    for (const [label, share] of shown) {
       if (!rows.has(label)) {
         const fill = el("span", { class: "fill" });
         const value = el("span", { class: "share" });

@@ -67,7 +67,18 @@ function wilson(share, n) {
   return [middle - half, middle + half];
 }
 
+// A matrix of many labels cannot be read: the commonest mistakes stand for it.
+const MAX_MATRIX = 20;
+
+function mistakes(counts, labels) {
+  const found = counts.flatMap((row, i) => row.map((count, j) => [labels[i], labels[j], count, count / (row.reduce((sum, n) => sum + n, 0) || 1)]).filter(([, , count], j) => j !== i && count));
+  const rows = found.sort((a, b) => b[2] - a[2]).slice(0, MAX_MATRIX).map(([label, said, count, share]) => el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, said), el("td", { class: "number" }, count.toLocaleString("en")), el("td", { class: "number" }, percent(share))));
+  const head = el("tr", {}, ...["labelled", "said", "images", "of the label"].map((title, i) => el("th", { scope: "col", class: i > 1 ? "number" : "" }, title)));
+  return [el("h3", {}, "Commonest mistakes"), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)))];
+}
+
 function confusion(counts, labels) {
+  if (labels.length > MAX_MATRIX) return mistakes(counts, labels);
   const head = el("tr", {}, el("th", {}, "labelled ↓ said →"), ...labels.map((label) => el("th", { scope: "col" }, label)), el("th", { scope: "col" }, "images"));
   const rows = counts.map((row, index) => {
     const total = row.reduce((sum, count) => sum + count, 0);
@@ -91,7 +102,8 @@ function missed(groups, card) {
   if (metrics === undefined) return null;
   const shares = metrics.confusion.map((row, index) => [(metrics.labels ?? card.labels)[index], row[index] / row.reduce((sum, count) => sum + count, 0)]);
   const weak = shares.filter(([, share]) => share < 0.5).sort((a, b) => a[1] - b[1]).map(([label, share]) => `${label} (${percent(share)} found)`);
-  return weak.length === 0 ? null : `More often missed than found: ${weak.join(", ")}.`;
+  const more = weak.length > MAX_MATRIX ? `, and ${weak.length - MAX_MATRIX} more` : "";
+  return weak.length === 0 ? null : `More often missed than found: ${weak.slice(0, MAX_MATRIX).join(", ")}${more}.`;
 }
 
 function limits(card, groups) {
