@@ -178,7 +178,7 @@ def test_groups_votes_and_intervals_by_subject(deepfer: Deepfer, sheets: Path) -
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["top1"] == pytest.approx(100 / 140)
-    assert "over subjects" in result["interval_method"]
+    assert "over 7 subjects" in result["interval_method"]
     groups = {row["value"]: row["top1"] for row in result["groups"]["subject"]}
     assert groups == {"s0": 1, "s1": 1, "s2": 1, "s3": 1, "s4": 1, "s5": 0, "s6": 0}
     assert len(result["groups"]["label"]) == 7
