@@ -304,7 +304,8 @@ def test_a_model_is_not_measured_on_what_it_has_learned(
         ).returncode
         == 0
     )
-    assert deepfer("convert", painted_csv, "anew", "--split", "train=0.6,val=0.2,test=0.2").returncode == 0
+    shares = ("--split", "train=0.6,val=0.2,test=0.2", "--reshuffle")
+    assert deepfer("convert", painted_csv, "anew", *shares).returncode == 0
     done = deepfer("evaluate", painted_dataset, "-m", "m.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["learned_before"] == {

@@ -35,7 +35,7 @@ def learned(painted_dataset: Path) -> Hashes:
 @pytest.fixture(scope="module")
 def resplit(painted_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("resplit") / "resplit"
-    convert(painted_csv, target, ConvertConfig(split="train=0.6,val=0.2,test=0.2", seed=4))
+    convert(painted_csv, target, ConvertConfig(split="train=0.6,val=0.2,test=0.2", reshuffle=True, seed=4))
     return target
 
 
