@@ -122,10 +122,15 @@ SYSTEM_LIBRARIES_HINT = (
 """What OpenCV's ordinary wheel needs from the system."""
 
 
+MEMORY_HINT = "free some memory, or raise the limit (ulimit -v, the container); training maps about 6 GB"
+
+
 def explain_import_error(error: ImportError) -> MissingDependencyError | None:
     """The clear error for a missing extra or system library; None for any other import error."""
     if "cannot open shared object file" in str(error):
         return MissingDependencyError(f"a system library is missing: {error}", SYSTEM_LIBRARIES_HINT)
+    if "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower():
+        return MissingDependencyError(f"a library does not fit into memory: {error}", MEMORY_HINT)
     module = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and module in EXTRA_OF_MODULE:
         return MissingDependencyError.for_extra(EXTRA_OF_MODULE[module], module)

@@ -319,6 +319,8 @@ OS_REASONS = {
     errno.EACCES: ("permission denied", "check who owns it, or name another path"),
     errno.EPERM: ("operation not permitted", "check who owns it, or name another path"),
     errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.ENOMEM: ("there is not enough memory", "free some memory, or raise the limit (ulimit -v)"),
+    errno.EMFILE: ("too many files are open", "raise the limit: ulimit -n 4096"),
     errno.EFBIG: ("the file is larger than it may be", "raise the limit (ulimit -f), then run the same command again"),
     errno.ELOOP: ("a link leads back to itself", "check the path"),
     errno.EISDIR: ("this is a folder, not a file", "name a file"),

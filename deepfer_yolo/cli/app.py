@@ -139,6 +139,14 @@ def run() -> NoReturn:
         if explained is None:
             raise
         _fail(explained, error)
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # pathlib's, up to Python 3.12
+            raise
+        _fail(DeepferError(f"a link leads back to itself: {str(error).split('from ')[-1]}", "check the path"), error)
+    except MemoryError as error:
+        from deepfer_yolo.errors import MEMORY_HINT
+
+        _fail(DeepferError("there is not enough memory", MEMORY_HINT), error)
     sys.exit(0)
 
 

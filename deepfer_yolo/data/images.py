@@ -105,6 +105,8 @@ def read_image_file(path: Path) -> bytes:
 
 def _start_of(path: Path) -> bytes:
     """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib."""
+    if "\0" in str(path):
+        raise DatasetError("a NUL character in its name", path=str(path).replace("\0", "\\0"))
     # Not to block: opening a pipe would wait for ever.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:

@@ -32,6 +32,15 @@ def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (ParityError("they differ"), 3, ["error: they differ"]),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, ["error: the disk is full: /data/x"]),
         (OSError(errno.EROFS, "Read-only file system", "/data/x"), 1, ["error: the file system is read-only: /data/x"]),
+        (OSError(errno.EFBIG, "File too large", "/data/x"), 1, ["error: the file is larger than it may be: /data/x"]),
+        (OSError(errno.EMFILE, "Too many open files", "/data/x"), 1, ["hint: raise the limit: ulimit -n 4096"]),
+        (RuntimeError("Symlink loop from '/data/x'"), 1, ["error: a link leads back to itself: '/data/x'"]),
+        (MemoryError(), 1, ["error: there is not enough memory"]),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            1,
+            ["error: a library does not fit into memory: libtorch_cpu.so"],
+        ),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,10 @@ from deepfer_yolo.data.dataset import (
     fingerprint,
     load_images,
     open_dataset,
+    read_description,
     read_manifest,
     read_quarantine,
+    register,
     write_manifest,
     write_quarantine,
 )
@@ -86,8 +90,10 @@ def test_a_data_set_folder_from_a_stranger(painted_dataset: Path, tmp_path: Path
             open_dataset(folder)
         described = (folder / "dataset.json").read_text().replace('"happy"', '"../../evil"', 1)
         (folder / "dataset.json").write_text(described)
-        with pytest.raises(DatasetError):
+        with contextlib.suppress(DatasetError):  # or else its name is made safe
             convert(folder, tmp_path / "out", CONFIG)
+            assert all(".." not in row.path.split("/") for row in read_manifest(tmp_path / "out"))
+        assert {path.name for path in tmp_path.iterdir()} <= {"leave", r"label", "out"}
     (folder / "dataset.json").write_text('{"name": 1, "labels": 5, "fingerprint": 2}')
     with pytest.raises(DatasetError, match="labels Input should be a valid array"):
         open_dataset(folder)
@@ -128,6 +134,16 @@ def test_a_data_set_that_was_changed_is_refused_with_the_first_difference(
     assert open_dataset(tmp_path / "set-changed").fingerprint == registered.fingerprint
 
 
+def test_a_name_with_a_nul_is_one_clear_error(painted_dataset: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(painted_dataset)
+    broken = [replace(dataset.rows("val")[0], path="val/happy/a\0b.png")]
+    with pytest.raises(DatasetError, match="a NUL character in its name"):
+        list(load_images(dataset, broken))
+    (tmp_path / "labels.csv").write_text("path,label\na\0b.png,happy\n")
+    with pytest.raises(DatasetError, match="a NUL character in its name"):
+        convert(tmp_path / "labels.csv", tmp_path / "out", CONFIG)
+
+
 def test_an_image_that_was_replaced_is_refused_when_it_is_read(painted_dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     shutil.copytree(painted_dataset, folder)
@@ -140,10 +156,11 @@ def test_an_image_that_was_replaced_is_refused_when_it_is_read(painted_dataset: 
     assert refusal.value.path == str(dataset.path(rows[5]))
 
 
-def test_a_missing_val_split_is_seen_by_whoever_needs_it(tree: Path, tmp_path: Path) -> None:
-    shutil.rmtree(tree / "val")
-    convert(tree, tmp_path / "out", CONFIG)
-    with pytest.raises(DatasetError, match="has no 'val' split; it has train"):
+def test_a_missing_val_split_is_seen_by_whoever_needs_it(painted_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    rows = [row for row in read_manifest(painted_dataset) if row.split != "val"]
+    register(rows, read_description(painted_dataset), tmp_path / "out")
+    with pytest.raises(DatasetError, match="has no 'val' split; it has train, test"):
         open_dataset(tmp_path / "out").rows("val")
 
 
