@@ -54,10 +54,10 @@ def test_there_and_back_again(listed: list[tuple[str, str, tuple[int, int, bool,
             folder.mkdir(parents=True, exist_ok=True)
             PillowImage.fromarray(image).save(folder / f"{index}.png")
             expected[split, label, (image if image.ndim == 3 else np.dstack([image] * 3)).tobytes()] += 1
-        first = convert(root / "source", root / "first", ConvertConfig())
+        first = convert(root / "source", root / "first", ConvertConfig(val=0))
         assert content(root / "first") == expected
         shutil.copytree(root / "first", root / "tree", ignore=shutil.ignore_patterns("manifest.csv", "dataset.json"))
-        second = convert(root / "tree", root / "second", ConvertConfig())
+        second = convert(root / "tree", root / "second", ConvertConfig(val=0))
         assert content(root / "second") == expected
         assert second.fingerprint == first.fingerprint
 
