@@ -25,7 +25,7 @@ from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError,
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend
-from deepfer_yolo.runtime.card import Card, pack_hashes, read_sidecar, sidecar_path
+from deepfer_yolo.runtime.card import Card, pack_hashes
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import cache_dir, checked_sidecar
 
@@ -172,19 +172,19 @@ Ultralytics keeps.
 """
 
 
-def trained_hashes(model: ClassificationModel, path: Path | None = None) -> NDArray[np.uint64] | None:
-    """The hashes of the images that a network has learned, uint64 (n,): those it carries and those that the card
-    beside `path` names.
+def trained_hashes(model: ClassificationModel, card: Card | None = None) -> NDArray[np.uint64] | None:
+    """The hashes of the images that a network has learned, uint64 (n,): those it carries and those that its card
+    names.
 
     None where neither knows. Raises ModelError for values that are no hashes.
     """
     held = getattr(model, TRAINED_HASHES, None)
-    beside = read_sidecar(path).learned if path is not None and sidecar_path(path).is_file() else None
+    beside = None if card is None else card.learned
     if held is None:
         return beside
     if not isinstance(held, torch.Tensor) or held.dtype != torch.int64 or held.ndim != 1:
         raise ModelError(
-            f"{path}: its hashes of training images cannot be read", "the checkpoint was changed; train it again"
+            "the checkpoint's hashes of training images cannot be read", "the checkpoint was changed; train it again"
         )
     own = held.cpu().numpy().view(np.uint64)
     return own if beside is None else np.union1d(own, beside)
@@ -272,7 +272,7 @@ class TorchBackend:
 
     def _load(self, path: Path) -> Any:
         model = load_checkpoint(path).to(self.device)
-        hashes = trained_hashes(model, path)
+        hashes = trained_hashes(model, self.card)
         if hashes is not None:
             self.card = self.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
         labels = labels_of(model)

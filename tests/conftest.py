@@ -136,7 +136,8 @@ def write_linear_model() -> Callable[..., Path]:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
 
-        from deepfer_yolo.runtime.card import METADATA_KEY, Card, InputSpec
+        from deepfer_yolo.runtime.card import Card, InputSpec
+        from deepfer_yolo.runtime.onnx_graph import put_card
 
         size = round((weights.shape[1] / 3) ** 0.5)
         nodes = [
@@ -156,7 +157,7 @@ def write_linear_model() -> Callable[..., Path]:
         )
         model.ir_version = 9
         card = Card(name=name, labels=tuple(labels), input=InputSpec(size=size, colour="grey"))
-        helper.set_model_props(model, {METADATA_KEY: card.to_json()})
+        put_card(model, card)
         onnx.save(model, str(path))
         return path
 

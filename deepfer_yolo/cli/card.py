@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption, OverwriteOption, options_of
 from deepfer_yolo.config import CardConfig
 
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.card import Card
+
 
 @options_of(
     CardConfig,
-    "model labels size colour native_px name mean std answers dataset split trained_on allow_leak out overwrite "
+    "model labels size colour native_px name mean std answers dataset split trained_on allow_leak out renew overwrite "
     "as_json",
 )
 def card(
@@ -26,6 +29,9 @@ def card(
         Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Keep the card as it is now, and write its digest anew.")
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +43,31 @@ def card(
 
     Example: deepfer card best.pt --colour grey --native-px 48
     """
-    from deepfer_yolo.cli.options import print_json, say_all
+    from deepfer_yolo.cli.options import print_json
+    from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.runtime.model_file import locate, renew_digest
+
+    if renew:
+        if dataset or trained_on or out or settings != CardConfig():
+            raise ConfigError("--renew keeps the card as it is, so that nothing else can be said with it")
+        written, made = locate(model), renew_digest(model)
+    else:
+        written, made = _written(model, settings, dataset, trained_on, out, overwrite)
+    if as_json:
+        print_json({"path": str(written), "card": made.model_dump(mode="json")})
+    else:
+        print(f"{written}: {made.name}, {made.input.colour} {made.input.size} px, labels {', '.join(made.labels)}")
+        if dataset is not None:
+            found = made.metrics
+            figures = f"top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
+            print(f"on {found['dataset']}, {settings.split}, {found['n']} images: {figures}")
+
+
+def _written(
+    model: Path, settings: CardConfig, dataset: Path | None, trained_on: Path | None, out: Path | None, overwrite: bool
+) -> tuple[Path, Card]:
+    """The file that carries the new card, and the card."""
+    from deepfer_yolo.cli.options import open_classifier, say_all
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.errors import ModelError
     from deepfer_yolo.export.cards import add_metrics, card_checkpoint, card_onnx
@@ -51,18 +81,9 @@ def card(
     else:
         raise ModelError(f"no card can be made for {model}: neither .pt nor .onnx", "name a checkpoint or an ONNX file")
     if dataset is not None:
-        from deepfer_yolo.cli.options import open_classifier
-
         carrier = model if model.suffix == ".pt" else written
         made, lines = add_metrics(
             carrier, open_classifier(carrier), dataset, settings.split, allow_leak=settings.allow_leak
         )
         say_all(lines)
-    if as_json:
-        print_json({"path": str(written), "card": made.model_dump(mode="json")})
-    else:
-        print(f"{written}: {made.name}, {made.input.colour} {made.input.size} px, labels {', '.join(made.labels)}")
-        if dataset is not None:
-            found = made.metrics
-            figures = f"top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
-            print(f"on {found['dataset']}, {settings.split}, {found['n']} images: {figures}")
+    return written, made

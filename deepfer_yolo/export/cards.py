@@ -24,6 +24,7 @@ from deepfer_yolo.runtime.card import (
     TrainedOn,
     pack_hashes,
     producer,
+    read_sidecar,
     sidecar_path,
     write_sidecar,
 )
@@ -72,7 +73,7 @@ def card_checkpoint(
     size = facts.size_px or _trained_size(arguments, step=1 if is_own else STRIDE)
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
-    known = trained_hashes(network, checkpoint)
+    known = trained_hashes(network, read_sidecar(checkpoint) if target.exists() else None)
     learned = {"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
     card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint, old)
     card = _taught(card.model_copy(update=learned), taught)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import write_atomic
+from deepfer_yolo.records import Json
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION = 2
+"""Cards of version 1, of 0.1.0, differ in one thing: they have no digest, so that nothing shows what was changed."""
+MAX_CARD_BYTES = 256_000_000
+"""Of a sidecar with its hashes: those of ten million images take half."""
 METADATA_KEY = "deepfer"
 """The key of the card in ONNX metadata."""
 HASHES_KEY = "deepfer.trained_hashes"
 """The key of the hashes of the training images in ONNX metadata."""
+DIGEST_KEY = "deepfer.digest"
+"""The key of the digest over graph, card and hashes in ONNX metadata; in a sidecar it is `digest`."""
 INTENDED_USE = (
     "Labels apparent facial expressions in pictures for research, art, accessibility and interface studies with "
     "consent. Not for inferring felt emotion, and not for workplaces, schools, hiring, policing, border control or "
@@ -30,7 +37,7 @@ INTENDED_USE = (
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class InputSpec(_Part):
@@ -84,7 +91,7 @@ class Golden(_Part):
 class Card(_Part):
     """Everything a model file says about itself (docs/formats.md)."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: int = Field(SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     name: str
     labels: tuple[str, ...] = Field(min_length=2, max_length=1000)
     input: InputSpec
@@ -119,6 +126,8 @@ class Card(_Part):
     def _labels_are_distinct(self) -> Card:
         if len(set(self.labels)) != len(self.labels) or not all(self.labels):
             raise ValueError(f"labels must be distinct and not empty: {', '.join(self.labels)}")
+        if self.golden is not None and len(self.golden.probs) != self.golden.n:
+            raise ValueError(f"golden.probs must have golden.n = {self.golden.n} rows")
         if self.golden is not None and any(len(row) != len(self.labels) for row in self.golden.probs):
             raise ValueError("golden.probs must have one number a label")
         return self
@@ -146,13 +155,66 @@ def unpack_hashes(text: str) -> NDArray[np.uint64]:
 
 def parse_card(text: str, where: str) -> Card:
     """The card in `text`; raises ModelError that names `where`, the key and what was expected."""
+    _parse(text, where)
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()[:5])
-        raise ModelError(
-            f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where
-        ) from None
+        raise _invalid(problems, where) from None
+
+
+def _parse(text: str, where: str) -> Any:
+    """JSON in which no key stands twice: two readers would take it for different things. Raises ModelError."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+            raise ValueError(f"the key '{twice[:80]}' stands twice")
+        return found
+
+    def refuse(number: str) -> None:
+        raise ValueError(f"{number} is no number of JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse)
+    except RecursionError:
+        raise _invalid("it is nested too deeply", where) from None
+    except ValueError as error:
+        raise _invalid(str(error), where) from None
+
+
+def _invalid(problems: str, where: str) -> ModelError:
+    return ModelError(
+        f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where
+    )
+
+
+def digest_of(*parts: bytes) -> str:
+    """SHA-256 over all parts, each behind its length as 8 bytes, little-endian."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def check_digest(card: Card, said: object, found: str, where: Path) -> None:
+    """Raise ModelError where `said`, the digest in a file, is not the one `found` over what it holds; only cards of
+    before there were digests have none.
+    """
+    if said is None and card.schema_version == 1:
+        return
+    if said is None:
+        reason = "has lost the digest over its card"
+    elif said != found:
+        reason = f"is not what its digest covers (SHA-256 {found[:12]}… against {str(said)[:12]}…)"
+    else:
+        return
+    raise ModelError(
+        f"{where} {reason}: the card, or the hashes of what the model has learned, were changed",
+        f"fetch or export it again; where the change is meant: deepfer card {where} --renew",
+    )
 
 
 def sidecar_path(model: Path) -> Path:
@@ -160,22 +222,42 @@ def sidecar_path(model: Path) -> Path:
     return model.with_suffix(".json")
 
 
-def read_sidecar(model: Path) -> Card:
-    """The card beside `model`; raises ModelError with the command that makes one where it is missing."""
+def read_sidecar(model: Path, *, changed: bool = False) -> Card:
+    """The card beside `model`; raises ModelError with the command that makes one where it is missing, and, unless it
+    may be `changed`, where its digest is another.
+    """
     path = sidecar_path(model)
     if not path.is_file():
         raise no_card(model)
-    return parse_card(path.read_text(encoding="utf-8"), str(path))
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise _invalid(f"it is larger than {MAX_CARD_BYTES // 1_000_000} MB", str(path))
+    try:
+        content = _parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise _invalid(str(error), str(path)) from None
+    said = content.pop("digest", None) if isinstance(content, dict) else None
+    card = parse_card(json.dumps(content), str(path))
+    if not changed:
+        check_digest(card, said, _digest_of_sidecar(content), path)
+    return card
 
 
 def write_sidecar(card: Card, model: Path) -> Path:
-    """Write `card` beside `model` and return the path."""
+    """Write `card` beside `model`, its digest at the end, and return the path."""
     path = sidecar_path(model)
-    content = card.model_dump(mode="json")
+    content = card.model_dump(mode="json") | {"schema_version": SCHEMA_VERSION}
     if card.trained_hashes is not None:
         content["trained_hashes"] = card.trained_hashes
+    content["digest"] = _digest_of_sidecar(content)
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def _digest_of_sidecar(content: Json) -> str:
+    """The digest of a sidecar without it: over JSON with sorted keys, no blanks and ASCII alone, however it is
+    written.
+    """
+    return digest_of(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
 
 def producer(*distributions: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import numpy as np
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Image, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend, check_crops, open_backend
-from deepfer_yolo.runtime.card import Card
+from deepfer_yolo.runtime.card import SCHEMA_VERSION, Card
 from deepfer_yolo.runtime.formats import library_of
 from deepfer_yolo.runtime.model_file import locate
 from deepfer_yolo.runtime.preprocess import to_inputs
+
+OLD_CARD = (
+    "note: {0} is of before cards had a digest: nothing shows whether its card was changed "
+    "(deepfer card {0} --renew writes one)"
+)
 
 
 def open_model(path: Path, provider: str, threads: int, *, spin: bool = False) -> Backend:
@@ -81,6 +87,8 @@ class Classifier:
     def __init__(self, path: str | Path, *, provider: str = "cpu", threads: int = 1, spin: bool = False) -> None:
         self.path = locate(Path(path))
         self._backend = self._open(self.path, provider, threads, spin)
+        if self.card.schema_version < SCHEMA_VERSION:
+            print(OLD_CARD.format(self.path), file=sys.stderr)
 
     def _open(self, path: Path, provider: str, threads: int, spin: bool) -> Backend:
         return open_model(path, provider, threads, spin=spin)

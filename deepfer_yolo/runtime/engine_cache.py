@@ -15,7 +15,7 @@ from deepfer_yolo.runtime.backends.tensorrt import environment, import_tensorrt,
 from deepfer_yolo.runtime.card import sidecar_path
 from deepfer_yolo.runtime.child_process import Child, Message, answer_parent
 from deepfer_yolo.runtime.model_file import STEM, attach, cache_dir
-from deepfer_yolo.runtime.onnx_graph import INPUT, card_of, check_card, io_shapes, read_graph
+from deepfer_yolo.runtime.onnx_graph import INPUT, io_shapes, open_graph
 
 PROFILE = (1, 8, 64)
 """Smallest, best and largest batch of an engine whose graph leaves it open; larger ones go through in several calls."""
@@ -45,9 +45,7 @@ def engine_of(path: Path, *, prove: Callable[[Path], None]) -> Path:
 
 
 def _build_with_card(path: Path, engine: Path, here: dict[str, str]) -> None:
-    graph = read_graph(path)
-    card = card_of(graph, path)
-    check_card(graph, card, path)
+    graph, card = open_graph(path)
     build_engine(path, engine, here, batch=io_shapes(graph, path)[0][0], version_compatible=False)
     attach(card.model_copy(update={"producer": card.producer | here | {"version_compatible": "no"}}), engine)
 

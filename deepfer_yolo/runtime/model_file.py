@@ -11,9 +11,9 @@ from pathlib import Path
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
-from deepfer_yolo.runtime.card import Card, read_sidecar, write_sidecar
+from deepfer_yolo.runtime.card import SCHEMA_VERSION, Card, read_sidecar, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.formats import BY_SUFFIX
-from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import open_graph, put_card, read_graph
 
 STEM = "model"
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -90,9 +90,11 @@ def digest(model: Path) -> str:
     return total.hexdigest()
 
 
-def checked_sidecar(model: Path) -> Card:
-    """The card beside `model`; raises ModelError where it is missing or was written for other bytes."""
-    card = read_sidecar(model)
+def checked_sidecar(model: Path, *, changed: bool = False) -> Card:
+    """The card beside `model`; raises ModelError where it is missing, was written for other bytes, or, unless it may be
+    `changed`, is not what its digest covers.
+    """
+    card = read_sidecar(model, changed=changed)
     if card.file_sha256 is not None:
         found = digest(model)
         if found != card.file_sha256:
@@ -103,18 +105,34 @@ def checked_sidecar(model: Path) -> Card:
     return card
 
 
+def card_beside(model: Path) -> Card | None:
+    """The card beside a checkpoint that is trained on, checked as where it is opened to answer; None without one."""
+    return checked_sidecar(model) if sidecar_path(model).is_file() else None
+
+
 def attach(card: Card, model: Path) -> Card:
-    """Give `model` its card, inside for ONNX and beside for all others, completed by the hash; returns the card as
-    written.
+    """Give `model` its card, inside for ONNX and beside for all others, completed by hash and digest; returns the card
+    as written.
     """
     if model.suffix == ".onnx":
         graph = read_graph(model)
         card = put_card(graph, card)
         write_atomic(model, graph.SerializeToString())
         return card
-    card = card.model_copy(update={"graph_sha256": None, "file_sha256": digest(model)})
+    completed = {"schema_version": SCHEMA_VERSION, "graph_sha256": None, "file_sha256": digest(model)}
+    card = card.model_copy(update=completed)
     write_sidecar(card, model)
     return card
+
+
+def renew_digest(path: Path) -> Card:
+    """Write the digest of `path` over card and hashes as they are now: where an old file has none, and where the card
+    was changed on purpose. Raises ModelError where graph or weights are not those that the card describes.
+    """
+    model = locate(path)
+    if model.suffix == ".onnx":
+        return attach(open_graph(model, changed=True)[1], model)
+    return attach(checked_sidecar(model, changed=True), model)
 
 
 def check_pin(model: Path, sha256: str | None) -> None:

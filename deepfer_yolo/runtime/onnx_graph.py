@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.card import HASHES_KEY, METADATA_KEY, Card, no_card, parse_card, unpack_hashes
+from deepfer_yolo.runtime.card import (
+    DIGEST_KEY,
+    HASHES_KEY,
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Card,
+    check_digest,
+    digest_of,
+    no_card,
+    parse_card,
+    unpack_hashes,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -93,9 +104,29 @@ def graph_sha256(model: onnx.ModelProto) -> str:
     return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
-def card_of(model: onnx.ModelProto, path: Path) -> Card:
-    """The card in the file's metadata; raises ModelError where there is none or it cannot be read."""
-    said = {entry.key: entry.value for entry in model.metadata_props}
+def open_graph(path: Path, *, changed: bool = False) -> tuple[onnx.ModelProto, Card]:
+    """The parsed file and its card, which describes it. Raises ModelError that says what was refused; a card or hashes
+    that were changed are, unless they may be `changed`.
+    """
+    model = read_graph(path)
+    said = _metadata(model, path)
+    card, graph = _card_of(said, path), graph_sha256(model)
+    _check_card(model, card, path, graph)
+    if not changed:
+        check_digest(card, said.get(DIGEST_KEY), _digest(model, graph, said), path)
+    return model, card
+
+
+def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, str]:
+    """What the file says by key; raises ModelError where a key of ours stands twice."""
+    keys = [entry.key for entry in model.metadata_props]
+    for key in (METADATA_KEY, HASHES_KEY, DIGEST_KEY):
+        if keys.count(key) > 1:
+            raise ModelError(f"{path}: the metadata '{key}' stands twice", "export it again with: deepfer export")
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _card_of(said: dict[str, str], path: Path) -> Card:
     if METADATA_KEY not in said:
         raise no_card(path)
     card, hashes = parse_card(said[METADATA_KEY], str(path)), said.get(HASHES_KEY)
@@ -108,22 +139,41 @@ def card_of(model: onnx.ModelProto, path: Path) -> Card:
     return card.model_copy(update={"trained_hashes": hashes})
 
 
+def _digest(model: onnx.ModelProto, graph: str, said: dict[str, str]) -> str:
+    """One digest over all that a run-time or a judge of the model reads: the SHA-256 of the graph, what stands around
+    it (versions of the operators, functions), the card's text and that of the hashes, where there are any.
+    """
+    around = type(model)()
+    for field, value in model.ListFields():
+        if field.name not in ("graph", "metadata_props"):
+            if hasattr(value, "MergeFrom"):
+                getattr(around, field.name).MergeFrom(value)
+            else:
+                setattr(around, field.name, value)
+    texts = [said[key].encode() for key in (METADATA_KEY, HASHES_KEY) if key in said]
+    return digest_of(graph.encode(), around.SerializeToString(deterministic=True), *texts)
+
+
 def put_card(model: onnx.ModelProto, card: Card) -> Card:
-    """Write `card`, completed by the graph's SHA-256, into the metadata of `model`; returns the card as written.
+    """Write `card`, completed by the graph's SHA-256, and the digest into the metadata of `model`; returns the card as
+    written.
 
     Hashes of training images that are in the metadata already stay there where `card` has none.
     """
-    card = card.model_copy(update={"graph_sha256": graph_sha256(model), "file_sha256": None})
-    said = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    graph = graph_sha256(model)
+    card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "graph_sha256": graph, "file_sha256": None})
+    said = {entry.key: entry.value for entry in model.metadata_props if entry.key not in (METADATA_KEY, DIGEST_KEY)}
     if card.trained_hashes is not None:
         said[HASHES_KEY] = card.trained_hashes
+    said[METADATA_KEY] = card.to_json()
+    said[DIGEST_KEY] = _digest(model, graph, said)
     del model.metadata_props[:]
-    for key, value in [*said.items(), (METADATA_KEY, card.to_json())]:
+    for key, value in said.items():
         model.metadata_props.add(key=key, value=value)
     return card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
 
 
-def check_card(model: onnx.ModelProto, card: Card, path: Path) -> None:
+def _check_card(model: onnx.ModelProto, card: Card, path: Path, digest: str) -> None:
     """Raise ModelError with the difference where the card and the graph beside it disagree."""
     shape_in, shape_out = io_shapes(model, path)
     side, n_labels = card.input.size, len(card.labels)
@@ -136,7 +186,6 @@ def check_card(model: onnx.ModelProto, card: Card, path: Path) -> None:
         raise ModelError(
             f"{path}: the card has {n_labels} labels, the graph's output is {_show(shape_out)}", f"deepfer card {path}"
         )
-    digest = graph_sha256(model)
     if card.graph_sha256 is not None and card.graph_sha256 != digest:
         found = f"SHA-256 {digest[:12]}… against {card.graph_sha256[:12]}…"
         raise ModelError(

@@ -12,8 +12,7 @@ from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import ConfigError, TrainingError
 from deepfer_yolo.presets import find_preset
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.runtime.card import read_sidecar, sidecar_path
-from deepfer_yolo.runtime.model_file import DEFAULT, by_name, checked_sidecar
+from deepfer_yolo.runtime.model_file import DEFAULT, by_name, card_beside
 from deepfer_yolo.yolo import (
     ClassificationModel,
     build_layers,
@@ -68,9 +67,10 @@ def _open_teacher(path: Path, labels: tuple[str, ...]) -> ClassificationModel:
     if differs := difference(known, labels, (f"the teacher {path}", "the data set")):
         raise ConfigError(differs, "use a teacher of the same labels, or convert the data with --map OLD=NEW")
     _keep_rows(teacher, known, teacher, labels)
-    remember(teacher, trained_hashes(teacher, path))
-    if sidecar_path(path).is_file():
-        side = read_sidecar(path).input.size
+    card = card_beside(path)
+    remember(teacher, trained_hashes(teacher, card))
+    if card is not None:
+        side = card.input.size
         teacher.register_forward_pre_hook(lambda _, inputs: (_enlarged(inputs[0], side), *inputs[1:]))
     return teacher.requires_grad_(False)
 
@@ -97,7 +97,7 @@ def _take(
     from what it has learned.
     """
     matched, total = transfer(source, model)
-    remember(model, trained_hashes(model), trained_hashes(source, path))
+    remember(model, trained_hashes(model), trained_hashes(source, card_beside(path)))
     head, known = model.model[-1].linear, _labels_of(source, path)
     is_copied = source.model[-1].linear.weight.shape == head.weight.shape
     if is_copied and known != labels:
@@ -119,7 +119,8 @@ def _take(
 
 def _labels_of(model: ClassificationModel, path: Path) -> tuple[str, ...]:
     """The labels of a network: those of its card, which may have other names, or its own."""
-    return checked_sidecar(path).labels if sidecar_path(path).is_file() else labels_of(model)
+    card = card_beside(path)
+    return labels_of(model) if card is None else card.labels
 
 
 def _keep_rows(

@@ -14,6 +14,7 @@ import pytest
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.onnx_graph import put_card
 
 
 def test_predict_is_the_bare_session(exported: Path) -> None:
@@ -38,6 +39,7 @@ def test_a_fixed_batch_answers_any_number(linear_model: Path, tmp_path: Path) ->
     model = onnx.load(str(linear_model))
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 4
+    put_card(model, Classifier(linear_model).card)
     path = tmp_path / "fixed.onnx"
     path.write_bytes(model.SerializeToString())
     fixed, dynamic = Classifier(path), Classifier(linear_model)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.card import METADATA_KEY, parse_card
+from deepfer_yolo.runtime.card import DIGEST_KEY, METADATA_KEY, parse_card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.onnx_graph import MAX_BYTES, graph_sha256, put_card, read_graph
 
@@ -101,6 +101,11 @@ def float_input(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
 
 
+def broken_graph(model: onnx.ModelProto) -> None:
+    model.graph.node[2].op_type = "Conv"
+    put_card(model, parse_card(next(e.value for e in model.metadata_props if e.key == METADATA_KEY), "test"))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -111,10 +116,10 @@ def float_input(model: onnx.ModelProto) -> None:
         (huge_claim, "claims the shape"),
         (second_input, "not in this program's form"),
         (float_input, "not in this program's form"),
-        (lambda model: model.metadata_props.pop(), "has no model card"),
+        (lambda model: model.ClearField("metadata_props"), "has no model card"),
         (lambda model: replace_card(model, labels=("a", "b", "c")), r"3 labels, the graph's output is \(n, 7\)"),
         (lambda model: replace_card(model, graph_sha256="0" * 64), "not the one its card describes"),
-        (lambda model: setattr(model.graph.node[2], "op_type", "Conv"), "onnxruntime refuses the graph"),
+        (broken_graph, "onnxruntime refuses the graph"),
     ],
 )
 def test_what_is_wrong_is_said(change: Change, reason: str, linear_model: Path, tmp_path: Path) -> None:
@@ -148,4 +153,4 @@ def test_the_graphs_hash_ignores_the_metadata(exported: Path) -> None:
     model.metadata_props.add(key="note", value="hello")
     card = put_card(model, Classifier(exported).card)
     assert graph_sha256(model) == before == card.graph_sha256
-    assert [entry.key for entry in model.metadata_props] == ["note", METADATA_KEY]
+    assert [entry.key for entry in model.metadata_props] == ["note", METADATA_KEY, DIGEST_KEY]

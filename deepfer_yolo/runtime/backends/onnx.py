@@ -7,7 +7,7 @@ from pathlib import Path
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, check_card, io_shapes, read_graph
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, io_shapes, open_graph
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Our short names for onnxruntime's execution providers."""
@@ -24,9 +24,7 @@ class OnnxBackend:
             raise MissingDependencyError(
                 f"onnxruntime here has no provider '{provider}'", "deepfer doctor shows which there are"
             )
-        model = read_graph(path)
-        self.card = card_of(model, path)
-        check_card(model, self.card, path)
+        model, self.card = open_graph(path)
         self.provider = provider
         self.threads = threads
         self._path = path

@@ -11,7 +11,7 @@ from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.model_file import checked_sidecar, parts
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, check_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, open_graph
 
 
 def import_openvino() -> ModuleType:
@@ -37,9 +37,8 @@ class OpenVinoBackend:
         core = openvino.Core()
         try:
             if path.suffix == ".onnx":
-                graph = read_graph(path)
-                self.card: Card = card_of(graph, path)
-                check_card(graph, self.card, path)
+                graph, card = open_graph(path)
+                self.card: Card = card
                 model = core.read_model(graph.SerializeToString(), b"")
             else:
                 self.card = checked_sidecar(path)
