@@ -31,7 +31,7 @@ from deepfer_yolo.runtime.card import (
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
 from deepfer_yolo.runtime.model_file import attach, checked_sidecar
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, card_of, graph_inputs, put_card, read_graph, value_shape
+from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, open_graph, put_card, read_graph, value_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -130,7 +130,7 @@ def card_onnx(
     model = read_graph(source)
     old = None
     if any(entry.key == METADATA_KEY for entry in model.metadata_props):
-        old = card_of(model, source) if _only_renames(facts) else None
+        old = open_graph(source)[1] if _only_renames(facts) else None
         if old is None and not overwrite:
             raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
     if old is not None:
