@@ -294,7 +294,13 @@ def test_folders_and_archives_are_entered_by_one_rule(tree: Path, tmp_path: Path
     plain = convert(tree, tmp_path / "plain", CONFIG)
     inner = tmp_path / "wrapped" / "Faces v2" / "data"
     shutil.copytree(tree, inner / "faces")
-    for path in (inner.parent / "README.md", inner / "LICENSE", inner.parent / "data sheet.pdf", inner / ".DS_Store"):
+    for path in (
+        inner.parent / "README.md",
+        inner / "LICENSE",
+        inner / "LIESMICH",
+        inner.parent / "data sheet.pdf",
+        inner / ".DS_Store",
+    ):
         path.write_text("read me")
     shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "wrapped")
     shutil.make_archive(str(tmp_path / "b"), "gztar", tmp_path / "wrapped")
@@ -307,6 +313,12 @@ def test_folders_and_archives_are_entered_by_one_rule(tree: Path, tmp_path: Path
         assert audit(tmp_path / source, AuditConfig()).counts == audit(tree, AuditConfig()).counts
     (inner / "more").mkdir()
     refused(tmp_path / "wrapped", tmp_path, "its layout is not one of those known")
+
+
+def test_a_folder_that_stands_in_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop" / "a").mkdir(parents=True)
+    (tmp_path / "loop" / "a" / "self").symlink_to(tmp_path / "loop")
+    refused(tmp_path / "loop", tmp_path, "^[^ ]*/loop: its layout is not one of those known")
 
 
 def test_a_set_of_one_label_is_not_entered_too_far(tree: Path, tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_splits_below_the_labels_are_kept(paint: ModuleType, tmp_path: Path) -> 
     assert "happy: holds both split folders and others (anna)" in refused(tmp_path / "source").message
 
 
+def test_data_sets_side_by_side_are_no_labels(tree: Path, tmp_path: Path) -> None:
+    for name in ("mine", "yours"):
+        shutil.copytree(tree, tmp_path / "both" / name)
+    error = refused(tmp_path / "both")
+    assert "mine: is no class folder: its split folders hold class folders (angry, " in error.message
+    assert error.hint == f"deepfer convert {tmp_path / 'both' / 'mine'} takes it alone"
+
+
 def test_an_empty_class_folder_is_counted_and_no_error(tree: Path, tmp_path: Path) -> None:
     (tree / "val" / "contempt").mkdir()
     (tree / "val" / "contempt" / "desktop.ini").write_text("seen")
@@ -185,12 +193,15 @@ def test_code_folders_are_raf_db_in_that_shape_alone(paint: ModuleType, tmp_path
         error = refused(source)
         assert f"its class folders are numbers ({numbers}), which mean another label" in error.message
         assert "--map 1=LABEL --map 2=LABEL" in (error.hint or "")
-    assert "--layout affectnet-folders" in (refused(affectnet).hint or "")
+    assert "--layout affectnet-folders as AffectNet numbers them (0 neutral, …)" in (refused(affectnet).hint or "")
     assert "--layout rafdb" not in (refused(affectnet).hint or "")
     assert "--layout rafdb" in (refused(with_val).hint or "")
     found = convert(with_ten, tmp_path / "out", ConvertConfig(layout="rafdb"))
     assert n_images(found) == {"train": 50, "val": 20}
     assert found.left_out == {"images in val/10, which is no label here": 1}
+    (with_ten / "train" / "8").mkdir()
+    again = convert(with_ten, tmp_path / "again", ConvertConfig(layout="rafdb"))
+    assert (again.left_out, again.fingerprint) == (found.left_out, found.fingerprint)
 
 
 def test_numbers_at_the_top_and_their_names_by_map(paint: ModuleType, tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ def test_contempt_in_ckextended_is_mapped_or_dropped_and_never_guessed(rows: lis
     assert sum(sum(counts.values()) for counts in seven.counts.values()) == len(rows) - n_contempt
 
 
+def test_several_tables_in_a_folder_are_named(rows: list[Row], tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("test", "train"):
+        written(tmp_path / "set" / f"{name}.csv", [["emotion", "pixels"], *(row[:2] for row in rows[:5])])
+    with pytest.raises(DatasetError) as caught:
+        convert(tmp_path / "set", tmp_path / "out", PLAIN)
+    assert caught.value.hint == f"it holds 2 tables; name one: deepfer convert {tmp_path / 'set' / 'test.csv'}"
+
+
 def test_ckextended_in_a_folder_beside_a_readme(rows: list[Row], tmp_path: Path) -> None:
     (tmp_path / "ck").mkdir()
     (tmp_path / "ck" / "README.md").write_text("read me")
@@ -126,6 +135,7 @@ def test_ckextended_in_a_folder_beside_a_readme(rows: list[Row], tmp_path: Path)
         (lambda rows: [spread(rows, ["p"] * 2304)[0], *spread(rows, [])[1:]], "line 1: no column 'pixels'"),
         (lambda rows: spread(rows, [f"pixel{i}" for i in range(2303)]), "line 1: no column 'pixels'"),
         (lambda rows: spread(rows, [])[1:], "line 1: no column 'emotion'"),
+        (lambda rows: rows, "line 1: no column 'emotion'"),
         (
             lambda rows: [*spread(rows[:1], [""] * 2304), ["3", *["7"] * 2000, "", *["7"] * 303, "Training"]],
             "pixel 2000 is",

@@ -175,6 +175,8 @@ def test_the_images_of_a_list_may_lie_elsewhere(paint: ModuleType, tmp_path: Pat
     elsewhere = (tmp_path / "source" / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DatasetError, match=r"legend\.csv, line 2: the file is not there"):
         convert(legend, tmp_path / "again", NO_GROUPS)
+    with pytest.raises(DatasetError, match="nowhere: no such folder of images"):
+        convert(legend, tmp_path / "again", NO_GROUPS.model_copy(update={"root": tmp_path / "nowhere"}))
     at_root = NO_GROUPS.model_copy(update={"root": elsewhere})
     assert convert(legend, tmp_path / "root", at_root).fingerprint == plain.fingerprint
     table = legend.rename(tmp_path / "table.csv")

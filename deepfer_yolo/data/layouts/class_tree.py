@@ -20,7 +20,7 @@ from typing import NamedTuple
 from deepfer_yolo.data.image_formats import NO_IMAGE, is_image
 from deepfer_yolo.data.layouts.item import N_FIRST, Item, Layout, Reading, images_in
 from deepfer_yolo.data.untrusted import folders_in, listing, printable
-from deepfer_yolo.emotions import canonical_label
+from deepfer_yolo.emotions import AFFECTNET_CODES, RAFDB_CODES, canonical_label
 from deepfer_yolo.errors import DatasetError
 
 SPLIT_NAMES = {
@@ -28,6 +28,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "publictest"), "val"),
     **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
+CODES_OF = {"affectnet-folders": AFFECTNET_CODES, "rafdb": RAFDB_CODES}
 EMPTY = "empty folder"
 """What a class or split folder without any image is counted as, with its path behind."""
 
@@ -77,7 +78,8 @@ def read_folders(
         inside, before = folder.relative_to(root).as_posix(), Counter(reading.left_out)
         files, label = list(images_in(folder, reading)), label_of(name)
         if label is None:
-            reading.left_out[f"images in {printable(inside)}, which is no label here"] += len(files)
+            if files:
+                reading.left_out[f"images in {printable(inside)}, which is no label here"] += len(files)
             continue
         if not files:
             others = reading.left_out - before
@@ -121,6 +123,10 @@ def _parts(folder: Path) -> list[ClassFolder]:
         raise DatasetError(reason, "move the others into a split folder", path=folder)
     if not splits:
         return [ClassFolder("", folder.name, folder)]
+    labels = [label.name for split in splits for label in folders_in(split) if canonical_label(label.name)]
+    if labels:
+        reason = f"is no class folder: its split folders hold class folders ({', '.join(labels)[:200]})"
+        raise DatasetError(reason, f"deepfer convert {folder} takes it alone", path=folder)
     return [ClassFolder(SPLIT_NAMES[split.name.lower()], folder.name, split) for split in splits]
 
 
@@ -139,9 +145,9 @@ def _refuse_numbers(reading: Reading, folders: list[ClassFolder]) -> None:
         return
     reason = f"its class folders are numbers ({', '.join(numbers)[:200]}), which mean another label in each data set"
     known = "".join(
-        f", or --layout {layout} as {title} numbers them"
-        for layout, title, first, last in (("affectnet-folders", "AffectNet", 0, 7), ("rafdb", "RAF-DB", 1, 7))
-        if all(first <= int(number) <= last for number in numbers)
+        f", or --layout {layout} as {title} numbers them ({first} {CODES_OF[layout][first]}, …)"
+        for layout, title, first in (("affectnet-folders", "AffectNet", 0), ("rafdb", "RAF-DB", 1))
+        if all(int(number) in CODES_OF[layout] for number in numbers)
     )
     maps = " ".join(f"--map {number}=LABEL" for number in numbers[:20])
     raise DatasetError(reason, f"deepfer convert with {maps}{known}, or --labels keep", path=reading.source)

@@ -87,7 +87,8 @@ def matches_csv(source: Path) -> bool:
             columns = _columns(text.readline(MAX_LINE))[1]
     except (DatasetError, zipfile.BadZipFile, OSError, EOFError, zlib.error):
         return False
-    if len(columns) >= SIDE * SIDE or not set(PIXEL_NAMES).isdisjoint(columns):
+    has_pixels = len(columns) >= SIDE * SIDE or any(len(name) > SIDE * SIDE for name in columns)  # without a header too
+    if has_pixels or not set(PIXEL_NAMES).isdisjoint(columns):
         return True
     return {"emotion", "usage"} <= set(columns) and set(PATH_NAMES).isdisjoint(columns)
 
@@ -210,7 +211,7 @@ def _header(line: str, source: Path) -> Header:
     pixels = _pixel_columns([name if at not in (emotion, usage) else "-" for at, name in enumerate(columns)])
     for column, found in (("emotion", emotion), ("pixels", pixels or None)):
         if found is None:
-            reason = f"no column '{column}'; it has {', '.join(columns)[:200]}"
+            reason = f"no column '{column}'; it has {', '.join(columns)[:80]}"
             raise DatasetError(reason, hint, path=source, line=1)
     return Header(delimiter, len(columns), emotion or 0, usage, pixels)
 

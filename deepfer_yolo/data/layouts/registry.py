@@ -65,13 +65,15 @@ def entered(source: Path, name: str = "auto") -> Path:
     licence. A folder that the layout called `name` (with `auto`: any) recognises is not entered any further.
     """
     layouts = [LAYOUTS[name]] if name in LAYOUTS else RECOGNISED
-    for _ in range(MAX_DEPTH):
-        if not source.is_dir():
-            break
+    above: list[Path] = []
+    while source.is_dir() and len(above) < MAX_DEPTH:
+        above.append(source)
         inside = [path for path in listing(source) if not _is_note(path)]
         if len(inside) != 1 or any(layout.matches(source) for layout in layouts):
             break
         source = inside[0]
+        if any(source.samefile(folder) for folder in above if source.exists()):
+            return above[0]
     return source
 
 
@@ -80,13 +82,18 @@ def _is_note(path: Path) -> bool:
     name = path.name.lower()
     if name.startswith((".", "__macosx")):
         return True
-    is_text = name.startswith(NOTES) or path.suffix.lower() in NOTE_SUFFIXES or name in ("thumbs.db", "desktop.ini")
-    return is_text and path.is_file()
+    is_text = path.suffix.lower() in ("", *NOTE_SUFFIXES) or name in ("thumbs.db", "desktop.ini")
+    return (is_text or name.startswith(NOTES)) and path.is_file()
 
 
 def _hint(source: Path) -> str:
     again = "--layout NAME reads it as a given layout and says what is wrong"
     if source.is_dir():
+        tables = [
+            path for path in listing(source) if fer2013.matches_csv(path) or (path.is_file() and table.is_table(path))
+        ]
+        if tables:
+            return f"it holds {len(tables)} tables; name one: deepfer convert {tables[0]}"
         return f"expected SPLIT/LABEL/image or LABEL/image; {again}"
     if source.stat().st_size == 0:
         return "the file is empty"

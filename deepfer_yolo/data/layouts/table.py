@@ -44,6 +44,8 @@ def read(reading: Reading) -> Iterator[Item]:
 
 def read_list(reading: Reading, file: Path, folder: Path) -> Iterator[Item]:
     """The rows of a csv or jsonl, whose paths are relative to `folder`."""
+    if not folder.is_dir():
+        raise DatasetError("no such folder of images", "--root names where the images of a list lie", path=folder)
     if file.suffix.lower() == ".csv":
         return items_of(reading, read_table(file, reading), partial(_item, folder))
     return items_of(reading, read_lines(file, reading), lambda place, line: _item(folder, place, _parsed(line)))
