@@ -274,6 +274,10 @@ class StreamConfig(LabelConfig):
     stall_s: float = key(3.0, "Seconds without an image until a live source counts as stalled.", gt=0, le=300)
     frozen_s: float = key(10.0, "Seconds of one same image until a live source counts as frozen.", gt=0, le=3600)
     rtsp_transport: Literal["tcp", "udp"] = key("tcp", "tcp or udp.")
+    jobs: int | None = key(
+        None, "Files that are read at once; live sources are all read.", shown="the cores, 2 to 8", ge=1, le=1000
+    )
+    resume: bool = key(False, "Go on where a run with the same --sink jsonl=FILE was ended.")
     max_frames: int | None = key(None, "End each source after so many images.", shown="no limit", ge=1)
     max_seconds: float | None = key(None, "End the run after so long.", shown="no limit", gt=0)
     fail_fast: bool = key(False, "End the run when any source fails.")
@@ -290,7 +294,7 @@ class StreamConfig(LabelConfig):
     input_option: Pairs = key({}, "KEY=VALUE for FFmpeg's network reader, repeatable.")
     isolate: bool = key(True, "Read each network source in a process of its own, which may crash.")
     max_bytes: int = key(100_000_000, "Size at which a jsonl or csv file begins anew.", ge=1000)
-    keep: int = key(5, "How many of the full files are kept.", ge=1, le=1000)
+    keep: int | None = key(None, "Keep so many full jsonl and csv files; delete older ones.", shown="all", ge=1)
 
     @classmethod
     def of_faces(cls, faces: LabelConfig, **settings: Any) -> StreamConfig:

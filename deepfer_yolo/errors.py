@@ -149,6 +149,8 @@ def explained_imports() -> Iterator[None]:
 EXIT_GATE_FAILED = 3
 EXIT_SOME_SOURCES_FAILED = 4
 EXIT_INCONCLUSIVE = 5
+EXIT_READER_GONE = 141
+"""128 + SIGPIPE, as shells report a program whose reader has gone."""
 
 
 def require(*modules: str) -> None:

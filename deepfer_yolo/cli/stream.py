@@ -29,7 +29,8 @@ SINKS = (
     StreamConfig,
     "sources model config sink detector face_model detect_size detect_every policy max_age smooth hold min_confidence "
     "retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host max_frames "
-    "max_seconds fail_fast clock anonymise show overwrite stats_json quiet as_json",
+    "max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep stats_json quiet "
+    "as_json",
 )
 def stream(
     settings: StreamConfig,
@@ -46,14 +47,23 @@ def stream(
     stats_json: Annotated[
         Path | None, typer.Option(help="File for one JSON line of statistics a second.", show_default=False)
     ] = None,
+    failed: Annotated[
+        Path | None,
+        typer.Option(help="File for a list of the sources that failed, to be given back as @FILE.", show_default=False),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No status while it runs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read cameras, streams and videos; find faces, label their apparent expression, and write records and video.
 
+    Files are worked through, --jobs at a time; live sources are all read at once. A file whose last state in a
+    jsonl=FILE sink is complete is finished: with --resume the same command goes on after it, drops what FILE holds of
+    the others, and reads those again.
+
     Images that a pattern or a list names are one source, at --sequence-fps. Single images are for deepfer predict.
 
-    Exit code 0 at the end or a limit, 1 where all sources or a sink failed, 4 where some sources failed.
+    Exit code 0 at the end or a limit, 1 where all sources or a sink failed, 4 where some sources failed, 141 where
+    the program that read standard output has gone and there is no other sink.
 
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
@@ -74,10 +84,15 @@ def stream(
         status.tick(pipeline)
 
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
-    with LiveStatus(is_table=is_table and not quiet, stats=stats_json, is_quiet=quiet) as status, signals_noted():
+    with (
+        LiveStatus(
+            is_table=is_table and not quiet, stats=stats_json, is_quiet=quiet, appends=settings.resume
+        ) as status,
+        signals_noted(),
+    ):
         try:
             others = [stats_json] if stats_json else []
-            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick, others=others)
+            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick, others=others, failed=failed)
         except (KeyboardInterrupt, SystemExit):
             # A signal ends the run; what was done until then is told all the same.
             if status.pipeline is not None:
@@ -93,6 +108,9 @@ def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdo
     from deepfer_yolo.stream.display import summary_table
 
     status.close(summary)
+    if summary.is_unread:
+        print("error: the program that read the results has gone; the run has ended", file=sys.stderr)
+        print("hint: --sink jsonl=FILE keeps them", file=sys.stderr)
     # The work is done, whoever reads of it; Rich turns a pipe that broke into an exit.
     with suppress(BrokenPipeError, SystemExit):
         if is_json and not takes_stdout:

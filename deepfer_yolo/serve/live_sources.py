@@ -60,7 +60,8 @@ class LiveBoard:
     def __init__(self, addresses: Sequence[Address], classifier: Classifier, faces: LabelConfig) -> None:
         self._addresses = list(addresses)
         self._sink = NewestSink()
-        config = StreamConfig.of_faces(faces, policy="latest")  # recordings play at their own speed
+        # Recordings play at their own speed, all at once.
+        config = StreamConfig.of_faces(faces, policy="latest", jobs=min(1000, max(1, len(self._addresses))))
         self._pipeline = Pipeline(self._addresses, classifier, [SinkWorker(self._sink)], config)
         self._thread = threading.Thread(target=self._pipeline.run, name="live sources", daemon=True)
 

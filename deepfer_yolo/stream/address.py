@@ -23,7 +23,8 @@ SOURCE_HINT = "name a video file, a folder or pattern of them, a URL, a camera i
 STDIN = ("-", "pipe:0", "pipe:", "/dev/stdin")
 ANIMATED = frozenset({".gif", ".webp", ".apng"})
 """Images that may be videos all the same."""
-MAX_SOURCES = 1000
+MAX_SOURCES, MAX_LIVE = 100_000, 1000
+"""In all, since each costs some memory; and of those that are open all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Address:
     def is_live(self) -> bool:
         """Whether the source runs on without us."""
         return self.kind in ("network", "camera", "pattern")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read at any time, and again: a video file, or a row of images."""
+        return self.kind in ("file", "images")
 
 
 def parse_source(text: str) -> list[Address]:
@@ -104,8 +110,6 @@ def _from_many(text: str) -> list[Address]:
     names = listed(text) if is_list(text) else [str(path) for path in matching(text) or []]
     if not names:
         raise SourceError(f"{redact(text)} names no source", SOURCE_HINT)
-    if len(names) > MAX_SOURCES:
-        raise SourceError(f"{redact(text)} names more than {MAX_SOURCES:,} sources", "name fewer at a time")
     return [address for name in names for address in parse_source(name)]
 
 
@@ -118,6 +122,9 @@ def parse_sources(texts: list[str]) -> list[Address]:
         if n > 1 and address.kind == "pipe":
             raise SourceError(f"{address.name} can be read once only", "name each pipe once")
         found.append(address if n == 1 else replace(address, name=f"{address.name} #{n}"))
+    if len(found) > MAX_SOURCES or sum(not address.is_file for address in found) > MAX_LIVE:
+        why = f"these are {len(found):,} sources; a run takes {MAX_SOURCES:,}, {MAX_LIVE:,} live ones among them"
+        raise SourceError(why, "name fewer at a time")
     return found
 
 
@@ -169,12 +176,15 @@ def slug(name: str) -> str:
 def slugs(names: Sequence[str]) -> dict[str, str]:
     """A slug for each name, none twice: a number is added to one that another name has already."""
     made: dict[str, str] = {}
+    taken: set[str] = set()
     for name in names:
-        base = made[name] = slug(name)
+        base = stem = slug(name)
         n = 1
-        while list(made.values()).count(made[name]) > 1:
+        while stem in taken:
             n += 1
-            made[name] = f"{base}-{n}"
+            stem = f"{base}-{n}"
+        taken.add(stem)
+        made[name] = stem
     return made
 
 

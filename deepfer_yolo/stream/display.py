@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfer_yolo.records import Json
-from deepfer_yolo.stream.records import SourceSummary, Summary
+from deepfer_yolo.stream.records import SinkSummary, SourceSummary, Summary
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -22,26 +22,24 @@ if TYPE_CHECKING:
 
 
 EVERY_S = 1.0
+MAX_ROWS = 20
+"""Of more sources than this, tables show those that are read or have failed, and count the rest."""
+FINISHED = frozenset({"waiting", "ended"})
 
 
 def summary_table(summary: Summary) -> RenderableType:
     """Sources with their counters, then sinks, then one line on speed; fits 80 columns."""
     table = _table("captured", "processed", "dropped", "in flight")
-    for source in summary.sources:
+    shown, failed, untold = _noteworthy(summary)
+    for source in shown:
         counters = source.counters
         numbers = (counters.captured, counters.processed, counters.dropped, counters.in_flight)
         table.add_row(source.source, _state(source), *(f"{n:,}" for n in numbers))
-    lines = [_drops(source) for source in summary.sources if source.counters.dropped]
-    lines += [
-        f"error: {source.error}" + (f" ({source.hint})" if source.hint else "")
-        for source in summary.sources
-        if source.has_failed
-    ]
+    lines = [_drops(source) for source in shown if source.counters.dropped]
+    lines += [f"error: {source.error}" + (f" ({source.hint})" if source.hint else "") for source in failed]
+    lines += untold
     for sink in summary.sinks:
-        dropped = f", {sink.dropped:,} dropped" if sink.dropped else ""
-        lines.append(
-            f"sink {sink.sink}: took {sink.written:,}{dropped}" + (f", failed: {sink.error}" if sink.error else "")
-        )
+        lines.append(_sink_line(sink))
     rate = summary.processed / summary.wall_s if summary.wall_s > 0 else 0.0
     total = f"{summary.processed:,} frames and {summary.faces:,} faces"
     lines.append(f"{total} in {summary.wall_s:.1f} s ({rate:.1f} frames/s)")
@@ -51,7 +49,8 @@ def summary_table(summary: Summary) -> RenderableType:
 def live_table(summary: Summary, rate: float, ages_ms: dict[str, float], queues: dict[str, int]) -> RenderableType:
     """The run as it stands: sources with age, queue and drops, then the time of each stage."""
     table = _table("processed", "dropped", "queue", "age ms")
-    for source in summary.sources:
+    shown, _, untold = _noteworthy(summary)
+    for source in shown:
         counts = (f"{source.counters.processed:,}", f"{source.counters.dropped:,}", f"{queues.get(source.source, 0)}")
         age_ms = ages_ms.get(source.source)
         table.add_row(source.source, _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}")
@@ -66,17 +65,29 @@ def live_table(summary: Summary, rate: float, ages_ms: dict[str, float], queues:
         if sink.error or sink.dropped
     ]
     head = f"{summary.wall_s:.0f} s   {rate:.1f} frames/s   {summary.faces:,} faces"
-    return Group(Text(head), table, stages, *troubled)
+    return Group(Text(head), table, *map(Text, untold), stages, *troubled)
 
 
 def status_line(summary: Summary, rate: float, ages_ms: dict[str, float]) -> str:
     """The run as it stands, in one line."""
-    live = sum(source.is_live for source in summary.sources)
+    live, waiting = sum(source.is_live for source in summary.sources), summary.states.get("waiting", 0)
     dropped = sum(source.counters.dropped for source in summary.sources)
     age = f"  age {max(ages_ms.values()):.0f} ms" if ages_ms else ""
     times = (f"{name} {t.p50_ms:.1f}/{t.p99_ms:.1f}" for name, t in summary.stages.items() if name != "age")
-    head = f"{summary.wall_s:6.1f} s  {live}/{len(summary.sources)} live  {rate:5.1f} fps{age}"
+    yet = f", {waiting} waiting" if waiting else ""
+    head = f"{summary.wall_s:6.1f} s  {live}/{len(summary.sources)} live{yet}  {rate:5.1f} fps{age}"
     return f"{head}  dropped {dropped}  faces {summary.faces}  {'  '.join(times)} ms"
+
+
+def _noteworthy(summary: Summary) -> tuple[list[SourceSummary], list[SourceSummary], list[str]]:
+    """The sources that a table shows, those of them that failed, and a line on all where some are left out."""
+    shown = summary.sources
+    if len(shown) > MAX_ROWS:
+        shown = [source for source in shown if source.state not in FINISHED][:MAX_ROWS]
+    failed = [source for source in shown if source.has_failed]
+    counts = ", ".join(f"{n:,} {state}" for state, n in summary.states.items())
+    is_partial = len(shown) < len(summary.sources) or summary.n_done
+    return shown, failed, [f"sources: {counts}"] if is_partial else []
 
 
 def _table(*numbers: str) -> Table:
@@ -92,6 +103,14 @@ def _state(source: SourceSummary) -> str:
     return source.state + (f" ({source.reason})" if source.state in ("failed", "lost") and source.reason else "")
 
 
+def _sink_line(sink: SinkSummary) -> str:
+    """What went through a sink."""
+    dropped = f", {sink.dropped:,} dropped" if sink.dropped else ""
+    deleted = f", {sink.deleted:,} old records deleted (--keep)" if sink.deleted else ""
+    failed = f", failed: {sink.error}" if sink.error else ""
+    return f"sink {sink.sink}: took {sink.written:,}{dropped}{deleted}{failed}"
+
+
 def _drops(source: SourceSummary) -> str:
     counts = {name: getattr(source.counters, name) for name in ("overwritten", "stale", "corrupt")}
     return f"dropped of {source.source}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
@@ -100,10 +119,12 @@ def _drops(source: SourceSummary) -> str:
 class LiveStatus:
     """Shows how a run goes on stderr, once a second; `stats` adds a JSON line a second to a file."""
 
-    def __init__(self, *, is_table: bool, stats: Path | None = None, is_quiet: bool = False) -> None:
+    def __init__(
+        self, *, is_table: bool, stats: Path | None = None, is_quiet: bool = False, appends: bool = False
+    ) -> None:
         self._is_table = is_table
         self._is_quiet = is_quiet
-        self._stats_path = stats
+        self._stats_path, self._appends = stats, appends
         self._stats: IO[str] | None = None
         self._live: Live | None = None
         self._last = (time.monotonic(), 0)
@@ -148,8 +169,11 @@ class LiveStatus:
 
     def _show(self, summary: Summary, pipeline: Pipeline) -> None:
         ages = pipeline.ages_ms()
-        queues = {reader.address.name: len(reader.buffer) for reader in pipeline.readers}
-        self._write_stats(self._snapshot(summary, ages, queues))
+        queues = {reader.address.name: len(reader.buffer) for reader in pipeline.reading}
+        line = self._snapshot(summary, ages, queues)
+        if len(summary.sources) > MAX_ROWS:
+            line = {**line, "sources": [one.to_json() for one in summary.sources if one.source in queues]}
+        self._write_stats(line)
         if self._live is not None:
             self._live.update(live_table(summary, self._rate, ages, queues))
         elif not self._is_quiet:
@@ -161,7 +185,7 @@ class LiveStatus:
             return
         if self._stats is None:
             self._stats_path.parent.mkdir(parents=True, exist_ok=True)
-            self._stats = self._stats_path.open("w", encoding="utf-8")
+            self._stats = self._stats_path.open("a" if self._appends else "w", encoding="utf-8")
         self._stats.write(json.dumps(line) + "\n")
         self._stats.flush()
 

@@ -65,6 +65,13 @@ def listed(text: str) -> list[str]:
     return found
 
 
+def as_line(text: str) -> str | None:
+    """The line of a list that names this file or pattern; None where no line can."""
+    if text != text.strip() or is_list(text) or any(mark in text for mark in "\n\r\0"):
+        return None
+    return f"./{text}" if text[:1] in "#@-" or text.isdecimal() else text
+
+
 def matching(text: str) -> list[Path] | None:
     """The files that a pattern names: of a glob sorted by name, of a numbered one by number; None where it is none."""
     if os.path.lexists(text) or is_url(text):
@@ -108,8 +115,10 @@ def _bounded(items: Iterator[T], text: str) -> Iterator[T]:
 def sequence(text: str) -> list[Path]:
     """The images that one source consists of, in their order: those of a pattern, or of a list; else none."""
     files = [Path(line) for line in listed(text)] if is_list(text) else matching(text) or []
-    if not files or not all(map(is_image, files)):
+    if not files or not all(is_image(file) and file.suffix.lower() != ".gif" for file in files):
         return []
+    if is_list(text) and any(matching(str(file)) is not None for file in files):
+        return []  # each pattern is a source of its own
     return files if is_list(text) or NUMBER.search(text) else sorted(files, key=_in_words_and_numbers)
 
 

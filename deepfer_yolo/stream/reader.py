@@ -37,7 +37,12 @@ class Reader:
     """Reads one source in a thread of its own; its frames wait in `buffer`, its changes of state are told to `tell`."""
 
     def __init__(
-        self, address: Address, config: StreamConfig, lock: threading.Condition, tell: Callable[[State], None]
+        self,
+        address: Address,
+        config: StreamConfig,
+        lock: threading.Condition,
+        tell: Callable[[State], None],
+        threads: int = 0,
     ) -> None:
         self.address = address
         self.buffer = Buffer(config.policy or ("latest" if address.is_live else "lossless"), config.max_age_s, lock)
@@ -45,8 +50,9 @@ class Reader:
         self.reconnects = 0
         self.state: StateName | None = None
         self.failure: SourceReadError | None = None
-        self.is_over = False
+        self.is_over = self._is_finished = False
         self._config = config
+        self._threads = threads
         self._lock = lock
         self._tell = tell
         self._stop = threading.Event()
@@ -58,10 +64,12 @@ class Reader:
         self._index = 0
         self._is_finite, self._was_live, self._period_s = False, False, 0.0
         self._shape: tuple[int, ...] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"read {address.name}", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._last_summary: SourceSummary | None = None
 
     def start(self) -> None:
         """Begin reading."""
+        self._thread = threading.Thread(target=self._run, name=f"read {self.address.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -72,7 +80,7 @@ class Reader:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the reader's end; a process that it reads from gets no longer than that."""
-        if self._thread.ident is None:
+        if self._thread is None:
             return
         self._thread.join(timeout_s)
         if self._thread.is_alive() and (process := self._process) is not None:
@@ -90,11 +98,13 @@ class Reader:
         return self._last_stamp[1] if self._last_stamp else "pts"
 
     def summary(self) -> SourceSummary:
-        """The source so far; the caller holds the lock."""
+        """The source so far, `waiting` before it is its turn; the caller holds the lock."""
+        if self._last_summary is not None:
+            return self._last_summary
         why = self.failure
-        return SourceSummary(
+        summary = SourceSummary(
             source=self.address.name,
-            state=self.state or "connecting",
+            state=self.state or "waiting",
             reason=why.reason if why is not None else None,
             error=why.message if why is not None else None,
             hint=why.hint if why is not None else None,
@@ -103,14 +113,22 @@ class Reader:
             reconnects=self.reconnects,
             counters=replace(self.buffer.counters),
         )
+        if self._is_finished:
+            self._last_summary = summary
+        return summary
 
     def finish(self, stopped: str | None) -> None:
-        """Enter the last state: failed where the source broke for good or never gave a frame, else ended."""
+        """Enter the last state: failed where the source broke for good or never gave a frame, else ended.
+
+        `stopped` is why the run was ended before the source was.
+        """
         self._stop.set()
         if self.failure is not None and (stopped is None or not self.has_frames):
             self.change("failed", f"{self.failure.reason}: {self.failure.message}")
         else:
-            self.change("ended", stopped or ("frame limit" if self._is_at_limit else "end of source"))
+            why = "frame limit" if self._is_at_limit else "end of source"
+            self.change("ended", stopped or why, complete=stopped is None)
+        self._is_finished = True
 
     def watch(self) -> None:
         """Report a stall or a frozen image; called a few times a second by the pipeline."""
@@ -122,14 +140,14 @@ class Reader:
         elif self.state == "live" and now - self._changed_at > self._config.frozen_s + self._period_s:
             self.change("frozen", f"the same image for {self._config.frozen_s:g} s")
 
-    def change(self, state: StateName, reason: str) -> None:
+    def change(self, state: StateName, reason: str, *, complete: bool = False) -> None:
         """Enter a state and tell it; nothing where the source is in it already."""
         with self._state_lock:
             if state == self.state:
                 return
             was, self.state = self.state, state
             time_s, clock = self._now()
-        self._tell(State(self.address.name, self.epoch, time_s, clock, state, was, reason))
+        self._tell(State(self.address.name, self.epoch, time_s, clock, state, was, reason, complete))
 
     def _now(self) -> tuple[float, Clock]:
         if not self.address.is_live:
@@ -171,7 +189,7 @@ class Reader:
 
     def _open(self) -> Source | SourceProcess:
         if self.address.kind != "network" or not self._config.isolate:
-            return open_source(self.address, self._config)
+            return open_source(self.address, self._config, self._threads)
         self._process = process = SourceProcess(self.address, self._config)
         try:
             if self._stop.is_set():  # `stop` may have looked before there was a process

@@ -30,7 +30,7 @@ class Scene:
     """The faces of one source over time: every `detect_every`-th frame is searched, between them the tracks coast."""
 
     def __init__(self, detector: Detector, card: Card, config: StreamConfig) -> None:
-        self._detector = detector
+        self.detector = detector
         self._card = card
         self._config = config
         self._next_id = 1
@@ -52,10 +52,10 @@ class Scene:
 
     def find(self, frame: Frame) -> list[Tracked]:
         """The faces of the next frame, by detection or, between detections, by their motion."""
-        if self._detector.boxes == "face" and self._is_cut(frame.image):
+        if self.detector.boxes == "face" and self._is_cut(frame.image):
             self._cut_events += self.end(self.epoch)
         if self._since_detection % self._config.detect_every == 0:
-            tracked = self._tracker.update(self._detector.detect(frame.image), frame.time_s)
+            tracked = self._tracker.update(self.detector.detect(frame.image), frame.time_s)
         else:
             tracked = self._tracker.coast(frame.time_s)
         self._since_detection += 1
@@ -64,7 +64,7 @@ class Scene:
 
     def crops(self, image: Image, tracked: list[Tracked]) -> Crops:
         """One model input a face."""
-        return crop_faces(image, (track.face for track in tracked), self._detector.boxes, self._card)
+        return crop_faces(image, (track.face for track in tracked), self.detector.boxes, self._card)
 
     def conclude(
         self, frame: Frame, tracked: list[Tracked], crops: Crops, probs: Probs, age_ms: float | None = None
@@ -86,7 +86,7 @@ class Scene:
             tracks.append(Track(track.id, track.face, raw, smoothed, age_s, *seen))
         events += self._end(self._smoothers.keys() - self._tracker.alive)
         hidden = tuple(self._tracker.hidden(frame.time_s))
-        return Result(frame, self.epoch, tuple(tracks), tuple(events), hidden, age_ms, self._detector.boxes)
+        return Result(frame, self.epoch, tuple(tracks), tuple(events), hidden, age_ms, self.detector.boxes)
 
     def end(self, next_epoch: int) -> list[Event]:
         """End all tracks, at the end of the source or of an epoch; returns the events that this closes."""

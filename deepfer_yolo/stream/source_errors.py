@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal
 
 from deepfer_yolo.errors import SourceError
@@ -9,7 +10,7 @@ from deepfer_yolo.stream.address import Address, scrub
 
 Reason = Literal[
     "refused", "timeout", "unauthorised", "not-found", "no-video", "codec", "unreadable", "truncated", "forbidden",
-    "invalid", "device", "network", "eof", "crashed",
+    "invalid", "device", "network", "eof", "crashed", "too-many-open",
 ]  # fmt: skip
 SLOW_REASONS = frozenset({"unauthorised", "not-found", "no-video", "codec", "crashed"})
 """Failures that seldom heal within seconds."""
@@ -24,6 +25,7 @@ HINTS: dict[str, str] = {
     "invalid": "check the parameters of the source, and --input-option",
     "truncated": "fetch the file again; what was there has been processed",
     "crashed": "its stream breaks FFmpeg; other sources go on",
+    "too-many-open": "raise the limit of open files (ulimit -n), or lower --jobs; then --resume",
     "device": "deepfer doctor lists the cameras",
 }
 
@@ -59,5 +61,7 @@ def _reason_of(error: BaseException, address: Address, *, is_opening: bool) -> R
         "codec": (av.DecoderNotFoundError, av.PatchWelcomeError),
         "unreadable": (av.InvalidDataError,),
     }
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return "too-many-open"
     unknown: Reason = "network" if address.kind == "network" else "unreadable"
     return next((reason for reason, kinds in reasons.items() if isinstance(error, kinds)), unknown)

@@ -218,8 +218,11 @@ its images come many at a time, `clock` what its time stamps are called, `notes`
 """
 
 
-def open_source(address: Address, config: StreamConfig) -> Source:
-    """Open a source. Raises SourceReadError with a reason; its message shows no credentials."""
+def open_source(address: Address, config: StreamConfig, threads: int = 0) -> Source:
+    """Open a source; `threads` decode a file, 0: one a core.
+
+    Raises SourceReadError with a reason; its message shows no credentials.
+    """
     if address.kind == "camera":
         return CameraSource(address)
     if address.kind == "images":
@@ -228,7 +231,7 @@ def open_source(address: Address, config: StreamConfig) -> Source:
         return ImageSource(Animation(address))
     if address.kind == "network" and names_an_image(address.target):
         return _snapshots(address, config) or VideoSource(address, config)
-    video = VideoSource(address, config)
+    video = VideoSource(address, config, threads)
     if address.kind == "network" and video.is_still:
         video.close()
         return _snapshots(address, config) or VideoSource(address, config)

@@ -46,7 +46,7 @@ class CollectSink(Sink):
         self.results: list[Result] = []
 
     def write(self, output: Output) -> None:
-        self.records += [dict(record.to_json()) for record in output.records]
+        self.records += [dict(record.to_json(self.run)) for record in output.records]
         self.results += [output.result] if output.result is not None else []
         time.sleep(self.delay_s)
 

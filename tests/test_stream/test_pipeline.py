@@ -233,7 +233,7 @@ def test_a_frozen_image_is_told(run_of: Callable[..., Any]) -> None:
 def test_between_detections_tracks_coast(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     run = run_of([str(make_clip())], detect_every=5)
     calls: list[int] = []
-    detector = run.pipeline._open[0][1]._detector
+    detector = run.pipeline._open[0][1].detector
     found = detector.detect
     detector.detect = lambda image: (calls.append(1), found(image))[1]  # type: ignore[func-returns-value]
     run.start().finish()

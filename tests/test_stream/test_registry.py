@@ -55,8 +55,8 @@ def test_no_video_is_replaced_unasked_where_names_come_from_sources(
 
 
 @pytest.mark.usefixtures("unopened")
-@pytest.mark.parametrize("name", ["o.1.jsonl", "o.3.jsonl"])
-def test_a_file_that_rotation_would_replace_is_refused(
+@pytest.mark.parametrize("name", ["o.000001.jsonl", "o.123456789.jsonl"])
+def test_full_files_of_another_run_are_refused(
     name: str, make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text("precious\n")
@@ -70,8 +70,8 @@ def test_a_file_that_rotation_would_replace_is_refused(
     "sinks",
     [
         ("jsonl=o.x", "csv=o.x"),
-        ("jsonl=o.jsonl", "jsonl=o.2.jsonl"),
-        ("jsonl=o.2.jsonl", "jsonl=o.jsonl"),
+        ("jsonl=o.jsonl", "jsonl=o.000002.jsonl"),
+        ("jsonl=o.000002.jsonl", "jsonl=o.jsonl"),
         ("video=v.mp4", "video=./v.mp4"),
     ],
 )
@@ -134,7 +134,7 @@ def test_sources_of_equal_names_get_files_of_their_own(
 
 
 def test_the_files_of_one_source_leave_those_of_another_alone(tmp_path: Path, result_of: Callable[..., Any]) -> None:
-    """The second file of `cam` would be called as the first of `cam-2`."""
+    """The second file of `cam` would be called as the first of `cam-2`, which may come later."""
     from deepfer_yolo.stream.records import Output
 
     sink = VideoSink(str(tmp_path / "v.mp4"), ["cam", "cam-2"], WHOLE)
@@ -143,4 +143,4 @@ def test_the_files_of_one_source_leave_those_of_another_alone(tmp_path: Path, re
     sink.write(Output((), result_of(1, size=(320, 300))))
     sink.write(Output((), result_of(2, source="cam-2")))
     sink.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["v-cam-2-2.mp4", "v-cam-2.mp4", "v-cam.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v-cam-2.mp4", "v-cam-3.mp4", "v-cam.mp4"]

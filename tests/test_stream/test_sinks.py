@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -15,19 +17,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.faces.detect import WholeDetector
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.stream.display import summary_table
 from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.metrics import MetricsServer
 from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.session import run_stream
 from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
-from deepfer_yolo.stream.sinks.worker import SinkWorker
+from deepfer_yolo.stream.sinks.worker import Sink, SinkWorker
 
 STATE = State("cam", 0, 1.0, "pts", "live", None, "why")
 
@@ -140,23 +144,90 @@ def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
     sink.open()
     sink.write(Output((State("=cmd()", 0, 0.0, "pts", "live", None, "-x"),)))
     sink.close()
-    assert "\nstate,'=cmd()" in (tmp_path / "o.csv").read_text()
+    assert "\nstate,,'=cmd()" in (tmp_path / "o.csv").read_text()
 
 
-def test_rotation_keeps_whole_lines_and_the_newest_files(tmp_path: Path) -> None:
-    sink = CsvSink(str(tmp_path / "log.csv"), StreamConfig(max_bytes=1000, keep=2), EMOTIONS)
+def write_states(sink: Sink, n: int) -> None:
     sink.open()
-    for index in range(100):
-        sink.write(Output((replace(STATE, source=f"camera {index:03d}"),)))
+    for index in range(n):
+        sink.write(Output((replace(STATE, source=f"camera {index:04d}"),)))
     sink.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.1.csv", "log.2.csv", "log.csv"]
-    kept: list[str] = []
-    for name in ("log.2.csv", "log.1.csv", "log.csv"):
-        assert (tmp_path / name).stat().st_size <= 1000
-        with (tmp_path / name).open(newline="") as file:
-            kept += [row["source"] for row in csv.DictReader(file)]
-    assert kept == [f"camera {index:03d}" for index in range(100 - len(kept), 100)]
-    assert 20 < len(kept) < 60
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def csv_sources(folder: Path) -> list[str]:
+    """The sources in all csv files of a folder, by the order of their names."""
+    found: list[str] = []
+    for name in names_in(folder):
+        with (folder / name).open(newline="") as file:
+            found += [row["source"] for row in csv.DictReader(file)]
+    return found
+
+
+def test_rotation_loses_nothing_and_its_names_sort_by_age(tmp_path: Path) -> None:
+    sink = JsonlSink(str(tmp_path / "log.jsonl"), StreamConfig(max_bytes=1000))
+    write_states(sink, 6000)
+    names = names_in(tmp_path)
+    assert len(names) > 1000
+    assert names == [*(f"log.{n:06d}.jsonl" for n in range(1, len(names))), "log.jsonl"]
+    assert max((tmp_path / name).stat().st_size for name in names) <= 1000
+    lines = [line for name in names for line in (tmp_path / name).read_text().splitlines()]
+    assert [json.loads(line)["source"] for line in lines] == [f"camera {index:04d}" for index in range(6000)]
+    assert sink.n_deleted == 0
+
+
+def test_rotation_keeps_what_keep_says_and_counts_what_it_deletes(tmp_path: Path) -> None:
+    sink = CsvSink(str(tmp_path / "log.csv"), StreamConfig(max_bytes=1000, keep=2), EMOTIONS)
+    write_states(sink, 100)
+    names = names_in(tmp_path)
+    assert len(names) == 3
+    assert names[2] == "log.csv"
+    assert all((tmp_path / name).stat().st_size <= 1000 for name in names)
+    kept = csv_sources(tmp_path)
+    assert kept == [f"camera {index:04d}" for index in range(100 - len(kept), 100)]
+    assert sink.n_deleted == 100 - len(kept) > 50
+
+
+def test_what_keep_deletes_is_told_in_the_summary(
+    make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
+) -> None:
+    clip, small = str(make_clip()), StreamConfig(detector="whole", max_bytes=3000)
+
+    def n_lines(name: str) -> int:
+        return sum(path.read_text().count("\n") for path in tmp_path.glob(f"{name}*.jsonl"))
+
+    run_stream([clip], model, [f"jsonl={tmp_path / 'all.jsonl'}"], small)
+    config = small.model_copy(update={"keep": 1})
+    summary = run_stream([clip], model, [f"jsonl={tmp_path / 'o.jsonl'}"], config)
+    (sink,) = summary.sinks
+    n_records, left = n_lines("all"), n_lines("o")
+    assert n_records > summary.faces == 25
+    assert (sink.deleted, sink.dropped) == (n_records - left, 0)
+    assert left < n_records / 2
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary_table(summary))
+    assert f"{sink.deleted} old records deleted (--keep)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_new_run_in_place_of_an_old_one_leaves_none_of_its_files(tmp_path: Path) -> None:
+    write_states(CsvSink(str(tmp_path / "log.csv"), StreamConfig(max_bytes=1000), EMOTIONS), 50)
+    assert len(names_in(tmp_path)) > 3
+    write_states(CsvSink(str(tmp_path / "log.csv"), StreamConfig(overwrite=True), EMOTIONS), 7)
+    assert names_in(tmp_path) == ["log.csv"]
+    assert len(csv_sources(tmp_path)) == 7
+
+
+def test_a_pipe_is_never_put_aside(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with os.fdopen(os.open(fifo, os.O_RDWR), "rb", buffering=0) as reader:
+        write_states(JsonlSink(str(fifo), StreamConfig(max_bytes=1000)), 20)
+        lines = reader.read(60_000).splitlines()
+    assert len(lines) == 20
+    assert names_in(tmp_path) == ["fifo"]
 
 
 def test_snapshots_come_with_new_labels_only(tmp_path: Path, result_of: Callable[..., Result]) -> None:

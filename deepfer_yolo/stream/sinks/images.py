@@ -20,7 +20,7 @@ from deepfer_yolo.records import Image
 from deepfer_yolo.stream.address import slug, slugs
 from deepfer_yolo.stream.draw import draw_faces
 from deepfer_yolo.stream.pixels import tag, to_frame
-from deepfer_yolo.stream.records import Output, Result
+from deepfer_yolo.stream.records import Output, Result, State
 from deepfer_yolo.stream.sinks.worker import Sink
 
 TICKS = 90_000
@@ -55,13 +55,19 @@ class ImageSink(Sink):
         self._config = config
 
     def write(self, output: Output) -> None:
-        """Take the frame, where the output has one."""
+        """Take the frame, where the output has one, and note the sources that end."""
         if output.result is not None:
             self.take(output.result)
+        for record in output.records:
+            if isinstance(record, State) and record.is_last:
+                self.end(record.source)
 
     def take(self, result: Result) -> None:
         """Take one frame."""
         raise NotImplementedError
+
+    def end(self, source: str) -> None:
+        """Finish what belongs to a source of which nothing follows."""
 
     def draw(self, result: Result) -> Image:
         """The annotated image."""
@@ -79,8 +85,9 @@ class VideoSink(ImageSink):
         self._stems = {name: f"-{made}" if len(sources) > 1 else "" for name, made in slugs(sources).items()}
         self._recordings: dict[str, Recording] = {}
         self._n_of: dict[str, int] = {}
-        self._taken: set[Path] = set()
         super().__init__(f"video={target}", config, [self._path_of(source, 1) for source in sources])
+        self._first = set(self.files)
+        """Names that no second file of another source may take."""
 
     def take(self, result: Result) -> None:
         """Draw and encode one frame."""
@@ -93,21 +100,31 @@ class VideoSink(ImageSink):
             recording = self._recordings[source] = Recording(self._next_path(source), image.shape[:2])
         recording.write(image, result)
 
+    def end(self, source: str) -> None:
+        """Finish the file of a source."""
+        recording = self._recordings.pop(source, None)
+        if recording is not None:
+            recording.close()
+
     def close(self) -> None:
         """Finish all files."""
-        for recording in self._recordings.values():
-            recording.close()
-        self._recordings.clear()
+        for source in list(self._recordings):
+            self.end(source)
 
     def _next_path(self, source: str) -> Path:
         n = self._n_of.get(source, 0) + 1
         path = self._path_of(source, n)
-        while path in self._taken or (n > 1 and not self._config.overwrite and path.exists()):
+        while self._is_taken(path, n):
             n += 1
             path = self._path_of(source, n)
         self._n_of[source] = n
-        self._taken.add(path)
         return path
+
+    def _is_taken(self, path: Path, n: int) -> bool:
+        """Whether the n-th file of a source needs another name; what a run left that is resumed is kept."""
+        if n > 1 and path in self._first:
+            return True
+        return (n > 1 or self._config.resume) and not self._config.overwrite and path.exists()
 
     def _path_of(self, source: str, n: int) -> Path:
         number = f"-{n}" if n > 1 else ""
@@ -221,6 +238,7 @@ class WindowSink(ImageSink):
         self._lock = threading.Lock()
         self._newest: dict[str, Image] = {}
         self._shown: set[str] = set()
+        self._ended: set[str] = set()
         self._is_open = True
 
     def take(self, result: Result) -> None:
@@ -230,12 +248,22 @@ class WindowSink(ImageSink):
             with self._lock:
                 self._newest[result.frame.source] = image
 
+    def end(self, source: str) -> None:
+        """Let the window of a source go when that of another opens."""
+        with self._lock:
+            self._ended.add(source)
+
     def refresh(self) -> None:
         """Show what is new and take the keys; called by the main thread many times a second."""
         import cv2
 
         with self._lock:
             newest, self._newest = self._newest, {}
+            ended = self._ended & self._shown if newest.keys() - self._shown else set()
+            self._ended -= ended
+        for source in ended:
+            cv2.destroyWindow(source)
+            self._shown.remove(source)
         for source in self._shown if self._is_open else ():
             self._is_open &= cv2.getWindowProperty(source, cv2.WND_PROP_VISIBLE) >= 1
         if not self._is_open:

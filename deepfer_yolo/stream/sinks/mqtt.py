@@ -89,7 +89,7 @@ class MqttSink(RemoteSink):
         for record in output.records:
             is_face = record.kind == "face"
             topic = f"{self._prefix}/{self._slugs.get(record.source) or slug(record.source)}/{record.kind}"
-            text = json.dumps(record.to_json(), ensure_ascii=False)
+            text = json.dumps(record.to_json(self.run), ensure_ascii=False)
             if is_face and not self._is_connected:
                 self._settle(delivery, is_lost=True)
                 continue

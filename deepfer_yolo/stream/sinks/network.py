@@ -72,7 +72,7 @@ class WebhookSink(RemoteSink):
 
     def write(self, output: Output) -> None:
         """Put the records behind what waits, and send what may go. Raises DeepferError for a refusal."""
-        records = [record.to_json() for record in output.records]
+        records = [record.to_json(self.run) for record in output.records]
         if len(self._spool) == SPOOL:
             self._spool.popleft()
             self.n_lost += 1

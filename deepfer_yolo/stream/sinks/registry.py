@@ -44,24 +44,25 @@ def split_sink(text: str) -> tuple[str, str]:
     return kind, target
 
 
-def check_outputs(sinks: Sequence[Sink], others: Sequence[Path], sources: Sequence[Path], *, overwrite: bool) -> None:
+def check_outputs(sinks: Sequence[Sink], others: Sequence[Path], sources: Sequence[Path], *, may_exist: bool) -> None:
     """Raise ConfigError where two outputs, of sinks or `others`, share a file.
 
-    Raise DeepferError where a file is there already and `overwrite` was not given, where it is a source, which writing
+    Raise DeepferError where a file is there already and none `may_exist`, where it is a source, which writing
     would destroy, or where it cannot be written.
     """
     taken: set[str] = set()
+    read = {(found.st_dev, found.st_ino) for found in (path.stat() for path in sources if path.exists())}
     for name, files in [*((sink.name, sink.files) for sink in sinks), *((str(path), [path]) for path in others)]:
         for path in files:
             if path.is_dir():
                 raise DeepferError(f"the output's name is that of a folder: {path}", "name a file")
-            if path.exists() and path.stat().st_size > 0 and not overwrite:
-                why = "" if path == files[0] else f", which {name} may write as well"
+            if path.exists() and path.stat().st_size > 0 and not may_exist:
+                why = "" if path == files[0] else f", of the files that {name} writes"
                 hint = "name another one, or add --overwrite to replace it"
                 raise DeepferError(f"the output exists: {path}{why}", hint)
-            if path.exists() and any(path.samefile(source) for source in sources):
+            if path.exists() and (path.stat().st_dev, path.stat().st_ino) in read:
                 raise DeepferError(f"the output is a source of this run: {path}", "name another file")
-            if os.path.realpath(path) in taken:
+            if os.path.realpath(path) in taken or any(sink.owns(path) and sink.name != name for sink in sinks):
                 hint = "give each sink a file of its own"
                 raise ConfigError(f"two outputs would write to the same file: {path}", hint)
         taken |= {os.path.realpath(path) for path in files}

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.stream.records import Output, SinkSummary, State
+from deepfer_yolo.stream.records import Output, SinkReason, SinkSummary, State
 
 PATIENCE_S = 10.0
 """How long a lossless run waits for a sink that makes no progress before its outputs are dropped."""
 CLOSE_S = 30.0
 """How long the end of a run waits for a sink that still makes progress."""
 BLOCKED_CLOSE_S = 0.5
+
+
+class ReaderGoneError(DeepferError):
+    """Nobody reads any more what a sink writes into a pipe."""
 
 
 class Sink:
@@ -27,10 +31,13 @@ class Sink:
     not wait for an `is_remote` sink whose other side keeps silent.
 
     A sink that delivers later counts in `n_waiting` the outputs that it took and still has, in `n_lost` those that it
-    gave up. It says by `report` what a person should know, and has `idle` called after `idle_s` without an output.
+    gave up; `n_deleted` are records that it wrote and deleted again. It says by `report` what a person should know, and
+    has `idle` called after `idle_s` without an output.
     """
 
     wants: Literal["records", "images"] = "records"
+    is_ledger = False
+    """Whether a later run learns from it which sources are finished."""
     kinds: frozenset[str] | None = None
     depth = 4096
     is_remote = False
@@ -39,8 +46,14 @@ class Sink:
         self.name = name
         self.files = files
         self.folder: Path | None = None
-        self.n_waiting = self.n_lost = 0
+        self.n_waiting = self.n_lost = self.n_deleted = 0
+        self.run = ""
+        """The id of the run."""
         self.report: Callable[[str], None] = lambda _: None
+
+    def owns(self, path: Path) -> bool:
+        """Whether it may write a file of this name besides `files`."""
+        return False
 
     def open(self) -> None:
         """Get ready."""
@@ -70,6 +83,7 @@ class SinkWorker:
         self._written = 0
         self._dropped = 0
         self._error: str | None = None
+        self._reason: SinkReason | None = None
         self._is_blocked = False
         self._is_closed = False
         self._tell: Callable[[State], None] = lambda _: None
@@ -80,9 +94,20 @@ class SinkWorker:
         """Whether the sink has given up."""
         return self._error is not None
 
-    def start(self, tell: Callable[[State], None]) -> None:
-        """Start the thread; `tell` reports trouble to all sinks."""
+    @property
+    def is_ledger(self) -> bool:
+        """Whether a later run learns from it which sources are finished."""
+        return self._sink.is_ledger
+
+    @property
+    def n_dropped(self) -> int:
+        """How many outputs it did not take."""
+        return self._dropped
+
+    def start(self, run: str, tell: Callable[[State], None]) -> None:
+        """Start the thread; `run` is the id of the run, `tell` reports trouble to all sinks."""
         self._tell = tell
+        self._sink.run = run
         self._sink.report = self._report
         self._thread.start()
 
@@ -91,16 +116,20 @@ class SinkWorker:
         records = output.records
         if self._sink.kinds is not None:
             records = tuple(record for record in records if record.kind in self._sink.kinds)
-        item = output if self._sink.wants == "images" else Output(records)
+        result = output.result if self._sink.wants == "images" else None
+        item = Output(records, result, output.settled)
         if not item.records and item.result is None:
+            item.settled(True)
             return
         if self.has_failed:
             self._dropped += 1
+            item.settled(False)
             return
         if self._offer(item, may_wait=may_wait):
             self._is_blocked = False
             return
         self._dropped += 1
+        item.settled(False)
         if not self._is_blocked:
             self._is_blocked = True
             self._report("its queue is full; what comes now is dropped")
@@ -118,7 +147,7 @@ class SinkWorker:
             if time.monotonic() - moved_at > patience:
                 break
         if self._thread.is_alive() and self._error is None:
-            self._error = "it did not finish"
+            self._error, self._reason = "it did not finish", "unfinished"
         self._is_closed = True
 
     def summary(self) -> SinkSummary:
@@ -127,7 +156,8 @@ class SinkWorker:
         lost = self._dropped + self._sink.n_lost
         if self._is_closed or self.has_failed:
             lost += late + sum(item is not None for item in list(self._queue.queue))
-        return SinkSummary(self._sink.name, self._written - self._sink.n_lost - late, lost, self._error)
+        written = self._written - self._sink.n_lost - late
+        return SinkSummary(self._sink.name, written, lost, self._sink.n_deleted, self._reason, self._error)
 
     def _progress(self) -> tuple[int, int]:
         return self._written, self._sink.n_waiting
@@ -154,7 +184,9 @@ class SinkWorker:
                     self._sink.write(item)
                 except Exception:
                     self._dropped += 1
+                    item.settled(False)
                     raise
+                item.settled(True)
                 self._written += item.result is not None or self._sink.wants == "records"
         except Exception as error:
             self._fail(error)
@@ -174,6 +206,7 @@ class SinkWorker:
 
     def _fail(self, error: Exception) -> None:
         if self._error is None:
+            self._reason = "reader-gone" if isinstance(error, ReaderGoneError) else "failed"
             self._error = error.message if isinstance(error, DeepferError) else f"{type(error).__name__}: {error}"
             self._report(self._error)
 
