@@ -277,7 +277,7 @@ class StreamConfig(LabelConfig):
     jobs: int | None = key(
         None, "Files that are read at once; live sources are all read.", shown="the cores, 2 to 8", ge=1, le=1000
     )
-    resume: bool = key(False, "Go on where a run with the same --sink jsonl=FILE was ended.")
+    resume: bool = key(False, "Go on where a run with the same --sink jsonl=FILE was ended.", shown="")
     max_frames: int | None = key(None, "End each source after so many images.", shown="no limit", ge=1)
     max_seconds: float | None = key(None, "End the run after so long.", shown="no limit", gt=0)
     fail_fast: bool = key(False, "End the run when any source fails.")

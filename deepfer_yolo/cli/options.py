@@ -169,9 +169,9 @@ def _width(file: TextIO) -> int | None:
 
 
 def print_json(result: JsonValue) -> None:
-    """One JSON document on stdout."""
-    json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """One JSON document on stdout; bytes of file names that are no text are escapes."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def progress() -> Progress:

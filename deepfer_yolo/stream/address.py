@@ -86,7 +86,7 @@ def _from_path(text: str) -> list[Address]:
         raise SourceError(f"neither a file nor a folder: {text}", SOURCE_HINT)
     if is_image(path) and path.suffix.lower() not in ANIMATED:
         raise SourceError(f"{text} is an image, not a video", f"deepfer predict {text} --faces")
-    return [Address(text, "file", text)]
+    return [Address(str(path), "file", str(path))]  # as a folder names it
 
 
 def _is_video(path: Path) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.records import Json
 from deepfer_yolo.stream.records import SinkSummary, SourceSummary, Summary
 
@@ -34,9 +35,11 @@ def summary_table(summary: Summary) -> RenderableType:
     for source in shown:
         counters = source.counters
         numbers = (counters.captured, counters.processed, counters.dropped, counters.in_flight)
-        table.add_row(source.source, _state(source), *(f"{n:,}" for n in numbers))
+        table.add_row(Text(printable(source.source)), _state(source), *(f"{n:,}" for n in numbers))
     lines = [_drops(source) for source in shown if source.counters.dropped]
-    lines += [f"error: {source.error}" + (f" ({source.hint})" if source.hint else "") for source in failed]
+    lines += [
+        f"error: {printable(source.error or '')}" + (f" ({source.hint})" if source.hint else "") for source in failed
+    ]
     lines += untold
     for sink in summary.sinks:
         lines.append(_sink_line(sink))
@@ -53,7 +56,9 @@ def live_table(summary: Summary, rate: float, ages_ms: dict[str, float], queues:
     for source in shown:
         counts = (f"{source.counters.processed:,}", f"{source.counters.dropped:,}", f"{queues.get(source.source, 0)}")
         age_ms = ages_ms.get(source.source)
-        table.add_row(source.source, _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}")
+        table.add_row(
+            Text(printable(source.source)), _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}"
+        )
     stages = Table(box=None, pad_edge=False)
     for name in ("stage", "p50 ms", "p99 ms"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
@@ -108,12 +113,12 @@ def _sink_line(sink: SinkSummary) -> str:
     dropped = f", {sink.dropped:,} dropped" if sink.dropped else ""
     deleted = f", {sink.deleted:,} old records deleted (--keep)" if sink.deleted else ""
     failed = f", failed: {sink.error}" if sink.error else ""
-    return f"sink {sink.sink}: took {sink.written:,}{dropped}{deleted}{failed}"
+    return f"sink {printable(sink.sink)}: took {sink.written:,}{dropped}{deleted}{failed}"
 
 
 def _drops(source: SourceSummary) -> str:
     counts = {name: getattr(source.counters, name) for name in ("overwritten", "stale", "corrupt")}
-    return f"dropped of {source.source}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
+    return f"dropped of {printable(source.source)}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
 
 
 class LiveStatus:

@@ -70,7 +70,7 @@ def run_stream(
         if window is not None:
             window.shut()
         if failed is not None:
-            write_atomic(failed, failed_list(left, pipeline.summary()))
+            write_atomic(failed, failed_list(left, pipeline.summary()).encode("utf-8", "surrogateescape"))
 
 
 def failed_list(addresses: Sequence[Address], summary: Summary) -> str:

@@ -294,5 +294,23 @@ def test_a_closed_pipe_ends_the_run_quietly(model_file: Path) -> None:
     process.stdout.close()
     chatter = process.stderr.read()
     process.stderr.close()
-    assert process.wait(20) == 1
+    assert process.wait(20) == 141
     assert "Traceback" not in chatter
+    assert "error: the program that read the results has gone" in chatter
+    assert "hint: --sink jsonl=FILE" in chatter
+
+
+def test_a_closed_pipe_is_a_failed_sink_where_there_are_others(
+    painted_clip: Path, model_file: Path, tmp_path: Path
+) -> None:
+    command = [*COMMAND, str(painted_clip), "-m", str(model_file), "--detector", "whole", "--quiet"]
+    command += ["--sink", "jsonl=-", "--sink", f"csv={tmp_path / 'o.csv'}"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert process.wait(30) == 1
+    assert process.stderr is not None
+    assert "failed: the reader of jsonl=- has gone" in process.stderr.read()
+    process.stderr.close()
+    assert (tmp_path / "o.csv").read_text().count("\nface,") == 20

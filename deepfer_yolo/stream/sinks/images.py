@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import io
 import os
 import subprocess
@@ -94,7 +95,7 @@ class VideoSink(ImageSink):
         image, source = self.draw(result), result.frame.source
         recording = self._recordings.get(source)
         if recording is not None and recording.shape != image.shape[:2]:
-            recording.close()
+            self._finish(recording, source)
             recording = None
         if recording is None:
             recording = self._recordings[source] = Recording(self._next_path(source), image.shape[:2])
@@ -104,7 +105,7 @@ class VideoSink(ImageSink):
         """Finish the file of a source."""
         recording = self._recordings.pop(source, None)
         if recording is not None:
-            recording.close()
+            self._finish(recording, source)
 
     def close(self) -> None:
         """Finish all files."""
@@ -119,6 +120,13 @@ class VideoSink(ImageSink):
             path = self._path_of(source, n)
         self._n_of[source] = n
         return path
+
+    def _finish(self, recording: Recording, source: str) -> None:
+        """Finish a file; one that the run which is resumed had finished already is there once."""
+        recording.close()
+        others = [self._path_of(source, n) for n in range(1, self._n_of[source])] if self._config.resume else []
+        if any(path.exists() and filecmp.cmp(path, recording.path, shallow=False) for path in others):
+            recording.path.unlink()
 
     def _is_taken(self, path: Path, n: int) -> bool:
         """Whether the n-th file of a source needs another name; what a run left that is resumed is kept."""
@@ -137,10 +145,10 @@ class Recording:
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         import av
 
-        self.shape = shape
+        self.path, self.shape = path, shape
         self._stack = ExitStack()
         part = self._stack.enter_context(atomic_path(path))
-        options = FRAGMENTED if path.suffix.lower() in FRAGMENTED_SUFFIXES else {}
+        options = {"fflags": "+bitexact", **(FRAGMENTED if path.suffix.lower() in FRAGMENTED_SUFFIXES else {})}
         self._container: Any = self._stack.enter_context(av.open(str(part), "w", options=options))
         # ultrafast keeps up with 150 frames of 720p a second on one core; without B-frames each may have any time.
         coding = {"preset": "ultrafast", "crf": "23"}
@@ -210,14 +218,17 @@ class SnapshotSink(ImageSink):
             if len(self._last) > REMEMBERED:
                 del self._last[next(iter(self._last))]
             stem = f"{self._slugs[frame.source]}-{result.epoch}-{frame.index:06d}-{track.id}-{slug(track.label)}"
-            write_atomic(self._free(stem), to_jpeg(self.draw(result)))
+            self._save(stem, to_jpeg(self.draw(result)))
 
-    def _free(self, stem: str) -> Path:
+    def _save(self, stem: str, content: bytes) -> None:
+        """Save an image under a free name; a run that is resumed leaves it where it saved the same before."""
         path, n = self.folder / f"{stem}.jpg", 1
         while path.exists() and not self._config.overwrite:
+            if self._config.resume and path.read_bytes() == content:
+                return
             n += 1
             path = self.folder / f"{stem}-{n}.jpg"
-        return path
+        write_atomic(path, content)
 
 
 def to_jpeg(image: Image) -> bytes:

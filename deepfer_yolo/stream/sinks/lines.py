@@ -11,9 +11,10 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.data.untrusted import MAX_LINE, csv_rows, open_list
@@ -62,11 +63,16 @@ class LineSink(Sink):
         for part in full_files(self._path) if not self._resumes else ():
             part.unlink()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._begin(self._path, "ab" if self._resumes else "wb")
+        self._begin(self._path, appends=self._resumes)
 
-    def _begin(self, path: Path, mode: Literal["ab", "wb"] = "wb") -> None:
-        self._file = path.open(mode)
-        self._size, self._n_lines = self._file.tell(), 0
+    def _begin(self, path: Path, *, appends: bool = False) -> None:
+        self._file = path.open("ab")
+        if not _hold(self._file):
+            raise _busy(path)
+        self._size, self._n_lines = os.fstat(self._file.fileno()).st_size, 0
+        if self._size and not appends:
+            self._file.truncate(0)
+            self._size = 0
         if not self._size:
             self._put(self._header)
 
@@ -122,7 +128,11 @@ class LineSink(Sink):
         raise NotImplementedError
 
     def contents(self) -> list[Part]:
-        """What the files hold that are there."""
+        """What the files hold that are there. Raises DeepferError where another run writes to them."""
+        if self._path is not None and self._path.is_file():
+            with self._path.open("rb") as file:
+                if not _hold(file):
+                    raise _busy(self._path)
         parts = []
         for path in self.files:
             if path.is_file():
@@ -238,6 +248,24 @@ class CsvSink(LineSink):
                 source = "" if is_first else values[self._fields.index("source")]
                 yield Line(_row(values).encode("utf-8", "surrogateescape"), _unsafe(source))
                 is_first = False
+
+
+def _hold(file: IO[bytes]) -> bool:
+    """Lock an open file for this run, as long as it is open; False where another run has it."""
+    with suppress(ImportError):  # on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks, or no ordinary file
+    return True
+
+
+def _busy(path: Path) -> DeepferError:
+    return DeepferError(f"another run is writing to {path}", "wait until it ends, or name another output")
 
 
 def _foreign(path: Path, number: int) -> DeepferError:
