@@ -45,7 +45,7 @@ Deepfer = Callable[..., Any]
 
 EXACT = {
     *("schema", "schema_version", "kind", "verdict", "passed", "severity", "rule", "exit_code", "promoted", "status"),
-    *("clock", "policy", "state", "was", "final", "step"),
+    *("clock", "policy", "state", "was", "final", "complete", "step"),
 }
 """Keys whose values programs branch on: they are pinned as they are."""
 

@@ -77,7 +77,7 @@ class Pipeline:
         self._jobs = min(config.jobs or min(MAX_JOBS, max(MIN_JOBS, cores())), max(n_files, 1))
         # Each thread of a decoder holds frames of its own; files side by side keep the cores busy without.
         threads = 0 if self._jobs == 1 else max(1, cores() // self._jobs)
-        self.readers = [Reader(address, config, self.lock, self._tell, threads) for address in addresses]
+        self.readers = [Reader(one, config, self.lock, self._tell, threads if one.is_file else 0) for one in addresses]
         self._live = [reader for reader in self.readers if not reader.address.is_file]
         self._waiting = deque(reader for reader in self.readers if reader.address.is_file)
         self._detectors: list[Detector] = [open_detector(config, "video")]

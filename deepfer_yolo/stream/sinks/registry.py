@@ -57,7 +57,7 @@ def check_outputs(sinks: Sequence[Sink], others: Sequence[Path], sources: Sequen
             if path.is_dir():
                 raise DeepferError(f"the output's name is that of a folder: {path}", "name a file")
             if path.exists() and path.stat().st_size > 0 and not may_exist:
-                why = "" if path == files[0] else f", of the files that {name} writes"
+                why = "" if path == files[0] else f", which {name} may write as well"
                 hint = "name another one, or add --overwrite to replace it"
                 raise DeepferError(f"the output exists: {path}{why}", hint)
             if path.exists() and (path.stat().st_dev, path.stat().st_ino) in read:
