@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +69,6 @@ def stream(
 
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
-    from deepfer_yolo.cli.app import end_where_signalled, signals_noted
     from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
@@ -78,29 +79,31 @@ def stream(
     if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
         note_drawing(classifier.labels)
     takes_stdout = "jsonl=-" in sinks
+    is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty()) and not quiet
+    others = [stats_json] if stats_json else []
+    start = partial(run_stream, sources, classifier, sinks, settings, others=others, failed=failed)
+    with LiveStatus(is_table=is_table, stats=stats_json, is_quiet=quiet, appends=settings.resume) as status:
+        raise typer.Exit(_run(start, status, partial(_conclude, is_json=as_json, takes_stdout=takes_stdout)))
+
+
+def _run(start: Callable[..., Summary], status: LiveStatus, conclude: Callable[[Summary, LiveStatus], None]) -> int:
+    """Run to an end or a signal, and tell what was done until then; returns the exit code."""
+    from deepfer_yolo.cli.app import end_where_signalled, signals_noted
 
     def tick(pipeline: Pipeline) -> None:
         end_where_signalled()
         status.tick(pipeline)
 
-    is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
-    with (
-        LiveStatus(
-            is_table=is_table and not quiet, stats=stats_json, is_quiet=quiet, appends=settings.resume
-        ) as status,
-        signals_noted(),
-    ):
+    with signals_noted():
         try:
-            others = [stats_json] if stats_json else []
-            summary = run_stream(sources, classifier, sinks, settings, on_tick=tick, others=others, failed=failed)
+            summary = start(on_tick=tick)
         except (KeyboardInterrupt, SystemExit):
-            # A signal ends the run; what was done until then is told all the same.
             if status.pipeline is not None:
-                _conclude(status.pipeline.summary(), status, is_json=as_json, takes_stdout=takes_stdout)
+                conclude(status.pipeline.summary(), status)
             raise
-        _conclude(summary, status, is_json=as_json, takes_stdout=takes_stdout)
+        conclude(summary, status)
         end_where_signalled()
-    raise typer.Exit(summary.exit_code)
+    return summary.exit_code
 
 
 def _conclude(summary: Summary, status: LiveStatus, *, is_json: bool, takes_stdout: bool) -> None:

@@ -110,6 +110,8 @@ def _from_many(text: str) -> list[Address]:
     names = listed(text) if is_list(text) else [str(path) for path in matching(text) or []]
     if not names:
         raise SourceError(f"{redact(text)} names no source", SOURCE_HINT)
+    if len(names) > MAX_SOURCES:
+        raise SourceError(f"{redact(text)} names more than {MAX_SOURCES:,} sources", "name fewer at a time")
     return [address for name in names for address in parse_source(name)]
 
 

@@ -94,7 +94,7 @@ class Pipeline:
         inference = threading.Thread(target=self._infer, name="inference", daemon=True)
         try:
             for worker in self.workers:
-                worker.start(self.run_id, self._tell)
+                worker.start(self._tell, self.run_id)
             for reader, _ in self._open:
                 reader.start()
             inference.start()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepfer_yolo.errors import SourceError, redact
-from deepfer_yolo.stream.address import parse_source, parse_sources, scrub, slug, slugs
+from deepfer_yolo.stream.address import MAX_LIVE, parse_source, parse_sources, scrub, slug, slugs
 
 PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=30)
 
@@ -94,3 +94,13 @@ def test_what_names_nothing_is_refused_at_once(text: str, tmp_path: Path, monkey
 )
 def test_unusual_urls_are_taken(text: str) -> None:
     assert parse_source(text)[0].kind == "network"
+
+
+def test_live_sources_are_bounded_and_files_less_so(tmp_path: Path) -> None:
+    """Live ones are all open at once."""
+    (tmp_path / "cameras.txt").write_text("".join(f"{n}\n" for n in range(MAX_LIVE + 1)))
+    with pytest.raises(SourceError, match="1,001 sources"):
+        parse_sources([f"@{tmp_path / 'cameras.txt'}"])
+    for n in range(MAX_LIVE + 1):
+        (tmp_path / f"{n}.mp4").touch()
+    assert len(parse_sources([str(tmp_path)])) == MAX_LIVE + 1

@@ -104,8 +104,8 @@ class SinkWorker:
         """How many outputs it did not take."""
         return self._dropped
 
-    def start(self, run: str, tell: Callable[[State], None]) -> None:
-        """Start the thread; `run` is the id of the run, `tell` reports trouble to all sinks."""
+    def start(self, tell: Callable[[State], None], run: str = "") -> None:
+        """Start the thread; `tell` reports trouble to all sinks, `run` is the id of the run."""
         self._tell = tell
         self._sink.run = run
         self._sink.report = self._report
