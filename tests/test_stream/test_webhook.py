@@ -44,12 +44,12 @@ def test_the_webhook_signs_retries_and_gives_events_and_states_alone(
     sink = WebhookSink(serve_http(handle).replace("://", "://u:topsecret@"))
     assert "topsecret" not in sink.name
     worker = SinkWorker(sink)
-    worker.start(lambda _: None)
+    worker.start(lambda _: None, "a run")
     worker.put(Output((*result_of(0).records(), STATE)), may_wait=False)
     worker.put(Output(result_of(1).records()), may_wait=False)
     worker.close()
     assert (worker.summary().written, worker.summary().dropped) == (1, 0)
-    assert bodies == [{"records": [STATE.to_json()]}]
+    assert bodies == [{"records": [STATE.to_json("a run")]}]
 
 
 def test_the_webhook_gives_up_on_refusals_and_reports_what_is_lost(
