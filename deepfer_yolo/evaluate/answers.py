@@ -107,6 +107,7 @@ def read_answers(
                 elif path:
                     found[path] = answer
         read.append(AnswersFile(file, sha256_of(file), len(found) - before))
+    problems.raise_if_any("docs/formats.md says what a file of answers may hold")
     known = labels or dataset.labels
     scored = common_labels([known], dataset.labels, config.labels, INTERSECT_HINT, who="the file")
     rows = tuple(row for row in dataset.rows(config.split) if row.label in scored)

@@ -167,7 +167,9 @@ def test_a_file_name_of_two_images_is_refused(data: Dataset, tmp_path: Path) -> 
 def test_numbers_that_are_no_probabilities_are_refused(row: str, why: str, data: Dataset, tmp_path: Path) -> None:
     header, *rows = full(data, tmp_path).read_text().splitlines()
     bad = written(tmp_path, header, *rows[:5], f"{data.rows('test')[0].path},{row}")
-    assert f"line 7: {why}" in refused(data, bad)
+    text = refused(data, bad)
+    assert f"line 7: {why}" in text
+    assert "has no answer" not in text, "the image has one, and it is named once"
 
 
 def test_labels_must_meet_and_say_one_thing(data: Dataset, tmp_path: Path) -> None:
