@@ -9,14 +9,12 @@ import typer
 
 from deepfer_yolo.cli.options import JsonOption, OverwriteOption, options_of
 from deepfer_yolo.config import ConvertConfig
+from deepfer_yolo.errors import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deepfer_yolo.data.dataset import Description
-
-N_ABSENT = 10
-"""Labels that a warning names."""
 
 
 @options_of(
@@ -58,8 +56,7 @@ def _warnings(result: Description) -> Iterator[str]:
     if empty := [why for why in result.left_out if why.startswith(EMPTY)]:
         yield f"warning: {', '.join(empty)}"
     if absent := result.absent_labels:
-        more = f" and {len(absent) - N_ABSENT:,} more" if len(absent) > N_ABSENT else ""
-        yield f"warning: no images in {', '.join(absent[:N_ABSENT])}{more}"
+        yield f"warning: no images in {listed(absent)}"
     if "train" not in result.counts:
         yield "warning: no train split: good for evaluate and gate, not for training"
     elif "val" not in result.counts:

@@ -11,12 +11,11 @@ from deepfer_yolo.data.ferplus import read_ferplus, voted
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading
 from deepfer_yolo.data.untrusted import Problems, printable, safe_name
 from deepfer_yolo.emotions import canonical_label
-from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.errors import ConfigError, DatasetError, listed
 from deepfer_yolo.faces.smooth import UNCERTAIN
 
 MAX_LABELS = 1000
 """Kept labels; a column of file names or measurements has more."""
-N_NAMED = 10
 
 
 def kept_labels(layout: Layout, reading: Reading, first: Item) -> frozenset[str]:
@@ -42,9 +41,8 @@ def kept_labels(layout: Layout, reading: Reading, first: Item) -> frozenset[str]
 
 def kept_note(labels: frozenset[str]) -> str:
     """What a reader should know of labels that were kept because none is an emotion."""
-    named = ", ".join(printable(label) for label in sorted(labels)[:N_NAMED])
-    more = f" and {len(labels) - N_NAMED:,} more" if len(labels) > N_NAMED else ""
-    return f"no label is an emotion, so all are kept as they are: {named}{more}"
+    named = listed([printable(label) for label in sorted(labels)])
+    return f"no label is an emotion, so all are kept as they are: {named}"
 
 
 def refuse_too_many(labels: Collection[str]) -> None:
@@ -167,7 +165,7 @@ class Labels:
         and --drop that met nothing; return what there is to say of labels that were written otherwise.
         """
         problems, unknown = self._reading.problems, {folded(label) for label in self._unknown}
-        known = ", ".join(sorted(self._used - unknown))
+        known = listed(sorted(self._used - unknown), 20)
         besides = f"; known and seen besides: {known}" if known else "; known are those of the seven emotions"
         for label, count in self._unknown.most_common():
             ways = f"--map '{label}=LABEL', --drop '{label}', or --labels keep, which keeps every label as it is"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
 from deepfer_yolo.emotions import difference, meeting
-from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.errors import DatasetError, listed
 from deepfer_yolo.evaluate.metrics import Floats, Ints, Tally, check_scores, tally, total
 from deepfer_yolo.records import Image, Probs
 from deepfer_yolo.runtime.classifier import Classifier
@@ -136,8 +136,8 @@ def common_labels(
     names = [meeting(dataset, model) for model in models]
     shared = tuple(label for label in meeting(models[0], dataset).values() if all(label in known for known in names))
     if len(shared) < 2:
-        known = "; ".join(f"a model {', '.join(model)}" for model in models)
-        message = f"fewer than two labels in common: the data set knows {', '.join(dataset)}; {known}"
+        known = "; ".join(f"a model {listed(model, 20)}" for model in models)
+        message = f"fewer than two labels in common: the data set knows {listed(dataset, 20)}; {known}"
         raise DatasetError(message, MAP_HINT)
     return shared
 

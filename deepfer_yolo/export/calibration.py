@@ -48,8 +48,8 @@ def calibration_images(
     allowed = [row for row in rows if row.sha256 not in avoid]
     if len(allowed) < min(n, 32):
         raise DatasetError(
-            f"{folder}: {len(allowed)} training images are too few to calibrate int8",
-            "use a data set with a train split",
+            f"{folder}: {len(allowed)} training images are too few to calibrate int8, which takes 32 at least",
+            "name a data set with more of them as --data, or --precision fp16",
         )
     chosen = stratify(allowed, n, seed)[:n]
     return to_inputs(list(load_images(dataset, chosen)), spec), len(rows) - len(allowed)

@@ -56,7 +56,8 @@ LADDER = (
 def ladder(model: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     """The int8 graphs, the fastest first; all are calibrated on the same training images."""
     crops, n_left_out = calibration_images(request.data, request.card.input, request.config.calibration, request.avoid)
-    left_out = f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else ""
+    left_out = "" if len(crops) >= request.config.calibration else f" ({request.config.calibration} wanted)"
+    left_out += f", {n_left_out} others left out as equal to evaluated ones" if n_left_out else ""
     quantiser = Quantiser(observe(prepare(model, request.scratch), crops), request.scratch)
     for rung in LADDER:
         # With nearly all blocks in floating point a file is int8 in name alone.

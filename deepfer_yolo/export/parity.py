@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import Row, load_images, open_dataset
 from deepfer_yolo.emotions import difference, meeting
-from deepfer_yolo.errors import DatasetError, ParityError
+from deepfer_yolo.errors import DatasetError, ParityError, listed
 from deepfer_yolo.evaluate.intervals import at_least
 from deepfer_yolo.evaluate.metrics import ece, reliability
 from deepfer_yolo.evaluate.predictions import columns
@@ -62,8 +62,8 @@ def load_sample(folder: Path, split: str, labels: Sequence[str], limit: int, see
     met = meeting(present, labels)
     if unknown := [label for label in present if label not in met]:
         raise DatasetError(
-            f"{folder}: the model does not know the label {', '.join(unknown)}: the data set has {', '.join(present)}; "
-            f"the model knows {', '.join(labels)}",
+            f"{folder}: the model does not know the label {listed(unknown)}: the data set has {listed(present, 20)}; "
+            f"the model knows {listed(labels, 20)}",
             "convert the data with --map OLD=NEW, or --drop OLD",
         )
     chosen = stratify(rows, limit, seed)

@@ -10,6 +10,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from deepfer_yolo.errors import listed
+
 FOLDERS = {
     "linux": ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
@@ -28,7 +30,6 @@ PLAIN = ("notosans-regular", "dejavusans", "liberationsans-regular", "arial", "s
 STYLES = ("bold", "italic", "oblique", "black", "light", "thin", "medium", "condensed", "mono", "serif", "narrow")
 MAX_DRAWN = 24
 """Characters of a label in an image."""
-N_NAMED = 10
 SPELT = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "þ": "th", "ı": "i", "ẞ": "SS"}
 
 
@@ -104,6 +105,5 @@ def drawing_note(labels: Sequence[str]) -> str:
     otherwise = [f"{label} as {text}" for label, (text, font) in drawn.items() if font is None]
     if not otherwise:
         return ""
-    more = f" and {len(otherwise) - N_NAMED:,} more" if len(otherwise) > N_NAMED else ""
-    named = f"{', '.join(otherwise[:N_NAMED])}{more}"
-    return f"no font here has every character of the labels, so that images show {named}; install a font that has them"
+    shown = f"images show {listed(otherwise)}"
+    return f"no font here has every character of the labels, so that {shown}; install a font that has them"

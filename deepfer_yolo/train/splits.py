@@ -9,7 +9,7 @@ from pathlib import Path
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, load_images, open_dataset
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import assign_folds, groups_of
-from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.errors import ConfigError, TrainingError, listed
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, Read, read_train, read_val
@@ -60,9 +60,10 @@ def open_for_training(config: TrainConfig) -> Dataset:
     dataset.rows("train")
     absent = [label for label, n in dataset.counts("train").items() if n == 0]
     if absent:
+        part = "" if config.fold is None else f"fold {config.fold} of "
         raise TrainingError(
-            f"{dataset.root} has no training image of: {', '.join(absent)}",
-            "add some, or convert without these classes",
+            f"{part}{dataset.root} has no training image of: {listed(absent)}",
+            "add some, or leave the label out: deepfer convert DATASET OTHER --drop LABEL",
         )
     return dataset
 

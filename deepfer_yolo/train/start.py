@@ -9,7 +9,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from torch.nn import functional  # noqa: TID253
 
 from deepfer_yolo.emotions import difference, meeting
-from deepfer_yolo.errors import ConfigError, TrainingError
+from deepfer_yolo.errors import ConfigError, TrainingError, listed
 from deepfer_yolo.presets import find_preset
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import DEFAULT, by_name, card_beside
@@ -112,8 +112,8 @@ def _take(
         )
     fresh = f"; {total - matched} fresh" if matched < total else ""
     if len(kept) < len(labels):
-        others = ", ".join(label for label in labels if label not in kept)
-        fresh += f" (the head is new for {others}, and kept for {', '.join(kept) or 'no label'})"
+        others = listed([label for label in labels if label not in kept])
+        fresh += f" (the head is new for {others}, and kept for {listed(list(kept)) or 'no label'})"
     say(f"{path}: {matched} of {total} layers taken as the start{fresh}")
 
 

@@ -14,6 +14,7 @@ from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.duplicates import SIDE, Pairs, group, near_pairs
 from deepfer_yolo.data.ferplus import NOT_EMOTIONS, parse_votes
 from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.errors import listed
 
 Group = list[InspectedImage]
 
@@ -110,11 +111,11 @@ def balance(seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         here = split or "the set"
         absent = [label for label, count in by_label.items() if count == 0]
         if absent:
-            yield Finding("missing-class", "error", len(absent), f"{here} has no {', '.join(absent)}")
+            yield Finding("missing-class", "error", len(absent), f"{here} has no {listed(absent)}")
         present = {label: count for label, count in by_label.items() if count}
         few = [f"{label} {count}" for label, count in present.items() if count < config.min_per_class]
         if few:
-            message = f"{here}: under {config.min_per_class} images: {', '.join(few)}"
+            message = f"{here}: under {config.min_per_class} images: {listed(few)}"
             yield Finding("few", "warning", len(few), message)
         ratio = max(present.values()) / min(present.values())
         if ratio > config.max_imbalance:
