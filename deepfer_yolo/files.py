@@ -165,6 +165,8 @@ def staged_tree(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     restore_replaced(target)
     refuse_existing(target, overwrite=overwrite)
+    if target.resolve() == Path.cwd():
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
     if any(is_held(part) for part in _parts_of(target)):
         raise DeepferError(f"another run is writing this destination: {target}", "wait for it, or name another one")
     judged = _names_in(target)

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from deepfer_yolo.errors import ConfigError, redact
-from deepfer_yolo.files import MIN_AGE_S, hold, is_held, write_atomic
+from deepfer_yolo.files import STAGING_MARK, hold, is_held, write_atomic
 from deepfer_yolo.presets import Config, load_yaml, to_yaml
 from deepfer_yolo.records import Json, JsonValue, parse_json, plain
 
@@ -88,8 +87,8 @@ def _take_over(run: Path) -> None:
     if state == "stopped":
         hint = f"deepfer {run.parent.name} --resume {run}, or choose another --name"
         raise ConfigError(f"a run of this name was stopped and can go on: {run}", hint)
-    is_empty = not any(run.iterdir()) and time.time() - run.stat().st_mtime > MIN_AGE_S
-    if state == "failed" and (is_empty or (run / CONFIG).is_file()):
+    has_nothing = all(STAGING_MARK in path.name for path in run.iterdir())
+    if state == "failed" and (has_nothing or (run / CONFIG).is_file()):
         LOG.warning("note: %s had ended without a result; this run takes its place", run)
         shutil.rmtree(run)
 

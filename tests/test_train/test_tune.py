@@ -5,7 +5,6 @@ none.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from sqlalchemy.exc import OperationalError
 
 from deepfer_yolo.errors import ConfigError, ModelError, TrainingError
+from deepfer_yolo.files import STAGING_MARK
 from deepfer_yolo.presets import resolve
 from deepfer_yolo.recipe import Choices, Range, TrainConfig, TuneConfig
 from deepfer_yolo.records import plain
@@ -109,7 +109,7 @@ def test_a_kill_around_a_trial_loses_and_blocks_nothing(
     figures = TrainResult.read(folder / "train" / "000")
     # between the folder of the next trial and its config.yaml
     (folder / "train" / "001").mkdir()
-    os.utime(folder / "train" / "001", (1, 1))
+    (folder / "train" / "001" / f".config{STAGING_MARK}00112233aabb.yaml").touch()
     found = resume(folder, show=quiet)
     ended = {trial.trial: trial for trial in found.trials}
     assert [ended[number].state for number in (0, 1)] == ["complete"] * 2
