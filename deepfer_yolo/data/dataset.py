@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,9 @@ SMALL_BYTES = 16_384
 TOGETHER = 8
 """Images that a thread decodes in one go: handing over each small one costs as much as decoding it."""
 
+FACE_NUMBER = re.compile(r"#\d+$")
+"""What tells faces of one image apart, at the end of their `source_id`."""
+
 Counts = dict[str, dict[str, int]]
 """Images by split and label; every label is named in every split."""
 
@@ -50,9 +54,16 @@ class Row:
     sha256: str = ""
     votes: str = ""
 
+    @property
+    def image(self) -> str:
+        """The image of the source that this one is, or was cut from: `source_id` without the number of the face."""
+        return FACE_NUMBER.sub("", self.source_id)
+
 
 class Description(BaseModel, frozen=True):
-    """What `dataset.json` says of a data set folder; `notes` are what a reader should know of how it was made."""
+    """What `dataset.json` says of a data set folder: `clipped_boxes` had passed the edge of their images, `notes` are
+    what a reader should know of how it was made.
+    """
 
     schema_version: int = 1
     name: str
@@ -61,6 +72,7 @@ class Description(BaseModel, frozen=True):
     labels: tuple[str, ...]
     counts: Counts = {}
     left_out: dict[str, int] = {}
+    clipped_boxes: int = 0
     options: dict[str, JsonValue] = {}
     notes: tuple[str, ...] = ()
     fingerprint: str

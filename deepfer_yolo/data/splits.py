@@ -37,8 +37,8 @@ def parse_shares(text: str) -> dict[str, float]:
 def groups_of(rows: Sequence[Row], group_by: str, thumbs: Callable[[], Thumbs]) -> NDArray[np.int64]:
     """A group number for each image, int64 (n,): what must stay in one split or fold. `thumbs` gives their thumbnails.
 
-    `auto` keeps together the images of a subject, and copies, exact or near, whoever is on them. Raises ConfigError
-    where `subject` is asked for and unknown.
+    All but `none` keep together the faces of one image; `auto` also the images of a subject, and copies, exact or near,
+    whoever is on them. Raises ConfigError where `subject` is asked for and unknown.
     """
     without = [row for row in rows if not row.subject]
     if group_by == "subject" and without:
@@ -48,7 +48,7 @@ def groups_of(rows: Sequence[Row], group_by: str, thumbs: Callable[[], Thumbs]) 
             "--group-by duplicate keeps copies together; auto keeps subjects together where they are known, and copies"
         )
         raise ConfigError(reason, hint)
-    pairs = [np.empty((0, 2), np.int64)]
+    pairs = [np.empty((0, 2), np.int64)] if group_by == "none" else [alike([row.image for row in rows])]
     if group_by in ("auto", "subject"):
         pairs.append(alike([row.subject for row in rows]))
     if group_by in ("auto", "duplicate"):

@@ -16,7 +16,17 @@ from deepfer_yolo.painted import paint_faces
 @pytest.fixture(scope="session")
 def paint() -> ModuleType:
     """`paint_layouts.py`: one function for each known layout."""
-    spec = importlib.util.spec_from_file_location("paint_layouts", Path(__file__).with_name("paint_layouts.py"))
+    return _beside("paint_layouts")
+
+
+@pytest.fixture(scope="session")
+def boxed() -> ModuleType:
+    """`paint_boxes.py`: one function for each layout of scenes with boxes."""
+    return _beside("paint_boxes")
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

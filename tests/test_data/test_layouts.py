@@ -198,7 +198,7 @@ def test_what_is_left_out_is_counted(paint: ModuleType, tmp_path: Path) -> None:
         ("rafdb", "EmoLabel/list_patition_label.txt", "train_1.jpg 9", "not like 'train_00001.jpg 5'"),
         ("rafdb", "EmoLabel/list_patition_label.txt", "train_99999.jpg 1", "the file is not there"),
         ("affectnet_csv", "training.csv", "../../x.jpg,1,1,5,5,,1,0,0", "leaves the folder"),
-        ("affectnet_csv", "training.csv", "0/00000000.png,1,a,5,5,,1,0,0", "the box is not four numbers"),
+        ("affectnet_csv", "training.csv", "0/00000000.png,1,a,5,5,,1,0,0", "box is '1 a 5 5', not x y width height"),
         ("affectnet_csv", "training.csv", "0/00000000.png,500,500,5,5,,1,0,0", "is not inside the image of 120×100"),
         ("affectnet_csv", "training.csv", "0/00000000.png,1,1,5,5,,77,0,0", "expression is '77'"),
         ("expw", "label/label.lst", "face_1.png 0 1 2 3", "not like 'image face_id"),

@@ -129,7 +129,7 @@ def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArra
     if label is None:
         return f"unknown label '{printable(item.label)}'", None
     try:
-        pixels = item_pixels(item)
+        pixels, _ = item_pixels(item)
     except DatasetError as error:
         return error.reason, None
     grey = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)

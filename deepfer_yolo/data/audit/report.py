@@ -80,7 +80,7 @@ def _where(image: InspectedImage) -> str:
 
 
 def _shown(image: InspectedImage, note: str = "") -> tuple[Image, list[str]]:
-    pixels = rgb(item_pixels(image.item))
+    pixels = rgb(item_pixels(image.item)[0])
     name = printable(image.key.removeprefix(f"{image.split}/{image.label}/"))
     height, width = pixels.shape[:2]
     scale = min(SIDE_PX / min(height, width), MAX_SIDE_PX / max(height, width))

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from deepfer_yolo.data.layouts import class_tree
+from deepfer_yolo.data.layouts.boxes import BoxColumns, table_box
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_table, table_columns
 from deepfer_yolo.data.untrusted import leaves_folder, small_number, walk_files
 from deepfer_yolo.emotions import AFFECTNET_CODES, AFFECTNET_NO_EXPRESSION
@@ -37,7 +38,6 @@ PATH = "subDirectory_filePath"
 LISTS = {"training.csv": "train", "validation.csv": "val"}
 LIST_FOLDERS = (".", "Manually_Annotated_file_lists")
 IMAGES = ("Manually_Annotated/Manually_Annotated_Images", "Manually_Annotated_Images", "Manually_Annotated", "images")
-BOX = ("face_x", "face_y", "face_width", "face_height")
 NPY_FOLDERS = {"train_set": "train", "val_set": "val"}
 ENDING = "_exp.npy"
 MAX_BYTES = 4096
@@ -61,24 +61,21 @@ def read_csv(reading: Reading) -> Iterator[Item]:
         for column in (PATH, "expression"):
             if column not in table_columns(file):
                 raise DatasetError(f"no column '{column}'", "is this AffectNet's list?", path=file, line=1)
-        yield from items_of(reading, read_table(file, reading), partial(_listed, reading, folder, split))
+        box = table_box(file, table_columns(file))
+        yield from items_of(reading, read_table(file, reading), partial(_listed, reading, folder, split, box))
         reading.fraction = (position + 1) / len(lists)
 
 
-def _listed(reading: Reading, folder: Path, split: str, place: str, row: dict[str, str]) -> Item | None:
+def _listed(
+    reading: Reading, folder: Path, split: str, columns: BoxColumns | None, place: str, row: dict[str, str]
+) -> Item | None:
     path, code = row[PATH], row["expression"]
     label = _label(reading, small_number(code), f"expression is '{code[:20]}', not a code from 0 to 10")
     if label is None:
         return None
     if leaves_folder(path):
         raise ValueError(f"the path '{path[:80]}' leaves the folder")
-    box = None
-    if all(column in row for column in BOX):
-        try:
-            x, y, width, height = (float(row[column]) for column in BOX)
-        except ValueError:
-            raise ValueError("the box is not four numbers") from None
-        box = (x, y, x + width, y + height)
+    box = None if columns is None else columns.box(row)
     return Item(label, split, PurePosixPath(path).stem, place, file=folder / path, source_id=path, box=box)
 
 

@@ -3,7 +3,8 @@
     label/label.lst     lines without a header: image face_id top left right bottom confidence label
     image/origin/       the images
 
-Labels as in FER2013: 0 angry 1 disgust 2 fear 3 happy 4 sad 5 surprise 6 neutral. Boxes may pass the edge.
+Labels as in FER2013: 0 angry 1 disgust 2 fear 3 happy 4 sad 5 surprise 6 neutral. Boxes may pass the
+edge: they are clipped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from deepfer_yolo.data.layouts.boxes import Box
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_lines
 from deepfer_yolo.data.untrusted import is_file_name
 from deepfer_yolo.emotions import EXPW_CODES
@@ -45,7 +47,7 @@ def _item(folder: Path, place: str, line: str) -> Item:
         raise ValueError("not like 'image face_id top left right bottom confidence label'") from None
     if not is_file_name(name):
         raise ValueError(f"'{name[:80]}' is not a file name")
-    stem, box = f"{Path(name).stem}_{face}", (left, top, right, bottom)
+    stem, box = f"{Path(name).stem}_{face}", Box(left, top, right, bottom)
     return Item(label, "", stem, place, file=folder / name, source_id=f"{name}#{face}", box=box)
 
 

@@ -14,10 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from deepfer_yolo.data.ferplus import N_COLUMNS, voted, votes_of
+from deepfer_yolo.data.layouts.boxes import BoxColumns
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of
 from deepfer_yolo.data.untrusted import csv_rows, is_file_name, open_list
 from deepfer_yolo.emotions import FERPLUS_COLUMNS
 
+BOX = BoxColumns(("box",), "xyxy")
+WHOLE = "(0,0,48,48)"
+"""The box of every image that FERPlus' script writes: all of it, whatever size a copy has."""
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "val", "FER2013Test": "test"}
 
 
@@ -49,7 +53,8 @@ def _item(reading: Reading, folder: str, place: str, values: list[str]) -> Item 
         reading.left_out[text] += 1
         return None
     file, source_id = reading.source / folder / name, f"{folder}/{name}"
-    return Item(label, FOLDERS[folder], file.stem, place, file=file, source_id=source_id, votes=text)
+    box = None if values[1].replace(" ", "") == WHOLE else BOX.box({"box": values[1]})
+    return Item(label, FOLDERS[folder], file.stem, place, file=file, source_id=source_id, votes=text, box=box)
 
 
 ORIGIN = "FER+ votes on FER2013 (Barsoum et al., arXiv:1608.01041)"

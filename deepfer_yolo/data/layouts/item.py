@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.image_formats import is_image, why_left_out
 from deepfer_yolo.data.images import load_image
+from deepfer_yolo.data.layouts.boxes import Box
 from deepfer_yolo.data.untrusted import MAX_LINE, Problems, bounded_lines, csv_rows, open_list, walk_files
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import os_reason
@@ -33,8 +34,8 @@ class Item:
 
     `label` is as the source spells it, or canonical where it had a code. `split` is the official one, or empty. The
     image is `pixels`, uint8 (H, W) or (H, W, 3), or else the file `file`. `place` says where it stands, for error
-    messages; `name` is a wish for the file name. `box` is the face, xyxy in pixels, where the image is more than a
-    face. `listed_as` names the image in quarantine lists where `source_id` does not.
+    messages; `name` is a wish for the file name. `box` is the face, where the image is more than a face. `listed_as`
+    names the image in quarantine lists where `source_id` does not.
     """
 
     label: str
@@ -46,7 +47,7 @@ class Item:
     source_id: str = ""
     subject: str = ""
     votes: str = ""
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     listed_as: str = ""
 
     @property
@@ -96,13 +97,13 @@ class Layout:
     is_on_request: bool = False
 
 
-def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
-    """uint8 grey (H, W) or RGB (H, W, 3), cut to the box with `margin` around it.
+def item_pixels(item: Item, margin: float = 0.0) -> tuple[NDArray[np.uint8], bool]:
+    """uint8 grey (H, W) or RGB (H, W, 3), cut to the box with `margin` around it; and whether the box was clipped.
 
     Raises DatasetError where the file is broken or gone, or the box lies outside the image.
     """
     if item.pixels is not None:
-        return item.pixels
+        return item.pixels, False
     try:
         image = load_image(item.file or Path())
     except FileNotFoundError:
@@ -110,16 +111,16 @@ def item_pixels(item: Item, margin: float = 0.0) -> NDArray[np.uint8]:
     except OSError as error:
         raise DatasetError(f"cannot be read ({os_reason(error)})") from None
     if item.box is None:
-        return image
+        return image, False
     from deepfer_yolo.faces.align import cut
     from deepfer_yolo.records import Face
     from deepfer_yolo.runtime.card import CropSpec
 
-    x1, y1, x2, y2 = item.box
-    height, width = image.shape[:2]
-    if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
-        raise DatasetError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside the image of {width}×{height}")
-    return cut(image, Face(np.array(item.box, np.float32), 1.0), CropSpec(margin=margin))
+    try:
+        box, is_clipped = item.box.on(image.shape[1], image.shape[0])
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
+    return cut(image, Face(np.array(box, np.float32), 1.0), CropSpec(margin=margin)), is_clipped
 
 
 def images_in(folder: Path, reading: Reading | None = None) -> Iterator[Path]:

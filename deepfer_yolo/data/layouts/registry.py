@@ -8,6 +8,7 @@ from deepfer_yolo.data.layouts import (
     affectnet,
     ckplus,
     class_tree,
+    coco,
     deepfer,
     expw,
     fer2013,
@@ -17,7 +18,10 @@ from deepfer_yolo.data.layouts import (
     kdef,
     muxspace,
     rafdb,
+    roboflow,
     table,
+    voc,
+    yolo_detection,
 )
 from deepfer_yolo.data.layouts.item import Layout
 from deepfer_yolo.data.layouts.two_truths import refuse_two_truths
@@ -27,7 +31,7 @@ from deepfer_yolo.errors import ConfigError, DatasetError
 _IN_ORDER = (
     deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT, affectnet.CSV, affectnet.NPY,
     affectnet.FOLDERS, ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, ferg.LAYOUT, muxspace.LAYOUT,
-    table.LAYOUT, class_tree.LAYOUT,
+    roboflow.BOXED, roboflow.ONE_HOT, coco.LAYOUT, voc.LAYOUT, yolo_detection.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""

@@ -4,18 +4,20 @@
     faces/a.jpg,happy,train,anna,10 20 90 100
     {"path": "faces/a.jpg", "label": "happy", "split": "train", "subject": "anna", "box": [10, 20, 90, 100]}
 
-Paths are relative to the file's folder, or to `--root`. A box is x1 y1 x2 y2 in pixels. The columns may also be called
-image, file, filename; emotion, expression.
+Paths are relative to the file's folder, or to `--root`. A box is x1 y1 x2 y2 in pixels, and becomes one image. The
+columns may also be called image, file, filename; emotion, expression. Boxes may also stand in four columns (xmin ymin
+xmax ymax, x1 y1 x2 y2, left top width height, x y w h and the like), or in a column such as bbox, of which --box-format
+says whether it holds x1 y1 x2 y2 or x y width height. Columns that name a box in another way are refused.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from deepfer_yolo.data.layouts.boxes import FaceNumbers, box_columns, table_box
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_lines, read_table, table_columns
 from deepfer_yolo.data.untrusted import MAX_LINE, leaves_folder, listing, open_list
@@ -33,52 +35,58 @@ def matches(source: Path) -> bool:
     return _table(source) is not None
 
 
-def read(reading: Reading) -> Iterator[Item]:
-    """The rows in order; `source_id` is the path as listed."""
+def read(reading: Reading, *, with_boxes: bool = True) -> Iterator[Item]:
+    """The rows in order; `source_id` is the path as listed, and the face's number from its second one on.
+
+    Raises DatasetError where columns name a box in a way that is not understood, unless boxes are not wanted.
+    """
     file = _table(reading.source) or reading.source
     if not file.is_file():
         reason = "holds no csv or jsonl with a path and a label"
         raise DatasetError(reason, "columns: path,label[,split,subject,box]", path=reading.source)
-    return read_list(reading, file, reading.options.root or file.parent)
+    return read_list(reading, file, reading.options.root or file.parent, with_boxes=with_boxes)
 
 
-def read_list(reading: Reading, file: Path, folder: Path) -> Iterator[Item]:
+def read_list(reading: Reading, file: Path, folder: Path, *, with_boxes: bool = True) -> Iterator[Item]:
     """The rows of a csv or jsonl, whose paths are relative to `folder`."""
     if not folder.is_dir():
         raise DatasetError("no such folder of images", "--root names where the images of a list lie", path=folder)
+    rows = _Rows(folder, reading.options.box_format, with_boxes)
     if file.suffix.lower() == ".csv":
-        return items_of(reading, read_table(file, reading), partial(_item, folder))
-    return items_of(reading, read_lines(file, reading), lambda place, line: _item(folder, place, _parsed(line)))
+        if with_boxes:
+            table_box(file, [column.lower() for column in table_columns(file)], rows.box_format)
+        return items_of(reading, read_table(file, reading), rows.item)
+    return items_of(reading, read_lines(file, reading), lambda place, line: rows.item(place, _parsed(line)))
 
 
-def _item(folder: Path, place: str, row: Mapping[str, JsonValue]) -> Item:
-    row = {key.lower(): value for key, value in row.items()}
-    path, label, split, subject = (
-        str(next((row[name] for name in names if row.get(name) not in (None, "")), ""))
-        for names in (PATH_NAMES, LABEL_NAMES, ("split",), ("subject",))
-    )
-    if not path or not label:
-        raise ValueError("no path or no label")
-    inside = PurePosixPath(path.replace("\\", "/"))
-    if leaves_folder(str(inside)) and any(STAGING_MARK in part for part in folder.parts):
-        raise ValueError(f"the path '{path[:80]}' leaves the archive")
-    if split and split.lower() not in SPLIT_NAMES:
-        raise ValueError(f"split is '{split[:40]}', not train, val or test")
-    split, box = SPLIT_NAMES.get(split.lower(), ""), _box(row.get("box"))
-    return Item(label, split, inside.stem, place, file=folder / inside, source_id=path, subject=subject, box=box)
+@dataclass(slots=True)
+class _Rows:
+    """Makes items of the rows of a table in `folder`."""
 
+    folder: Path
+    box_format: str | None
+    with_boxes: bool
+    numbers: FaceNumbers = field(default_factory=FaceNumbers)
 
-def _box(value: JsonValue) -> tuple[float, float, float, float] | None:
-    if value in (None, ""):
-        return None
-    words = value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
-    try:
-        x1, y1, x2, y2 = (float(word) for word in words)  # type: ignore[arg-type, union-attr]
-    except (TypeError, ValueError):
-        raise ValueError(f"box is '{str(value)[:60]}', not x1 y1 x2 y2") from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise ValueError("box is not finite")
-    return x1, y1, x2, y2
+    def item(self, place: str, row: Mapping[str, JsonValue]) -> Item:
+        """The item of one row. Raises ValueError."""
+        row = {key.lower(): value for key, value in row.items()}
+        path, label, split, subject = (
+            str(next((row[name] for name in names if row.get(name) not in (None, "")), ""))
+            for names in (PATH_NAMES, LABEL_NAMES, ("split",), ("subject",))
+        )
+        if not path or not label:
+            raise ValueError("no path or no label")
+        inside = PurePosixPath(path.replace("\\", "/"))
+        if leaves_folder(str(inside)) and any(STAGING_MARK in part for part in self.folder.parts):
+            raise ValueError(f"the path '{path[:80]}' leaves the archive")
+        if split and split.lower() not in SPLIT_NAMES:
+            raise ValueError(f"split is '{split[:40]}', not train, val or test")
+        columns = box_columns(tuple(row), self.box_format) if self.with_boxes else None
+        box = None if columns is None else columns.box(row)
+        number, ending = ("", "") if box is None else self.numbers.next(path)
+        split, name, file = SPLIT_NAMES.get(split.lower(), ""), inside.stem + ending, self.folder / inside
+        return Item(label, split, name, place, file=file, source_id=path + number, subject=subject, box=box)
 
 
 def _parsed(line: str) -> Mapping[str, JsonValue]:

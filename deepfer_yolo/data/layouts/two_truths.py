@@ -30,7 +30,7 @@ def refuse_two_truths(source: Path) -> None:
     folders = _class_folders(source) if source.is_dir() else []
     parents = sorted({source, *(folder.path.parent for folder in folders)}) if folders else []
     lists = [path for parent in parents for path in listing(parent) if path.is_file() and table.is_table(path)]
-    items = [item for file in lists for item in table.read(Reading(file))]
+    items = [item for file in lists for item in table.read(Reading(file), with_boxes=False)]
     labels = {item.label.casefold() for item in items}
     folders = [folder for folder in folders if folder.label.casefold() in labels or _is_emotion(folder.label)]
     if not items or not folders:
