@@ -80,12 +80,13 @@ class Reader:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the reader's end; a process that it reads from gets no longer than that."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             return
-        self._thread.join(timeout_s)
-        if self._thread.is_alive() and (process := self._process) is not None:
+        thread.join(timeout_s)
+        if thread.is_alive() and (process := self._process) is not None:
             process.kill()
-            self._thread.join(timeout_s)
+            thread.join(timeout_s)
 
     @property
     def has_frames(self) -> bool:
@@ -129,6 +130,8 @@ class Reader:
             why = "frame limit" if self._is_at_limit else "end of source"
             self.change("ended", stopped or why, complete=stopped is None)
         self._is_finished = True
+        if self.is_over:
+            self._thread = None  # it is at its end; 100,000 of them would be kept
 
     def watch(self) -> None:
         """Report a stall or a frozen image; called a few times a second by the pipeline."""
