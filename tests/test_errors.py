@@ -16,6 +16,7 @@ from deepfer_yolo.errors import (
     ImageTooLargeError,
     LeakError,
     MissingDependencyError,
+    listed,
     redact,
 )
 from deepfer_yolo.files import explain_os_error, os_reason
@@ -100,3 +101,8 @@ def test_values_of_a_query_are_hidden(token: str) -> None:
 def test_plain_urls_and_paths_stay_as_they_are() -> None:
     assert redact("rtsp://camera.local:8554/a/b") == "rtsp://camera.local:8554/a/b"
     assert redact("/srv/a@b.mp4") == "/srv/a@b.mp4"
+
+
+def test_a_long_list_is_cut() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(i) for i in range(1234)], 2) == "0, 1 and 1,232 more"
