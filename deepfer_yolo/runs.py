@@ -275,10 +275,14 @@ def _read(path: Path, problems: list[str]) -> Json:
     try:
         text = path.read_text(encoding="utf-8")
         found = load_yaml(text) if path.name == CONFIG else parse_json(text)
-    except ValueError:
-        problems.append(f"{path.name} cannot be read")
+        if not isinstance(found, dict):
+            raise ValueError("no keys and values")
+        json.dumps(found, default=str)  # what is nested deeper than this goes cannot be shown either
+    except (ValueError, OSError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).split(":")[0][:80]
+        problems.append(f"{path.name} cannot be read ({reason})")
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def list_row(run: RunRecord) -> list[str]:
@@ -291,9 +295,10 @@ def list_row(run: RunRecord) -> list[str]:
     data = first("dataset.name") or Path(str(run.config.get("data") or "")).name
     # A training run measures its val split.
     shares = (first("val.top1", "top1"), first("val.macro_f1", "macro_f1"), first("calibration.ece_after", "ece"))
-    shown = [f"{100 * share:.1f}" if isinstance(share, int | float) else "–" for share in shares]
+    shown = [f"{100 * share:.1f}" if isinstance(share, float | int) and 0 <= share <= 1 else "–" for share in shares]
     n = first("val.n", "n") if run.state == "finished" else run.state
-    return [run.name, run.started()[:16].replace("T", " "), str(data), "–" if n is None else str(n), *shown]
+    counted = str(n) if isinstance(n, int | str) else "–"
+    return [run.name, run.started()[:16].replace("T", " "), str(data)[:200], counted[:20], *shown]
 
 
 def flatten(content: JsonValue, prefix: str = "") -> dict[str, JsonValue]:

@@ -269,16 +269,13 @@ def _sizes(*extras: str) -> dict[str, int]:
 
 
 def _print(report: Report) -> None:
-    from rich.table import Table
-
     from deepfer_yolo.cli.options import stdout
+    from deepfer_yolo.report.page import table
 
     console = stdout()
     console.print(f"deepfer {report.deepfer} · Python {report.python} · {report.system} · {report.cores} cores")
-    table = Table("library", "version", "offers", box=None, header_style="bold", pad_edge=False)
-    for name, library in report.libraries.items():
-        table.add_row(name, library.version, library.error or _offers(library.offers))
-    console.print(table)
+    rows = [(name, one.version or "", one.error or _offers(one.offers)) for name, one in report.libraries.items()]
+    console.print(table(("library", "version", "offers"), rows))
     console.print(f"faces: {FACE_DETECTORS[report.face_detector]}")
     console.print(f"cameras: {', '.join(report.cameras) or 'none'}")
     console.print(f"base install: {report.base_install_mb:.0f} MB on disk")

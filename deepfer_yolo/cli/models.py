@@ -27,10 +27,9 @@ def models(
 
     Example: deepfer models pull yunet
     """
-    from rich.table import Table
-
     from deepfer_yolo.cli.options import print_json, stdout
     from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.report.page import table
 
     if action not in ("list", "pull") or (action == "pull") != (name is not None):
         raise ConfigError(
@@ -47,12 +46,8 @@ def models(
     if as_json:
         print_json([model.to_json() for model in found])
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "kind", "size", "path"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
-    for model in found:
-        table.add_row(model.name, model.kind, f"{model.n_bytes / 1e6:.2f} MB", model.path or "")
-    stdout().print(table)
+    rows = [(model.name, model.kind, f"{model.n_bytes / 1e6:.2f} MB", model.path or "") for model in found]
+    stdout().print(table(("name", "kind", "size", "path"), rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def list_runs(
 
     Example: deepfer runs list --command train
     """
-    from deepfer_yolo.cli.options import print_json, stderr, stdout
+    from deepfer_yolo.cli.options import print_json, say_all, stderr, stdout
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import LIST_HEADER, list_row, read_runs
 
@@ -41,6 +41,7 @@ def list_runs(
         print_json([{key: run.to_json()[key] for key in shown} for run in found])
     elif found:
         stdout().print(table(LIST_HEADER, [list_row(run) for run in found]))
+        say_all(f"{run.name}: {problem}" for run in found for problem in run.problems)
     else:
         stderr().print(f"no runs in {root}")
 

@@ -7,7 +7,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,10 @@ from deepfer_yolo.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
 
 INK = "#0b0c0d"
@@ -195,25 +199,100 @@ def _is_number(value: object) -> bool:
     )
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A plain table; the first column is text, the others are aligned to the right where they hold numbers.
+LEAST = 8
+"""Columns that a text keeps in a table, and a name beside an ellipsis."""
 
-    The last column wraps when it is text, so that a sentence may stand there.
+
+@dataclass(frozen=True, slots=True)
+class TerminalTable:
+    """A plain table, fitted to the width on which it is printed: numbers stay whole, sentences wrap between words, and
+    names and paths that do not fit lose their middle.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
 
-    cells = [[str(value) for value in row] for row in rows]
-    new = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-    )
-    for i, name in enumerate(header):
-        numeric = i > 0 and bool(cells) and all(_numeric(row[i]) for row in cells)
-        new.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in cells:
-        new.add_row(*(Text(value) for value in row))
-    return new
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        numeric = [i > 0 and bool(self.rows) and all(_numeric(row[i]) for row in self.rows) for i in self._places]
+        widths, is_tight = self._widths(numeric, options.max_width)
+        new = Table(
+            title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+            show_edge=False, collapse_padding=is_tight,
+        )  # fmt: skip
+        for name, is_number, width in zip(self.header, numeric, widths, strict=True):
+            new.add_column(Text(name), justify="right" if is_number else "left", width=width, overflow="fold")
+        for row in self.rows:
+            new.add_row(*(Text(fitted(value, width)) for value, width in zip(row, widths, strict=True)))
+        yield new
+
+    @property
+    def _places(self) -> range:
+        return range(len(self.header))
+
+    def _widths(self, numeric: Sequence[bool], room: int) -> tuple[list[int], bool]:
+        """The width of each column, and whether they stand closer; where there is no room, headers wrap, and then the
+        widest texts give way.
+        """
+        from rich.cells import cell_len
+
+        cells = [max((cell_len(row[i]) for row in self.rows), default=0) for i in self._places]
+        widths = [max(cell_len(name), width) for name, width in zip(self.header, cells, strict=True)]
+        if sum(widths) + 3 * (len(widths) - 1) <= room:
+            return widths, False
+        words = [max(map(cell_len, name.split() or [""])) for name in self.header]
+        widths = [max(word, width) for word, width in zip(words, cells, strict=True)]
+        texts = [i for i in self._places if not numeric[i]]
+        while sum(widths) + 2 * (len(widths) - 1) > room and (wide := [i for i in texts if widths[i] > LEAST]):
+            widths[max(wide, key=lambda i: widths[i])] -= 1
+        return widths, True
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A cell of a table that Rich lays out by itself: a name that loses its middle where there is no room."""
+
+    text: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        return Measurement(min(LEAST, cell_len(self.text)), cell_len(self.text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        yield Text(fitted(self.text, options.max_width))
+
+
+def fitted(text: str, width: int) -> str:
+    """`text` whose words have at most `width` columns: of longer ones, which are names and paths, the middle is left
+    out.
+    """
+    from rich.cells import cell_len
+
+    return " ".join(_elided(word, width) if cell_len(word) > width else word for word in text.split(" "))
+
+
+def _elided(word: str, width: int) -> str:
+    from rich.cells import cell_len
+
+    kept = max(width - 1, 1)
+    while kept > 1 and cell_len(word[: kept - kept // 2] + word[len(word) - kept // 2 :]) >= width:
+        kept -= 1
+    return word[: kept - kept // 2] + "…" + word[len(word) - kept // 2 :]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> TerminalTable:
+    """A table for the terminal; the first column is text, the others are aligned to the right where they hold
+    numbers.
+    """
+    return TerminalTable(tuple(header), tuple(tuple(str(value) for value in row) for row in rows), title)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

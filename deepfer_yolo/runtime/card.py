@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import write_atomic
-from deepfer_yolo.records import Json
+from deepfer_yolo.records import Json, parse_json
 
 SCHEMA_VERSION = 2
 """Cards of version 1, of 0.1.0, differ in one thing: they have no digest, so that nothing shows what was changed."""
@@ -165,21 +165,8 @@ def parse_card(text: str, where: str) -> Card:
 
 def _parse(text: str, where: str) -> Any:
     """JSON in which no key stands twice: two readers would take it for different things. Raises ModelError."""
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-            raise ValueError(f"the key '{twice[:80]}' stands twice")
-        return found
-
-    def refuse(number: str) -> None:
-        raise ValueError(f"{number} is no number of JSON")
-
     try:
-        return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse)
-    except RecursionError:
-        raise _invalid("it is nested too deeply", where) from None
+        return parse_json(text)
     except ValueError as error:
         raise _invalid(str(error), where) from None
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.records import Json
+from deepfer_yolo.report.page import Name
 from deepfer_yolo.stream.records import SinkSummary, SourceSummary, Summary
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def summary_table(summary: Summary) -> RenderableType:
     for source in shown:
         counters = source.counters
         numbers = (counters.captured, counters.processed, counters.dropped, counters.in_flight)
-        table.add_row(Text(printable(source.source)), _state(source), *(f"{n:,}" for n in numbers))
+        table.add_row(Name(printable(source.source)), _state(source), *(f"{n:,}" for n in numbers))
     lines = [_drops(source) for source in shown if source.counters.dropped]
     lines += [
         f"error: {printable(source.error or '')}" + (f" ({source.hint})" if source.hint else "") for source in failed
@@ -57,7 +58,7 @@ def live_table(summary: Summary, rate: float, ages_ms: dict[str, float], queues:
         counts = (f"{source.counters.processed:,}", f"{source.counters.dropped:,}", f"{queues.get(source.source, 0)}")
         age_ms = ages_ms.get(source.source)
         table.add_row(
-            Text(printable(source.source)), _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}"
+            Name(printable(source.source)), _state(source), *counts, "" if age_ms is None else f"{age_ms:.0f}"
         )
     stages = Table(box=None, pad_edge=False)
     for name in ("stage", "p50 ms", "p99 ms"):
@@ -97,7 +98,7 @@ def _noteworthy(summary: Summary) -> tuple[list[SourceSummary], list[SourceSumma
 
 def _table(*numbers: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("source", overflow="fold")  # it alone gives way where a terminal is too narrow
+    table.add_column("source")  # it alone gives way where a terminal is too narrow
     table.add_column("state", no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)

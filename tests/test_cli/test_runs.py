@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from deepfer_yolo.cli.app import app
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.runs import create_run, write_metrics
 
@@ -78,9 +80,64 @@ def test_damaged_and_missing_runs_do_not_stop_the_list(deepfer: Deepfer, runs: P
     problems = {run["name"]: run["problems"] for run in json.loads(done.stdout)}
     assert problems == {
         "evaluate/a": ["config.yaml is missing"],
-        "evaluate/b": ["metrics.json cannot be read"],
+        "evaluate/b": ["metrics.json cannot be read (Expecting property name enclosed in double quotes)"],
         "train/a": [],
     }
     empty = deepfer("runs", "list", "--root", tmp_path / "nowhere")
     assert empty.returncode == 0
     assert "no runs in" in empty.stderr
+
+
+DEEP = "[" * 3000 + "]" * 3000
+BAD = {
+    "no JSON": ("metrics.json", "{broken"),
+    "a list": ("metrics.json", "[1, 2]"),
+    "nested": ("metrics.json", '{"n": ' + DEEP + "}"),
+    "no UTF-8": ("metrics.json", "\udcff"),
+    "a key twice": ("metrics.json", '{"n": 1, "n": 2}'),
+    "nested environment": ("env.json", DEEP),
+    "no yaml": ("config.yaml", "a: [}"),
+    "an impossible date": ("config.yaml", "a: 2026-13-45"),
+    "no float": ("config.yaml", "a: !!float x"),
+    "nested yaml": ("config.yaml", DEEP),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_bad_record_is_named_and_the_others_are_listed(name: str, runs: Path) -> None:
+    file, content = BAD[name]
+    (runs / "evaluate" / "b" / file).write_bytes(content.encode("utf-8", "surrogateescape"))
+    done = CliRunner().invoke(app, ["runs", "list", "--root", str(runs)])
+    assert done.exit_code == 0
+    assert all(run in done.stdout for run in ("evaluate/a", "evaluate/b", "train/a"))
+    assert f"evaluate/b: {file} cannot be read (" in done.stderr
+    assert max(map(len, done.stderr.splitlines())) < 160
+    as_json = json.loads(CliRunner().invoke(app, ["runs", "list", "--root", str(runs), "--json"]).stdout)
+    assert [bool(run["problems"]) for run in sorted(as_json, key=lambda run: str(run["name"]))] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"n": {"x": 1}, "top1": "no", "macro_f1": True, "ece": [0.1]},
+        {"n": [1] * 500, "top1": 10**400, "macro_f1": -1, "ece": None},
+        {"val": "x", "dataset": {"name": ["faces"] * 90}},
+    ],
+)
+def test_figures_of_another_kind_are_dashes(metrics: dict[str, Any], runs: Path) -> None:
+    (runs / "evaluate" / "b" / "metrics.json").write_text(json.dumps(metrics))
+    (runs / "evaluate" / "b" / "env.json").write_text('{"time": ["soon"]}')
+    done = CliRunner().invoke(app, ["runs", "list", "--root", str(runs)], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    [line] = [line for line in done.stdout.splitlines() if "evaluate/b" in line]
+    assert line.split()[-1] == "–"
+
+
+def test_models_at_80_columns_have_whole_names_and_paths_without_their_middle() -> None:
+    shown = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"}).stdout.splitlines()
+    known = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    assert all(len(line) <= 80 for line in shown)
+    for model in known:
+        [line] = [line for line in shown if line.startswith(f"{model['name']} ")]
+        assert model["path"] is None or line.rstrip().endswith(model["name"][-6:])

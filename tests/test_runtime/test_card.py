@@ -202,12 +202,12 @@ def test_a_key_that_stands_twice_and_values_of_another_type_are_refused() -> Non
         ('"size": 48', '"size": true', r"input\.size: .*integer"),
         ('"schema_version": 2', '"schema_version": true', "schema_version"),
         ('"schema_version": 2', '"schema_version": 3', "schema_version"),
-        ('"temperature": ', '"temperature": NaN, "x": ', "NaN is no number"),
+        ('"temperature": ', '"temperature": NaN, "x": ', r"temperature: .*finite"),
         ('"temperature": ', '"temperature": "1", "x": ', r"temperature: .*number"),
         ('"metrics": {', '"metrics": [], "x": {', "metrics"),
         ('"golden": {', '"golden": [], "x": {', "golden"),
         ('"n": 8', '"n": 7', r"golden\.n = 7 rows"),
-        ('"metrics": {', '"metrics": {"x": ' + "[" * 100_000 + "]" * 100_000 + ", ", "nested too deeply|recursion"),
+        ('"metrics": {', '"metrics": {"x": ' + "[" * 100_000 + "]" * 100_000 + ", ", "nested too deep"),
     ):
         assert old in card
         with pytest.raises(ModelError, match=reason):
