@@ -262,7 +262,8 @@ class Name:
         from rich.cells import cell_len
         from rich.measure import Measurement
 
-        return Measurement(min(LEAST, cell_len(self.text)), cell_len(self.text))
+        width = min(cell_len(self.text), options.max_width)
+        return Measurement(min(LEAST, width), width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         from rich.text import Text
