@@ -112,6 +112,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("python_multipart", "prometheus_client"), "serve"),
     "openvino": "openvino",
     "pillow_heif": "heic",
+    "pyarrow": "parquet",
     "paho": "mqtt",
 }
 """Which extra of this package brings a top-level module."""

@@ -26,6 +26,7 @@ EXTRAS = {
     "eval": "audit reports, evaluate, gate: metrics, intervals, plots, HTML",
     "train": "train, export from a checkpoint, tune (torch, Ultralytics)",
     "heic": "iPhone photos (HEIC, HEIF)",
+    "parquet": "parquet data sets, as Hugging Face has them",
 }
 """What each extra adds, in words."""
 

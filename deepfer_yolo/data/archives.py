@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import stat
-import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import IO
 
-from deepfer_yolo.data.layouts import fer2013
+from deepfer_yolo.data.layouts import fer2013, webdataset
 from deepfer_yolo.data.layouts.registry import entered
-from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, leaves_folder, printable, safe_name, unique_name
+from deepfer_yolo.data.tars import BROKEN_TAR, tar_members
+from deepfer_yolo.data.untrusted import (
+    MAX_DEPTH,
+    MAX_RATIO,
+    RATIO_FROM,
+    Problems,
+    leaves_folder,
+    printable,
+    safe_name,
+    unique_name,
+)
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import scratch_folder
 
@@ -27,16 +32,12 @@ SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".ta
 MAX_MEMBERS = 1_500_000
 MAX_BYTES = 128 << 30
 MAX_MEMBER_BYTES = 4 << 30
-MAX_RATIO = 100
-RATIO_FROM = 256 << 20
-"""Bytes unpacked before the ratio counts: small archives of text may shrink a hundredfold."""
-MAX_HEADER = 1 << 20
 PIECE = 1 << 20
-MAX_PADDING = 64 << 20
-"""Zeros behind the end of a tar; a tape's block is far smaller."""
 MAX_ARCHIVES = 2
 """An archive, and one that stands alone in it."""
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
+BROKEN = (zipfile.BadZipFile, *BROKEN_TAR, RuntimeError)
+AS_THEY_ARE = (fer2013.matches_csv, webdataset.matches)
+"""Layouts that read an archive without unpacking it."""
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def unpacked(source: Path, beside: Path | None = None, layout: str = "auto") -> 
 
     An archive is unpacked into a folder beside `beside`, or in the system's folder for temporary files, which is
     removed at the end. What stands alone in other folders is entered, an archive in there too. A zip with one FER2013
-    csv is left alone: that layout reads it as it is.
+    csv and a shard of WebDataset are left alone: their layouts read them as they are.
     """
     with ExitStack() as stack:
         root = named = entered(source, layout)
@@ -61,7 +62,8 @@ def unpacked(source: Path, beside: Path | None = None, layout: str = "auto") -> 
 
 
 def _is_archive(file: Path) -> bool:
-    return file.is_file() and file.name.lower().endswith(SUFFIXES) and not fer2013.matches_csv(file)
+    is_packed = file.is_file() and file.name.lower().endswith(SUFFIXES)
+    return is_packed and not any(matches(file) for matches in AS_THEY_ARE)
 
 
 @contextmanager
@@ -110,56 +112,10 @@ def _zip_members(source: Path) -> Iterator[_Member]:
 
 
 def _tar_members(source: Path) -> Iterator[_Member]:
-    """The members, and then all that is behind them: a checksum stands at the very end, where tarfile never looks."""
-    with _stream(source) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as archive:
-        for info in archive:
-            is_plain = info.isdir() or (info.isreg() and not info.issparse())
-            refusal = "" if is_plain else "a link, a device or a sparse file"
-            yield _Member(info.name, info.isdir(), refusal, partial(archive.extractfile, info))
-        n_padding = 0
-        while piece := archive.fileobj.read(PIECE):
-            n_padding += len(piece)
-            if piece.strip(b"\0") or n_padding > MAX_PADDING:
-                raise tarfile.ReadError("there is more behind its end")
-
-
-def _stream(source: Path) -> IO[bytes]:
-    """A tar as it was before it was packed; by its content, since names are often wrong."""
-    with source.open("rb") as file:
-        head = file.read(8)
-    for mark, opened in STREAMS.items():
-        if head.startswith(mark):
-            return opened(source, "rb")
-    return source.open("rb")
-
-
-STREAMS: dict[bytes, Callable[[Path, str], IO[bytes]]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ": lzma.open,  # type: ignore[dict-item]
-}
-"""What reads a packed file to its end and checks it, by the file's first bytes."""
-
-
-class _CheckedInfo(tarfile.TarInfo):
-    """A member whose long-name and extension headers are bounded, since tarfile reads those into memory whole; a header
-    that is broken or not there is an error, since tarfile takes it for the end.
-    """
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark of the end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no end mark: {error}") from None
-
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        names = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-        if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *names) and self.size > MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
+    for info, opened in tar_members(source):
+        is_plain = info.isdir() or (info.isreg() and not info.issparse())
+        refusal = "" if is_plain else "a link, a device or a sparse file"
+        yield _Member(info.name, info.isdir(), refusal, opened)
 
 
 @dataclass(slots=True)
@@ -180,7 +136,8 @@ class _Unpacking:
         if self.n_members > MAX_MEMBERS:
             raise self._too_much(f"has more than {MAX_MEMBERS:,} members")
         parts = PurePosixPath(member.name).parts
-        if not parts or "__MACOSX" in parts or parts[-1] in {".DS_Store", "Thumbs.db"}:
+        is_hidden = any(part.startswith(".") and part != ".." for part in parts)  # passed over in folders too
+        if not parts or is_hidden or "__MACOSX" in parts or parts[-1] == "Thumbs.db":
             return
         refusal = member.refusal
         if not member.is_folder:

@@ -18,6 +18,8 @@ from deepfer_yolo.files import os_reason
 MAX_LINE = 100_000
 """Characters; the longest row of FER2013 has about 9,300. A file without line breaks must not fill the memory."""
 MAX_NAME_BYTES = 80
+MAX_RATIO, RATIO_FROM = 100, 256 << 20
+"""What unpacks to more than so many times its size is refused, from so many bytes on: small texts may shrink more."""
 MAX_DEPTH = 32
 MAX_SHOWN, MAX_KEPT = 20, 100_000
 UNSAFE = frozenset('<>:"/\\|?*')

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +204,63 @@ def table_jsonl(root: Path) -> None:
                 "box": [30, 20, 78, 68],
             }
             file.write(json.dumps(row) + "\n")
+
+
+def encoded(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    PillowImage.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def write_parquet(
+    path: Path, indices: Sequence[int], names: Sequence[str] | None = EMOTIONS, row_group_size: int = 9, **more: object
+) -> None:
+    """Faces as `datasets` writes them; without `names` the schema says nothing of the labels."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    cells = [{"bytes": encoded(FACES[i]), "path": f"{i}.png"} for i in indices]
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": pa.array(cells, image), "label": pa.array([int(LABELS[i]) for i in indices]), **more}
+    label = {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "int64", "_type": "Value"}
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(table, path, row_group_size=row_group_size)
+
+
+def parquet(root: Path) -> None:
+    write_parquet(root / "data" / "train-00000-of-00002.parquet", range(30))
+    write_parquet(root / "data" / "train-00001-of-00002.parquet", range(30, 50))
+    write_parquet(root / "data" / "validation" / "0000.parquet", range(50, 60))
+    write_parquet(root / "data" / "test-00000-of-00001.parquet", range(60, 70))
+
+
+def imagefolder(root: Path) -> None:
+    for folder, start, stop in (("train", 0, 50), ("validation", 50, 60), ("test", 60, 70)):
+        lines = ["file_name,emotion,age\n"]
+        for index in range(start, stop):
+            save(root / folder / "faces" / f"{index % 10}-{index}.png", FACES[index])
+            lines.append(f"faces/{index % 10}-{index}.png,{NAMES[index]},30\n")
+        (root / folder / "metadata.csv").write_text("".join(lines))
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+
+
+def webdataset(root: Path) -> None:
+    for shard, start, stop in (("train-000000", 0, 30), ("train-000001", 30, 50), ("val-000000", 50, 70)):
+        members = []
+        for index in range(start, stop):
+            members += [(f"a/{index:05d}.png", encoded(FACES[index])), (f"a/{index:05d}.cls", b"%d" % LABELS[index])]
+        write_tar(root / f"{shard}.tar", members)
+    (root / "classnames.txt").write_text("\n".join(EMOTIONS))
 
 
 def class_tree(root: Path) -> None:

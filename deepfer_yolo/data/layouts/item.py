@@ -33,9 +33,9 @@ class Item:
     """One labelled image of a source.
 
     `label` is as the source spells it, or canonical where it had a code. `split` is the official one, or empty. The
-    image is `pixels`, uint8 (H, W) or (H, W, 3), or else the file `file`. `place` says where it stands, for error
-    messages; `name` is a wish for the file name. `box` is the face, where the image is more than a face. `listed_as`
-    names the image in quarantine lists where `source_id` does not.
+    image is `pixels`, uint8 (H, W) or (H, W, 3), or `content`, the bytes of an image file, or else the file `file`.
+    `place` says where it stands, for error messages; `name` is a wish for the file name. `box` is the face, where the
+    image is more than a face. `listed_as` names the image in quarantine lists where `source_id` does not.
     """
 
     label: str
@@ -43,6 +43,7 @@ class Item:
     name: str
     place: str
     pixels: NDArray[np.uint8] | None = None
+    content: bytes | None = None
     file: Path | None = None
     source_id: str = ""
     subject: str = ""
@@ -105,7 +106,7 @@ def item_pixels(item: Item, margin: float = 0.0) -> tuple[NDArray[np.uint8], boo
     if item.pixels is not None:
         return item.pixels, False
     try:
-        image = load_image(item.file or Path())
+        image = load_image(item.file or Path() if item.content is None else item.content)
     except FileNotFoundError:
         raise DatasetError("the file is not there") from None
     except OSError as error:

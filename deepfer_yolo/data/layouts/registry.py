@@ -14,13 +14,16 @@ from deepfer_yolo.data.layouts import (
     fer2013,
     ferg,
     ferplus_folder,
+    imagefolder,
     jaffe,
     kdef,
     muxspace,
+    parquet,
     rafdb,
     roboflow,
     table,
     voc,
+    webdataset,
     yolo_detection,
 )
 from deepfer_yolo.data.layouts.item import Layout
@@ -31,7 +34,8 @@ from deepfer_yolo.errors import ConfigError, DatasetError
 _IN_ORDER = (
     deepfer.LAYOUT, fer2013.CSV, fer2013.FOLDER, ferplus_folder.LAYOUT, rafdb.LAYOUT, affectnet.CSV, affectnet.NPY,
     affectnet.FOLDERS, ckplus.LAYOUT, jaffe.LAYOUT, kdef.LAYOUT, expw.LAYOUT, ferg.LAYOUT, muxspace.LAYOUT,
-    roboflow.BOXED, roboflow.ONE_HOT, coco.LAYOUT, voc.LAYOUT, yolo_detection.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
+    roboflow.BOXED, roboflow.ONE_HOT, coco.LAYOUT, voc.LAYOUT, yolo_detection.LAYOUT, parquet.LAYOUT,
+    webdataset.LAYOUT, imagefolder.LAYOUT, table.LAYOUT, class_tree.LAYOUT,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""
@@ -58,7 +62,7 @@ def find_layout(source: Path, name: str) -> Layout:
         return LAYOUTS[name]
     for layout in RECOGNISED:
         if layout.matches(source):
-            if layout in (table.LAYOUT, class_tree.LAYOUT):
+            if layout in (imagefolder.LAYOUT, table.LAYOUT, class_tree.LAYOUT):
                 refuse_two_truths(source)
             return layout
     raise DatasetError("its layout is not one of those known", _hint(source), path=source)

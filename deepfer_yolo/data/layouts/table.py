@@ -25,7 +25,7 @@ from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import STAGING_MARK
 from deepfer_yolo.records import JsonValue
 
-PATH_NAMES = ("path", "image", "file", "filename", "image_path", "img", "pth")
+PATH_NAMES = ("path", "image", "file", "filename", "file_name", "image_path", "img", "pth")
 LABEL_NAMES = ("label", "emotion", "expression", "class")
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
@@ -51,21 +51,31 @@ def read_list(reading: Reading, file: Path, folder: Path, *, with_boxes: bool = 
     """The rows of a csv or jsonl, whose paths are relative to `folder`."""
     if not folder.is_dir():
         raise DatasetError("no such folder of images", "--root names where the images of a list lie", path=folder)
-    rows = _Rows(folder, reading.options.box_format, with_boxes)
+    rows = TableRows(folder, reading.options.box_format, with_boxes)
+    if file.suffix.lower() == ".csv" and with_boxes:
+        table_box(file, [column.lower() for column in table_columns(file)], rows.box_format)
+    return items_of(reading, read_rows(file, reading), rows.item)
+
+
+def read_rows(file: Path, reading: Reading) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
+    """(place, values by column) of each row of a csv or jsonl; a bad row becomes a problem."""
     if file.suffix.lower() == ".csv":
-        if with_boxes:
-            table_box(file, [column.lower() for column in table_columns(file)], rows.box_format)
-        return items_of(reading, read_table(file, reading), rows.item)
-    return items_of(reading, read_lines(file, reading), lambda place, line: rows.item(place, _parsed(line)))
+        yield from read_table(file, reading)
+        return
+    for place, line in read_lines(file, reading):
+        try:
+            yield place, _parsed(line)
+        except ValueError as error:
+            reading.problems.add(place, str(error))
 
 
 @dataclass(slots=True)
-class _Rows:
+class TableRows:
     """Makes items of the rows of a table in `folder`."""
 
     folder: Path
     box_format: str | None
-    with_boxes: bool
+    with_boxes: bool = True
     numbers: FaceNumbers = field(default_factory=FaceNumbers)
 
     def item(self, place: str, row: Mapping[str, JsonValue]) -> Item:
@@ -107,19 +117,20 @@ def _table(source: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def columns_of(file: Path) -> list[str]:
+    """The columns of a csv, or the keys of a jsonl's first line; none where it cannot be read as one."""
+    if file.suffix.lower() == ".csv":
+        return table_columns(file)
+    with open_list(file) as text:
+        try:
+            return list(_parsed(text.readline(MAX_LINE)))
+        except ValueError:
+            return []
+
+
 def is_table(file: Path) -> bool:
     """Whether a file is a csv or jsonl whose columns name a path and a label."""
-    if file.suffix.lower() not in SUFFIXES:
-        return False
-    if file.suffix.lower() == ".csv":
-        names = table_columns(file)
-    else:
-        with open_list(file) as text:
-            try:
-                names = list(_parsed(text.readline(MAX_LINE)))
-            except ValueError:
-                return False
-    columns = {name.lower() for name in names}
+    columns = {name.lower() for name in columns_of(file)} if file.suffix.lower() in SUFFIXES else set()
     return not columns.isdisjoint(PATH_NAMES) and not columns.isdisjoint(LABEL_NAMES)
 
 
