@@ -15,12 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image as PillowImage
 
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.files import STAGING_MARK
@@ -269,7 +271,31 @@ def pull_case(folder: Path, url: str) -> Case:
     return Case("pull", folder, lambda _: words, broken, lambda _: file.unlink(missing_ok=True), environ)
 
 
-KILLS = {"convert": 40, "evaluate": 35, "export": 35, "train": 35, "tune": 20, "pull": 35}
+def stream_case(folder: Path, model: Path) -> Case:
+    """Six recordings to one log, which a rerun goes on with; each has all its records once at the end."""
+    (folder / "clips").mkdir()
+    for number in range(6):
+        frames = [PillowImage.new("RGB", (64, 48), (40 * number, 20 * i, 90)) for i in range(12)]
+        frames[0].save(folder / f"clips/c{number}.gif", save_all=True, append_images=frames[1:], duration=40)
+    log = folder / "out.jsonl"
+    words: list[object] = ["stream", "clips", "-m", model, "--detector", "whole", "--sink", "jsonl=out.jsonl"]
+
+    def broken(_: Path) -> list[str]:
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may cut the last one; a resume removes it
+        faces = Counter(record["source"] for record in map(json.loads, whole) if record["kind"] == "face")
+        return [f"{log}: {n} records of {source}" for source, n in faces.items() if n > 12]
+
+    def has_ended(_: Path) -> bool:
+        return log.exists() and log.read_text().count('"complete": true') == 6
+
+    return Case(
+        "stream", folder, lambda _: [*words, *["--resume"] * log.exists()], broken, remove("out.jsonl"),
+        has_ended=has_ended,
+    )  # fmt: skip
+
+
+KILLS = {"convert": 35, "evaluate": 30, "export": 30, "train": 30, "tune": 15, "stream": 30, "pull": 30}
 
 
 @pytest.mark.slow
@@ -284,6 +310,7 @@ def test_kills_break_and_block_nothing(
         "export": lambda: export_case(tmp_path, checkpoint),
         "train": lambda: train_case(tmp_path, painted_dataset),
         "tune": lambda: tune_case(tmp_path, painted_dataset),
+        "stream": lambda: stream_case(tmp_path, linear_model),
         "pull": lambda: pull_case(tmp_path, request.getfixturevalue("mirror")),
     }
     n = int(os.environ.get("DEEPFER_KILLS", KILLS[name]))
