@@ -42,8 +42,8 @@ IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "face", "pixel_va
 OTHERS = {"usage": "split", "split": "split", "subject": "subject"}
 """Columns that are read besides, as what."""
 MAX_FEATURES_BYTES, MAX_NAME = 10_000_000, 4096
-BATCH_ROWS = 8
-"""Rows in memory at a time: small, since a page may hold one large value and name it for every row."""
+BATCH_ROWS, BATCH_BYTES = 8, 64 << 20
+"""Rows in memory at a time, fewer where one may be large: a page may hold one value and name it for every row."""
 ROWS_OF_LABELS = 1024
 BOX = "box "
 EMBED = (
@@ -197,6 +197,12 @@ def _refuse_bombs(metadata: Any, place: str) -> None:
                 raise DatasetError(f"{place}: unpacks to more than it may: a decompression bomb?", "do not trust it")
 
 
+def _largest_part(metadata: Any) -> int:
+    """Bytes of the largest part of a column: no value is larger."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return max((g.column(column).total_uncompressed_size for g in groups for column in range(g.num_columns)), default=0)
+
+
 def _rows(shard: _Shard) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, scalars by what they are) of each row; bytes and path of a struct apart."""
     from pyarrow import types
@@ -204,7 +210,8 @@ def _rows(shard: _Shard) -> Iterator[tuple[str, dict[str, Any]]]:
     columns = {"image": shard.image, "label": shard.label, **shard.others}
     columns |= {f"{BOX}{name}": name for name in shard.boxes.names} if shard.boxes else {}
     number = 0
-    for batch in shard.file.iter_batches(BATCH_ROWS, columns=list(set(columns.values())), use_threads=False):
+    rows = min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, _largest_part(shard.file.metadata))))
+    for batch in shard.file.iter_batches(rows, columns=list(set(columns.values())), use_threads=False):
         arrays = {what: batch.column(name) for what, name in columns.items()}
         image = arrays.pop("image")
         if types.is_struct(image.type):
