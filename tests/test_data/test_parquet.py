@@ -75,9 +75,19 @@ def test_pixels_ids_and_names_are_those_of_the_rows(paint: ModuleType, tmp_path:
     dataset = open_dataset(tmp_path / "out")
     assert content.counts == {"train": dict(sorted(Counter(paint.NAMES[:20]).items()))}
     for index, (row, pixels) in enumerate(zip(dataset.all_rows, load_images(dataset, dataset.all_rows), strict=True)):
-        assert row.source_id == f"train.parquet#{index + 1}"
+        assert row.source_id == f"train.parquet/{index + 1}"
         assert row.path == f"train/{paint.NAMES[index]}/{index}.png"
         assert np.array_equal(pixels[:, :, 0], paint.FACES[index])
+
+
+def test_a_val_is_taken_from_train(paint: ModuleType, tmp_path: Path) -> None:
+    """By groups of images that belong together, of which the rows of one file are none."""
+    paint.write_parquet(tmp_path / "in/train.parquet", range(60))
+    paint.write_parquet(tmp_path / "in/test.parquet", range(60, 70))
+    counts = convert(tmp_path / "in", tmp_path / "out", ConvertConfig()).counts
+    assert 4 <= sum(counts["val"].values()) <= 10
+    assert sum(counts["train"].values()) + sum(counts["val"].values()) == 60
+    assert sum(counts["test"].values()) == 10
 
 
 @pytest.mark.parametrize("place", ["in", "in/data", "in/data/train-0.parquet"])

@@ -245,7 +245,7 @@ def _item(reading: Reading, shard: _Shard, labels: ShardLabels, place: str, row:
         raise ValueError(f"split is '{told[:40]}', and its file's name says {shard.split}")
     number = place.rpartition(" ")[2]
     name = PurePosixPath(path[-MAX_NAME:].replace("\\", "/")).stem or f"{int(number):06d}"
-    source_id, subject = f"{shard.place}#{number}", values.get("subject", "")
+    source_id, subject = f"{shard.place}/{number}", values.get("subject", "")
     box = shard.boxes.box({name: _numbers(row[f"{BOX}{name}"]) for name in shard.boxes.names}) if shard.boxes else None
     return Item(label, split, name, place, content=content.as_py(), source_id=source_id, subject=subject, box=box)
 
