@@ -1,16 +1,15 @@
 """Exact and near copies of images.
 
-Near copies: a 64-bit perceptual hash (signs of the lowest DCT coefficients of a 32×32 thumbnail) proposes pairs within
-a Hamming radius, found over a multi-index (Norouzi, Punjani, Fleet 2012: of `CHUNKS` parts, one differs by at most
-radius/CHUNKS bits); each pair is confirmed by the normalised correlation of the high-passed thumbnails, over small
-shifts and scales. Faces look alike at low resolution, so the hash alone is no proof.
+Near copies: `near_candidates.py` proposes pairs by hashes and coarse correlations; each pair is confirmed by the
+normalised correlation of the high-passed thumbnails, over small shifts and scales. Faces look alike at low resolution,
+so the hash alone is no proof.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,8 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.data.dataset import Dataset, Row, load_images
 from deepfer_yolo.data.images import grey_plane
+from deepfer_yolo.data.near_candidates import SIDE, Pairs, Shapes, Thumbs, candidates, high_pass
 
-Thumbs = NDArray[np.uint8]
-Pairs = NDArray[np.int64]
-
-SIDE = 32
-CHUNKS = (13, 13, 13, 13, 12)
-"""Bits of the hash in each index."""
-BLOCK = 4_000_000
 CORE = 24
 """Side of the part of a thumbnail that is searched in another; the rest is room to shift."""
 SCALES = (1.0, 0.97, 1.03, 0.94, 1.06)
@@ -33,6 +26,10 @@ MIN_UNSHIFTED = 0.5
 """Correlation without any shift below which a pair is given up; 99.5 % of planted near copies reach 0.58
 (tests/benchmarks/near_duplicates.py)."""
 CROWD, CROWD_TRIES = 128, 16
+CHUNK_BITS = (13, 13, 13, 13, 12)
+"""Parts of a hash: the images that share one are looked through for crowds."""
+TOGETHER = 1024
+"""Pairs that a thread confirms in one go."""
 RADIUS, CORRELATION = AuditConfig().near_radius_bits, AuditConfig().near_correlation
 
 
@@ -102,69 +99,51 @@ def near_pairs(
     """
     if not len(thumbs):
         return np.empty((0, 2), np.int64)
-    hashes = perceptual_hashes(thumbs)
-    unit, length = _high_pass(thumbs)
-    crowded, alive = _crowds(hashes, unit, np.flatnonzero(length > SIDE), kinds, radius, correlation)
-    pairs = alive[pairs_within(hashes[alive], radius)]
-    unshifted = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), 20_000):
-        i, j = pairs[start : start + 20_000].T
-        unshifted[start : start + 20_000] = np.einsum("nhw,nhw->n", unit[i], unit[j])
-    confirmed = unshifted >= correlation
-    for index in np.flatnonzero(~confirmed & (unshifted >= MIN_UNSHIFTED)):
-        i, j = pairs[index]
-        confirmed[index] = best_correlation(unit[i], unit[j], correlation) >= correlation
-    return np.unique(np.concatenate([crowded, pairs[confirmed]]), axis=0)
+    shapes = Shapes.of(thumbs)
+    crowded, alive = _crowds(thumbs, shapes, kinds, radius, correlation)
+    pairs = candidates(shapes, alive, radius)
+
+    def confirm(start: int) -> Pairs:
+        part = pairs[start : start + TOGETHER]
+        return part[_are_copies(thumbs, part, correlation)]
+
+    with ThreadPoolExecutor() as pool:
+        confirmed = list(pool.map(confirm, range(0, len(pairs), TOGETHER)))
+    return np.unique(np.concatenate([crowded, *confirmed]), axis=0)
 
 
-def perceptual_hashes(thumbs: Thumbs) -> NDArray[np.uint64]:
-    """One 64-bit hash a thumbnail, uint64 (n,)."""
-    order = sorted((row + column, row, column) for row in range(11) for column in range(11) if row + column)[:64]
-    waves = np.cos(np.pi * np.outer(np.arange(11), 2 * np.arange(SIDE) + 1) / (2 * SIDE)).astype(np.float32)
-    result = np.empty(len(thumbs), np.uint64)
-    for start in range(0, len(thumbs), 4096):
-        block = thumbs[start : start + 4096].astype(np.float32)
-        spectrum = waves @ block @ waves.T
-        bits = np.stack([spectrum[:, row, column] > 0 for _, row, column in order], axis=1)
-        result[start : start + 4096] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    return result
-
-
-def _high_pass(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their former lengths (n,)."""
-    import cv2
-
-    sharp = np.empty(thumbs.shape, np.float32)
-    for index, thumb in enumerate(thumbs):
-        grey = thumb.astype(np.float32)
-        grey -= cv2.GaussianBlur(grey, (0, 0), 3)
-        sharp[index] = grey - grey.mean()
-    length = np.sqrt(np.einsum("nhw,nhw->n", sharp, sharp))
-    sharp /= np.maximum(length, 1e-6)[:, None, None]
-    return sharp, length
+def _are_copies(thumbs: Thumbs, pairs: Pairs, correlation: float) -> NDArray[np.bool_]:
+    """Which pairs, int64 (m, 2), are near copies, bool (m,)."""
+    images, place = np.unique(pairs, return_inverse=True)
+    unit, _ = high_pass(thumbs[images])
+    i, j = place.reshape(pairs.shape).T
+    unshifted = np.einsum("nhw,nhw->n", unit[i], unit[j])
+    found = unshifted >= correlation
+    for index in np.flatnonzero(~found & (unshifted >= MIN_UNSHIFTED)):
+        found[index] = best_correlation(unit[i[index]], unit[j[index]], correlation) >= correlation
+    return found
 
 
 def _crowds(
-    hashes: NDArray[np.uint64],
-    unit: NDArray[np.float32],
-    alive: NDArray[np.int64],
-    kinds: NDArray[np.int64] | None,
-    radius: int,
-    correlation: float,
+    thumbs: Thumbs, shapes: Shapes, kinds: NDArray[np.int64] | None, radius: int, correlation: float
 ) -> tuple[Pairs, NDArray[np.int64]]:
     """Pairs of each image that has CROWD near copies or more, and the images that remain: all but those copies."""
+    alive, hashes = shapes.alive, shapes.hashes
     found = [np.empty((0, 2), np.int64)]
-    for part, _ in _parts(hashes):
+    for low, width in zip(np.cumsum((0, *CHUNK_BITS)), CHUNK_BITS, strict=False):
+        part = ((hashes >> np.uint64(low)) & np.uint64((1 << width) - 1)).astype(np.int64)
         order = alive[np.argsort(part[alive], kind="stable")]
         gone: list[NDArray[np.int64]] = []
-        for bucket in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
-            members = bucket
+        bounds = np.flatnonzero(np.diff(part[order], prepend=-1, append=-1))
+        large = np.flatnonzero(np.diff(bounds) > CROWD)
+        for first_place, end in zip(bounds[large], bounds[large + 1], strict=True):
+            members = order[first_place:end]
             for _ in range(CROWD_TRIES):
                 if len(members) <= CROWD:
                     break
                 leader = members[0]
                 close = members[np.bitwise_count(hashes[members] ^ hashes[leader]) <= radius]
-                close = close[np.einsum("nhw,hw->n", unit[close], unit[leader]) >= correlation]
+                close = _correlating(thumbs, close, leader, correlation) if len(close) >= CROWD else close
                 if len(close) < CROWD:
                     members = members[1:]
                     continue
@@ -179,51 +158,14 @@ def _crowds(
     return np.concatenate(found), alive
 
 
-def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:
-    """All pairs (i, j), i < j, whose hashes differ in at most `radius` bits, int64 (m, 2), sorted; none is missed."""
-    n = len(hashes)
-    found = []
-    for part, width in _parts(hashes):
-        order = np.argsort(part, kind="stable")
-        starts = np.searchsorted(part[order], np.arange((1 << width) + 1))
-        for mask in _masks(width, radius // len(CHUNKS)):
-            wanted = part ^ mask
-            first, size = starts[wanted], starts[wanted + 1] - starts[wanted]
-            for every, position in _expand(first, size):
-                keep = every < order[position]
-                left, other = every[keep], order[position[keep]]
-                near = np.bitwise_count(hashes[left] ^ hashes[other]) <= radius
-                found.append(left[near] * n + other[near])
-    keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-    return np.stack([keys // n, keys % n], axis=1) if n else np.empty((0, 2), np.int64)
-
-
-def _parts(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """The bits of each of the CHUNKS, int64 (n,), and how many they are."""
-    low = 0
-    for width in CHUNKS:
-        yield ((hashes >> np.uint64(low)) & np.uint64((1 << width) - 1)).astype(np.int64), width
-        low += width
-
-
-def _masks(width: int, flips: int) -> Iterator[int]:
-    for count in range(flips + 1):
-        for places in combinations(range(width), count):
-            yield sum(1 << place for place in places)
-
-
-def _expand(first: NDArray[np.int64], size: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Every (left, position) where position runs over left's bucket, in blocks of about BLOCK pairs."""
-    ends = np.cumsum(size)
-    start = 0
-    while start < len(size):
-        base = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, base + BLOCK, side="right")))
-        sizes = size[start:stop]
-        left = np.repeat(np.arange(start, stop), sizes)
-        inside = np.arange(len(left)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        yield left, np.repeat(first[start:stop], sizes) + inside
-        start = stop
+def _correlating(thumbs: Thumbs, images: NDArray[np.int64], leader: np.int64, correlation: float) -> NDArray[np.int64]:
+    """Those of `images` that correlate with `leader` as they are."""
+    one, _ = high_pass(thumbs[leader : leader + 1])
+    kept = [
+        part[np.einsum("nhw,hw->n", high_pass(thumbs[part])[0], one[0]) >= correlation]
+        for part in np.array_split(images, 1 + len(images) // 10_000)
+    ]
+    return np.concatenate(kept)
 
 
 def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float = 2.0) -> float:

@@ -1,8 +1,7 @@
-"""New splits and folds: stratified by label, groups never torn apart (scikit-learn's StratifiedGroupKFold)."""
+"""New splits and folds: stratified by label, groups never torn apart."""
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.data.dataset import SPLITS, Row
 from deepfer_yolo.data.duplicates import Thumbs, alike, group, near_pairs
 from deepfer_yolo.data.untrusted import printable
-from deepfer_yolo.errors import ConfigError, explained_imports
+from deepfer_yolo.errors import ConfigError
 
 DEFAULT = "train=0.8,val=0.1,test=0.1"
 MAX_FOLDS = 50
@@ -102,7 +101,7 @@ def _most(n_groups: int, largest: int) -> str:
 
 
 def _largest(labels: Sequence[str]) -> int:
-    """Images of the label that has most: what StratifiedGroupKFold can make folds of."""
+    """Images of the label that has most: with more folds than that, some would lack each label."""
     return max(Counter(labels).values(), default=0)
 
 
@@ -117,17 +116,62 @@ def _fill_train(splits: list[str], labels: Sequence[str], groups: NDArray[np.int
 
 
 def _stratified(labels: Sequence[str], groups: NDArray[np.int64], folds: int, seed: int) -> list[int]:
-    """A fold from 0 for each image."""
-    with explained_imports():
-        from sklearn.model_selection import StratifiedGroupKFold
-    result = np.zeros(len(labels), np.int64)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A class smaller than the number of folds: absent labels are reported by convert, and checked by train.
-        warnings.simplefilter("ignore", UserWarning)
-        for fold, (_, members) in enumerate(splitter.split(np.zeros(len(labels)), np.asarray(labels), groups)):
-            result[members] = fold
+    """A fold from 0 for each image. Groups of several images go, the most lopsided first, where they leave the labels
+    most evenly spread (as scikit-learn's StratifiedGroupKFold does); single images then level each label.
+    """
+    random = np.random.default_rng(seed)
+    label_of = np.unique(labels, return_inverse=True)[1]
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n_labels = int(label_of.max()) + 1
+    place = np.cumsum(sizes > 1) - 1
+    in_group = np.flatnonzero(sizes[group_of] > 1)
+    content = np.zeros((int((sizes > 1).sum()), n_labels), np.int64)
+    np.add.at(content, (place[group_of[in_group]], label_of[in_group]), 1)
+    fold_of_group, filled = _spread(content, np.bincount(label_of, minlength=n_labels), folds, random)
+    result = np.empty(len(labels), np.int64)
+    result[in_group] = fold_of_group[place[group_of[in_group]]]
+    for label in range(n_labels):
+        single = random.permutation(np.flatnonzero((label_of == label) & (sizes[group_of] == 1)))
+        more = _levelling(filled[:, label], filled.sum(axis=1), len(single))
+        result[single] = np.repeat(np.arange(folds), more)
+        filled[:, label] += more
     return [int(fold) for fold in result]
+
+
+def _spread(
+    content: NDArray[np.int64], totals: NDArray[np.int64], folds: int, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A fold for each group, whose images by label are `content` (m, labels); and what is then in each (folds, labels).
+
+    Of the folds that spread the labels equally well, the one with the fewest images takes a group.
+    """
+    result, filled = np.zeros(len(content), np.int64), np.zeros((folds, len(totals)), np.int64)
+    order = random.permutation(len(content))
+    own = np.eye(folds)[:, :, None]
+    for number in order[np.argsort(-content.std(axis=1)[order], kind="stable")]:
+        has = np.flatnonzero(content[number])
+        shares = (filled[:, has] + own * content[number, has]) / totals[has]
+        before = (filled[:, has] / totals[has]).std(axis=0).sum()
+        uneven = np.round(shares.std(axis=1).sum(axis=1) - before, 12)
+        fold = np.lexsort((filled.sum(axis=1), uneven))[0]
+        result[number] = fold
+        filled[fold] += content[number]
+    return result, filled
+
+
+def _levelling(filled: NDArray[np.int64], sizes: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """How many of `n` images of a label each fold takes, so that all have equally many of it where that can be; the odd
+    ones go to the smallest folds.
+    """
+    order = np.lexsort((sizes, filled))
+    lowest = filled[order]
+    n_taking = int((lowest * np.arange(1, len(order) + 1) - np.cumsum(lowest) <= n).sum())
+    taking = order[:n_taking]
+    level, rest = divmod(n + int(filled[taking].sum()), n_taking)
+    more = np.zeros_like(filled)
+    more[taking] = level - filled[taking]
+    more[taking[np.argsort(sizes[taking] + more[taking], kind="stable")[:rest]]] += 1
+    return more
 
 
 def _folds(shares: dict[str, float], most: int) -> tuple[int, dict[str, int]]:

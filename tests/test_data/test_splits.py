@@ -67,6 +67,29 @@ def test_subjects_stay_together() -> None:
         assert abs(of_happy - labels.count("happy") / 800) < 0.08
 
 
+def test_folds_of_single_images_differ_by_one_in_each_label_and_in_all() -> None:
+    random = np.random.default_rng(2)
+    labels = [EMOTIONS[index] for index in random.choice(7, 1003, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.03, 0.02])]
+    folds = Counter(zip(labels, assign_folds(labels, np.arange(1003), 10, 0), strict=True))
+    for label in set(labels):
+        sizes = [folds[label, fold] for fold in range(1, 11)]
+        assert max(sizes) - min(sizes) <= 1
+    sizes = [sum(n for (_, of), n in folds.items() if of == fold) for fold in range(1, 11)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_single_images_even_out_what_groups_left() -> None:
+    random = np.random.default_rng(3)
+    labels = [EMOTIONS[index] for index in random.integers(0, 7, 3000)]
+    groups = np.where(np.arange(3000) < 1500, np.arange(3000) // 30, np.arange(3000))
+    folds = assign_folds(labels, groups, 5, 0)
+    assert all(len({folds[index] for index in np.flatnonzero(groups == group)}) == 1 for group in range(50))
+    counts = Counter(zip(labels, folds, strict=True))
+    for label in set(labels):
+        sizes = [counts[label, fold] for fold in range(1, 6)]
+        assert max(sizes) - min(sizes) <= 1
+
+
 def test_a_copy_under_two_subjects_keeps_both_in_one_split(tmp_path: Path) -> None:
     faces, labels = paint_faces(5, 70)
     by_subject_alone = assign_splits([EMOTIONS[label] for label in labels], np.arange(70) // 7, parse_shares(SHARES), 0)
