@@ -21,11 +21,12 @@ from deepfer_yolo.data.dataset import (
     refuse_strangers,
     register,
 )
-from deepfer_yolo.data.duplicates import Thumbs, thumbnail, thumbnails
+from deepfer_yolo.data.duplicates import thumbnail, thumbnails
 from deepfer_yolo.data.images import encode_png, map_in_order
 from deepfer_yolo.data.labelling import Labels, kept_labels, kept_note
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
+from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, coarse_note, groups_of, parse_shares
 from deepfer_yolo.data.untrusted import Problems, printable, unique_name
 from deepfer_yolo.errors import ConfigError, DatasetError

@@ -25,6 +25,10 @@ SCALES = (1.0, 0.97, 1.03, 0.94, 1.06)
 MIN_UNSHIFTED = 0.5
 """Correlation without any shift below which a pair is given up; 99.5 % of planted near copies reach 0.58
 (tests/benchmarks/near_duplicates.py)."""
+HOPELESS = 0.32
+"""Below what is asked for by so much at the first scale, a pair is given up; of FER2013's pairs the least is 0.30 below
+0.9.
+"""
 CROWD, CROWD_TRIES = 128, 16
 CHUNK_BITS = (13, 13, 13, 13, 12)
 """Parts of a hash: the images that share one are looked through for crowds."""
@@ -101,7 +105,7 @@ def near_pairs(
         return np.empty((0, 2), np.int64)
     shapes = Shapes.of(thumbs)
     crowded, alive = _crowds(thumbs, shapes, kinds, radius, correlation)
-    pairs = candidates(shapes, alive, radius)
+    pairs = candidates(shapes, alive, radius, correlation)
 
     def confirm(start: int) -> Pairs:
         part = pairs[start : start + TOGETHER]
@@ -121,7 +125,7 @@ def _are_copies(thumbs: Thumbs, pairs: Pairs, correlation: float) -> NDArray[np.
     found = unshifted >= correlation
     for index in np.flatnonzero(~found & (unshifted >= MIN_UNSHIFTED)):
         found[index] = best_correlation(unit[i[index]], unit[j[index]], correlation) >= correlation
-    return found
+    return np.asarray(found, bool)
 
 
 def _crowds(
@@ -168,9 +172,9 @@ def _correlating(thumbs: Thumbs, images: NDArray[np.int64], leader: np.int64, co
     return np.concatenate(kept)
 
 
-def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float = 2.0) -> float:
+def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough: float | None = None) -> float:
     """The normalised correlation of two high-passed thumbnails at their best scale and shift, up to 4 of their pixels;
-    the search stops at `enough`.
+    the search stops at `enough`, and where that is far away at the first scale.
     """
     import cv2
 
@@ -178,7 +182,7 @@ def best_correlation(one: NDArray[np.float32], two: NDArray[np.float32], enough:
     for scale in SCALES:
         core = cv2.warpAffine(one, _core_of(scale), (CORE, CORE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         best = max(best, _peak(np.asarray(cv2.matchTemplate(two, core, cv2.TM_CCOEFF_NORMED))))
-        if best >= enough:
+        if enough is not None and (best >= enough or best < enough - HOPELESS):
             break
     return best
 

@@ -33,6 +33,8 @@ CELLS, VISITS = 256, 12
 DIMENSIONS = 24
 MOVES = ((1.0, 0.8, 0.0), (1.0, 0.0, 0.8), (1.0, -0.56, 0.56), (1.0, 0.56, 0.56), (1.064, 0.0, 0.0), (0.936, 0.0, 0.0))
 """Scale and shift, in pixels of half size, of the copies that the cells are made for."""
+USUAL = 0.9
+"""The correlation of near copies for which the following thresholds were measured."""
 MIN_LOW = 0.5
 """Least correlation at half size; the least among FER2013's pairs is 0.54."""
 VIEWED = 4096
@@ -81,17 +83,20 @@ class Shapes:
     def sample(self) -> Floats:
         """Some of the shapes, the same in every run, float32."""
         chosen = np.random.default_rng(0).permutation(self.alive)[:SAMPLE]
-        return self.low[chosen].astype(np.float32)
+        return np.asarray(self.low[chosen], np.float32)
 
 
-def candidates(shapes: Shapes, images: NDArray[np.int64], radius: int) -> Pairs:
-    """Pairs (i, j), i < j, among `images` that may be near copies, int64 (m, 2), sorted."""
+def candidates(shapes: Shapes, images: NDArray[np.int64], radius: int, correlation: float) -> Pairs:
+    """Pairs (i, j), i < j, among `images` that may be near copies, int64 (m, 2), sorted; the coarse correlations are
+    asked for in proportion to `correlation`.
+    """
+    least = correlation / USUAL
     if len(images) <= EXHAUSTIVE:
         found = images[pairs_within(shapes.hashes[images], radius)]
-        found = found[shapes.correlation(found) >= MIN_LOW]
+        found = found[shapes.correlation(found) >= MIN_LOW * least]
     else:
-        found = cell_pairs(shapes, images, radius)
-    return _alike_inside(shapes, found) if len(images) >= VIEWED else found
+        found = cell_pairs(shapes, images, radius, MIN_LOW * least)
+    return _alike_inside(shapes, found, MIN_CORE * least) if len(images) >= VIEWED else found
 
 
 def perceptual_hashes(thumbs: Thumbs) -> NDArray[np.uint64]:
@@ -119,7 +124,7 @@ def high_pass(thumbs: Thumbs) -> tuple[Floats, Floats]:
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.sqrt(np.einsum("nd,nd->n", flat, flat))
     flat /= np.maximum(length, 1e-6)[:, None]
-    return sharp, length
+    return np.asarray(sharp, np.float32), np.asarray(length, np.float32)
 
 
 def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:
@@ -155,9 +160,9 @@ def _near_hashes(
                 yield places // width + top, places % width + left
 
 
-def cell_pairs(shapes: Shapes, images: NDArray[np.int64], radius: int) -> Pairs:
-    """Pairs (i, j), i < j, of `images` within `radius` and alike at half size, of which one lies in a cell that the
-    other is compared with.
+def cell_pairs(shapes: Shapes, images: NDArray[np.int64], radius: int, least: float = MIN_LOW) -> Pairs:
+    """Pairs (i, j), i < j, of `images` within `radius` that correlate by `least` at half size, of which one lies in a
+    cell that the other is compared with.
     """
     visits = _cells(shapes, images)
     n, found = len(shapes.hashes), [np.empty(0, np.int64)]
@@ -173,7 +178,7 @@ def cell_pairs(shapes: Shapes, images: NDArray[np.int64], radius: int) -> Pairs:
             pairs = np.sort(np.concatenate(waiting), axis=1)
             keys = np.unique(pairs[pairs[:, 0] < pairs[:, 1]] @ np.array([n, 1]))
             pairs = np.stack([keys // n, keys % n], axis=1)
-            found.append(keys[shapes.correlation(pairs) >= MIN_LOW])
+            found.append(keys[shapes.correlation(pairs) >= least])
     keys = np.unique(np.concatenate(found))
     return np.stack([keys // n, keys % n], axis=1)
 
@@ -229,13 +234,13 @@ def _resampling(side: int, scale: float, down: float, right: float) -> Floats:
 
     def along(shift: float) -> Floats:
         at = np.clip((LOW - 1) / 2 + (np.arange(side) - (side - 1) / 2) * scale + shift, 0, LOW - 1)
-        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(LOW))).astype(np.float32)
+        return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(LOW))), np.float32)
 
     return np.asarray(np.kron(along(down), along(right)).T)
 
 
-def _alike_inside(shapes: Shapes, pairs: Pairs) -> Pairs:
-    """The `pairs`, sorted by their first image, whose middles correlate by MIN_CORE at one of the shifts and scales."""
+def _alike_inside(shapes: Shapes, pairs: Pairs, least: float) -> Pairs:
+    """The `pairs`, sorted by their first image, whose middles correlate by `least` at one of the shifts and scales."""
     sample = shapes.sample() @ _resampling(CORE, 1.0, 0.0, 0.0)
     spread, axes = np.linalg.eigh(np.cov(sample.T))
     strongest = np.s_[: -CORE_DIMENSIONS - 1 : -1]
@@ -250,7 +255,7 @@ def _alike_inside(shapes: Shapes, pairs: Pairs) -> Pairs:
         seen = (shapes.low[first].astype(np.float32) @ every).reshape(len(first), len(views), -1) - offset
         other = _unit(shapes.low[block[:, 1]].astype(np.float32) @ views[0] - offset)
         closeness = (_unit(seen)[place] @ other[:, :, None])[:, :, 0].max(axis=1)
-        kept.append(block[closeness >= MIN_CORE])
+        kept.append(block[closeness >= least])
     return np.concatenate(kept)
 
 

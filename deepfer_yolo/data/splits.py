@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import SPLITS, Row
-from deepfer_yolo.data.duplicates import Thumbs, alike, group, near_pairs
+from deepfer_yolo.data.duplicates import alike, group, near_pairs
+from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import ConfigError
 

@@ -119,7 +119,7 @@ def test_cells_and_coarse_correlations_keep_planted_copies() -> None:
     wanted = {tuple(pair) for pair in near_pairs(thumbs[[*range(200), *range(5000, 5200)]]).tolist()}
     planted = [(index, index + 5000) for index in range(200) if (index, index + 200) in wanted]
     assert len(planted) >= 190
-    for found in (candidates(shapes, shapes.alive, 14), cell_pairs(shapes, shapes.alive, 14)):
+    for found in (candidates(shapes, shapes.alive, 14, 0.9), cell_pairs(shapes, shapes.alive, 14)):
         pairs = {tuple(pair) for pair in found.tolist()}
         assert sum(pair in pairs for pair in planted) >= 0.99 * len(planted)
 

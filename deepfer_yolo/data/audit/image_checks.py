@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.findings import Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
-from deepfer_yolo.data.duplicates import SIDE, Pairs, group, near_pairs
+from deepfer_yolo.data.duplicates import group, near_pairs
 from deepfer_yolo.data.ferplus import NOT_EMOTIONS, parse_votes
+from deepfer_yolo.data.near_candidates import SIDE, Pairs
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import listed
 

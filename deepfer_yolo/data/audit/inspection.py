@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.data.dataset import Counts, counts_of
-from deepfer_yolo.data.duplicates import Thumbs, pixel_hash, thumbnail
+from deepfer_yolo.data.duplicates import pixel_hash, thumbnail
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.data.labelling import kept_labels
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
+from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
