@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import stat
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -33,9 +35,14 @@ MAX_MEMBERS = 1_500_000
 MAX_BYTES = 128 << 30
 MAX_MEMBER_BYTES = 4 << 30
 PIECE = 1 << 20
+MAX_ZIP_END = 22 + 65_535
+"""Bytes of a zip's end record with the longest comment."""
 MAX_ARCHIVES = 2
 """An archive, and one that stands alone in it."""
-BROKEN = (zipfile.BadZipFile, *BROKEN_TAR, RuntimeError)
+BROKEN = (
+    *(zipfile.BadZipFile, *BROKEN_TAR, RuntimeError),
+    *(ValueError, OverflowError, struct.error),  # of heads that tell nonsense, as OSError with EINVAL is
+)
 AS_THEY_ARE = (fer2013.matches_csv, webdataset.matches)
 """Layouts that read an archive without unpacking it."""
 
@@ -94,7 +101,7 @@ def unpack(source: Path, folder: Path) -> None:
         for member in _zip_members(source) if source.name.lower().endswith(".zip") else _tar_members(source):
             unpacking.take(member)
     except BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         hint = "fetch it again and compare its checksum"
         raise DatasetError(f"the archive is broken ({error})", hint, path=source) from None
@@ -103,12 +110,26 @@ def unpack(source: Path, folder: Path) -> None:
 
 def _zip_members(source: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(source) as archive:
+        _check_count(source, len(archive.infolist()))
         for info in archive.infolist():
             name = info.filename.replace("\\", "/")  # some programs for Windows write its own separator
             is_folder = name.endswith("/")
             is_plain = is_folder or stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
             refusal = "encrypted" if info.flag_bits & 1 else "" if is_plain else "a link or device"
             yield _Member(name, is_folder, refusal, partial(archive.open, info))
+
+
+def _check_count(source: Path, n: int) -> None:
+    """Raise BadZipFile where the end of a zip counts other than `n` members: one wrong length in the list swallows all
+    that follow, and zipfile does not count.
+    """
+    with source.open("rb") as file:
+        file.seek(max(0, source.stat().st_size - MAX_ZIP_END))
+        end = file.read()
+    at = end.rfind(b"PK\5\6")
+    said = int.from_bytes(end[at + 10 : at + 12], "little")
+    if said not in (n & 0xFFFF, 0xFFFF):  # the last: a zip of more members counts them elsewhere
+        raise zipfile.BadZipFile(f"it counts {said:,} members, and lists {n:,}")
 
 
 def _tar_members(source: Path) -> Iterator[_Member]:

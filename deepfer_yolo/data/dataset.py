@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError, field_validator
 
 from deepfer_yolo.data.images import load_image, map_in_order, read_image_file
 from deepfer_yolo.data.untrusted import csv_rows, leaves_folder, open_list, printable
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import restore_replaced, write_atomic
-from deepfer_yolo.records import Image, Json
+from deepfer_yolo.records import Image, Json, parse_json
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
@@ -65,7 +65,7 @@ class Description(BaseModel, frozen=True):
     what a reader should know of how it was made.
     """
 
-    schema_version: int = 1
+    schema_version: int = Field(1, ge=1, le=1)
     name: str
     source: str = ""
     licence: str = "unknown"
@@ -76,6 +76,13 @@ class Description(BaseModel, frozen=True):
     options: dict[str, JsonValue] = {}
     notes: tuple[str, ...] = ()
     fingerprint: str
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels) or not all(labels):
+            raise ValueError(f"they must be distinct and not empty, not {', '.join(labels)[:200]}")
+        return labels
 
     @property
     def absent_labels(self) -> list[str]:
@@ -104,7 +111,7 @@ def count_rows(counts: Counts) -> list[list[str]]:
 def fingerprint(rows: Iterable[Row]) -> str:
     """SHA-256, as hex, of the sorted (sha256, split, label) rows: equal for equal content whatever the file names."""
     lines = sorted(f"{row.sha256} {row.split} {row.label}\n" for row in rows)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
@@ -147,17 +154,20 @@ def why_changed(description: Description, rows: Sequence[Row]) -> str:
     """The first difference between a manifest and the one that `dataset.json` was written with; empty where there is
     none.
     """
-    if fingerprint(rows) == description.fingerprint:
-        return ""
+    is_same = fingerprint(rows) == description.fingerprint
     now, then = counts_of((row.split, row.label) for row in rows), description.counts
+    if is_same and not then:
+        return ""
     for split in dict.fromkeys((*then, *now)):
         for label in sorted({*then.get(split, ()), *now.get(split, ())}):
             n, before = now.get(split, {}).get(label, 0), then.get(split, {}).get(label, 0)
             if n != before:
-                return f"{MANIFEST} has {n:,} images in {split}/{label} where {DATASET} says {before:,}"
+                return f"{MANIFEST} has {n:,} images in {printable(f'{split}/{label}')} where {DATASET} says {before:,}"
+    if is_same:
+        return ""
     for row in rows:
         if not row.path.startswith(f"{row.split}/{row.label}/"):
-            return f"{MANIFEST} says {row.split}, {row.label} of '{printable(row.path)}'"
+            return f"{MANIFEST} says {row.split}, {printable(row.label)} of '{printable(row.path)}'"
     return f"a SHA-256, split or label in {MANIFEST} is not what it was"
 
 
@@ -191,10 +201,14 @@ def read_description(folder: Path) -> Description:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DatasetError(f"is larger than {MAX_JSON_BYTES // 1_000_000} MB", AGAIN, path=path)
     try:
-        return Description.model_validate_json(path.read_bytes())
+        text = path.read_text(encoding="utf-8")
+        parse_json(text)  # no key stands twice
+        return Description.model_validate_json(text, strict=True)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip() for fault in error.errors()[:5]]
         raise DatasetError("; ".join(faults), AGAIN, path=path) from None
+    except ValueError as error:
+        raise DatasetError(f"is no JSON that can be used ({error})", AGAIN, path=path) from None
 
 
 def _part(folder: Path, name: str) -> Path:
@@ -300,7 +314,7 @@ def open_dataset(folder: Path) -> Dataset:
     description, rows = read_description(folder), read_manifest(folder)
     unknown = {row.label for row in rows} - set(description.labels)
     if unknown:
-        reason = f"label '{min(unknown)}' is not among those of {DATASET}"
+        reason = f"label '{printable(min(unknown))}' is not among those of {DATASET}"
         raise DatasetError(reason, AGAIN, path=folder / MANIFEST)
     changed = why_changed(description, rows)
     if changed:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
+from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import DatasetError, listed
 from deepfer_yolo.evaluate.metrics import Floats, Ints, Tally, check_scores, tally, total
@@ -159,7 +160,7 @@ def columns(probs: Probs, known: Sequence[str], wanted: Sequence[str]) -> Probs:
 
 def check_files(dataset: Dataset, rows: Iterable[Row]) -> None:
     """Raise one DatasetError for all the images that the manifest names and that are not there."""
-    missing = [row.path for row in rows if not dataset.path(row).is_file()]
+    missing = [printable(row.path) for row in rows if not dataset.path(row).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DatasetError(
