@@ -137,7 +137,8 @@ def fault(
     monkeypatch.setattr("os.sync", lambda: None)
     monkeypatch.setattr("os.fsync", lambda _: None)
     declared = request.node.get_closest_marker("fault")
-    return Fault(*declared.args, folder=tmp_path, run=deepfer)
+    what, done, expected = declared.args
+    return Fault(what, done, expected, tmp_path, deepfer)
 
 
 @pytest.fixture

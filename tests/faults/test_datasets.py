@@ -15,7 +15,7 @@ import pytest
 
 from deepfer_yolo import files
 from deepfer_yolo.config import EvaluateConfig
-from deepfer_yolo.data import convert as converting
+from deepfer_yolo.data.dataset import register
 from deepfer_yolo.files import HOST, REPLACED_MARK, STAGING_MARK, staged_tree
 from deepfer_yolo.runs import create_run, release
 
@@ -110,14 +110,12 @@ def test_later_version(fault: Any, data: Path, model: Path) -> None:
     "destination: filled meanwhile", "a file comes into it while `convert` works", "refused at the end; the file stays"
 )
 def test_filled_meanwhile(fault: Any, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    register = converting.register
-
     def fill(*words: Any) -> Any:
         (fault.folder / "out").mkdir()
         (fault.folder / "out" / "thesis.txt").write_text("years of work")
         return register(*words)
 
-    monkeypatch.setattr(converting, "register", fill)
+    monkeypatch.setattr("deepfer_yolo.data.convert.register", fill)
     fault.see("convert", "faces.csv", "out", new=["out"])
     assert [path.name for path in (fault.folder / "out").iterdir()] == ["thesis.txt"]
 

@@ -161,7 +161,7 @@ def see_checkpoint(fault: Any, content: bytes | None = None) -> None:
     write_sidecar(Card(name="mine", labels=("happy", "sad"), input=InputSpec(size=48)), fault.folder / "mine.pt")
     if content is not None:
         (fault.folder / "mine.pt").write_bytes(content)
-    fault.see("export", "mine.pt", "--out", "mine.onnx")
+    fault.see("export", "mine.pt", "--out", "mine.onnx", says="is not a checkpoint that can be loaded safely")
 
 
 @kind("checkpoint: cut off", "the first half of a checkpoint", "refused")

@@ -96,9 +96,9 @@ def test_full_triton(fault: Any, full_disk: str, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-@kind("disk: full, tune", "a search on a full disk", "one clear line")
+@kind("disk: full, tune", "a search on a disk with 40 kB left", "one clear line")
 def test_full_tune(fault: Any, full_disk: str, data: Path) -> None:
-    fill = "mkdir disk/x; head -c 400000 /dev/zero > disk/fill 2> /dev/null; cd disk/x"
+    fill = "mkdir disk/x; head -c 260000 /dev/zero > disk/fill; cd disk/x"
     line = f"{full_disk}; {fill}; $DEEPFER tune ../../data --trials 1 --name x"
     fault.see(shell=f"unshare -m bash -c '{line}'", new=["disk"])
 
