@@ -176,6 +176,11 @@ class Floors(Config):
         """The floors of headline figures that are set."""
         return {name: value for name, value in (("top1", self.top1), ("macro_f1", self.macro_f1)) if value is not None}
 
+    @property
+    def asks_for_accuracy(self) -> bool:
+        """Whether a least top-1, macro-F1 or recall is set."""
+        return bool(self.shares() or self.recall)
+
 
 class GateConfig(ScoringConfig):
     """`deepfer gate`; ratios are challenger to champion, and limits in ms and MB hold without a champion too."""

@@ -244,6 +244,7 @@ def write_answer_sheets() -> Callable[..., Path]:
         split: str = "test",
         subjects: Sequence[str] = (),
         votes: Sequence[str] = (),
+        labels: Sequence[str] = EMOTIONS,
     ) -> Path:
         from PIL import Image as PillowImage
 
@@ -256,12 +257,12 @@ def write_answer_sheets() -> Callable[..., Path]:
             for k, given in enumerate(answers):
                 picture[k, given[i]] = 200
             picture[7] = [i >> bit & 1 for bit in range(8)]  # no two pictures alike, invisible to the readers
-            path = f"{split}/{EMOTIONS[label]}/{i:05d}.png"
+            path = f"{split}/{labels[label]}/{i:05d}.png"
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             PillowImage.fromarray(picture).save(folder / path)
             subject, vote = subjects[i] if subjects else "", votes[i] if votes else ""
-            rows.append(Row(path, split, EMOTIONS[label], str(i), subject, sha256_of(folder / path), vote))
-        register(rows, Description(name="sheets", labels=EMOTIONS, fingerprint=""), folder)
+            rows.append(Row(path, split, labels[label], str(i), subject, sha256_of(folder / path), vote))
+        register(rows, Description(name="sheets", labels=tuple(labels), fingerprint=""), folder)
         return folder
 
     return write

@@ -21,7 +21,7 @@ _CHAMPION = Annotated[
     Path | None,
     typer.Option(
         help="The model that holds the title: a file, or a folder that --promote made.",
-        show_default="the champion in --promote's folder",
+        show_default="the champion in --promote's folder, or else the shipped deepfer-n",
     ),
 ]
 _PROMOTE = Annotated[
@@ -49,6 +49,8 @@ def gate(
     """Is the new model better, worse, or is the test too small to tell? Exit 0 pass, 3 fail, 5 inconclusive.
 
     Scores both models on the same images now and writes runs/gate/NAME/ with gate.json, junit.xml and summary.md.
+    While there is no champion, your floors decide; without floors of accuracy the shipped model stands in for one, and
+    where its labels do not meet or it has learned the images, the challenger must beat the largest class.
 
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
@@ -56,20 +58,23 @@ def gate(
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
-    from deepfer_yolo.evaluate.gate.promotion import find_champion
+    from deepfer_yolo.evaluate.gate.promotion import find_champion, title_of
     from deepfer_yolo.runs import recorded_run
 
     opened = open_dataset(dataset)
     opened.rows(settings.split)
-    holder = find_champion(champion, promote)
+    holder, title = find_champion(champion, promote), title_of(promote)
     challenger = open_classifier(model, threads=settings.threads)
     defender = open_classifier(holder, threads=settings.threads) if holder is not None else None
     models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
     learned = check_models(models, opened, settings.split, allow=settings.allow_leak)
     say_all(learned.lines)
+    stand_in = None
+    if defender is None:
+        defender, stand_in = gating.find_stand_in(challenger, opened, settings)
     with recorded_run("gate", name, settings) as run, progress() as bar:
-        result = gating.run_gate(challenger, defender, opened, settings, learned, partial(tracked, bar))
-        result = gating.conclude(result, run, promote)
+        result = gating.run_gate(challenger, defender, opened, settings, learned, partial(tracked, bar), stand_in)
+        result = gating.conclude(result, run, promote, title)
     if as_json:
         print_json(result.to_json())
     else:

@@ -114,7 +114,7 @@ def test_promotion_from_the_first_champion_on(deepfer: Deepfer, ring: Path, tmp_
     (titles / "history.jsonl").unlink()
     first = deepfer(*words, ring / "champion.onnx")
     assert first.returncode == 0, first.stderr
-    assert "There is no champion yet" in first.stdout
+    assert "There is no champion yet: the shipped deepfer-n stood in for one." in first.stdout
     assert deepfer(*words, ring / "worse.onnx").returncode == 3
     held = titles / "champion" / "model.onnx"
     assert held.read_bytes() == (ring / "champion.onnx").read_bytes()
@@ -128,6 +128,72 @@ def test_promotion_from_the_first_champion_on(deepfer: Deepfer, ring: Path, tmp_
         ("fail", False),
         ("pass", True),
     ]
+    assert history[0]["champion"] is None, "the shipped model held no title"
+
+
+def test_a_first_champion_meets_the_shipped_model(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
+    alone = json.loads(deepfer("gate", ring / "sheets", "-m", ring / "better.onnx", "--json").stdout)
+    assert alone["stand_in"] == {"model": "deepfer-n", "refused": None}
+    assert alone["champion"]["name"] == "deepfer-n"
+    assert [rule["rule"] for rule in alone["rules"]] == ["non-inferiority"]
+    paths = [f"test/{EMOTIONS[i % 7]}/{i:05d}.png" for i in range(200, 207)]
+    (tmp_path / "keep.txt").write_text("\n".join(paths) + "\n")
+    protected = deepfer("gate", ring / "sheets", "-m", ring / "worse.onnx", "--must-not-break", "keep.txt", "--json")
+    assert json.loads(protected.stdout)["must_not_break"]["broken"] == paths, "the shipped model excuses none"
+
+    (tmp_path / "floor.yaml").write_text("floors: {top1: 0.5}\n")
+    words = ("gate", ring / "sheets", "--promote", "titles", "--config", "floor.yaml", "--json", "-m")
+    assert deepfer(*words, ring / "worse.onnx").returncode == 3
+    floors = deepfer(*words, ring / "better.onnx")
+    assert floors.returncode == 0, floors.stderr
+    assert json.loads(floors.stdout).keys().isdisjoint({"champion", "stand_in", "pair"})
+
+
+def test_a_first_champion_that_is_compared_with_a_file(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
+    words = ("gate", ring / "sheets", "-m", ring / "better.onnx", "--champion", ring / "champion.onnx")
+    done = deepfer(*words, "--promote", "titles")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "titles/champion/model.onnx").read_bytes() == (ring / "better.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "code"),
+    [(0.8, 120, 0), (0.5, 120, 5), (0.2, 120, 3), (0.1, 6, 5)],
+    ids=["better", "luck", "worse", "few"],
+)
+def test_a_first_champion_of_labels_that_no_shipped_model_has(
+    deepfer: Deepfer,
+    tmp_path: Path,
+    write_answer_sheets: Callable[..., Path],
+    write_sheet_reader: Callable[..., Path],
+    right: float,
+    n: int,
+    code: int,
+) -> None:
+    truth = [i % 2 for i in range(n)]
+    said = [k if (i // 2) % 20 < round(20 * right) else 1 - k for i, k in enumerate(truth)]
+    write_answer_sheets(tmp_path / "two", truth, [said], labels=("angry", "disgust"))
+    model = write_sheet_reader(tmp_path / "two.onnx", 0, ("angry", "disgust"))
+    done = deepfer("gate", "two", "-m", model, "--promote", "t")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "the shipped deepfer-n cannot stand in for one" in done.stdout
+    assert "better than the largest class" in done.stdout
+    assert (tmp_path / "t/champion").exists() == (code == 0)
+
+
+def test_a_shipped_model_that_has_learned_the_images_cannot_stand_in(
+    deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = ("--labels", ",".join(EMOTIONS), "--colour", "grey")
+    assert deepfer("card", linear_model, *grey, "--out", "m.onnx", "--trained-on", painted_dataset).returncode == 0
+    shares = ("--split", "train=0.6,val=0.2,test=0.2", "--reshuffle")
+    assert deepfer("convert", painted_csv, "anew", *shares).returncode == 0
+    monkeypatch.setattr("deepfer_yolo.evaluate.gate.gate.DEFAULT", "m.onnx")
+    found = json.loads(deepfer("gate", "anew", "-m", linear_model, "--json").stdout)
+    assert "m.onnx, has learned" in found["stand_in"]["refused"]
+    assert [rule["rule"] for rule in found["rules"]] == ["better than the largest class"]
+    allowed = json.loads(deepfer("gate", "anew", "-m", linear_model, "--allow-leak", "--json").stdout)
+    assert allowed["stand_in"]["refused"] is None
 
 
 def test_rules_of_a_config_file(deepfer: Deepfer, ring: Path, tmp_path: Path) -> None:
@@ -227,7 +293,6 @@ def test_files_that_the_manifest_names_and_that_are_not_there(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "no champion to compare with"),
         (("--champion", "none.onnx"), "no such model file: none.onnx"),
         (("--split", "val"), "has no 'val' split"),
         (("--config", "sloppy"), "no preset named 'sloppy'"),

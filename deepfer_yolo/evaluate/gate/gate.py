@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 
 from deepfer_yolo.config import GateConfig
 from deepfer_yolo.data.dataset import Dataset
-from deepfer_yolo.data.leaks import Learned
+from deepfer_yolo.data.leaks import Learned, check_models
 from deepfer_yolo.emotions import meeting
-from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean
+from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean, listed
 from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
-from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, Verdict, decide
+from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, StandIn, Verdict, decide
 from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, latency, score_models
 from deepfer_yolo.evaluate.predictions import Scores, common_labels
 from deepfer_yolo.files import write_atomic
@@ -25,6 +25,7 @@ from deepfer_yolo.records import Json, plain, without_none
 from deepfer_yolo.report.page import interval, percent
 from deepfer_yolo.runs import write_json, write_metrics
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import DEFAULT
 
 GATE, JUNIT, SUMMARY = "gate.json", "junit.xml", "summary.md"
 EXIT_CODES = {"pass": 0, "fail": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -63,10 +64,10 @@ class GateResult:
         return None if self.evidence.comparison is None else self.evidence.comparison.decision.d
 
     def to_json(self) -> Json:
-        """As `gate.json` holds it; without a champion, a list or a folder their keys are not there."""
+        """As `gate.json` holds it; without a champion, a list, a folder or a stand-in their keys are not there."""
         found = self.evidence
         compared = {"challenger": found.challenger, "champion": found.champion, "pair": found.comparison}
-        rest = {"latency": found.latency, "must_not_break": found.protected}
+        rest = {"latency": found.latency, "must_not_break": found.protected, "stand_in": found.stand_in}
         return {
             **plain({"verdict": self.verdict, "exit_code": self.exit_code, "rules": self.rulings}),
             "dataset": plain(found.dataset) | {"n": found.challenger.metrics.n},
@@ -84,8 +85,11 @@ def run_gate(
     config: GateConfig,
     learned: Learned,
     on_model: OnModel,
+    stand_in: StandIn | None = None,
 ) -> GateResult:
-    """Score both models now, measure, and decide. `learned` is what `check_models` found."""
+    """Score both models now, measure, and decide. `learned` is what `check_models` found, `stand_in` what
+    `find_stand_in` said.
+    """
     models = [challenger] if champion is None else [challenger, champion]
     labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
     floors = config.floors
@@ -105,9 +109,32 @@ def run_gate(
         champion=None if champion is None else measured[1],
         comparison=None if champion is None else compare_pair(scores[0], scores[1], config),
         latency=latency(challenger, champion, dataset, scores[0]),
-        protected=None if protected is None else check_protected(protected, scores),
+        # Of protected images the shipped model excuses none: nobody has chosen it as the champion.
+        protected=None if protected is None else check_protected(protected, scores[:1] if stand_in else scores),
+        stand_in=stand_in,
     )
     return GateResult(*decide(evidence, config.model_copy(update={"floors": floors})), evidence, learned)
+
+
+def find_stand_in(
+    challenger: Classifier, dataset: Dataset, config: GateConfig
+) -> tuple[Classifier | None, StandIn | None]:
+    """The shipped model in the place of a champion that there is not: where no floor asks for accuracy, it knows every
+    label that the challenger is judged on, and has not learned the images; else None, and why.
+    """
+    if config.floors.asks_for_accuracy:
+        return None, None
+    judged_on = common_labels([challenger.labels], dataset.labels, config.labels)
+    shipped = Classifier(Path(DEFAULT), threads=config.threads)
+    try:
+        known = common_labels([challenger.labels, shipped.labels], dataset.labels, config.labels)
+        check_models({f"it, {DEFAULT},": shipped}, dataset, config.split, allow=config.allow_leak)
+    except DatasetError as error:
+        return None, StandIn(DEFAULT, error.reason)
+    if known != judged_on:
+        missing = [label for label in judged_on if label not in known]
+        return None, StandIn(DEFAULT, f"it does not know {listed(missing)}")
+    return shipped, StandIn(DEFAULT)
 
 
 def read_protected(path: Path) -> list[str]:
@@ -138,19 +165,20 @@ def check_protected(paths: Sequence[str], scores: Sequence[Scores]) -> Protected
     return Protected(len(paths), wrong, broken)
 
 
-def conclude(result: GateResult, run: Path, promote: Path | None) -> GateResult:
-    """Write the run's files; record the decision in the folder `promote`, where a pass hands over the title."""
+def conclude(result: GateResult, run: Path, promote: Path | None, held: str | None = None) -> GateResult:
+    """Write the run's files; record the decision in the folder `promote`, where a pass hands over the title. `held` is
+    who had it when the gate began, see `title_of`.
+    """
     try:
         if promote is not None:
-            result = replace(result, promotion=_record(result, promote, run))
+            result = replace(result, promotion=_record(result, promote, run, held))
     finally:
         write_files(result, run)
     return result
 
 
-def _record(result: GateResult, promote: Path, run: Path) -> Promotion:
-    data, new, old = result.evidence.dataset, result.evidence.challenger.model, result.evidence.champion
-    held = None if old is None else old.model.sha256
+def _record(result: GateResult, promote: Path, run: Path, held: str | None) -> Promotion:
+    data, new = result.evidence.dataset, result.evidence.challenger.model
     before = times_decided(promote, data.fingerprint, data.split)
     decision = GateDecision(result.verdict, new.sha256, held, data.fingerprint, data.split, result.d, str(run))
     wins = result.verdict == "pass" and new.sha256 != held
@@ -232,9 +260,8 @@ def verdict_lines(result: GateResult) -> list[str]:
     data, pair = found.dataset, found.comparison
     n = found.challenger.metrics.n
     lines = [f"{result.verdict.upper()}: {found.challenger.model.name} on {data.name}, split {data.split}, n = {n:,}"]
-    if pair is None:
-        lines.append("There is no champion yet: the challenger was held to its floors alone.")
-    else:
+    lines += _without_champion(found.stand_in, pair is None)
+    if pair is not None:
         lines.append(
             f"Alone right: challenger {pair.wins}, champion {pair.losses}; exact McNemar p = {pair.mcnemar_p:.3g}. "
             f"Differences below {100 * pair.decision.resolution:.2f} points cannot be told from none on this test set."
@@ -245,6 +272,15 @@ def verdict_lines(result: GateResult) -> list[str]:
         if result.promotion.promoted_to is not None:
             lines.append(f"Promoted to {result.promotion.promoted_to}.")
     return lines
+
+
+def _without_champion(stand_in: StandIn | None, alone: bool) -> list[str]:
+    if stand_in is None:
+        return ["There is no champion yet: the challenger was held to its floors alone."] if alone else []
+    if stand_in.refused is None:
+        return [f"There is no champion yet: the shipped {stand_in.model} stood in for one."]
+    reason = f"There is no champion yet, and the shipped {stand_in.model} cannot stand in for one: {stand_in.refused}."
+    return [reason, "So the challenger was held to the largest class; floors of your own would ask for more."]
 
 
 def summary(result: GateResult) -> str:

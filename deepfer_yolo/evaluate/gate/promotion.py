@@ -29,21 +29,16 @@ def champion_of(folder: Path) -> Path | None:
 
 
 def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
-    """The champion's file from `--champion` (a file or a promotion folder) and `--promote`; None for an empty folder.
+    """The champion's file from `--champion` (a file or a promotion folder) and `--promote`; None where there is none.
 
-    Raises ConfigError where there is nothing to compare with, or where the two name different models.
+    Raises ConfigError where `champion` is a folder without one, or where the two name different models.
     """
-    if champion is None and promote is None:
-        raise ConfigError(
-            "there is no champion to compare with",
-            "name one with --champion MODEL, or a folder of champions with --promote DIR",
-        )
     named = champion
     if champion is not None and champion.is_dir():
         named = champion_of(champion.parent if champion.name == CHAMPION else champion)
         if named is None:
             raise ConfigError(
-                f"{champion} holds no champion", "name a model file, or use --promote DIR alone for the first one"
+                f"{champion} holds no champion", "name a model file, or leave it out: the shipped model stands in"
             )
     held = champion_of(promote) if promote is not None else None
     if named is None or held is None:
@@ -55,9 +50,15 @@ def find_champion(champion: Path | None, promote: Path | None) -> Path | None:
     return held
 
 
+def title_of(promote: Path | None) -> str | None:
+    """The SHA-256 of the model that holds the title in a promotion folder; None where nobody does."""
+    held = champion_of(promote) if promote is not None else None
+    return None if held is None else digest(held)
+
+
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """One gate's decision: the verdict, both models by their SHA-256, and the split that decided."""
+    """One gate's decision: the verdict, the challenger and the title's holder by SHA-256, the split that decided."""
 
     verdict: str
     challenger: str
@@ -99,8 +100,7 @@ def record(folder: Path, decision: GateDecision, challenger: Path, *, promote: b
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        current = champion_of(folder)
-        held = digest(current) if current is not None else None
+        held = title_of(folder)
         if promote and held != decision.champion:
             raise ConfigError(
                 f"the champion in {folder} changed while this gate ran",

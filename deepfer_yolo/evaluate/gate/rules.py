@@ -34,9 +34,19 @@ class Protected:
     broken: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """The shipped model in the place of a champion that there is not; `refused` says why it cannot be, if so."""
+
+    model: str
+    refused: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What the rules look at; without a champion there is no comparison."""
+    """What the rules look at; `champion` is the shipped model where that stands in for one, and without either there is
+    no comparison.
+    """
 
     dataset: DataUsed
     labels: tuple[str, ...]
@@ -45,12 +55,19 @@ class Evidence:
     comparison: PairedComparison | None
     latency: Latency
     protected: Protected | None
+    stand_in: StandIn | None = None
 
 
 def decide(evidence: Evidence, config: GateConfig) -> tuple[Verdict, tuple[Ruling, ...]]:
-    """Every rule of `config` applied. One failure fails; else one open question leaves all inconclusive."""
+    """Every rule of `config` applied. One failure fails; else one open question leaves all inconclusive.
+
+    Where neither a champion nor a floor asks for accuracy, the largest class does: nothing passes unasked.
+    """
     rulings = floor_rules(evidence.challenger.metrics, config)
-    if evidence.comparison is not None:
+    if evidence.comparison is None:
+        if not config.floors.asks_for_accuracy:
+            rulings.append(largest_class(evidence.challenger.metrics))
+    else:
         rulings.append(non_inferiority(evidence.comparison.decision, config.margin))
         if config.superiority:
             rulings.append(superiority(evidence.comparison.decision))
@@ -63,10 +80,10 @@ def decide(evidence: Evidence, config: GateConfig) -> tuple[Verdict, tuple[Rulin
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The worst of several verdicts; pass for none."""
+    """The worst of several verdicts; inconclusive for none, since nothing was asked."""
     if "fail" in verdicts:
         return "fail"
-    return "inconclusive" if "inconclusive" in verdicts else "pass"
+    return "inconclusive" if "inconclusive" in verdicts or not verdicts else "pass"
 
 
 def non_inferiority(found: Decision, margin: float) -> Ruling:
@@ -116,6 +133,20 @@ def _floor(rule: str, floor: float, value: float, span: Interval) -> Ruling:
     if span == WHOLE:
         return Ruling(rule, "inconclusive", f"{reached}: too few subjects to tell")
     return Ruling(rule, "fail" if floor > span.high else "pass", reached)
+
+
+def largest_class(metrics: Metrics) -> Ruling:
+    """Pass where the whole interval of top-1 lies above the share of the largest class, fail where it lies below: that
+    share is what the same answer to every image reaches.
+    """
+    rule = "better than the largest class"
+    label = max(metrics.per_class, key=lambda name: metrics.per_class[name].support)
+    share, span = metrics.per_class[label].support / metrics.n, metrics.intervals.top1
+    if share == 1:
+        return Ruling(rule, "inconclusive", f"every image is {label}: any model that always says so is right")
+    verdict: Verdict = "pass" if span.low > share else "fail" if span.high < share else "inconclusive"
+    reached = f"top-1 {_percent(metrics.top1)} (95 % {_percent(span.low)} to {_percent(span.high)})"
+    return Ruling(rule, verdict, f"{reached}; always saying {label} reaches {_percent(share)}")
 
 
 def class_drop(classes: Sequence[ClassComparison]) -> Ruling:

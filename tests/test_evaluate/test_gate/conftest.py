@@ -18,17 +18,17 @@ from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, Pai
 
 @pytest.fixture(scope="session")
 def metrics() -> Callable[..., Metrics]:
-    """`metrics(recall)`: top-1 of 60 % (55 to 65), macro F1 of 50 % (42 to 58), ECE of 10 % with a floor of 4, and the
-    recall of sad in 40 to 60.
+    """`metrics(recall, n_images)`: top-1 of 60 % (55 to 65), macro F1 of 50 % (42 to 58), ECE of 10 % with a floor of
+    4, and the recall of sad in 40 to 60; 40 images are sad.
     """
 
-    def build(recall: float = 0.5) -> Metrics:
+    def build(recall: float = 0.5, n_images: int = 100) -> Metrics:
         names = [field.name for field in fields(Headline)]
         around = Interval(0.4, 0.6)
         spans = dict.fromkeys(names, around) | {"top1": Interval(0.55, 0.65), "macro_f1": Interval(0.42, 0.58)}
         n, one = 0 if np.isnan(recall) else 40, np.ones(1)
         return Metrics(
-            **dict.fromkeys(names, 0.5) | {"top1": 0.6}, n=40, ece=0.10, ece_noise_floor=0.04, ece_bins=1,
+            **dict.fromkeys(names, 0.5) | {"top1": 0.6}, n=n_images, ece=0.10, ece_noise_floor=0.04, ece_bins=1,
             selective_accuracy={}, per_class={"sad": ClassMetrics(0.5, recall, 0.5, n, around, around, around)},
             confusion=np.array([[n]]), confusion_normalised=np.ones((1, 1)), labels=("sad",),
             absent=() if n else ("sad",), reliability=Reliability(np.array([40]), one, one),

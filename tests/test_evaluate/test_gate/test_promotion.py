@@ -22,6 +22,7 @@ from deepfer_yolo.evaluate.gate.promotion import (
     read_history,
     record,
     times_decided,
+    title_of,
 )
 from deepfer_yolo.runtime.model_file import digest
 
@@ -145,13 +146,15 @@ def test_a_folder_in_the_links_place_is_left_alone(tmp_path: Path) -> None:
 def test_which_champion_is_meant(tmp_path: Path) -> None:
     a, b = model(tmp_path, "a.onnx"), model(tmp_path, "b.onnx")
     folder = tmp_path / "t"
-    with pytest.raises(ConfigError, match="no champion to compare with"):
-        find_champion(None, None)
+    assert find_champion(None, None) is None
+    assert title_of(None) is None
     assert find_champion(None, folder) is None
+    assert title_of(folder) is None
     assert find_champion(a, folder) == a
     record(folder, DECISION, a, promote=True)
     held = folder / "champion" / "model.onnx"
     assert find_champion(None, folder) == held
+    assert title_of(folder) == digest(a)
     assert find_champion(folder, None) == held
     assert find_champion(folder / "champion", None) == held
     with pytest.raises(ConfigError, match="not the model that holds the title"):

@@ -15,6 +15,7 @@ from deepfer_yolo.evaluate.gate.rules import (
     class_drop,
     decide,
     floor_rules,
+    largest_class,
     must_not_break,
     non_inferiority,
     overall,
@@ -115,7 +116,7 @@ def test_one_failure_outweighs_all_and_one_open_question_outweighs_passes() -> N
     assert overall(["pass", "inconclusive", "fail"]) == "fail"
     assert overall(["pass", "inconclusive"]) == "inconclusive"
     assert overall(["pass", "pass"]) == "pass"
-    assert overall([]) == "pass"
+    assert overall([]) == "inconclusive", "nothing was asked"
 
 
 def test_every_configured_rule_is_applied_and_no_other(evidence: Build) -> None:
@@ -145,7 +146,41 @@ def test_any_rule_can_turn_the_verdict(evidence: Build, config: GateConfig) -> N
     assert decide(evidence(-0.01, 0.02), config)[0] != "pass"
 
 
+@pytest.mark.parametrize(
+    ("n_images", "verdict"),  # of which 40 are sad; top-1 lies in 55 to 65 %
+    [
+        (100, "pass"),
+        (73, "pass"),
+        (72, "inconclusive"),
+        (62, "inconclusive"),
+        (61, "fail"),
+        (41, "fail"),
+        (40, "inconclusive"),
+    ],
+)
+def test_the_largest_class_is_what_any_answer_reaches(metrics: Build, n_images: int, verdict: str) -> None:
+    ruling = largest_class(metrics(n_images=n_images))
+    assert (ruling.rule, ruling.verdict) == ("better than the largest class", verdict)
+    assert "sad" in ruling.reason
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        (GateConfig(), True),
+        (GateConfig(floors=Floors(ece=0.5), max_size_mb=20, superiority=True, class_drop=True), True),
+        (GateConfig(floors=Floors(top1=0.1)), False),
+        (GateConfig(floors=Floors(macro_f1=0.1)), False),
+        (GateConfig(floors=Floors(recall={"sad": 0.1})), False),
+    ],
+)
+def test_without_a_champion_something_asks_for_accuracy(evidence: Build, config: GateConfig, asked: bool) -> None:
+    verdict, rulings = decide(evidence(), config)
+    assert verdict == "pass"
+    assert ("better than the largest class" in [ruling.rule for ruling in rulings]) == asked
+    assert "better than the largest class" not in [ruling.rule for ruling in decide(evidence(0.0, 0.1), config)[1]]
+
+
 def test_without_a_champion_floors_and_budgets_speak(evidence: Build) -> None:
-    assert decide(evidence(), GateConfig())[0] == "pass"
     assert decide(evidence(), GateConfig(floors=Floors(top1=0.9), superiority=True))[0] == "fail"
     assert decide(evidence(), GateConfig(max_size_mb=11))[0] == "fail"
