@@ -185,7 +185,12 @@ def test_a_shipped_model_that_has_learned_the_images_cannot_stand_in(
     deepfer: Deepfer, painted_csv: Path, painted_dataset: Path, linear_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grey = ("--labels", ",".join(EMOTIONS), "--colour", "grey")
-    assert deepfer("card", linear_model, *grey, "--out", "m.onnx", "--trained-on", painted_dataset).returncode == 0
+    assert (
+        deepfer(
+            "card", linear_model, *grey, "--out", "m.onnx", "--overwrite", "--trained-on", painted_dataset
+        ).returncode
+        == 0
+    )
     shares = ("--split", "train=0.6,val=0.2,test=0.2", "--reshuffle")
     assert deepfer("convert", painted_csv, "anew", *shares).returncode == 0
     monkeypatch.setattr("deepfer_yolo.evaluate.gate.gate.DEFAULT", "m.onnx")
