@@ -7,7 +7,7 @@ Flags, `--config` files and docs/reference.md follow it; `presets.py` resolves t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from deepfer_yolo.presets import Channels, Config, Count, Grey, Labels, Numbers, Pairs, Seed, Share, Texts, Threads, key
 
@@ -221,18 +221,31 @@ class ExportConfig(Config):
 class CardConfig(Config):
     """`deepfer card`: what the model's file does not say itself."""
 
+    FOLDER: ClassVar[str] = "cards"
+
     labels: Labels | None = key(
-        None, "Labels in the model's order: a,b,c; or canonical: Anger becomes angry.", shown="the file's own"
+        None,
+        "Labels in the model's order: a,b,c; or canonical: Anger becomes angry. With --as those to keep.",
+        shown="the file's own",
     )
+    order: Labels | None = key(None, "Labels of a foreign ONNX in its own order, of which --labels keeps some.")
     size_px: int | None = key(None, "Side of the input in pixels.", shown="the file's own")
+    planes: Literal[1, 3] | None = key(None, "Channels that a foreign ONNX takes.")
     colour: Literal["grey", "rgb"] = key("rgb", "What it learned from: grey or rgb.")
     native_px: int | None = key(None, "Side of the images it learned from: 48 for FER2013.", shown="any")
     name: str | None = key(None, "Name of the model.", shown="the file's stem")
-    mean: Channels | None = key(None, "Foreign ONNX: subtracted from 0..1: r,g,b.")
-    std: Channels | None = key(None, "Foreign ONNX: divides after --mean: r,g,b.")
+    layout: Literal["nchw", "nhwc"] | None = key(
+        None, "Foreign ONNX: nchw or nhwc, where its shape leaves it open.", shown="by its shape"
+    )
+    white: float = key(1.0, "Foreign ONNX: what white is before --mean and --std: 1 or 255.", ge=1, le=255)
+    mean: Channels | None = key(None, "Foreign ONNX: subtracted: r,g,b, or one number.")
+    std: Channels | None = key(None, "Foreign ONNX: divides after --mean: r,g,b, or one number.")
+    output: str | None = key(None, "Foreign ONNX: which of its outputs has a number a label.", shown="its only one")
     answers: Literal["logits", "probs"] | None = key(
         None, "Foreign ONNX: logits or probs.", shown="probs if a softmax ends it"
     )
+    license: str | None = key(None, "Licence of the model.", shown="this program's; of a foreign ONNX unknown")
+    source: str | None = key(None, "Where what is said of a foreign ONNX stands.")
     split: Split = key("val", "Split of --dataset.")
     allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,8 @@ class Config(BaseModel):
     """Base of all sections: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    FOLDER: ClassVar[str] = ""
+    """Of `configs/`, where it is not called as the section is."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +92,11 @@ def as_list(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def as_numbers(value: Any) -> Any:
+    """The parts of a text such as ``0.5,0.4,0.3``; one number is a list of one."""
+    return [value] if isinstance(value, int | float) else as_list(value)
+
+
 def as_pairs(value: Any) -> Any:
     """A mapping from texts such as ``old=new``."""
     if not isinstance(value, list | tuple):
@@ -110,7 +117,7 @@ Hours = Annotated[float, BeforeValidator(as_hours), Field(gt=0, le=10_000)]
 Texts = tuple[str, ...]
 Labels = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(as_list)]
-Channels = Annotated[tuple[float, float, float], BeforeValidator(as_list)]
+Channels = Annotated[tuple[float, ...], BeforeValidator(as_numbers), Field(min_length=1, max_length=3)]
 Pairs = Annotated[dict[str, str], BeforeValidator(as_pairs)]
 
 
@@ -120,7 +127,7 @@ def resolve(section: type[ConfigT], source: str | None = None, flags: Mapping[st
 
     Raises ConfigError that lists every problem: the key, what was given, what was expected, the nearest known key.
     """
-    path = None if source is None else find_preset(_folder(section), source)
+    path = None if source is None else find_preset(section.FOLDER or _folder(section), source)
     names = {key_of(section, name): name for name, value in (flags or {}).items() if value is not None}
     given = {key: (flags or {})[name] for key, name in names.items()}
     try:

@@ -120,8 +120,8 @@ def _placeholder(parameter: Any) -> str:
 def _keys(name: str, flags: set[str]) -> list[str]:
     """The table of the keys that a yaml file of this command takes and no flag sets."""
     section = (vars(config) | vars(recipe)).get(f"{name.capitalize()}Config")
-    option = "space" if "space" in flags else "config"
-    if section is None or option not in flags:
+    option = next((word for word in ("space", "as", "config") if word in flags), None)
+    if section is None or option is None:
         return []
     flagged = {key_of(section, flag) for flag in flags - {"space"}}
     fields = {key: field for key, field in section.model_fields.items() if key not in flagged}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption, OverwriteOption, options_of
 from deepfer_yolo.config import CardConfig
+from deepfer_yolo.presets import resolve
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.card import Card
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
 
 @options_of(
     CardConfig,
-    "model labels size colour native_px name mean std answers dataset split trained_on allow_leak out renew overwrite "
-    "as_json",
+    "model preset labels size colour native_px name layout white mean std output answers license dataset split "
+    "trained_on allow_leak out renew overwrite as_json",
 )
 def card(
-    settings: CardConfig,
+    flags: dict[str, Any],
     model: Annotated[Path, typer.Argument(help="A stock YOLO-cls .pt, or a classifier .onnx.", show_default=False)],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--as", help="A known foreign model (configs/cards), or a yaml file; flags win over it.", show_default=False
+        ),
+    ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Measure on this data set and write the metrics too.", show_default=False)
     ] = None,
@@ -37,22 +44,26 @@ def card(
 ) -> None:
     """Write the card that a model needs before it can be used here.
 
-    The card of a .pt lies beside it as STEM.json. An .onnx becomes a new file with the card inside; a float (n, 3, S,
-    S) graph is wrapped so that it takes uint8 images. What the file does not say must be said here; nothing is
-    guessed.
+    The card of a .pt lies beside it as STEM.json. An .onnx becomes a new file with the card inside; a graph that takes
+    float images, grey or coloured, is wrapped so that it takes uint8 ones. What the file does not say must be said
+    here, or by the preset of a known model (docs/peers.md); nothing is guessed, and what its shapes deny is refused.
 
-    Example: deepfer card best.pt --colour grey --native-px 48
+    Examples: deepfer card best.pt --colour grey --native-px 48
+              deepfer card emotion-ferplus-8.onnx --as ferplus --labels angry,disgust,fear,happy,neutral,sad,surprise
     """
-    from deepfer_yolo.cli.options import print_json
+    from deepfer_yolo.cli.options import print_json, say_all
     from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.runtime.model_file import locate, renew_digest
 
+    settings = resolve(CardConfig, preset, flags)
     if renew:
-        if dataset or trained_on or out or settings != CardConfig():
+        if dataset or trained_on or out or preset or settings != CardConfig():
             raise ConfigError("--renew keeps the card as it is, so that nothing else can be said with it")
         written, made = locate(model), renew_digest(model)
     else:
         written, made = _written(model, settings, dataset, trained_on, out, overwrite)
+        if preset is not None:
+            say_all(_doubles(model, settings))
     if as_json:
         print_json({"path": str(written), "card": made.model_dump(mode="json")})
     else:
@@ -61,6 +72,18 @@ def card(
             found = made.metrics
             figures = f"top-1 {found['top1']:.2%}, macro-F1 {found['macro_f1']:.2%}"
             print(f"on {found['dataset']}, {settings.split}, {found['n']} images: {figures}")
+
+
+def _doubles(model: Path, settings: CardConfig) -> list[str]:
+    """What to say where other presets have the same shapes, so that the file itself cannot deny the wrong one."""
+    from deepfer_yolo.export.foreign import fitting, form_of
+    from deepfer_yolo.runtime.onnx_graph import read_graph
+
+    form = form_of(read_graph(model), settings, model)
+    names = [] if form is None else fitting(form, unlike=settings)
+    return [f"note: by its shapes it may as well be {', '.join(names)}: see docs/peers.md, and measure it"] * bool(
+        names
+    )
 
 
 def _written(
@@ -73,6 +96,8 @@ def _written(
     from deepfer_yolo.export.cards import add_metrics, card_checkpoint, card_onnx
 
     taught = None if trained_on is None else open_dataset(trained_on)
+    if model.suffix == ".pt" and settings.order is not None:
+        raise ModelError(f"{model} is a checkpoint, and --as is for ONNX files", "export it to ONNX first")
     if model.suffix == ".pt":
         written, made = card_checkpoint(model, settings, overwrite=overwrite, taught=taught)
     elif model.suffix == ".onnx":

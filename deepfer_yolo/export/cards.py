@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfer_yolo.config import CardConfig, ScoringConfig
+from deepfer_yolo.config import CardConfig, Precision, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
-from deepfer_yolo.emotions import can_rename, canonical_label
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.evaluation import measure
 from deepfer_yolo.evaluate.predictions import MAP_HINT, common_labels, score_dataset
+from deepfer_yolo.export.foreign import CANONICAL, Form, completed, form_of, precision_of, renamed, wrap
 from deepfer_yolo.files import atomic_path, sha256_of
 from deepfer_yolo.records import plain
 from deepfer_yolo.runtime.card import (
@@ -31,18 +31,16 @@ from deepfer_yolo.runtime.card import (
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
 from deepfer_yolo.runtime.model_file import attach, checked_sidecar
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, open_graph, put_card, read_graph, value_shape
+from deepfer_yolo.runtime.onnx_graph import io_shapes, open_graph, put_card, read_graph
 
 if TYPE_CHECKING:
     import onnx
 
-FLOAT, UINT8 = 1, 2  # TensorProto.FLOAT and UINT8
 STRIDE = 32
 """Of which Ultralytics makes the side of its inputs a multiple."""
 HEADLINE = ("n", "top1", "macro_f1", "balanced_accuracy", "nll", "ece", "ece_noise_floor", "confusion")
-CANONICAL = "canonical"
-"""Said as --labels: the model's own, called as the data sets here call them."""
-PASS_THROUGH = frozenset({"Identity", "Flatten", "Squeeze", "Reshape", "Cast"})
+UNKNOWN_LICENCE = "unknown: ask who made the model"
+"""Of a foreign file that nobody said the licence of."""
 
 
 def card_checkpoint(
@@ -66,7 +64,7 @@ def card_checkpoint(
     if target.exists() and not overwrite:
         raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
     network = load_checkpoint(checkpoint)
-    labels = _renamed(labels_of(network), facts.labels, checkpoint)
+    labels = renamed(labels_of(network), facts.labels, checkpoint)
     old = checked_sidecar(checkpoint) if target.exists() and _only_renames(facts) else None
     arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
     is_own = getattr(network, TRAINED_HASHES, None) is not None
@@ -119,9 +117,9 @@ def card_onnx(
 ) -> Card:
     """Write `source` with a card as the new file `out`.
 
-    A graph in this program's form is kept as it is. A float (n, 3, S, S) graph gets a cast, transpose and scale in
-    front, and a softmax behind where it answers with logits; what the file does not say itself must be in `facts`.
-    Raises ModelError for any other form.
+    A graph in this program's form is kept as it is. One of float images gets a cast, transpose and scale in front, and
+    a softmax behind where it answers with logits; what the file does not say itself must be in `facts`. Raises
+    ModelError for any other form, ConfigError where the file's shapes are not those of `facts`.
     """
     if out.exists() and not overwrite:
         raise ModelError(f"the file exists: {out}", "name another one with --out, or add --overwrite")
@@ -134,12 +132,14 @@ def card_onnx(
         if old is None and not overwrite:
             raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
     if old is not None:
-        facts = facts.model_copy(update={"labels": _renamed(old.labels, facts.labels, source)})
+        facts = facts.model_copy(update={"labels": renamed(old.labels, facts.labels, source)})
     else:
-        facts = _complete(model, facts, source)
-        if _is_foreign(model, source):
-            model = wrap(model, facts, source)
-    card = _taught(_card(facts, source, old), taught)
+        form = form_of(model, facts, source)
+        facts = _complete(model, form, facts, source)
+        if form is not None:
+            model = wrap(model, form, facts, source)
+            facts = facts.model_copy(update={"license": facts.license or UNKNOWN_LICENCE})
+    card = _taught(_card(facts, source, old, precision_of(model)), taught)
     with atomic_path(out) as part:
         card = put_card(model, card)
         part.write_bytes(model.SerializeToString())
@@ -150,72 +150,9 @@ def card_onnx(
     return card
 
 
-def wrap(model: onnx.ModelProto, facts: CardConfig, source: Path) -> onnx.ModelProto:
-    """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a
-    prefix.
-    """
-    from onnx import TensorProto, compose, helper
-
-    answers = facts.answers or ("probs" if _ends_in_softmax(model) else None)
-    if answers is None:
-        raise ModelError(
-            f"{source} does not end in a softmax, so what its numbers are is unknown",
-            "say it: --answers logits, or --answers probs",
-        )
-    if facts.mean is None or facts.std is None:
-        raise ModelError(
-            f"{source} does not say how its input is scaled",
-            "say it: --mean 0,0,0 --std 1,1,1 for plain 0..1 (channels red, green, blue)",
-        )
-    inner = compose.add_prefix(model, "inner/")
-    graph = inner.graph
-    value_in, value_out = graph_inputs(graph)[0], graph.output[0]
-    n_labels = len(facts.labels or ())
-    mean = np.array(facts.mean, np.float32).reshape(1, 3, 1, 1)
-    std = np.array(facts.std, np.float32).reshape(1, 3, 1, 1)
-    graph.initializer.extend(
-        helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel().tolist())
-        for name, array in {"scale": np.array([255.0]), "mean": mean, "std": std}.items()
-    )
-    before = [
-        helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["planes", "scale"], ["unit"]),
-        helper.make_node("Sub", ["unit", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], [value_in.name]),
-    ]
-    last = "Softmax" if answers == "logits" else "Identity"
-    after = [helper.make_node(last, [value_out.name], [OUTPUT])]
-    if last == "Softmax":
-        after[0].attribute.append(helper.make_attribute("axis", 1))
-    nodes = [*before, *graph.node, *after]
-    batch = value_shape(value_in)[0]
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(nodes)
-    size = facts.size_px
-    graph.input.append(helper.make_tensor_value_info(INPUT, UINT8, [batch or "n", size, size, 3]))
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, FLOAT, [batch or "n", n_labels]))
-    del inner.metadata_props[:]
-    return inner
-
-
 def _only_renames(facts: CardConfig) -> bool:
     """Whether nothing is said but other labels or another name, so that all else of a card stays."""
     return facts.labels is not None and facts.model_fields_set <= {"labels", "name", "split", "allow_leak"}
-
-
-def _renamed(own: tuple[str, ...], given: tuple[str, ...] | None, source: Path) -> tuple[str, ...]:
-    """The labels `given` in place of a file's `own`; for CANONICAL its own by the spelling table.
-
-    Raises ConfigError where one of them means another place's label: it would be a wrong answer, not a name.
-    """
-    labels = tuple(canonical_label(name) or name for name in own) if given == (CANONICAL,) else given or own
-    if not can_rename(own, labels):
-        raise ConfigError(
-            f"{source}: --labels {','.join(labels)} are not the checkpoint's {','.join(own)} place by place",
-            "name them in the model's order, all different, or leave --labels out",
-        )
-    return labels
 
 
 def _with_golden(card: Card, classifier: Classifier) -> Card:
@@ -230,14 +167,21 @@ def _with_golden(card: Card, classifier: Classifier) -> Card:
     return card
 
 
-def _card(facts: CardConfig, source: Path, old: Card | None = None) -> Card:
+def _card(facts: CardConfig, source: Path, old: Card | None = None, precision: Precision = "fp32") -> Card:
     """A new card, or `old` with the labels, and the name if one is given, of `facts`."""
     if old is not None:
         return old.model_copy(update={"labels": facts.labels, "name": facts.name or old.name})
     if facts.labels is None or facts.size_px is None:
         raise ModelError(f"{source}: a card needs labels and a size")
     spec = InputSpec.model_validate({"size": facts.size_px, "colour": facts.colour, "native_px": facts.native_px})
-    return Card(name=facts.name or source.stem, labels=facts.labels, input=spec, producer=producer())
+    made = Card(
+        name=facts.name or source.stem,
+        labels=facts.labels,
+        input=spec,
+        precision=precision,
+        producer=producer() | ({"source": facts.source} if facts.source else {}),
+    )
+    return made if facts.license is None else made.model_copy(update={"license": facts.license})
 
 
 def _taught(card: Card, dataset: Dataset | None) -> Card:
@@ -258,50 +202,33 @@ def _trained_size(arguments: Any, step: int) -> int | None:
     return -(-imgsz // step) * step if isinstance(imgsz, int) and imgsz > 0 else None
 
 
-def _is_foreign(model: onnx.ModelProto, source: Path) -> bool:
-    """Whether the graph takes float planes; raises ModelError for a form that is neither that nor our own."""
-    inputs, outputs = graph_inputs(model.graph), list(model.graph.output)
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(f"{source} has {len(inputs)} inputs and {len(outputs)} outputs; a classifier has one of each")
-    shape_in, shape_out = value_shape(inputs[0]), value_shape(outputs[0])
-    kinds = (inputs[0].type.tensor_type.elem_type, outputs[0].type.tensor_type.elem_type)
-    if (inputs[0].name, outputs[0].name, kinds) == (INPUT, OUTPUT, (UINT8, FLOAT)):
-        return False
-    if kinds != (FLOAT, FLOAT) or len(shape_in) != 4 or shape_in[1] != 3 or len(shape_out) != 2:
-        raise ModelError(
-            f"{source} takes {shape_in} and gives {shape_out}: only float32 (n, 3, S, S) to (n, labels) can be wrapped",
-            "export the model with planes first and one row of numbers per image",
-        )
-    return True
-
-
-def _complete(model: onnx.ModelProto, facts: CardConfig, source: Path) -> CardConfig:
+def _complete(model: onnx.ModelProto, form: Form | None, facts: CardConfig, source: Path) -> CardConfig:
     """`facts` filled from the graph's shapes and from Ultralytics' metadata, whose values are Python literals."""
     said = {entry.key: entry.value for entry in model.metadata_props}
-    shape = value_shape(graph_inputs(model.graph)[0]) if graph_inputs(model.graph) else ()
-    sides = [side for side in (shape[2:4] if len(shape) == 4 and shape[1] == 3 else shape[1:3]) if side]
-    size = facts.size_px or (sides[0] if sides else None)
-    labels = facts.labels
-    if "names" in said:
-        labels = _renamed(_literal_names(said["names"], source), labels, source)
+    own = _literal_names(said["names"], source) if "names" in said else None
+    if form is not None:
+        if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):
+            # Ultralytics' classification transform divides by 255 and normalises by nothing since 8.0.
+            facts = facts.model_copy(update={"mean": facts.mean or (0.0,), "std": facts.std or (1.0,)})
+        return completed(form, facts, own, source)
+    if facts.order is not None:
+        raise ConfigError(f"{source} is in this program's form already", "leave --as out")
+    labels = facts.labels if own is None else renamed(own, facts.labels, source)
     if labels in (None, (CANONICAL,)):
         raise ModelError(
             f"{source} does not say its labels", "name them in the model's order: --labels angry,disgust,…"
         )
-    n_outputs = value_shape(model.graph.output[0])[-1:]
-    if n_outputs and n_outputs[0] not in {None, len(labels)}:
+    shape_in, shape_out = io_shapes(model, source)
+    if shape_out[-1:] and shape_out[-1] not in {None, len(labels)}:
         raise ConfigError(
-            f"{source} gives {n_outputs[0]} numbers per image, but there are {len(labels)} labels: {', '.join(labels)}"
+            f"{source} gives {shape_out[-1]} numbers per image, but there are {len(labels)} labels: {', '.join(labels)}"
         )
+    size = facts.size_px or next((side for side in shape_in[1:3] if side), None)
     if size is None:
         raise ModelError(f"{source} does not say its input size", "name it: --size 64")
-    if sides and any(side != size for side in sides):
-        raise ConfigError(f"{source} takes {shape}, not images of {size}×{size}", "leave --size out")
-    found: dict[str, object] = {"labels": labels, "size_px": size}
-    if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):
-        # Ultralytics' classification transform divides by 255 and normalises by nothing since 8.0.
-        found |= {"mean": facts.mean or (0.0, 0.0, 0.0), "std": facts.std or (1.0, 1.0, 1.0)}
-    return facts.model_copy(update=found)
+    if any(side not in {None, size} for side in shape_in[1:3]):
+        raise ConfigError(f"{source} takes {shape_in}, not images of {size}×{size}", "leave --size out")
+    return facts.model_copy(update={"labels": labels, "size_px": size})
 
 
 def _literal_names(text: str, source: Path) -> tuple[str, ...]:
@@ -313,21 +240,6 @@ def _literal_names(text: str, source: Path) -> tuple[str, ...]:
             f"{source}: its metadata 'names' is not a mapping from index to label",
             "name them: --labels angry,disgust,…",
         ) from None
-
-
-def _ends_in_softmax(model: onnx.ModelProto) -> bool:
-    makers = {name: node for node in model.graph.node for name in node.output}
-    name = model.graph.output[0].name
-    for _ in range(8):
-        node = makers.get(name)
-        if node is None:
-            return False
-        if node.op_type == "Softmax":
-            return True
-        if node.op_type not in PASS_THROUGH:
-            return False
-        name = node.input[0]
-    return False
 
 
 def _check_batches(classifier: Classifier, source: Path) -> None:
