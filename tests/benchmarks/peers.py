@@ -55,12 +55,13 @@ HEADER = ("model", "label", "FER+ votes", "votes, nine corruptions", "one face",
 
 def made(work: Path) -> Path:
     """The Python of the peers' own environment, with their packages in it."""
-    python = work / "bin" / "python"
-    if not python.exists():
+    python, ready = work / "bin" / "python", work / "ready"
+    if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", work], check=True)
         pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*pip, "--no-deps", *PACKAGES], check=True)
         subprocess.run([*pip, *RUN_TIME], check=True)
+        ready.touch()
     return python
 
 
