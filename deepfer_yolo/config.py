@@ -87,6 +87,7 @@ class ConvertConfig(Config):
         "What a column such as bbox holds: xyxy (two corners) or xywh (x, y, width, height).",
         shown="asked for",
     )
+    near: bool = key(True, "Keep near copies together, too, not exact ones alone.", flags="--near/--no-near")
     exclude: Path | None = key(None, "Leave out the images of a quarantine list.")
     workers: Threads = key(2, "Threads that decode and write.")
 
@@ -122,6 +123,7 @@ class AuditConfig(FaceConfig):
     min_entropy_bits: float = key(3.0, "low-entropy: the grey values carry fewer bits.", ge=0, le=8)
     min_px: Count = key(24, "tiny: a side has fewer pixels.")
     max_aspect: float = key(2.0, "odd-aspect: one side is more times the other.", ge=1)
+    near: bool = key(True, "Look for near copies, too, not exact ones alone.", flags="--near/--no-near")
     near_radius_bits: int = key(14, "Two images are near: at most so many bits of their hashes differ.", ge=0, le=24)
     near_correlation: float = key(0.9, "And their pixels correlate at least so much.", gt=0, le=1)
     max_drift: float = key(0.5, "drift of the light: the means are more standard deviations apart.", gt=0)

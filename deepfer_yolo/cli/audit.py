@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @options_of(
     AuditConfig,
-    "dataset layout report quarantine with_model faces detector face_model detect_size against fail_on workers config "
-    "as_json",
+    "dataset layout report quarantine with_model faces detector face_model detect_size near against fail_on workers "
+    "config as_json",
 )
 def audit(
     settings: AuditConfig,

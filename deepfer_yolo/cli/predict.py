@@ -14,6 +14,7 @@ from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from deepfer_yolo.stream.batch import Labelled
 
@@ -51,13 +52,21 @@ def predict(
     from deepfer_yolo.stream.batch import find_images, in_words, label_images
 
     left_out: Counter[str] = Counter()
-    paths = find_images(sources, left_out)
+    found = find_images(sources, left_out)
+    n_images = 0
+
+    def counted() -> Iterator[Path]:
+        nonlocal n_images
+        for path in found:
+            n_images += 1
+            yield path
+
     classifier = open_classifier(
         model, provider=settings.provider, threads=settings.threads, from_frames=settings.faces
     )
     if settings.faces:
         note_haar(settings)
-    rows = label_images(paths, classifier, settings)
+    rows = label_images(counted(), classifier, settings)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}["jsonl" if as_json else settings.format]
     errors: Counter[str] = Counter()
     write(_counted(rows, errors), classifier.labels, has_faces=settings.faces)
@@ -65,10 +74,10 @@ def predict(
         print(f"left out: {in_words(left_out)}", file=sys.stderr)
     if errors:
         n_failed = errors.total()
-        print(f"{n_failed:,} of {len(paths):,} images could not be read:", file=sys.stderr)
+        print(f"{n_failed:,} of {n_images:,} images could not be read:", file=sys.stderr)
         for why, n in errors.most_common(MAX_REASONS):
             print(f"  {n:,} × {why}", file=sys.stderr)
-        raise typer.Exit(1 if n_failed == len(paths) else EXIT_SOME_SOURCES_FAILED)
+        raise typer.Exit(1 if n_failed == n_images else EXIT_SOME_SOURCES_FAILED)
 
 
 def _counted(rows: Iterable[Labelled], errors: Counter[str]) -> Iterator[Labelled]:

@@ -129,7 +129,7 @@ class _Conversion:
                 reason = f"--split {config.split}: {self.reading.source.name} has no split of its own"
                 raise ConfigError(reason, f"such as --split {DEFAULT}")
             self.shares = parse_shares(DEFAULT)
-        if self.shares is not None and config.group_by in ("auto", "duplicate"):
+        if self.shares is not None and config.near and config.group_by in ("auto", "duplicate"):
             self.thumbs = []
         if config.labels == "original" and (kept := kept_labels(self.layout, self.reading, first)):
             self.reading.labels = kept
@@ -174,7 +174,7 @@ class _Conversion:
     def split(self, shares: dict[str, float]) -> None:
         """Give each row its split and move its image there."""
         config = self.reading.options
-        groups = groups_of(self.rows, config.group_by, lambda: np.stack(self.thumbs or []))
+        groups = groups_of(self.rows, config.group_by, (lambda: np.stack(self.thumbs or [])) if config.near else None)
         splits = assign_splits([row.label for row in self.rows], groups, shares, config.seed)
         self.notes += coarse_note(splits, shares)
         self._move(dict(enumerate(splits)))
@@ -190,7 +190,7 @@ class _Conversion:
             return
         train = [self.rows[index] for index in places]
         opened = Dataset(self.folder, "", (), "", tuple(train))
-        groups = groups_of(train, config.group_by, lambda: thumbnails(opened, train))
+        groups = groups_of(train, config.group_by, (lambda: thumbnails(opened, train)) if config.near else None)
         shares = {"train": 1 - share, "val": share}
         try:
             splits = assign_splits([row.label for row in train], groups, shares, config.seed)

@@ -14,6 +14,7 @@ The thresholds of steps 2 and 3 lose none of the 6,989 pairs of FER2013 that a s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ VIEWED = 4096
 CORE, CORE_DIMENSIONS, MIN_CORE = 12, 48, 0.58
 SHIFTS, SCALES = (0.0, -0.8, 0.8), (1.0, 0.95, 1.05)
 SAMPLE = 10_000
-BLOCK = 2048
+BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,10 +75,10 @@ class Shapes:
     def correlation(self, pairs: Pairs) -> Floats:
         """The correlation at half size of each pair, float32 (m,)."""
         found = np.empty(len(pairs), np.float32)
-        for start in range(0, len(pairs), 16 * BLOCK):
-            i, j = pairs[start : start + 16 * BLOCK].T
+        for start in range(0, len(pairs), 64 * BLOCK):
+            i, j = pairs[start : start + 64 * BLOCK].T
             one, two = self.low[i].astype(np.float32), self.low[j].astype(np.float32)
-            found[start : start + 16 * BLOCK] = np.einsum("nd,nd->n", one, two)
+            found[start : start + 64 * BLOCK] = np.einsum("nd,nd->n", one, two)
         return found
 
     def sample(self) -> Floats:
@@ -114,10 +115,7 @@ def perceptual_hashes(thumbs: Thumbs) -> NDArray[np.uint64]:
 
 def high_pass(thumbs: Thumbs) -> tuple[Floats, Floats]:
     """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their former lengths (n,)."""
-    import cv2
-
-    kernel = cv2.getGaussianKernel(25, 3)
-    blur = np.asarray(cv2.sepFilter2D(np.eye(SIDE, dtype=np.float32), -1, np.ones(1), kernel), np.float32)
+    blur = _blur()
     sharp = thumbs.astype(np.float32)
     sharp -= blur @ (sharp.reshape(-1, SIDE) @ blur.T).reshape(sharp.shape)
     flat = sharp.reshape(len(thumbs), -1)
@@ -125,6 +123,15 @@ def high_pass(thumbs: Thumbs) -> tuple[Floats, Floats]:
     length = np.sqrt(np.einsum("nd,nd->n", flat, flat))
     flat /= np.maximum(length, 1e-6)[:, None]
     return np.asarray(sharp, np.float32), np.asarray(length, np.float32)
+
+
+@functools.cache
+def _blur() -> Floats:
+    """The Gaussian blur of 3 pixels along one side, as a matrix."""
+    import cv2
+
+    kernel = cv2.getGaussianKernel(25, 3)
+    return np.asarray(cv2.sepFilter2D(np.eye(SIDE, dtype=np.float32), -1, np.ones(1), kernel), np.float32)
 
 
 def pairs_within(hashes: NDArray[np.uint64], radius: int) -> Pairs:

@@ -34,8 +34,9 @@ def parse_shares(text: str) -> dict[str, float]:
     return shares
 
 
-def groups_of(rows: Sequence[Row], group_by: str, thumbs: Callable[[], Thumbs]) -> NDArray[np.int64]:
-    """A group number for each image, int64 (n,): what must stay in one split or fold. `thumbs` gives their thumbnails.
+def groups_of(rows: Sequence[Row], group_by: str, thumbs: Callable[[], Thumbs] | None) -> NDArray[np.int64]:
+    """A group number for each image, int64 (n,): what must stay in one split or fold. `thumbs` gives their thumbnails;
+    without it near copies count as other images.
 
     All but `none` keep together the faces of one image; `auto` also the images of a subject, and copies, exact or near,
     whoever is on them. Raises ConfigError where `subject` is asked for and unknown.
@@ -52,7 +53,7 @@ def groups_of(rows: Sequence[Row], group_by: str, thumbs: Callable[[], Thumbs]) 
     if group_by in ("auto", "subject"):
         pairs.append(alike([row.subject for row in rows]))
     if group_by in ("auto", "duplicate"):
-        pairs += [alike([row.sha256 for row in rows]), near_pairs(thumbs())]
+        pairs += [alike([row.sha256 for row in rows]), *([near_pairs(thumbs())] if thumbs else [])]
     return group(len(rows), np.concatenate(pairs))
 
 

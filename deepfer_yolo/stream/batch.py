@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -64,29 +65,33 @@ class Labelled:
         return row | ({"reason": self.lack, **self.quality.to_json()} if self.quality is not None else {})
 
 
-def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> list[Path]:
+def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> Iterator[Path]:
     """The image files behind files, folders (searched through, sorted), glob patterns and lists, in the order named.
 
     A named file is kept even where it does not exist, and so is an image of a kind that is not read, and a folder that
     cannot be entered: its error belongs into its row. What else lies in a folder is counted in `left_out`, with the
-    reason. Raises SourceError for a folder or a pattern without images, and for what is no file at all.
+    reason, while they are fetched. Raises SourceError for a folder or a pattern without images, and for what is no file
+    at all.
     """
-    left_out = Counter() if left_out is None else left_out
-    found: list[Path] = []
-    for source in expanded(sources):
-        if is_url(source):
-            raise SourceError(f"{redact(source)} is no image file", f"deepfer stream {redact(source)}")
-        before, path = left_out.copy(), Path(source)
-        is_folder = os.path.isdir(path)  # noqa: PTH112 (no error where the folder above cannot be entered)
-        named = list(_images_in(path, left_out)) if is_folder else matching(source)
-        inside = [path] if named is None else named + closed_folders(source)
-        if not inside:
-            others = left_out - before
-            what = f"no images in {source}" + (f", but {in_words(others)}" if others else "")
-            videos = f"deepfer stream {source}" if "videos" in others else None
-            raise SourceError(what, videos or f"known suffixes: {' '.join(sorted(SUFFIXES))}")
-        found += inside
-    return found
+    counted: Counter[str] = Counter() if left_out is None else left_out
+    return chain.from_iterable([_images_of(source, counted) for source in expanded(sources)])
+
+
+def _images_of(source: str, left_out: Counter[str]) -> Iterator[Path]:
+    """The images that one source names; of a folder only the first is looked for before the iterator is used."""
+    if is_url(source):
+        raise SourceError(f"{redact(source)} is no image file", f"deepfer stream {redact(source)}")
+    before, path = left_out.copy(), Path(source)
+    is_folder = os.path.isdir(path)  # noqa: PTH112 (no error where the folder above cannot be entered)
+    named = _images_in(path, left_out) if is_folder else matching(source)
+    inside = iter([path]) if named is None else chain(named, () if is_folder else closed_folders(source))
+    first = next(inside, None)
+    if first is None:
+        others = left_out - before
+        what = f"no images in {source}" + (f", but {in_words(others)}" if others else "")
+        videos = f"deepfer stream {source}" if "videos" in others else None
+        raise SourceError(what, videos or f"known suffixes: {' '.join(sorted(SUFFIXES))}")
+    return chain((first,), inside)
 
 
 def in_words(left_out: Counter[str]) -> str:
@@ -107,7 +112,7 @@ def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
     yield from problems.unread
 
 
-def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
+def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
     """One `Labelled` a path, in order; with `config.faces` one a face, best score first.
 
     A few batches a worker wait in memory; where faces are searched, a batch is one image. Raises ModelError for a
@@ -125,7 +130,8 @@ def label_images(paths: Sequence[Path], classifier: Classifier, config: PredictC
         return _read_faces(chunk[0], classifier.card, own.detector, config)
 
     n, waiting = (1, 4) if config.faces else (config.batch, 2)
-    chunks = [paths[start : start + n] for start in range(0, len(paths), n)]
+    rest = iter(paths)
+    chunks = iter(lambda: list(islice(rest, n)), [])
     labels = classifier.labels
     for rows, crops in map_in_order(read, chunks, config.workers, waiting_per_worker=waiting):
         probs = iter(classifier.predict(crops))

@@ -72,6 +72,17 @@ def test_copies_leaks_and_conflicts(dataset: Path) -> None:
     assert len(found["conflict"].groups) == 1
 
 
+def test_without_near_copies_exact_ones_are_still_found(dataset: Path) -> None:
+    first, second, *_ = images(dataset, "train/happy")
+    shutil.copy(first, second)
+    third = images(dataset, "val/happy")[0]
+    PillowImage.fromarray(np.asarray(PillowImage.open(first)) // 2 + 60).save(third)
+    kinds = {near: set(by_kind(audit(dataset, AuditConfig(near=near)))) for near in (True, False)}
+    assert kinds[True] - kinds[False] >= {"near-duplicate", "near-leak"}
+    assert "duplicate" in kinds[False]
+    assert not any(kind.startswith("near") for kind in kinds[False])
+
+
 def test_a_copy_in_another_format_and_colour_mode_is_a_copy(dataset: Path) -> None:
     first, second, *_ = images(dataset, "train/happy")
     pixels = np.asarray(PillowImage.open(first))

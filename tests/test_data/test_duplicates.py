@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from deepfer_yolo.data.dataset import open_dataset, read_description, read_manifest, register
-from deepfer_yolo.data.duplicates import copies_in_train, group, near_pairs, thumbnail
+from deepfer_yolo.data.duplicates import best_correlations, copies_in_train, group, near_pairs, thumbnail
 from deepfer_yolo.data.layouts.fer2013 import read_csv
 from deepfer_yolo.data.layouts.item import Reading
-from deepfer_yolo.data.near_candidates import Shapes, candidates, cell_pairs, pairs_within
+from deepfer_yolo.data.near_candidates import Shapes, candidates, cell_pairs, high_pass, pairs_within
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.painted import paint_faces
 
@@ -127,6 +127,13 @@ def test_cells_and_coarse_correlations_keep_planted_copies() -> None:
 def test_no_images_and_one() -> None:
     assert pairs_within(np.empty(0, np.uint64), 10).shape == (0, 2)
     assert pairs_within(np.zeros(1, np.uint64), 10).shape == (0, 2)
+
+
+def test_no_pair_to_search_and_one_that_is_hopeless() -> None:
+    assert len(best_correlations(np.empty((0, 32, 32), np.float32), np.empty((0, 32, 32), np.float32), 0.9)) == 0
+    one, two = high_pass(np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8))[0][:, None]
+    assert best_correlations(one, two, 0.9)[0] < 0.5
+    assert best_correlations(one, one, 0.9)[0] == pytest.approx(1, abs=1e-3)
 
 
 def test_groups_join_chains() -> None:

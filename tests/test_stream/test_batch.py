@@ -30,6 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_folder_is_listed_while_its_images_are_fetched(folder: Path) -> None:
+    found = find_images([str(folder)])
+    assert next(found).name == "0.png"
+    Image.fromarray(paint_faces(3, 1)[0][0]).save(folder / "inner" / "99.png")
+    assert "99.png" in {path.name for path in found}
+    (folder / "inner" / "99.png").unlink()
+
+
 def test_folders_patterns_and_files(folder: Path) -> None:
     names = [path.name for path in find_images([str(folder)])]
     assert names == [
@@ -50,9 +58,9 @@ def test_folders_patterns_and_files(folder: Path) -> None:
         "7.png",
         "0.png",
     ]
-    assert len(find_images([str(folder / "**" / "*.png")])) == 10
+    assert len(list(find_images([str(folder / "**" / "*.png")]))) == 10
     # A file that was named is never dropped: its error belongs into its row.
-    assert find_images([str(folder / "missing.png")]) == [folder / "missing.png"]
+    assert list(find_images([str(folder / "missing.png")])) == [folder / "missing.png"]
 
 
 @pytest.mark.parametrize("source", ["empty", "*.gif"])
@@ -65,7 +73,7 @@ def test_nothing_to_do_is_an_error(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (3, 2), (64, 4)])
 def test_rows_come_in_order_whatever_the_batch(batch: int, workers: int, folder: Path, linear_model: Path) -> None:
     classifier = Classifier(linear_model)
-    paths = find_images([str(folder)])
+    paths = list(find_images([str(folder)]))
     rows = list(label_images(paths, classifier, PredictConfig(batch=batch, workers=workers)))
     assert [row.path for row in rows] == paths
     assert [row.path.name for row in rows if row.error is not None] == ["broken.jpg"]

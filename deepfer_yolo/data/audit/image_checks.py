@@ -74,9 +74,11 @@ def copies(seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         yield Finding("duplicate", "warning", sum(len(same) - 1 for same in exact), message, _keys(exact))
     yield from _across(exact, "leak", "error", "exact copies of one image stand in two splits")
     yield from _conflicts(exact, "conflict", "warning", "exact copies")
+    if not config.near:
+        return
     # One image of each exact group takes part: the others would only repeat what it finds.
     first = [same[0] for same in by_hash.values()]
-    thumbs = np.array([image.thumb for image in first], np.uint8).reshape(-1, SIDE, SIDE)
+    thumbs = np.frombuffer(seen.thumbs, np.uint8).reshape(-1, SIDE, SIDE)
     splits = [_splits(same) for same in by_hash.values()]
     kinds = np.unique(["/".join(sorted(names)) for names in splits], return_inverse=True)[1].astype(np.int64)
     pairs = near_pairs(thumbs, config.near_radius_bits, config.near_correlation, kinds)

@@ -37,7 +37,6 @@ class InspectedImage:
     split: str
     label: str
     pixel_hash: bytes
-    thumb: Thumbs
     width: int
     height: int
     brightness: float
@@ -64,6 +63,9 @@ class Inspection:
 
     name: str
     images: list[InspectedImage] = field(default_factory=list)
+    pixels_met: dict[bytes, None] = field(default_factory=dict)
+    thumbs: bytearray = field(default_factory=bytearray)
+    """One thumbnail for each of `pixels_met`, the pixel hashes in the order of their first image."""
     broken: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -89,19 +91,23 @@ def inspect(
     found, reading = find_layout(source, layout), Reading(source)
     result = Inspection(name or source.name)
 
-    def look_at(item: Item) -> tuple[Item, InspectedImage | str, list[Any]]:
+    def look_at(item: Item) -> tuple[Item, InspectedImage | str, Thumbs | None, list[Any]]:
         image, pixels = _inspect(item, reading)
-        return item, image, [check.prepare(pixels) for check in checks] if pixels is not None else []
+        thumb = None if pixels is None else thumbnail(pixels)
+        return item, image, thumb, [check.prepare(pixels) for check in checks] if pixels is not None else []
 
     items = found.read(reading)
     if (first := next(items, None)) is not None:
         reading.labels |= kept_labels(found, reading, first)
         items = chain((first,), items)
-    for done, (item, image, prepared) in enumerate(map_in_order(look_at, items, workers)):
+    for done, (item, image, thumb, prepared) in enumerate(map_in_order(look_at, items, workers)):
         if isinstance(image, str):
             result.broken.append((item.key, image))
         else:
             result.images.append(image)
+            if thumb is not None and image.pixel_hash not in result.pixels_met:
+                result.pixels_met[image.pixel_hash] = None
+                result.thumbs += thumb.tobytes()
             for check, part in zip(checks, prepared, strict=True):
                 check.take(image, part)
         if progress is not None and done % 200 == 0:
@@ -139,5 +145,5 @@ def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArra
     entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
-    hashed = (pixel_hash(pixels), thumbnail(grey), width, height)
+    hashed = (pixel_hash(pixels), width, height)
     return InspectedImage(item, item.key, item.split, label, *hashed, *light), pixels
