@@ -103,7 +103,7 @@ class MissingDependencyError(DeepferError):
 
 
 EXTRA_OF_MODULE = {
-    **dict.fromkeys(("sklearn", "scipy", "matplotlib", "cleanlab"), "eval"),
+    **dict.fromkeys(("sklearn", "scipy", "threadpoolctl", "matplotlib", "cleanlab"), "eval"),
     **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
     **dict.fromkeys(("litert_torch", "ai_edge_litert"), "litert"),

@@ -8,6 +8,7 @@ so the hash alone is no proof.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,7 +34,7 @@ HOPELESS = 0.32
 CROWD, CROWD_TRIES = 128, 16
 CHUNK_BITS = (13, 13, 13, 13, 12)
 """Parts of a hash: the images that share one are looked through for crowds."""
-TOGETHER = 1024
+TOGETHER = 256
 """Pairs that a thread confirms in one go."""
 RADIUS, CORRELATION = AuditConfig().near_radius_bits, AuditConfig().near_correlation
 
@@ -104,16 +105,15 @@ def near_pairs(
     """
     if not len(thumbs):
         return np.empty((0, 2), np.int64)
-    shapes = Shapes.of(thumbs)
-    crowded, alive = _crowds(thumbs, shapes, kinds, radius, correlation)
-    pairs = candidates(shapes, alive, radius, correlation)
+    with explained_imports():
+        from threadpoolctl import threadpool_limits
 
-    def confirm(start: int) -> Pairs:
-        part = pairs[start : start + TOGETHER]
-        return part[_are_copies(thumbs, part, correlation)]
-
-    with ThreadPoolExecutor() as pool:
-        confirmed = list(pool.map(confirm, range(0, len(pairs), TOGETHER)))
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:  # products this small only wait for threads
+        shapes = Shapes.of(thumbs)
+        crowded, alive = _crowds(thumbs, shapes, kinds, radius, correlation)
+        pairs = candidates(shapes, alive, radius, correlation)
+        parts = [pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
+        confirmed = list(pool.map(lambda part: part[_are_copies(thumbs, part, correlation)], parts))
     return np.unique(np.concatenate([crowded, *confirmed]), axis=0)
 
 

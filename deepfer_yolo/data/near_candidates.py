@@ -75,10 +75,10 @@ class Shapes:
     def correlation(self, pairs: Pairs) -> Floats:
         """The correlation at half size of each pair, float32 (m,)."""
         found = np.empty(len(pairs), np.float32)
-        for start in range(0, len(pairs), 64 * BLOCK):
-            i, j = pairs[start : start + 64 * BLOCK].T
+        for start in range(0, len(pairs), 16 * BLOCK):
+            i, j = pairs[start : start + 16 * BLOCK].T
             one, two = self.low[i].astype(np.float32), self.low[j].astype(np.float32)
-            found[start : start + 64 * BLOCK] = np.einsum("nd,nd->n", one, two)
+            found[start : start + 16 * BLOCK] = np.einsum("nd,nd->n", one, two)
         return found
 
     def sample(self) -> Floats:
@@ -117,7 +117,7 @@ def high_pass(thumbs: Thumbs) -> tuple[Floats, Floats]:
     """Thumbnails without their slow light as unit vectors, float32 (n, SIDE, SIDE), and their former lengths (n,)."""
     blur = _blur()
     sharp = thumbs.astype(np.float32)
-    sharp -= blur @ (sharp.reshape(-1, SIDE) @ blur.T).reshape(sharp.shape)
+    sharp -= blur @ sharp @ blur.T  # one small product each: a large one would wake the threads of the algebra library
     flat = sharp.reshape(len(thumbs), -1)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.sqrt(np.einsum("nd,nd->n", flat, flat))
