@@ -33,6 +33,8 @@ def to_8_bits(pixels: NDArray[np.generic], image: PillowImage.Image, head: bytes
     Raises DatasetError where the file does not say what its values mean.
     """
     values = pixels.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DatasetError("floating-point values that are no numbers (nan or inf)", AS_8_BITS)
     low, high = _stated_range(image, values, head) or _evident_range(image, values)
     grey = ((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8)
     return 255 - grey if _tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO else grey

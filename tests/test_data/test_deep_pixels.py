@@ -72,7 +72,7 @@ REFUSED = {
     "12 bits in 16": (saved(DEEP * 16, "PNG"), "16 bits with values up to 3,936 of 65,535"),
     "12 bits in a TIFF of 16": (saved(DEEP * 16, "TIFF"), "16 bits with values up to 3,936"),
     "float over 1": (saved(FACE.astype(np.float32) / 100, "TIFF"), "floating-point values from 0 to 2.46"),
-    "float with NaN": (saved(np.full((9, 9), np.nan, np.float32), "TIFF"), "floating-point values from nan"),
+    "float with NaN": (saved(np.full((9, 9), np.nan, np.float32), "TIFF"), "no numbers"),
     "32 bits": (saved(FACE.astype(np.int32) * 1000, "TIFF"), "32-bit values from 0 to 246000"),
     "12 of 16 bits a colour": (rgb16_png(np.repeat(DEEP[:, :, None] * 16, 3, axis=2)), "a colour image of 16 bits"),
 }
@@ -98,3 +98,12 @@ def test_white_is_zero_is_turned_round() -> None:
     info[262] = 0
     found = load_image(saved(DEEP * 257, "TIFF", tiffinfo=info))
     assert np.abs(found[:, :, 0].astype(int) - (255 - FACE.astype(int))).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+    pixels = FACE.astype(np.float32)
+    pixels[3, 4] = value
+    for stated in ({}, {"tiffinfo": stating(low=(340, 0), high=(341, 255))}):
+        with pytest.raises(DatasetError, match="no numbers"):
+            load_image(saved(pixels, "TIFF", **stated))
