@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.stream.address import Address
-from deepfer_yolo.stream.sinks.lines import JsonlSink, LineSink, plain
+from deepfer_yolo.stream.sinks.lines import LineSink, plain
 from deepfer_yolo.stream.sinks.worker import Sink
 
 
@@ -26,13 +26,22 @@ def check_resume(sinks: Sequence[Sink], config: StreamConfig) -> None:
 def left_to_do(addresses: Sequence[Address], sinks: Sequence[Sink]) -> list[Address]:
     """The sources that an earlier run did not complete, live ones among them.
 
-    What the line sinks' files hold of the files that are done again, and half a line at the end, is dropped. Raises
-    DeepferError for a file that holds other lines than a stream's.
+    What the line sinks' files hold of the files that are done again, and half a line at the end, is dropped; a file is
+    done again where one of them lacks it. Raises DeepferError for a file that holds other lines than a stream's.
     """
     logs = [sink for sink in sinks if isinstance(sink, LineSink) and sink.files]
-    held = {log.name: log.contents() for log in logs}
-    ledgers = [log for log in logs if isinstance(log, JsonlSink)]
-    complete = set.intersection(*({name for part in held[log.name] for name in part.complete} for log in ledgers))
+    try:
+        held = {log.name: log.contents() for log in logs}
+    except BaseException:
+        for log in logs:
+            log.close()
+        raise
+    complete = set.intersection(
+        *(
+            {name for part in held[log.name] for name in (part.complete if log.is_ledger else part.sources)}
+            for log in logs
+        )
+    )
     left = [address for address in addresses if not (address.is_file and plain(address.name) in complete)]
     again = {plain(address.name) for address in left if address.is_file}
     for log in logs:

@@ -303,6 +303,47 @@ def test_a_resume_waits_for_no_run_that_still_writes(clips: Path, model: Classif
     assert run_stream([str(clips)], model, [f"jsonl={path}"], config).states == {"ended": 24}
 
 
+def test_a_resume_holds_the_file_until_it_writes(tmp_path: Path) -> None:
+    """Of two that go on at once, none rewrites the file below the other."""
+    path, config = tmp_path / "o.jsonl", WHOLE.model_copy(update={"resume": True})
+    path.write_text('{"source": "a"}\n')
+    first, second = JsonlSink(str(path), config), JsonlSink(str(path), config)
+    parts = first.contents()
+    with pytest.raises(DeepferError, match="another run is writing"):
+        second.contents()
+    first.forget({"a"}, parts)
+    first.open()
+    with pytest.raises(DeepferError, match="another run is writing"):
+        second.contents()
+    first.close()
+    second.contents()
+    second.close()
+
+
+def test_no_run_deletes_the_full_files_of_one_that_writes(tmp_path: Path) -> None:
+    path, full = tmp_path / "o.jsonl", tmp_path / "o.000001.jsonl"
+    writing, other = JsonlSink(str(path), WHOLE), JsonlSink(str(path), WHOLE)
+    writing.open()
+    full.write_text("full\n")
+    with pytest.raises(DeepferError, match="another run is writing"):
+        other.open()
+    assert full.read_text() == "full\n"
+    writing.close()
+    other.close()
+    other.open()
+    other.close()
+    assert not full.exists()
+
+
+def test_a_table_that_a_resume_adds_is_whole(clips: Path, model: Classifier, tmp_path: Path) -> None:
+    log, table, config = f"jsonl={tmp_path / 'o.jsonl'}", f"csv={tmp_path / 'o.csv'}", WHOLE
+    assert run_stream([str(clips)], model, [log], config).states == {"ended": 24}
+    resumed = config.model_copy(update={"resume": True})
+    assert run_stream([str(clips)], model, [log, table], resumed).states == {"ended": 24}
+    assert len(csv_of(tmp_path)) == len(jsonl_of(tmp_path))
+    assert run_stream([str(clips)], model, [log, table], resumed).states == {"done": 24}
+
+
 def test_what_is_read_again_has_its_snapshots_and_videos_once(
     make_clip: Callable[..., Path], model: Classifier, tmp_path: Path
 ) -> None:

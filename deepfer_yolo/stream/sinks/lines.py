@@ -11,7 +11,6 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -19,7 +18,7 @@ from typing import IO
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.data.untrusted import MAX_LINE, csv_rows, open_list
 from deepfer_yolo.errors import DeepferError
-from deepfer_yolo.files import atomic_path
+from deepfer_yolo.files import atomic_path, lock_handle
 from deepfer_yolo.records import JsonValue
 from deepfer_yolo.stream.records import Output, Record, State
 from deepfer_yolo.stream.sinks.worker import ReaderGoneError, Sink
@@ -49,6 +48,7 @@ class LineSink(Sink):
         self._max_bytes, self._keep, self._resumes = config.max_bytes, config.keep, config.resume
         self._header = header.encode()
         self._file: IO[bytes] | None = None
+        self._held: IO[bytes] | None = None
         self._size = self._n_lines = self._n_parts = 0
         self._full: deque[tuple[Path, int]] = deque()
 
@@ -60,14 +60,16 @@ class LineSink(Sink):
         """Open a new file, or to resume, the one that is there; else full files are of a run that this one replaces."""
         if self._path is None:
             return
-        for part in full_files(self._path) if not self._resumes else ():
-            part.unlink()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._begin(self._path, appends=self._resumes)
+        for part in full_files(self._path) if not self._resumes else ():
+            part.unlink()
 
     def _begin(self, path: Path, *, appends: bool = False) -> None:
+        self._let_go()
         self._file = path.open("ab")
-        if not _hold(self._file):
+        handle = self._file.fileno()
+        if lock_handle(handle) is False or not os.path.samestat(os.fstat(handle), path.stat()):
             raise _busy(path)
         self._size, self._n_lines = os.fstat(self._file.fileno()).st_size, 0
         if self._size and not appends:
@@ -116,8 +118,14 @@ class LineSink(Sink):
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
+        self._let_go()
         if self._file is not None:
             self._file.close()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def line(self, record: Record) -> str:
         """A record as a line, with its end."""
@@ -128,11 +136,14 @@ class LineSink(Sink):
         raise NotImplementedError
 
     def contents(self) -> list[Part]:
-        """What the files hold that are there. Raises DeepferError where another run writes to them."""
+        """What the files hold that are there; until it is opened to go on, no other run may write to the last of them.
+        Raises DeepferError where another does.
+        """
         if self._path is not None and self._path.is_file():
-            with self._path.open("rb") as file:
-                if not _hold(file):
-                    raise _busy(self._path)
+            self._held = self._path.open("rb")
+            if lock_handle(self._held.fileno()) is False:
+                self._let_go()
+                raise _busy(self._path)
         parts = []
         for path in self.files:
             if path.is_file():
@@ -146,7 +157,7 @@ class LineSink(Sink):
 
     def forget(self, sources: set[str], parts: Sequence[Part]) -> None:
         """Drop the lines of `sources`, and half a line that a kill left, from files that hold these `parts`."""
-        for part in parts:
+        for part in reversed(parts):  # the one last by whose lock the others are ours
             if part.sources.isdisjoint(sources) and part.n_bytes == part.path.stat().st_size:
                 continue
             with atomic_path(part.path) as fresh, fresh.open("wb") as file:
@@ -248,20 +259,6 @@ class CsvSink(LineSink):
                 source = "" if is_first else values[self._fields.index("source")]
                 yield Line(_row(values).encode("utf-8", "surrogateescape"), _unsafe(source))
                 is_first = False
-
-
-def _hold(file: IO[bytes]) -> bool:
-    """Lock an open file for this run, as long as it is open; False where another run has it."""
-    with suppress(ImportError):  # on Windows
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks, or no ordinary file
-    return True
 
 
 def _busy(path: Path) -> DeepferError:
