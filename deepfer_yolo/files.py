@@ -11,8 +11,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -27,8 +27,8 @@ REPLACED_MARK = ".deepfer-old-"
 """Part of the name of a tree that is being replaced where the system cannot exchange two folders in one step."""
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 """Begins the number in a part's name: locks of other machines cannot be trusted on every shared disk."""
-MIN_AGE_S = 5.0
-"""A part that is younger may have been made a moment ago and not be locked yet."""
+MOMENT_S = 1.0
+"""How long whoever takes a lock waits for those that only look whether it is held."""
 _swept: set[Path] = set()
 
 
@@ -42,16 +42,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with _blaming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent)
-        part.touch(exist_ok=False)
-        try:
-            with held(part):
-                yield part
+        with _new_part(path, lambda part: part.touch(exist_ok=False)) as part:
+            yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)
             sync_folder(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_part(beside: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make an unfinished file or folder beside a path, hold it, and remove what is left of it at the end."""
+    handle = None
+    while True:
+        part = _beside(beside)
+        make(part)
+        with suppress(BlockingIOError, FileNotFoundError):  # another run took it for a dead one before it was held
+            handle = hold(part)
+            if part.exists():
+                break
+            _close(handle)
+        _remove(part)
+    try:
+        yield part
+    finally:
+        _remove(part)
+        _close(handle)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _beside(path: Path, mark: str = STAGING_MARK) -> Path:
@@ -73,72 +101,76 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
     """Yield an empty folder beside a path, closed to other users; what is still in it at the end is removed."""
-    folder = _beside(beside)
-    with _blaming(beside):
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(beside.parent)
-        folder.mkdir(mode=0o700)
-    try:
-        with held(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        with _blaming(beside):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(beside.parent)
+            folder = stack.enter_context(_new_part(beside, lambda part: part.mkdir(mode=0o700)))
+        yield folder
 
 
 @contextmanager
-def held(part: Path) -> Iterator[None]:
-    """Hold a part's own lock, which tells others that its process lives, also after it was renamed."""
-    handle = hold(part)
+def held(part: Path, *, wait_s: float = MOMENT_S) -> Iterator[None]:
+    """Hold a file's or folder's own lock, which tells others that this process lives, also after it was renamed."""
+    handle = hold(part, wait_s=wait_s)
     try:
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
+        _close(handle)
 
 
-def hold(part: Path) -> int | None:
+def hold(part: Path, *, wait_s: float = 0.0, is_shared: bool = False) -> int | None:
     """The handle that holds the lock of a file or folder until it is closed, or the process ends; None where the system
-    has no such locks (Windows, NFS).
+    has no such locks (Windows, some network disks).
 
-    Raises BlockingIOError where another holds it.
+    Raises BlockingIOError where another still holds it after `wait_s`.
+    """
+    if sys.platform == "win32":
+        return None
+    handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    deadline = time.monotonic() + wait_s
+    while (is_ours := lock_handle(handle, is_shared=is_shared)) is False and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if is_ours:
+        return handle
+    os.close(handle)
+    if is_ours is None:
+        return None
+    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(part))
+
+
+def lock_handle(handle: int, *, is_shared: bool = False) -> bool | None:
+    """Lock an open file or folder until it is closed; False where another process holds it, None where the system has
+    no such locks.
     """
     if sys.platform == "win32":
         return None
     import fcntl
 
-    handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError):
-            raise
+        fcntl.flock(handle, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
         return None
-    return handle
+    return True
 
 
 def is_held(part: Path) -> bool | None:
     """Whether a living process holds `part`; None where that cannot be known."""
     try:
-        handle = hold(part)
+        handle = hold(part, is_shared=True)  # of two that look at once, neither sees the other
     except BlockingIOError:
         return True
     except OSError:  # gone, or not ours to open
         return None
-    if handle is None:
-        return None
-    os.close(handle)
-    return False
+    _close(handle)
+    return None if handle is None else False
 
 
 def dead_parts(folder: Path) -> list[Path]:
     """Unfinished files and folders in `folder` that killed runs of this machine left behind."""
-    found = []
-    for path in folder.glob(f".*{STAGING_MARK}{HOST}*"):
-        with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > MIN_AGE_S and is_held(path) is False:
-                found.append(path)
-    return found
+    return [path for path in folder.glob(f".*{STAGING_MARK}{HOST}*") if is_held(path) is False]
 
 
 def _sweep_once(folder: Path) -> None:
@@ -148,10 +180,11 @@ def _sweep_once(folder: Path) -> None:
         return
     _swept.add(folder)
     for part in dead_parts(folder):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        with suppress(OSError):
+            handle = hold(part)
+            if handle is not None:
+                _remove(part)
+                os.close(handle)
 
 
 @contextmanager
@@ -330,6 +363,8 @@ OS_REASONS = {
     errno.EBUSY: ("this is the current folder or a mount point", "name a folder inside it"),
     errno.ENOTDIR: ("part of the path is not a folder", "check the path"),
     errno.ENAMETOOLONG: ("the file name is too long", "use a shorter name"),
+    errno.ENOLCK: ("this disk has no file locks", "name a folder on another disk"),
+    errno.EOPNOTSUPP: ("this disk cannot do that, file locks among them", "name a folder on another disk"),
     errno.EIO: ("the device reported an input/output error", "check the disk"),
 }
 """What goes wrong with disks and paths: the reason in plain words, and a hint."""

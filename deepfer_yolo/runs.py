@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from deepfer_yolo.errors import ConfigError, redact
-from deepfer_yolo.files import STAGING_MARK, hold, is_held, write_atomic
+from deepfer_yolo.files import MOMENT_S, STAGING_MARK, held, hold, is_held, write_atomic
 from deepfer_yolo.presets import Config, load_yaml, to_yaml
 from deepfer_yolo.records import Json, JsonValue, parse_json, plain
 
@@ -51,15 +51,16 @@ def create_run(command: str, name: str | None, config: Config, root: Path = Path
     names = [name] if name is not None else [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
     folder = root / command
     folder.mkdir(parents=True, exist_ok=True)
-    for run in (folder / one for one in names):
-        if name is not None and run.is_dir():
-            _take_over(run)
-        with suppress(FileExistsError):
-            run.mkdir()
-            break
-    else:
-        raise ConfigError(f"there is a run of this name already: {run}", "choose another --name")
-    _ours[run.resolve()] = hold(run)
+    with held(folder, wait_s=60):  # of two that start at once, one has a name first
+        for run in (folder / one for one in names):
+            if name is not None and run.is_dir():
+                _take_over(run)
+            with suppress(FileExistsError):
+                run.mkdir()
+                break
+        else:
+            raise ConfigError(f"there is a run of this name already: {run}", "choose another --name")
+        _ours[run.resolve()] = hold(run, wait_s=MOMENT_S)
     try:
         write_atomic(run / CONFIG, to_yaml(config))
         write_atomic(run / ENVIRONMENT, json.dumps(environment(), indent=1, ensure_ascii=False) + "\n")
@@ -89,6 +90,9 @@ def _take_over(run: Path) -> None:
         raise ConfigError(f"a run of this name was stopped and can go on: {run}", hint)
     has_nothing = all(STAGING_MARK in path.name for path in run.iterdir())
     if state == "failed" and (has_nothing or (run / CONFIG).is_file()):
+        if is_held(run) is None:  # a link, another user's, or a disk without locks
+            reason = f"there is a run of this name already, and whether it is under way cannot be known: {run}"
+            raise ConfigError(reason, "choose another --name, or remove the folder")
         LOG.warning("note: %s had ended without a result; this run takes its place", run)
         shutil.rmtree(run)
 

@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,9 @@ from deepfer_yolo.files import (
     STAGING_MARK,
     atomic_path,
     dead_parts,
+    held,
+    hold,
+    is_held,
     locked,
     refuse_existing,
     restore_replaced,
@@ -265,10 +268,47 @@ def test_what_a_killed_run_left_is_known_and_removed_by_the_next(tmp_path: Path)
         die("inside", tmp_path / "data")
         dead = [part for part in leftovers(tmp_path) if part != living]
         assert len(dead) == 2
-        assert dead_parts(tmp_path) == []  # too young: they may not be locked yet
-        for part in (*dead, living):
-            os.utime(part, (time.time() - 60,) * 2)
         assert sorted(dead_parts(tmp_path)) == sorted(dead)
     files._swept.clear()
     write_atomic(tmp_path / "any.json", "1")
     assert leftovers(tmp_path) == []
+
+
+def test_no_sweep_takes_a_part_that_is_being_written(tmp_path: Path) -> None:
+    """Another run's first write, again and again, beside files and folders that are made and renamed meanwhile."""
+    is_over = threading.Event()
+
+    def sweep() -> None:
+        while not is_over.is_set():
+            files._swept.clear()
+            files._sweep_once(tmp_path)
+            any(is_held(part) for part in tmp_path.glob(f".*{STAGING_MARK}*"))
+
+    others = [threading.Thread(target=sweep) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for number in range(150):
+            write_atomic(tmp_path / "a.json", str(number))
+            assert (tmp_path / "a.json").read_text() == str(number)
+            with scratch_folder(tmp_path / "b") as folder:
+                (folder / "c").write_text("1")
+                assert (folder / "c").read_text() == "1"
+    finally:
+        is_over.set()
+        for other in others:
+            other.join()
+
+
+def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
+    (tmp_path / "part").touch()
+    with held(tmp_path / "part"):
+        assert is_held(tmp_path / "part") is True
+    handle = hold(tmp_path / "part", is_shared=True)  # in the middle of another's look
+    assert handle is not None
+    assert is_held(tmp_path / "part") is False
+    looker = threading.Timer(0.1, os.close, (handle,))
+    looker.start()
+    with held(tmp_path / "part"):
+        pass
+    looker.join()

@@ -6,13 +6,15 @@ import errno
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from deepfer_yolo import runs
+from deepfer_yolo import files, runs
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.errors import ConfigError
 
@@ -83,6 +85,55 @@ def test_a_killed_run_gives_its_name_back_and_one_under_way_does_not(
         runs.write_metrics(run, {"n": 7})
     (found,) = runs.read_runs(tmp_path)
     assert (found.state, runs.list_row(found)[3]) == ("finished", "7")
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from deepfer_yolo.config import EvaluateConfig
+from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.runs import create_run
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        create_run("evaluate", line.strip(), EvaluateConfig(), Path(sys.argv[1]))
+        print("begun", flush=True)
+    except ConfigError as error:
+        print(error.message, flush=True)
+"""
+
+
+def test_of_runs_of_one_name_that_start_together_one_has_it(tmp_path: Path) -> None:
+    """Twenty times four; every other name was left by a run that was killed."""
+    command = [sys.executable, "-c", BEGIN, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with ExitStack() as stack:
+        started: list[Any] = [stack.enter_context(subprocess.Popen(command, text=True, **pipes)) for _ in range(4)]
+        assert [process.stdout.readline() for process in started] == ["ready\n"] * 4
+        for number in range(20):
+            if number % 2:
+                (tmp_path / "evaluate" / f"r{number}").mkdir(parents=True)
+            for process in started:
+                process.stdin.write(f"r{number}\n")
+                process.stdin.flush()
+            answers = [process.stdout.readline() for process in started]
+            assert sum(answer == "begun\n" for answer in answers) == 1, answers
+            assert all("run of this name" in answer for answer in answers if answer != "begun\n"), answers
+            assert (tmp_path / "evaluate" / f"r{number}" / "env.json").is_file()
+
+
+def test_a_run_of_which_nobody_knows_whether_it_lives_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk without locks, and behind a link."""
+    run = runs.create_run("evaluate", "x", EvaluateConfig(), tmp_path)
+    runs.release(run)
+    (tmp_path / "evaluate" / "link").symlink_to(run)
+    with pytest.raises(ConfigError, match="cannot be known"):
+        runs.create_run("evaluate", "link", EvaluateConfig(), tmp_path)
+    monkeypatch.setattr(files, "lock_handle", lambda handle, *, is_shared=False: None)
+    with pytest.raises(ConfigError, match="cannot be known"):
+        runs.create_run("evaluate", "x", EvaluateConfig(), tmp_path)
+    assert (run / "env.json").is_file()
+    runs.create_run("evaluate", "y", EvaluateConfig(), tmp_path)
 
 
 @pytest.mark.parametrize("trace", ["weights/last.pt", "study.db", "fold-2/weights/last.pt"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepfer_yolo.errors import DeepferError
+from deepfer_yolo.files import os_reason
 from deepfer_yolo.stream.records import Output, SinkReason, SinkSummary, State
 
 PATIENCE_S = 10.0
@@ -17,6 +18,12 @@ PATIENCE_S = 10.0
 CLOSE_S = 30.0
 """How long the end of a run waits for a sink that still makes progress."""
 BLOCKED_CLOSE_S = 0.5
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, DeepferError):
+        return error.message
+    return os_reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 class ReaderGoneError(DeepferError):
@@ -207,7 +214,7 @@ class SinkWorker:
     def _fail(self, error: Exception) -> None:
         if self._error is None:
             self._reason = "reader-gone" if isinstance(error, ReaderGoneError) else "failed"
-            self._error = error.message if isinstance(error, DeepferError) else f"{type(error).__name__}: {error}"
+            self._error = _words(error)
             self._report(self._error)
 
     def _report(self, reason: str) -> None:
