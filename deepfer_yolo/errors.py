@@ -20,13 +20,19 @@ What comes from a URL passes `redact` on its way into a message, a log or a file
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+import json
+import shlex
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 
 class DeepferError(Exception):
@@ -97,9 +103,42 @@ class MissingDependencyError(DeepferError):
     @classmethod
     def for_extra(cls, extra: str, module: str) -> MissingDependencyError:
         """The error for a module that belongs to an optional extra of this package."""
-        return cls(
-            f"this needs the Python module '{module}', which is not installed", f'pip install "deepfer-yolo[{extra}]"'
-        )
+        return cls(f"this needs the Python module '{module}', which is not installed", install_line(extra))
+
+
+DISTRIBUTION = "deepfer-yolo"
+
+
+@cache
+def install_line(extra: str) -> str:
+    """The line that adds an extra to this very package: by name from no index that did not give it.
+
+    pip notes in direct_url.json (PEP 610) what it was given: a folder, a file, or a revision of a repository.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    project = checkout / "pyproject.toml"
+    if project.is_file() and f'name = "{DISTRIBUTION}"' in project.read_text(encoding="utf-8", errors="replace"):
+        return _pip_line(f"{checkout}[{extra}]", "--editable ")
+    try:
+        installed = importlib.metadata.distribution(DISTRIBUTION)
+        came = json.loads(installed.read_text("direct_url.json") or "{}")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return f"{_pip_line(f'.[{extra}]')} in a checkout"
+    if "url" not in came:
+        return _pip_line(f"{DISTRIBUTION}[{extra}]=={installed.version}")
+    url = urlsplit(came["url"])
+    if url.scheme == "file" and not Path(url2pathname(url.path)).exists():
+        return f"{_pip_line(f'.[{extra}]')} in a checkout ({came['url']}, which this came from, is gone)"
+    if "dir_info" in came:
+        return _pip_line(f"{url2pathname(url.path)}[{extra}]")
+    source = redact(came["url"])
+    if "vcs_info" in came:
+        source = f"{came['vcs_info'].get('vcs')}+{source}@{came['vcs_info'].get('commit_id')}"
+    return _pip_line(f"{DISTRIBUTION}[{extra}] @ {source}")
+
+
+def _pip_line(what: str, flags: str = "") -> str:
+    return f"pip install {flags}" + (shlex.quote(what) if set(what) & set('"$`\\!') else f'"{what}"')
 
 
 EXTRA_OF_MODULE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from deepfer_yolo.cli.options import JsonOption, options_of
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
+from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
     from deepfer_yolo.data.audit.findings import AuditResult
@@ -79,7 +81,23 @@ def audit(
     else:
         _print(result)
     if not result.passed:
+        if preset := _known_faults(result):
+            stderr().print(
+                f"hint: the faults that {result.name} is known for pass with: "
+                f"deepfer audit {shlex.quote(str(dataset))} --config {preset}",
+                markup=False,
+                soft_wrap=True,
+            )
         raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _known_faults(result: AuditResult) -> str | None:
+    """The preset that is called as the data set and allows what is known of it, where it is not in force already."""
+    name = re.sub(r"[^a-z0-9]", "", result.name.lower())
+    if not (configs_dir() / "audit" / f"{name}.yaml").is_file():
+        return None
+    allowed = resolve(AuditConfig, name).allow
+    return name if any(result.config.allow.get(kind, 0.0) < share for kind, share in allowed.items()) else None
 
 
 def _write_report(path: Path, result: AuditResult) -> None:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepfer_yolo.cli.options import JsonOption
-from deepfer_yolo.errors import SYSTEM_LIBRARIES_HINT
+from deepfer_yolo.errors import DISTRIBUTION, SYSTEM_LIBRARIES_HINT, install_line
 
 if TYPE_CHECKING:
     from deepfer_yolo.records import Json
 
-DISTRIBUTION = "deepfer-yolo"
 EXTRAS = {
     "eval": "audit reports, evaluate, gate: metrics, intervals, plots, HTML",
     "train": "train, export from a checkpoint, tune (torch, Ultralytics)",
@@ -281,8 +280,8 @@ def _print(report: Report) -> None:
     console.print(f"cameras: {', '.join(report.cameras) or 'none'}")
     console.print(f"base install: {report.base_install_mb:.0f} MB on disk")
     for extra, missing in report.extras.items():
-        state = "installed" if not missing else f'missing {", ".join(missing)}: pip install "{DISTRIBUTION}\\[{extra}]"'
-        console.print(f"\\[{extra}] {EXTRAS[extra]}: {state}")
+        state = f"missing {', '.join(missing)}: {install_line(extra)}" if missing else "installed"
+        console.print(f"[{extra}] {EXTRAS[extra]}: {state}", markup=False, soft_wrap=True)
     for name, size in (report.sizes_mb or {}).items():
         console.print(f"{size:9.1f} MB  {name}")
     for part in report.unfinished:

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from deepfer_yolo.errors import install_line
+
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 SUFFIXES = HEIF_SUFFIXES | {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff",
@@ -14,7 +16,6 @@ SUFFIXES = HEIF_SUFFIXES | {
 """Names of images that are read; those of HEIF with the extra `[heic]` alone."""
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
 """What Pillow may take a file for, by its content, besides AVIF and HEIF."""
-HEIC_LINE = 'pip install "deepfer-yolo[heic]"'
 OTHERS = {
     **dict.fromkeys((".jxl",), "JPEG XL"),
     **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), "JPEG 2000"),
@@ -65,7 +66,7 @@ def why_left_out(path: Path) -> str:
     """Why a file of a folder is no image to us, by its name, in words that follow a number."""
     suffix = path.suffix.lower()
     if suffix in HEIF_SUFFIXES:
-        return f"iPhone photos (HEIC), which need: {HEIC_LINE}"
+        return f"iPhone photos (HEIC), which need: {install_line('heic')}"
     if suffix in OTHERS:
         return f"{OTHERS[suffix]} images ({suffix}), which are not read"
     return "videos" if suffix in VIDEO_SUFFIXES else NO_IMAGE
@@ -90,7 +91,7 @@ def _brands(head: bytes) -> bytes:
 def why_not_read(head: bytes, path: Path | None = None) -> str:
     """Why a file whose content begins so cannot be read as an image."""
     if is_heif(head):
-        return f"an iPhone photo (HEIC), which needs: {HEIC_LINE}"
+        return f"an iPhone photo (HEIC), which needs: {install_line('heic')}"
     for mark, kind in SIGNATURES.items():
         if head.startswith(mark):
             return f"{kind} images are not read; convert it to PNG or JPEG"

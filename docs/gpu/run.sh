@@ -44,8 +44,8 @@ say "ready: $("$PYTHON" -c 'import torch, ultralytics; print("torch", torch.__ve
 common=(--out "$WORK" --device "$DEVICE" --data "$WORK/data")
 for number in $steps; do
     case $number in
-        # shellcheck disable=SC2086
-        1) step 1 "$STEP1_S" "$PYTHON" "$gpu/steps.py" speed "${common[@]}" ${SPEED:-} ;;
+        1) # shellcheck disable=SC2086  # several flags in one variable
+            step 1 "$STEP1_S" "$PYTHON" "$gpu/steps.py" speed "${common[@]}" ${SPEED:-} ;;
         2) step 2 "$STEP2_S" "$PYTHON" "$gpu/steps.py" accuracy "${common[@]}" ${ACCURACY:---limit-s 60} \
             --recipe "${RECIPE:---config fer2013-n --pretrained $BACKBONE --epochs 16 --batch 256}" ;;
         3) step 3 "$STEP3_S" env DATA="$WORK/data" RUNS="$WORK" DEVICE="$DEVICE" BACKBONE="$BACKBONE" PYTHON="$PYTHON" \

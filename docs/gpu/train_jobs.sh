@@ -7,7 +7,7 @@
 # over run.sh stops all of them, and what has been written by then is collected: best.pt is complete after every epoch.
 set -uo pipefail
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
-cd "$RUNS"
+cd "$RUNS" || exit
 
 job() { # NAME, options of deepfer train
     local name=$1

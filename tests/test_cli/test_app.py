@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from deepfer_yolo.cli import app as program
-from deepfer_yolo.errors import ConfigError, DeepferError, ParityError, explain_import_error
+from deepfer_yolo.errors import ConfigError, DeepferError, ParityError, explain_import_error, install_line
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
@@ -44,7 +44,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
-            ["error: ", 'hint: pip install "deepfer-yolo[train]"'],
+            ["error: ", f"hint: {install_line('train')}"],
         ),
         (
             ImportError("libGL.so.1: cannot open shared object file"),

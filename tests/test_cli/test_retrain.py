@@ -40,11 +40,14 @@ def paint(folder: Path, counts: dict[str, int], seed: int = 5) -> None:
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / label / f"{i:03d}.png")
 
 
-def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def environment(env: dict[str, str]) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    known = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | env
+    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | env
+
+
+def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=500, env=known
+        ["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=900, env=environment(env)
     )
 
 
@@ -101,6 +104,18 @@ def test_workflows_are_yaml_and_run_the_tested_chain(name: str) -> None:
     steps = [step.get("run", "") for step in job["steps"]] if "steps" in job else job["script"]
     assert sum("retrain.sh" in step for step in steps) == 1
     assert "runs/gate" in text
+
+
+def test_scripts_and_workflows_pass_their_checkers() -> None:
+    """shellcheck of each script; each workflow against GitHub's or GitLab's schema, which check-jsonschema carries."""
+    root = CI.parents[1]
+    scripts = [CI / "retrain.sh", root / ".ci" / "run", *root.glob("docs/**/*.sh"), *root.glob("findings/*.sh")]
+    check = ["shellcheck", "--severity=warning", *map(str, scripts)]
+    github = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    gitlab = ["check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", str(CI / "gitlab.yml")]
+    for words in (check, [*github, str(CI / "github.yml"), str(CI / "release.yml")], gitlab):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment({}))
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_make_target(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from deepfer_yolo.data import avif_size, image_formats
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.image_formats import is_avif, is_heif, is_image, why_not_read
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import DatasetError, ImageTooLargeError
+from deepfer_yolo.errors import DatasetError, ImageTooLargeError, install_line
 from deepfer_yolo.painted import paint_faces
 
 runner = CliRunner()
@@ -138,7 +138,7 @@ def test_alpha_is_dropped_and_not_blended() -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 'iPhone photo (HEIC), which needs: pip install "deepfer-yolo[heic]"'),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", f"iPhone photo (HEIC), which needs: {install_line('heic')}"),
         (b"\xff\x0a\xfa\x1f", "JPEG XL images are not read"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL images are not read"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000 images are not read"),
@@ -179,7 +179,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 REASONS = {
-    'iPhone photos (HEIC), which need: pip install "deepfer-yolo[heic]"': 2,
+    f"iPhone photos (HEIC), which need: {install_line('heic')}": 2,
     "JPEG XL images (.jxl), which are not read": 1,
     "files that are no images by their name": 1,
     "videos": 1,
@@ -209,7 +209,7 @@ def test_predict_gives_each_image_its_row_and_counts_the_rest(
     assert "1 files that are no images by their name" in lines[0]
     assert "1 videos" in lines[0]
     assert "3 of 5 images could not be read:" in lines
-    assert '  2 × an iPhone photo (HEIC), which needs: pip install "deepfer-yolo[heic]"' in lines
+    assert f"  2 × an iPhone photo (HEIC), which needs: {install_line('heic')}" in lines
 
 
 def test_a_class_of_iphone_photos_alone_says_what_is_missing(tmp_path: Path, without_heif: None) -> None:

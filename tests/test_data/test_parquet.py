@@ -20,7 +20,7 @@ from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.data.layouts import parquet
 from deepfer_yolo.emotions import EMOTIONS
-from deepfer_yolo.errors import DatasetError, MissingDependencyError
+from deepfer_yolo.errors import DatasetError, MissingDependencyError, install_line
 
 if find_spec("pyarrow") is None:
     pytest.skip("pyarrow is not installed", allow_module_level=True)
@@ -253,7 +253,7 @@ def test_absent_pyarrow_says_what_to_install(
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "Editable" not in str(finder)])
     with pytest.raises(MissingDependencyError) as caught:
         convert(tmp_path / "in", tmp_path / "out", CONFIG)
-    assert caught.value.hint == 'pip install "deepfer-yolo[parquet]"'
+    assert caught.value.hint == install_line("parquet")
 
 
 def test_a_pointer_of_git_lfs_and_broken_files(paint: ModuleType, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.data.dataset import open_dataset
-from deepfer_yolo.errors import EXTRA_OF_MODULE, MissingDependencyError
+from deepfer_yolo.errors import EXTRA_OF_MODULE, MissingDependencyError, install_line
 from deepfer_yolo.evaluate.evaluation import evaluate
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -24,5 +24,5 @@ def test_a_missing_extra_is_told_before_the_work(
             EvaluateConfig(),
             on_progress=lambda *_: pytest.fail("the work began"),
         )
-    assert raised.value.hint == 'pip install "deepfer-yolo[eval]"'
+    assert raised.value.hint == install_line("eval")
     assert EXTRA_OF_MODULE["scipy"] == "eval"
