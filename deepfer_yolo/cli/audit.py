@@ -81,14 +81,16 @@ def audit(
     else:
         _print(result)
     if not result.passed:
-        if preset := _known_faults(result):
-            stderr().print(
-                f"hint: the faults that {result.name} is known for pass with: "
-                f"deepfer audit {shlex.quote(str(dataset))} --config {preset}",
-                markup=False,
-                soft_wrap=True,
-            )
+        _name_preset(dataset, result)
         raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _name_preset(dataset: Path, result: AuditResult) -> None:
+    from deepfer_yolo.cli.options import say_all
+
+    if preset := _known_faults(result):
+        line = f"deepfer audit {shlex.quote(str(dataset))} --config {preset}"
+        say_all([f"hint: the faults that {result.name} is known for pass with: {line}"])
 
 
 def _known_faults(result: AuditResult) -> str | None:
