@@ -5,7 +5,7 @@
 #
 # Each step has a limit of its own and leaves its record in $OUT, so that one that fails or is cut off costs no other.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 root=$PWD gpu=$PWD/docs/gpu
 OUT=${OUT:-$root/runs/gpu}
 WORK=${WORK:-/tmp/deepfer-gpu}                          # data, wheels and runs: stays between calls on one machine
