@@ -37,6 +37,8 @@ MAX_MEMBER_BYTES = 4 << 30
 PIECE = 1 << 20
 MAX_ZIP_END = 22 + 65_535
 """Bytes of a zip's end record with the longest comment."""
+MAX_STEM_BYTES = 200
+"""Of a name that is unpacked as it is: lists call images by their names, and Roboflow's are long."""
 MAX_ARCHIVES = 2
 """An archive, and one that stands alone in it."""
 BROKEN = (
@@ -187,7 +189,7 @@ class _Unpacking:
                 stem, suffix = inside.stem, inside.suffix
                 if safe_name(f"x{suffix}") != f"x{suffix}":
                     stem, suffix = part, ""
-                self.renamed[inside] = unique_name(stem, self.taken.setdefault(target, set()), suffix)
+                self.renamed[inside] = unique_name(stem, self.taken.setdefault(target, set()), suffix, MAX_STEM_BYTES)
             target = target / self.renamed[inside]
         return target
 

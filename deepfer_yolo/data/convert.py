@@ -119,7 +119,8 @@ class _Conversion:
         if config.exclude:
             refuse_strangers(config.exclude, problems.excluded, problems.met)
         if not self.rows:
-            raise DatasetError("holds no images", "check the path and the layout", path=self.reading.source)
+            left_out = "".join(f"; left out: {n:,} {why}" for why, n in self.reading.left_out.items())
+            raise DatasetError(f"holds no images{left_out}", "check the path and the layout", path=self.reading.source)
 
     def _begin(self, first: Item) -> None:
         """Decide by the first image what is split anew, and which labels are kept."""

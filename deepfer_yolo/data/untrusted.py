@@ -108,6 +108,11 @@ def csv_rows(text: IO[str], file: Path, first: int = 1, delimiter: str = ",") ->
         raise DatasetError(str(error), "is a quotation mark left open?", path=file, line=line) from None
 
 
+def delimiter_of(line: str) -> str:
+    """What parts the columns of a csv that begins with `line`: a comma, ; or a tab, whichever stands there most."""
+    return max(",;\t", key=line.count)
+
+
 def small_number(text: str) -> int:
     """A whole number of at most three ASCII digits; -1 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
@@ -123,20 +128,20 @@ def is_file_name(name: str) -> bool:
     return "/" not in name and "\\" not in name and name not in ("", ".", "..")
 
 
-def safe_name(wish: str) -> str:
+def safe_name(wish: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     """`wish` with what is unsafe on any file system as %hex; what is too long or reserved bears a hash of it."""
     name = "".join(
         c if c.isprintable() and c not in UNSAFE and not "\ud800" <= c <= "\udfff" else f"%{ord(c):x}" for c in wish
     )
     name = name.strip(" .") or "image"
-    if len(name.encode()) > MAX_NAME_BYTES or name.lower().split(".")[0] in WINDOWS_NAMES:
+    if len(name.encode()) > max_bytes or name.lower().split(".")[0] in WINDOWS_NAMES:
         name = f"{name[:20]}-{hashlib.sha256(wish.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
     return name
 
 
-def unique_name(wish: str, taken: set[str], suffix: str = "") -> str:
+def unique_name(wish: str, taken: set[str], suffix: str = "", max_bytes: int = MAX_NAME_BYTES) -> str:
     """A safe name with `suffix` that differs from all `taken` by more than case, and is added to them."""
-    stem = safe_name(wish)
+    stem = safe_name(wish, max_bytes)
     name, number = stem + suffix, 1
     while name.casefold() in taken:
         number += 1

@@ -206,24 +206,23 @@ LEAST = 8
 @dataclass(frozen=True, slots=True)
 class TerminalTable:
     """A plain table, fitted to the width on which it is printed: numbers stay whole, sentences wrap between words, and
-    names and paths that do not fit lose their middle.
+    names and paths that do not fit lose their middle. The title stands on a line of its own, however narrow the table.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str | None = None
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
+        if self.title:
+            yield Text(fitted(self.title, options.max_width), style="bold")
         numeric = [i > 0 and bool(self.rows) and all(_numeric(row[i]) for row in self.rows) for i in self._places]
         widths, is_tight = self._widths(numeric, options.max_width)
-        new = Table(
-            title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
-            show_edge=False, collapse_padding=is_tight,
-        )  # fmt: skip
+        new = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=is_tight)
         for name, is_number, width in zip(self.header, numeric, widths, strict=True):
             new.add_column(Text(name), justify="right" if is_number else "left", width=width, overflow="fold")
         for row in self.rows:

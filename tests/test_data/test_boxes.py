@@ -82,12 +82,15 @@ def test_rows_of_several_labels_or_none_are_left_out_where_that_is_said(boxed: M
     assert content.left_out == {"multi-label": 1, "no-label": 1}
     assert sum(map(sum, (by_label.values() for by_label in content.counts.values()))) == 38
     list_file.write_text(
-        "\n".join([*lines[:1], f"{first}, 1, 0, 0, 0.5, 0, 0, 0", f"{second},1,0,0,0,0,0,0", f"{second},1,0,0,0,0,0,0"])
+        "\n".join([*lines[:1], f"{first}, 1, 0, 0, 0.5, 0, 0, 0", f"{second},1,0,0,0,0,0,0", f"{second},0,1,0,0,0,0,0"])
     )
     with pytest.raises(DatasetError) as caught:
         converted(source)
     assert "line 2: happy is '0.5', not 0 or 1" in caught.value.message
-    assert f"line 4: '{second}' is named a second time" in caught.value.message
+    assert (
+        f"line 4: {second} is 'disgust train' here and 'angry train' before: which of them holds?"
+        in caught.value.message
+    )
 
 
 @pytest.mark.parametrize("painter", ["roboflow_boxes", "yolo_by_kind", "coco_by_split", "voc_original"])
@@ -307,7 +310,7 @@ FOREIGN = '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation></annotation>'
     ("painter", "change", "what"),
     [
         ("roboflow_boxes", _append(ROBOFLOW, "0.png,240,160,sad,nan,1,5,5\n"), "line 30: box is not finite"),
-        ("roboflow_boxes", _append(ROBOFLOW, "0.png,240,160,sad,a,1,5,5\n"), "not numbers: 240,160,a,1,5,5"),
+        ("roboflow_boxes", _append(ROBOFLOW, "0.png,240,160,sad,a,1,5,5\n"), "box is 'a 1 5 5', not x1 y1 x2 y2"),
         ("roboflow_boxes", _append(ROBOFLOW, "0.png,640,480,sad,1,1,5,5\n"), "the box is of an image of 640×480"),
         ("roboflow_boxes", _append(ROBOFLOW, "gone.png,240,160,sad,1,1,5,5\n"), "line 30: the file is not there"),
         ("roboflow_boxes", _append(ROBOFLOW, "../valid/14.png,240,160,sad,1,1,5,5\n"), "is not a file name"),

@@ -25,6 +25,16 @@ def test_numbers_are_aligned_to_the_right_and_markup_is_text() -> None:
     assert any(line.endswith("10.25") for line in lines)
 
 
+def test_a_title_stands_on_one_line_above_a_narrow_table() -> None:
+    """As convert's does: a name and a path, wider than three columns of numbers."""
+    title = "a set with a name → datasets/roboflow_boxes"
+    lines = printed(table(("label", "train"), [["happy", "12"]], title))
+    assert lines[0] == title
+    assert lines[1].startswith("label   train")
+    assert printed(table(("label", "train"), [["happy", "12"]]))[0].startswith("label")
+    assert all(cell_len(line) <= 80 for line in printed(table(("label",), [["a"]], f"a → /{'long/' * 30}")))
+
+
 def test_formats() -> None:
     assert percent(0.6824) == "68.2"
     assert percent(None) == percent(float("nan")) == "–"

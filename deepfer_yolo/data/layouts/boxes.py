@@ -1,12 +1,11 @@
-"""Boxes of faces in images: what one is, the columns of a table that name it, and which face of its image it is."""
+"""Boxes of faces in images: what one is, and the columns of a table that name it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,25 +92,15 @@ class Box:
         return part, max(abs(a - b) for a, b in zip(whole, part, strict=True)) > ROUNDING_PX
 
 
-@dataclass(slots=True)
-class FaceNumbers:
-    """Tells the faces of one image apart: 1, 2, 3 … in the order of reading."""
-
-    _met: Counter[str] = field(default_factory=Counter)
-
-    def next(self, image: str) -> tuple[str, str]:
-        """What `source_id` and what the name of a face add to those of its image: nothing for the first one."""
-        self._met[image] += 1
-        number = self._met[image]
-        return ("", "") if number == 1 else (f"#{number}", f"_{number}")
-
-
 @dataclass(frozen=True, slots=True)
 class BoxColumns:
-    """The columns of a table that name a box: four, or one that holds all four numbers."""
+    """The columns of a table that name a box: four, or one that holds all four numbers; and those that name the width
+    and height of its image, where there are any.
+    """
 
     names: tuple[str, ...]
     form: str
+    sides: tuple[str, ...] = ()
 
     @property
     def may_be_empty(self) -> bool:
@@ -133,7 +122,15 @@ class BoxColumns:
             shape = "x1 y1 x2 y2" if self.form == "xyxy" else "x y width height"
             name, shown = (self.names[0], given) if len(values) == 1 else ("box", " ".join(map(str, values)))
             raise ValueError(f"{name} is '{str(shown)[:60]}', not {shape}") from None
-        return Box.of(numbers, self.form)
+        return Box.of(numbers, self.form, self._size(row))
+
+    def _size(self, row: Mapping[str, JsonValue]) -> tuple[int, int] | None:
+        """The size that a row states for its image; None where it states none."""
+        stated = [str(row[name]).strip() for name in self.sides]
+        if not all(side.isascii() and side.isdigit() and len(side) < 7 and int(side) for side in stated) or not stated:
+            return None
+        width, height = map(int, stated)
+        return width, height
 
 
 @lru_cache(64)
@@ -189,8 +186,17 @@ def _four(compact: Mapping[str, str]) -> BoxColumns | None:
             for words in sets:
                 is_there = all(prefix + word in compact for word in words)
                 if is_there and not (prefix + "x3" in compact and words[0] in ("x0", "x1")):  # then they are landmarks
-                    return BoxColumns(tuple(compact[prefix + word] for word in words), kind)
+                    return BoxColumns(tuple(compact[prefix + word] for word in words), kind, _sides(compact, words))
     return None
+
+
+def _sides(compact: Mapping[str, str], words: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the image's width and height, beside a box that is not named by such."""
+    for before in ("image", "img", ""):
+        sides = (f"{before}width", f"{before}height")
+        if all(side in compact and side not in words for side in sides):
+            return tuple(compact[side] for side in sides)
+    return ()
 
 
 def _is_part(word: str, compact: Mapping[str, str]) -> bool:

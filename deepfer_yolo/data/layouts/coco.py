@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from deepfer_yolo.data.json_arrays import array_elements
-from deepfer_yolo.data.layouts.boxes import Box, FaceNumbers
+from deepfer_yolo.data.layouts.boxes import Box
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of
+from deepfer_yolo.data.layouts.item import Item, Layout, Listed, Reading, items_of
 from deepfer_yolo.data.untrusted import folders_in, leaves_folder, open_list, printable
 from deepfer_yolo.errors import DatasetError
 
 ROBOFLOW = "_annotations.coco.json"
 FOLDERS = ("annotations", "Annotations", ".")
 HEAD = 1 << 16
+KEYS = ("file_name", "image_id", "category_id", "supercategory")
 MAX_IMAGES = 3_000_000
 Id = int | str
 
@@ -48,7 +49,7 @@ def matches(source: Path) -> bool:
 
 def read(reading: Reading) -> Iterator[Item]:
     """One item an annotation; `source_id` is the image's path in the source, and the face's number from the second."""
-    lists, numbers = _lists(reading.source), FaceNumbers()
+    lists, listed = _lists(reading.source), Listed(reading)
     if not lists:
         raise DatasetError("holds no json in COCO's form", f"expected train/{ROBOFLOW}", path=reading.source)
     seen: dict[str, Path] = {}
@@ -58,15 +59,17 @@ def read(reading: Reading) -> Iterator[Item]:
             raise DatasetError(reason, "name one of them by itself, or take one away", path=file.parent)
         seen[split] = file
     for position, (file, split) in enumerate(lists):
-        part = _Part(reading, file, split, numbers)
+        part = _Part(reading, file, split, listed)
         yield from part.faces(position, len(lists))
+    if reading.source.is_dir():
+        listed.count_others(reading.source, "images that no list names")
 
 
 class _Part:
     """One list: its images and categories in memory, its annotations one at a time."""
 
-    def __init__(self, reading: Reading, file: Path, split: str, numbers: FaceNumbers) -> None:
-        self._reading, self._file, self._split, self._numbers = reading, file, split, numbers
+    def __init__(self, reading: Reading, file: Path, split: str, listed: Listed) -> None:
+        self._reading, self._file, self._split, self._listed = reading, file, split, listed
         self._root = reading.source if reading.source.is_dir() else file.parent
         inside = file.relative_to(self._root).as_posix()
         self._images: dict[Id, _Image] = {}
@@ -81,6 +84,8 @@ class _Part:
             raise DatasetError(f"has no {what}", "is this a json in COCO's form?", path=file)
         self._place = inside
         self._folder = self._image_folder()
+        for image in self._images.values():
+            listed.note(self._folder / image.name)
 
     def _learn(self, kind: str, element: Any) -> None:
         """Take note of an image or a category. Raises ValueError."""
@@ -141,9 +146,8 @@ class _Part:
             raise ValueError(f"bbox is '{printable(str(given)[:60])}', not x, y, width and height")
         file = self._folder / image.name
         inside = file.relative_to(self._root).as_posix()
-        number, ending = self._numbers.next(inside)
         box = Box.of(values, "xywh", size=image.size)
-        return Item(label, self._split, file.stem + ending, place, file=file, source_id=inside + number, box=box)
+        return self._listed.item(place, file, label, self._split, inside, box)
 
 
 def _known(known: dict[Id, Any], element: dict[str, Any], key: str, what: str) -> Any:
@@ -166,7 +170,7 @@ def _lists(source: Path) -> list[tuple[Path, str]]:
     if named or (source / ROBOFLOW).is_file():
         return named or [(source / ROBOFLOW, "")]
     for name in FOLDERS:
-        files = [path for path in sorted((source / name).glob("*.json")) if path.is_file() and _is_coco(path)]
+        files = [path for path in sorted((source / name).glob("[!.]*.json")) if path.is_file() and _is_coco(path)]
         instances = [path for path in files if path.name.startswith("instances")]
         if files:
             return [(path, _split_of(path)) for path in instances or files]
@@ -179,12 +183,14 @@ def _split_of(file: Path) -> str:
 
 
 def _is_coco(file: Path) -> bool:
-    """Whether a json begins as COCO's do, by its first characters."""
+    """Whether a json begins as COCO's do, by its name or its first characters; others hold categories too."""
     if file.suffix.lower() != ".json":
         return False
+    if file.name.startswith("instances"):
+        return True
     with open_list(file) as text:
         head = text.read(HEAD)
-    return head.lstrip().startswith("{") and any(f'"{key}"' in head for key in ("images", "annotations", "categories"))
+    return head.lstrip().startswith("{") and any(f'"{key}"' in head for key in KEYS)
 
 
 LAYOUT = Layout("coco", title="", source="", licence="unknown", matches=matches, read=read)

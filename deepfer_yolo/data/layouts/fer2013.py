@@ -40,7 +40,7 @@ from deepfer_yolo.data.layouts import ckplus, class_tree
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, first_images, images_in, items_of, share_named
 from deepfer_yolo.data.layouts.table import PATH_NAMES
-from deepfer_yolo.data.untrusted import MAX_LINE, csv_rows, small_number
+from deepfer_yolo.data.untrusted import MAX_LINE, csv_rows, delimiter_of, small_number
 from deepfer_yolo.emotions import FER2013_CODES
 from deepfer_yolo.errors import DatasetError
 
@@ -51,7 +51,6 @@ EMOTION_NAMES = ("emotion", "emotions", "label", "labels", "expression", "class"
 PIXEL_NAMES = ("pixels", "pixel")
 PIXEL_COLUMN = re.compile(r"(?:pixel|px|p)[ _]?(\d{1,4})")
 BARE_COLUMN = re.compile(r"(?:unnamed: )?(\d{0,4})")
-DELIMITERS = ",;\t"
 CODE = re.compile(r"([0-9]{1,3})(?:\.0+)?")
 NUMBER = re.compile(r"[\d.,+-]+|nan", re.IGNORECASE)
 PREFIXED = re.compile(r"(Training|PublicTest|PrivateTest)_\d+")
@@ -231,7 +230,7 @@ def _pixel_columns(columns: list[str]) -> tuple[int, ...]:
 def _columns(line: str) -> tuple[str, list[str]]:
     """What separates the columns, and their names in lower case."""
     line = line.strip("\ufeff\r\n")
-    delimiter = max(DELIMITERS, key=line.count)
+    delimiter = delimiter_of(line)
     names = next(csv.reader([line], delimiter=delimiter), [])
     return delimiter, [name.strip().lower() for name in names] if line.strip() else []
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from deepfer_yolo.data.layouts.boxes import table_box
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of
+from deepfer_yolo.data.layouts.item import Item, Layout, Listed, Reading, items_of
 from deepfer_yolo.data.layouts.shards import (
     LABEL_COLUMNS,
     SPLITS,
@@ -42,7 +42,7 @@ def matches(source: Path) -> bool:
 
 def read(reading: Reading) -> Iterator[Item]:
     """The rows in order; `source_id` is the path inside the folder."""
-    tables, labels = _tables(reading.source), ShardLabels(reading)
+    tables, labels, listed = _tables(reading.source), ShardLabels(reading), Listed(reading)
     if not tables:
         reason = "holds no metadata.csv or metadata.jsonl"
         raise DatasetError(reason, "with the columns file_name,label", path=reading.source)
@@ -58,7 +58,7 @@ def read(reading: Reading) -> Iterator[Item]:
         first = [row for _, row in islice(read_rows(file, Reading(reading.source)), 20)]
         words = [name for name in _labels(columns) if not all(is_number(row.get(name, "")) for row in first)]
         label = choose(f"{part}{file.name}", "label", columns, words, _labels(columns))
-        maker = TableRows(file.parent, reading.options.box_format)
+        maker = TableRows(listed, file.parent, reading.options.box_format)
         table = _Table(maker, part, SPLITS.get(file.parent.name.lower(), "") if part else "", label, labels)
         rows = ((f"{part}{place}", row) for place, row in read_rows(file, reading))
         yield from items_of(reading, rows, partial(_item, table))
@@ -88,6 +88,8 @@ def _item(table: _Table, place: str, row: Mapping[str, JsonValue]) -> Item | Non
         return None
     others = {name: value for name, value in row.items() if name.lower() not in LABEL_COLUMNS and name != FILE_NAME}
     item = table.rows.item(place, {**others, "path": path, "label": label})
+    if item is None:
+        return None
     first, slash, _ = path.partition("/")
     split = table.split or (SPLITS.get(first.lower(), "") if slash else "")
     if item.split and split and item.split != split:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,22 @@ from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.image_formats import is_image, why_left_out
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.data.layouts.boxes import Box
-from deepfer_yolo.data.untrusted import MAX_LINE, Problems, bounded_lines, csv_rows, open_list, walk_files
+from deepfer_yolo.data.untrusted import (
+    MAX_LINE,
+    Problems,
+    bounded_lines,
+    csv_rows,
+    delimiter_of,
+    open_list,
+    printable,
+    walk_files,
+)
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import os_reason
 
 R = TypeVar("R")
+
+REPEATED = "rows that say what another row says"
 
 N_FIRST = 60
 """Images whose names are looked at to recognise a layout."""
@@ -108,7 +120,7 @@ def item_pixels(item: Item, margin: float = 0.0) -> tuple[NDArray[np.uint8], boo
     try:
         image = load_image(item.file or Path() if item.content is None else item.content)
     except FileNotFoundError:
-        raise DatasetError("the file is not there") from None
+        raise DatasetError(f"the file is not there: {'/'.join((item.file or Path()).parts[-2:])}") from None
     except OSError as error:
         raise DatasetError(f"cannot be read ({os_reason(error)})") from None
     if item.box is None:
@@ -122,6 +134,52 @@ def item_pixels(item: Item, margin: float = 0.0) -> tuple[NDArray[np.uint8], boo
     except ValueError as error:
         raise DatasetError(str(error)) from None
     return cut(image, Face(np.array(box, np.float32), 1.0), CropSpec(margin=margin)), is_clipped
+
+
+@dataclass(slots=True)
+class Listed:
+    """The images that the lists of a source name, whatever their form: tells the faces of one image apart, passes over
+    what is said twice, and knows which images no list names. It keeps two numbers an image and two a face.
+    """
+
+    reading: Reading
+    _n_faces: Counter[int] = field(default_factory=Counter)
+    """By the hash of the image's path."""
+    _said: dict[int, str] = field(default_factory=dict)
+    """Label and split, by the hash of image and box."""
+
+    def item(
+        self, place: str, file: Path, label: str, split: str, source_id: str, box: Box | None = None, subject: str = ""
+    ) -> Item | None:
+        """One face, or one image where there is no `box`; None where a row before says the same, which is counted.
+
+        Raises ValueError where a row before says otherwise.
+        """
+        image, said = hash(str(file)), sys.intern(f"{label} {split}".strip())
+        before = self._said.get(face := hash((image, box)))
+        if before is not None and before != said:
+            what = file.name if box is None else f"the box {box} of {file.name}"
+            raise ValueError(f"{what} is '{said[:80]}' here and '{before[:80]}' before: which of them holds?")
+        if before is not None:
+            self.reading.left_out[REPEATED] += 1
+            return None
+        self._said[face] = said
+        self._n_faces[image] += 1
+        number = self._n_faces[image]
+        mark, ending = (f"#{number}", f"_{number}") if number > 1 else ("", "")
+        return Item(
+            label, split, file.stem + ending, place, file=file, source_id=source_id + mark, subject=subject, box=box
+        )
+
+    def note(self, file: Path) -> None:
+        """Remember that a list names an image, whatever becomes of its row."""
+        self._n_faces[hash(str(file))] += 0
+
+    def count_others(self, folder: Path, what: str) -> None:
+        """Count the images under `folder` that no list names as left out, for the reason `what`."""
+        others = sum(hash(str(image)) not in self._n_faces for image in images_in(folder))
+        if others:
+            self.reading.left_out[what] += others
 
 
 def images_in(folder: Path, reading: Reading | None = None) -> Iterator[Path]:
@@ -192,11 +250,17 @@ def read_lines(file: Path, reading: Reading) -> Iterator[tuple[str, str]]:
 
 
 def read_table(file: Path, reading: Reading) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, values by column) of each row of a csv with a header, blanks cut off; a bad row becomes a problem."""
+    """(place, values by column) of each row of a csv with a header, blanks cut off; a bad row becomes a problem.
+
+    Raises DatasetError where two columns bear one name.
+    """
     with open_list(file) as text:
-        rows = csv_rows(text, file)
-        columns = [column.strip() for column in next(rows, (0, []))[1]]
-        for number, values in rows:
+        columns, delimiter = _header(text)
+        twice = next((name for name, n in Counter(map(str.lower, columns)).items() if name and n > 1), None)
+        if twice is not None:
+            reason = f"has two columns called '{printable(twice[:80])}'"
+            raise DatasetError(reason, "rename or remove one: which of them holds?", path=file, line=1)
+        for number, values in csv_rows(text, file, first=2, delimiter=delimiter):
             place = f"{file.name}, line {number}"
             if len(values) == len(columns):
                 yield place, {column: value.strip() for column, value in zip(columns, values, strict=True)}
@@ -208,6 +272,13 @@ def table_columns(file: Path) -> list[str]:
     """The column names of a csv; none where it cannot be read as one."""
     try:
         with open_list(file) as text:
-            return [column.strip() for column in next(csv.reader([text.readline(MAX_LINE)]), [])]
+            return _header(text)[0]
     except (OSError, csv.Error):
         return []
+
+
+def _header(text: IO[str]) -> tuple[list[str], str]:
+    """The column names in the first line of a csv, and what parts them."""
+    line = text.readline(MAX_LINE)
+    delimiter = delimiter_of(line)
+    return [column.strip() for column in next(csv.reader([line], delimiter=delimiter), [])], delimiter

@@ -27,8 +27,8 @@ from deepfer_yolo.data.layouts import (
     yolo_detection,
 )
 from deepfer_yolo.data.layouts.item import Layout
-from deepfer_yolo.data.layouts.two_truths import refuse_two_truths
-from deepfer_yolo.data.untrusted import MAX_DEPTH, listing
+from deepfer_yolo.data.layouts.two_truths import refuse_boxes_beside, refuse_two_truths
+from deepfer_yolo.data.untrusted import MAX_DEPTH, listing, printable
 from deepfer_yolo.errors import ConfigError, DatasetError
 
 _IN_ORDER = (
@@ -39,6 +39,7 @@ _IN_ORDER = (
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _IN_ORDER}
 """By name, in the order in which `auto` tries them: the particular before the general."""
+BOXED = (roboflow.BOXED, coco.LAYOUT, voc.LAYOUT, yolo_detection.LAYOUT)
 RECOGNISED = [layout for layout in _IN_ORDER if not layout.is_on_request]
 
 NOTES = ("readme", "license", "licence", "copying", "copyright", "notice", "citation", "changelog", "datasheet")
@@ -64,8 +65,24 @@ def find_layout(source: Path, name: str) -> Layout:
         if layout.matches(source):
             if layout in (imagefolder.LAYOUT, table.LAYOUT, class_tree.LAYOUT):
                 refuse_two_truths(source)
+            if layout is class_tree.LAYOUT:
+                refuse_boxes_beside(source)
+            if layout in BOXED:
+                _refuse_two_layouts(source, layout)
             return layout
     raise DatasetError("its layout is not one of those known", _hint(source), path=source)
+
+
+def _refuse_two_layouts(source: Path, found: Layout) -> None:
+    """Raise DatasetError where the images of a detection set are labelled in a second form too."""
+    others = [layout for layout in BOXED if layout is not found and layout.matches(source)]
+    if found is not roboflow.BOXED and table.matches(source):  # whose csv is a table as well
+        others.append(table.LAYOUT)
+    if others:
+        names = [layout.name for layout in (found, *others)]
+        reason = f"several things say what its images show: it can be read as {', '.join(names)}"
+        hint = f"{' or '.join(f'--layout {name}' for name in names)} says which of them holds"
+        raise DatasetError(reason, hint, path=source)
 
 
 def entered(source: Path, name: str = "auto") -> Path:
@@ -101,7 +118,8 @@ def _hint(source: Path) -> str:
             path for path in listing(source) if fer2013.matches_csv(path) or (path.is_file() and table.is_table(path))
         ]
         if tables:
-            return f"it holds {len(tables)} tables; name one: deepfer convert {tables[0]}"
+            names = f" ({', '.join(printable(path.name) for path in tables[:10])})" if len(tables) > 1 else ""
+            return f"it holds {len(tables)} tables{names}; name one: deepfer convert {tables[0]}"
         return f"expected SPLIT/LABEL/image or LABEL/image; {again}"
     if source.stat().st_size == 0:
         return "the file is empty"

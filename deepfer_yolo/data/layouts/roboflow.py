@@ -16,18 +16,17 @@ A row of several labels, or of none, is a problem; `--drop multi-label` and `--d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deepfer_yolo.data.layouts.boxes import Box, FaceNumbers
+from deepfer_yolo.data.layouts.boxes import Box, box_columns
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in, items_of, read_table, table_columns
+from deepfer_yolo.data.layouts.item import Item, Layout, Listed, Reading, items_of, read_table, table_columns
 from deepfer_yolo.data.untrusted import folders_in, is_file_name, printable
 from deepfer_yolo.errors import DatasetError
 
 BOXES, CLASSES = "_annotations.csv", "_classes.csv"
-SIZE = ("width", "height")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MULTI_LABEL, NO_LABEL = "multi-label", "no-label"
 
@@ -44,13 +43,12 @@ def matches_classes(source: Path) -> bool:
 
 def read_boxes(reading: Reading) -> Iterator[Item]:
     """The boxes in the order of the lists; `source_id` is image and, from the second face on, its number."""
-    numbers = FaceNumbers()
-    yield from _read(reading, BOXES, {"filename", "class", *CORNERS}, lambda folder: partial(_face, folder, numbers))
+    yield from _read(reading, BOXES, {"filename", "class", *CORNERS}, _face)
 
 
 def read_classes(reading: Reading) -> Iterator[Item]:
     """The images in the order of the lists; `source_id` is the path inside the source."""
-    yield from _read(reading, CLASSES, {"filename"}, lambda folder: partial(_labelled, reading, folder))
+    yield from _read(reading, CLASSES, {"filename"}, _labelled)
 
 
 Row = dict[str, str]
@@ -58,56 +56,55 @@ Row = dict[str, str]
 
 @dataclass(slots=True)
 class _Folder:
-    """A folder of the source `root` with its split, and the images that its list has named so far."""
+    """A folder of the source `root` with its split."""
 
     root: Path
     path: Path
     split: str
-    named: set[Path] = field(default_factory=set)
+    listed: Listed
+
+    def item(self, place: str, row: Row, label: str, box: Box | None = None) -> Item | None:
+        """The image that a row names, or the face in it."""
+        file = self.path / row["filename"]
+        return self.listed.item(place, file, label, self.split, file.relative_to(self.root).as_posix(), box)
 
 
-def _read(
-    reading: Reading, name: str, columns: set[str], reader: Callable[[_Folder], Callable[[str, Row], Item | None]]
-) -> Iterator[Item]:
+Reader = Callable[[_Folder, str, Row], Item | None]
+
+
+def _read(reading: Reading, name: str, columns: set[str], reader: Reader) -> Iterator[Item]:
     root = reading.source if reading.source.is_dir() else reading.source.parent
-    lists = _lists(reading.source, name)
+    lists, listed = _lists(reading.source, name), Listed(reading)
     if not lists:
         raise DatasetError(f"holds no {name}", f"expected train/{name}, valid/{name}", path=root)
     for position, (file, split) in enumerate(lists):
         missing = sorted(columns - set(table_columns(file)))
         if missing:
             raise DatasetError(f"no column '{missing[0]}'", "is this Roboflow's csv?", path=file, line=1)
-        folder = _Folder(root, file.parent, split)
+        folder = _Folder(root, file.parent, split, listed)
         above = "" if file.parent == root else f"{file.parent.relative_to(root).as_posix()}/"
         rows = ((above + place, row) for place, row in read_table(file, reading))
-        yield from items_of(reading, rows, reader(folder))
-        without = sum(image.parent == folder.path and image not in folder.named for image in images_in(folder.path))
-        if without:
-            reading.left_out[f"images that {name} does not name"] += without
+        yield from items_of(reading, rows, partial(_item, folder, reader))
         reading.fraction = (position + 1) / len(lists)
+    listed.count_others(root, f"images that {name} does not name")
 
 
-def _face(folder: _Folder, numbers: FaceNumbers, place: str, row: Row) -> Item:
-    file = _file(folder, row)
-    folder.named.add(file)
-    try:
-        width, height = (int(row.get(column) or 0) for column in SIZE)
-        corners = [float(row[column]) for column in CORNERS]
-    except (ValueError, OverflowError):
-        raise ValueError(f"not numbers: {','.join(row.get(c, '') for c in (*SIZE, *CORNERS))[:80]}") from None
-    box = Box.of(corners, size=(width, height) if width and height else None)
+def _item(folder: _Folder, reader: Reader, place: str, row: Row) -> Item | None:
+    if not is_file_name(row["filename"]):
+        raise ValueError(f"'{printable(row['filename'][:80])}' is not a file name")
+    folder.listed.note(folder.path / row["filename"])
+    return reader(folder, place, row)
+
+
+def _face(folder: _Folder, place: str, row: Row) -> Item | None:
+    columns = box_columns(tuple(row))
     if not row["class"]:
         raise ValueError("no class")
-    inside = file.relative_to(folder.root).as_posix()
-    number, ending = numbers.next(inside)
-    return Item(row["class"], folder.split, file.stem + ending, place, file=file, source_id=inside + number, box=box)
+    return folder.item(place, row, row["class"], columns.box(row) if columns else None)
 
 
-def _labelled(reading: Reading, folder: _Folder, place: str, row: Row) -> Item | None:
-    is_new = (file := _file(folder, row)) not in folder.named
-    folder.named.add(file)
-    if not is_new:
-        raise ValueError(f"'{row['filename'][:80]}' is named a second time")
+def _labelled(folder: _Folder, place: str, row: Row) -> Item | None:
+    reading = folder.listed.reading
     values = {label: value for label, value in row.items() if label != "filename"}
     wrong = next((label for label, value in values.items() if value not in ("0", "1")), None)
     if wrong is not None:
@@ -120,15 +117,7 @@ def _labelled(reading: Reading, folder: _Folder, place: str, row: Row) -> Item |
             raise ValueError(f"{row['filename'][:80]} has {has}; --drop {kind} leaves such rows out")
         reading.left_out[kind] += 1
         return None
-    return Item(
-        labels[0], folder.split, file.stem, place, file=file, source_id=file.relative_to(folder.root).as_posix()
-    )
-
-
-def _file(folder: _Folder, row: Row) -> Path:
-    if not is_file_name(row["filename"]):
-        raise ValueError(f"'{printable(row['filename'][:80])}' is not a file name")
-    return folder.path / row["filename"]
+    return folder.item(place, row, labels[0])
 
 
 def _lists(source: Path, name: str) -> list[tuple[Path, str]]:

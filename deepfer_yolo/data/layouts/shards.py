@@ -14,7 +14,7 @@ from typing import Any
 from deepfer_yolo.data.layouts.boxes import BoxColumns, box_columns
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
 from deepfer_yolo.data.layouts.item import Reading
-from deepfer_yolo.data.layouts.table import LABEL_NAMES
+from deepfer_yolo.data.layouts.table import LABEL_NAMES, NO_LABEL
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import DatasetError
 
@@ -170,7 +170,7 @@ class ShardLabels:
         if len(word) > MAX_LABEL:
             raise ValueError(f"a label longer than {MAX_LABEL} characters")
         if word in ("", "-1"):  # -1: `datasets` writes it where a label is withheld
-            self.reading.left_out["images without a label"] += 1
+            self.reading.left_out[NO_LABEL] += 1
             return None
         if not is_number(word):
             return word

@@ -5,22 +5,33 @@
     {"path": "faces/a.jpg", "label": "happy", "split": "train", "subject": "anna", "box": [10, 20, 90, 100]}
 
 Paths are relative to the file's folder, or to `--root`. A box is x1 y1 x2 y2 in pixels, and becomes one image. The
-columns may also be called image, file, filename; emotion, expression. Boxes may also stand in four columns (xmin ymin
-xmax ymax, x1 y1 x2 y2, left top width height, x y w h and the like), or in a column such as bbox, of which --box-format
-says whether it holds x1 y1 x2 y2 or x y width height. Columns that name a box in another way are refused.
+columns may also be called image, file, filename; emotion, expression, and be parted by ; or tabs. Boxes may also stand
+in four columns (xmin ymin xmax ymax, x1 y1 x2 y2, left top width height, x y w h and the like), or in a column such as
+bbox, of which --box-format says whether it holds x1 y1 x2 y2 or x y width height. Columns that name a box in another
+way are refused. Rows without a label, as a test may have, are left out and counted.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deepfer_yolo.data.layouts.boxes import FaceNumbers, box_columns, table_box
+from deepfer_yolo.data.layouts.boxes import box_columns, table_box
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_lines, read_table, table_columns
-from deepfer_yolo.data.untrusted import MAX_LINE, leaves_folder, listing, open_list
+from deepfer_yolo.data.layouts.item import (
+    Item,
+    Layout,
+    Listed,
+    Reading,
+    items_of,
+    read_lines,
+    read_table,
+    table_columns,
+)
+from deepfer_yolo.data.untrusted import MAX_LINE, leaves_folder, listing, open_list, printable
+from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import STAGING_MARK
 from deepfer_yolo.records import JsonValue
@@ -28,6 +39,7 @@ from deepfer_yolo.records import JsonValue
 PATH_NAMES = ("path", "image", "file", "filename", "file_name", "image_path", "img", "pth")
 LABEL_NAMES = ("label", "emotion", "expression", "class")
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
+NO_LABEL = "images without a label"
 
 
 def matches(source: Path) -> bool:
@@ -51,10 +63,12 @@ def read_list(reading: Reading, file: Path, folder: Path, *, with_boxes: bool = 
     """The rows of a csv or jsonl, whose paths are relative to `folder`."""
     if not folder.is_dir():
         raise DatasetError("no such folder of images", "--root names where the images of a list lie", path=folder)
-    rows = TableRows(folder, reading.options.box_format, with_boxes)
+    rows = TableRows(Listed(reading), folder, reading.options.box_format, with_boxes)
     if file.suffix.lower() == ".csv" and with_boxes:
         table_box(file, [column.lower() for column in table_columns(file)], rows.box_format)
-    return items_of(reading, read_rows(file, reading), rows.item)
+    yield from items_of(reading, read_rows(file, reading), rows.item)
+    if reading.source.is_dir() or reading.options.root is not None:  # else the folder may hold anything
+        rows.listed.count_others(folder, f"images that {printable(file.name)} does not name")
 
 
 def read_rows(file: Path, reading: Reading) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
@@ -73,30 +87,43 @@ def read_rows(file: Path, reading: Reading) -> Iterator[tuple[str, Mapping[str, 
 class TableRows:
     """Makes items of the rows of a table in `folder`."""
 
+    listed: Listed
     folder: Path
     box_format: str | None
     with_boxes: bool = True
-    numbers: FaceNumbers = field(default_factory=FaceNumbers)
 
-    def item(self, place: str, row: Mapping[str, JsonValue]) -> Item:
-        """The item of one row. Raises ValueError."""
+    def item(self, place: str, row: Mapping[str, JsonValue]) -> Item | None:
+        """The item of one row; None where it has no label, or another row says the same. Raises ValueError."""
         row = {key.lower(): value for key, value in row.items()}
-        path, label, split, subject = (
+        path, split, subject = (
             str(next((row[name] for name in names if row.get(name) not in (None, "")), ""))
-            for names in (PATH_NAMES, LABEL_NAMES, ("split",), ("subject",))
+            for names in (PATH_NAMES, ("split",), ("subject",))
         )
-        if not path or not label:
-            raise ValueError("no path or no label")
+        if not path:
+            raise ValueError("no path")
         inside = PurePosixPath(path.replace("\\", "/"))
+        self.listed.note(self.folder / inside)
+        if not (label := _label(row)):
+            self.listed.reading.left_out[NO_LABEL] += 1
+            return None
         if leaves_folder(str(inside)) and any(STAGING_MARK in part for part in self.folder.parts):
             raise ValueError(f"the path '{path[:80]}' leaves the archive")
         if split and split.lower() not in SPLIT_NAMES:
             raise ValueError(f"split is '{split[:40]}', not train, val or test")
         columns = box_columns(tuple(row), self.box_format) if self.with_boxes else None
         box = None if columns is None else columns.box(row)
-        number, ending = ("", "") if box is None else self.numbers.next(path)
-        split, name, file = SPLIT_NAMES.get(split.lower(), ""), inside.stem + ending, self.folder / inside
-        return Item(label, split, name, place, file=file, source_id=path + number, subject=subject, box=box)
+        split = SPLIT_NAMES.get(split.lower(), "")
+        return self.listed.item(place, self.folder / inside, label, split, str(inside), box, subject)
+
+
+def _label(row: Mapping[str, JsonValue]) -> str:
+    """The label of a row, a word before a number; empty where there is none. Raises ValueError where two differ."""
+    given = {name: str(row[name]) for name in LABEL_NAMES if row.get(name) not in (None, "")}
+    told = {name: label for name, label in given.items() if not label.isdecimal()} or given
+    if len({canonical_label(label) or label.casefold() for label in told.values()}) > 1:
+        said = " and ".join(f"{name} is '{label[:80]}'" for name, label in told.items())
+        raise ValueError(f"{said}: keep one of these columns, or rename the other")
+    return next(iter(told.values()), "")
 
 
 def _parsed(line: str) -> Mapping[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""Class folders with a list of labels beside them: where the two disagree, whoever reads them must say which holds.
+"""Class folders with labels or boxes beside them: where the two disagree, whoever reads them must say which holds.
 
 labels.csv    pth,label,relFCs      happy/image7.png,neutral,0.87
 happy/image7.png
@@ -6,16 +6,21 @@ happy/image7.png
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from glob import escape
+from itertools import islice
 from pathlib import Path
 
-from deepfer_yolo.data.layouts import class_tree, table
+from deepfer_yolo.data.image_formats import is_image
+from deepfer_yolo.data.layouts import class_tree, table, voc
 from deepfer_yolo.data.layouts.class_tree import ClassFolder
-from deepfer_yolo.data.layouts.item import Item, Reading, images_in
-from deepfer_yolo.data.untrusted import folders_in, listing, printable
+from deepfer_yolo.data.layouts.item import N_FIRST, Item, Reading, images_in
+from deepfer_yolo.data.untrusted import Problems, folders_in, listing, open_list, printable, walk_files
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
 
+BOX_LINE = re.compile(r"\d+(?:\s+[-+.\deE]+){4}\s*")
 MIN_LETTERS = 3
 """Of a folder's name that may be an emotion whatever the list says: two are as well the initials of a person."""
 
@@ -58,6 +63,25 @@ def refuse_two_truths(source: Path) -> None:
         tree = source / folders[0].path.relative_to(source).parts[0]
         tree_of = "--layout class-tree" if class_tree.matches(source) else f"deepfer convert {tree}"
         raise DatasetError(printable(reason), f"{list_of} takes the list, {tree_of} the folders", path=source)
+
+
+def refuse_boxes_beside(source: Path) -> None:
+    """Raise DatasetError where a box stands beside an image of a class folder: then it is a scene, and no face."""
+    for file in islice(walk_files(source, Problems()), 2 * N_FIRST):
+        is_xml = file.suffix.lower() == ".xml" and voc.is_voc(file)
+        if (is_xml or _is_boxes(file)) and any(map(is_image, file.parent.glob(f"{escape(file.stem)}.*"))):
+            reason = f"boxes stand beside its images, such as {file.relative_to(source).as_posix()}"
+            cut = "--layout voc" if is_xml else "images/ and labels/ beside a data.yaml, as yolo-detection has them,"
+            hint = f"{cut} makes one image a box; --layout class-tree takes the images whole"
+            raise DatasetError(printable(reason), hint, path=source)
+
+
+def _is_boxes(file: Path) -> bool:
+    """Whether a text begins with a class and four numbers, as YOLO's do."""
+    if file.suffix.lower() != ".txt":
+        return False
+    with open_list(file) as text:
+        return BOX_LINE.fullmatch(text.readline(1000)) is not None
 
 
 def _class_folders(source: Path) -> list[ClassFolder]:

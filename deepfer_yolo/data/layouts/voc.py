@@ -8,8 +8,8 @@
     </annotation>
 
 Each box becomes one image; its numbers are taken as edges, which is at most a pixel beside what VOC's own tools mean.
-The split is that of ImageSets/Main, or of the folders. An xml that declares a document type is refused: entities may
-unfold to anything.
+The split is that of ImageSets/Main, where trainval stands for an absent train, or of the folders. An xml that declares
+a document type is refused: entities may unfold to anything.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from xml.parsers import expat
 
 from deepfer_yolo.data.image_formats import is_image, why_left_out
-from deepfer_yolo.data.layouts.boxes import Box, FaceNumbers
+from deepfer_yolo.data.layouts.boxes import Box
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of, read_lines
+from deepfer_yolo.data.layouts.item import Item, Layout, Listed, Reading, items_of, read_lines
 from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, folders_in, is_file_name, walk_files
 from deepfer_yolo.errors import DatasetError
 
@@ -43,8 +43,8 @@ def matches(source: Path) -> bool:
         return False
     names = {*XML_FOLDERS, *SPLIT_NAMES}
     children = [path for path in folders_in(source) if path.name.lower() in names]
-    return any(_is_voc(file) for folder in children for file in _first_xmls(folder)) or any(
-        map(_is_voc, sorted(source.glob("*.xml"))[:1])
+    return any(is_voc(file) for folder in children for file in _first_xmls(folder)) or any(
+        map(is_voc, sorted(source.glob("[!.]*.xml"))[:1])
     )
 
 
@@ -57,10 +57,10 @@ def read(reading: Reading) -> Iterator[Item]:
         raise DatasetError("holds no xml of boxes", "expected Annotations/a.xml beside JPEGImages/a.jpg", path=root)
     folders = {folder: _image_folder(root, folder) for folder in dict.fromkeys(file.parent for file in xmls)}
     beside = [file for file in files if file.parent in folders.values()]
-    images = _Images(file for file in beside if is_image(file))
+    images = _Images(file for file in files if is_image(file) and not file.parent.name.startswith("Segmentation"))
     others = (file for file in beside if not is_image(file) and file.suffix.lower() not in (".xml", ".txt"))
     reading.left_out.update(map(why_left_out, others))
-    splits, numbers = _listed_splits(reading), FaceNumbers()
+    splits, listed = _listed_splits(reading), Listed(reading)
     for done, file in enumerate(xmls):
         reading.fraction = done / len(xmls)
         place = file.relative_to(root).as_posix()
@@ -72,7 +72,7 @@ def read(reading: Reading) -> Iterator[Item]:
             if not annotation.objects:
                 reading.left_out["images without boxes"] += 1
             rows = ((f"{place}, object {n}", row) for n, row in enumerate(annotation.objects, 1))
-            yield from items_of(reading, rows, partial(_face, root, image, split, annotation.size, numbers))
+            yield from items_of(reading, rows, partial(_face, listed, image, split, annotation.size))
     if images.n_left:
         reading.left_out["images without an xml"] += images.n_left
 
@@ -101,14 +101,8 @@ class _Images:
 
 
 def _face(
-    root: Path,
-    image: Path,
-    split: str,
-    size: tuple[int, int] | None,
-    numbers: FaceNumbers,
-    place: str,
-    row: Mapping[str, str],
-) -> Item:
+    listed: Listed, image: Path, split: str, size: tuple[int, int] | None, place: str, row: Mapping[str, str]
+) -> Item | None:
     label = row.get("name", "")
     if not label:
         raise ValueError("has no name")
@@ -119,10 +113,8 @@ def _face(
         corners = [float(row[corner]) for corner in CORNERS]
     except ValueError:
         raise ValueError(f"bndbox is {','.join(row[c] for c in CORNERS)[:80]}, not four numbers") from None
-    inside = image.relative_to(root).as_posix()
-    box = Box.of(corners, size=size)
-    number, ending = numbers.next(inside)
-    return Item(label, split, image.stem + ending, place, file=image, source_id=inside + number, box=box)
+    inside = image.relative_to(listed.reading.source).as_posix()
+    return listed.item(place, image, label, split, inside, Box.of(corners, size=size))
 
 
 @dataclass(slots=True)
@@ -203,12 +195,13 @@ def _listed_splits(reading: Reading) -> dict[str, str] | None:
     """The split of each name in ImageSets/Main; None where it lists none."""
     folder = reading.source / SETS
     splits: dict[str, str] = {}
-    for word, split in SPLIT_NAMES.items():
-        file = folder / f"{word}.txt"
-        if not file.is_file():
-            continue
+    lists = {folder / f"{word}.txt": split for word, split in SPLIT_NAMES.items()}
+    lists = {file: split for file, split in lists.items() if file.is_file()}
+    if "train" not in lists.values() and (both := folder / "trainval.txt").is_file():
+        lists[both] = "train"
+    for file, split in lists.items():
         for place, line in read_lines(file, reading):
-            name = line.split()[0]
+            name = line.strip()
             if splits.setdefault(name, split) != split:
                 reading.problems.add(f"{SETS}/{place}", f"'{name[:80]}' is in {splits[name]} and in {split}")
     return splits or None
@@ -234,7 +227,8 @@ def _first_xmls(folder: Path) -> Iterator[Path]:
             return
 
 
-def _is_voc(file: Path) -> bool:
+def is_voc(file: Path) -> bool:
+    """Whether an xml begins as VOC's do."""
     if file.stat().st_size > MAX_BYTES:
         return False
     with file.open("rb") as content:

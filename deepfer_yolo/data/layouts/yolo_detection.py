@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepfer_yolo.data.dataset import SPLITS
-from deepfer_yolo.data.layouts.boxes import Box, FaceNumbers
+from deepfer_yolo.data.layouts.boxes import Box
 from deepfer_yolo.data.layouts.class_tree import SPLIT_NAMES
-from deepfer_yolo.data.layouts.item import Item, Layout, Reading, images_in, items_of, read_lines
+from deepfer_yolo.data.layouts.item import Item, Layout, Listed, Reading, images_in, items_of, read_lines
 from deepfer_yolo.data.untrusted import MAX_DEPTH, Problems, bounded_lines, folders_in, open_list, printable, walk_files
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.presets import read_yaml
@@ -55,7 +55,7 @@ def read(reading: Reading) -> Iterator[Item]:
     shown = content.get("roboflow")
     if isinstance(shown, dict):
         reading.licence, reading.origin = (printable(str(shown.get(key) or "")[:200]) for key in ("license", "url"))
-    reader = _Reader(reading, _names(root, content), _n_points(content))
+    reader = _Reader(reading, Listed(reading), _names(root, content), _n_points(content))
     folders = _split_folders(reading, content)
     for position, (folder, split) in enumerate(folders.items()):
         images = [image for image in images_in(folder, reading) if _owner(image, folders) == folder]
@@ -70,9 +70,9 @@ class _Reader:
     """Reads the texts beside images: classes by number, `n_points` the numbers of a pose that follow its box."""
 
     reading: Reading
+    listed: Listed
     names: dict[int, str]
     n_points: int
-    numbers: FaceNumbers = field(default_factory=FaceNumbers)
     read: set[Path] = field(default_factory=set)
 
     def faces(self, image: Path, split: str) -> Iterator[Item]:
@@ -95,7 +95,7 @@ class _Reader:
         if not n_lines:
             self.reading.left_out["images whose text of boxes is empty"] += 1
 
-    def _face(self, image: Path, split: str, place: str, line: str) -> Item:
+    def _face(self, image: Path, split: str, place: str, line: str) -> Item | None:
         words = line.split()
         try:
             numbers = [float(word) for word in words]
@@ -107,8 +107,7 @@ class _Reader:
             raise ValueError(f"class {words[0][:20]} is not among the {len(self.names)} that have names")
         box = _box(numbers[1:], self.n_points)
         inside = image.relative_to(self.reading.source).as_posix()
-        number, ending = self.numbers.next(inside)
-        return Item(self.names[code], split, image.stem + ending, place, file=image, source_id=inside + number, box=box)
+        return self.listed.item(place, image, self.names[code], split, inside, box)
 
     def report_orphans(self, folders: Mapping[Path, str]) -> None:
         """Texts of boxes whose image is not there are problems."""
