@@ -198,9 +198,18 @@ def load_yaml(text: str) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which yaml would take the last, and merged mappings (<<), which may double
-    what they hold many times over.
+    """Refuses a key that stands twice, of which yaml would take the last, and aliases (*a) and merged mappings (<<),
+    which may double what they hold many times over.
     """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"'*{event.anchor[:40]}' is not read here", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """The mapping of a node."""
@@ -222,7 +231,11 @@ def to_yaml(config: BaseModel) -> str:
 
 
 class _Redacting(yaml.SafeDumper):
-    """Writes texts without the passwords of URLs in them."""
+    """Writes texts without the passwords of URLs in them, and what stands there twice as often as it does."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        """True: they would not be read."""
+        return True
 
 
 _Redacting.add_representer(str, lambda dumper, text: dumper.represent_str(redact(text)))

@@ -22,6 +22,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from deepfer_yolo.data.avif_size import largest_frame
 from deepfer_yolo.data.deep_pixels import check_dropped_bits, to_8_bits
 from deepfer_yolo.data.image_formats import FORMATS, is_avif, is_heif, reads_heif, why_not_read
+from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import DatasetError, ImageTooLargeError
 from deepfer_yolo.records import Image
 
@@ -107,6 +108,10 @@ def _start_of(path: Path) -> bytes:
     """The first `OURS_BYTES` and one more of a regular file of bearable size, in half the time of pathlib."""
     if "\0" in str(path):
         raise DatasetError("a NUL character in its name", path=str(path).replace("\0", "\\0"))
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise DatasetError("characters in its name that no file name has", path=printable(str(path))) from None
     # Not to block: opening a pipe would wait for ever.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:

@@ -16,7 +16,7 @@ from deepfer_yolo.config import AuditConfig, ConvertConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset
-from deepfer_yolo.data.layouts.boxes import Box, BoxColumns, box_columns
+from deepfer_yolo.data.layouts.boxes import Box, box_columns
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.errors import DatasetError
 
@@ -189,7 +189,8 @@ def test_faces_of_one_image_stay_together_in_a_new_split(boxed: ModuleType, tmp_
 def test_columns_that_name_a_box(
     columns: tuple[str, ...], form: str | None, expected: tuple[tuple[str, ...], str] | None
 ) -> None:
-    assert box_columns(columns, form) == (None if expected is None else BoxColumns(*expected))
+    found = box_columns(columns, form)
+    assert (None if found is None else (found.names, found.form)) == expected
 
 
 @pytest.mark.parametrize(
@@ -303,6 +304,7 @@ YOLO, TEXT = "data.yaml", "labels/train/0.txt"
 COCO = "train/_annotations.coco.json"
 XML = "Annotations/0.xml"
 BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><annotation><filename>&b;</filename></annotation>'
+YAML_BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n > 1 else 'x'] * 9)}]\n" for n in range(1, 9))
 FOREIGN = '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation></annotation>'
 
 
@@ -331,6 +333,8 @@ FOREIGN = '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation></annotation>'
         ("yolo_by_kind", _write(YOLO, "names: [happy]\nnc: 2\n"), "nc is 2, and names has 1"),
         ("yolo_by_kind", _write(YOLO, "names: " + "[" * 10_000), "nested too deep"),
         ("yolo_by_kind", _write(YOLO, "names: {<<: {0: happy}}\n"), "'<<' is not read here"),
+        ("yolo_by_kind", _write(YOLO, f"train: {'x' * 5000}\n"), "no data.yaml or classes.txt names them"),
+        ("yolo_by_kind", _write(YOLO, YAML_BOMB), "'*a1' is not read here"),
         ("yolo_by_kind", _write(YOLO, "names: [happy]\nday: 2026-99-99\n"), "is not valid yaml"),
         ("yolo_by_kind", _write(YOLO, "#" * 1_100_000), "is larger than 1 MB"),
         ("coco_by_split", _write(COCO, '{"images": ' + "[" * 10_000), "nested too deep, at character"),
@@ -342,6 +346,7 @@ FOREIGN = '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation></annotation>'
         ("coco_by_split", _image({"id": 0, "file_name": "b"}), "id 0 stands there twice"),
         ("coco_by_split", _image({"id": 99, "file_name": "../b.png"}), "leaves the folder"),
         ("coco_by_split", _json(lambda c: c["images"][0].update(file_name="gone.png")), "the file is not there"),
+        ("coco_by_split", _json(lambda c: c["images"][0].update(file_name="\ud800.png")), "characters in its name"),
         ("coco_by_split", _annotation(category_id=9), "annotation 5: category_id is 9"),
         ("coco_by_split", _annotation(image_id=[1]), "image_id is [1], and the list has"),
         ("coco_by_split", _annotation(bbox=[1, 2, -3, 4]), "has no area"),

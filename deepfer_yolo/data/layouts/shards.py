@@ -17,6 +17,7 @@ from deepfer_yolo.data.layouts.item import Reading
 from deepfer_yolo.data.layouts.table import LABEL_NAMES, NO_LABEL
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.presets import load_yaml
 
 LABEL_COLUMNS = (*LABEL_NAMES, "labels", "emotions", "cls", "target")
 SPLITS = {**SPLIT_NAMES, "dev": "val"}
@@ -114,15 +115,13 @@ def read_front_matter(source: Path) -> dict[str, Any]:
     """The yaml that begins the README.md of a Hugging Face data set, or that above one of its configurations; empty
     where there is none that can be read.
     """
-    import yaml
-
     home = home_of(source)
     text = read_small(home / "README.md") or read_small(home.parent / "README.md")
     if not text.startswith("---"):
         return {}
     try:
-        content = yaml.safe_load(text.split("\n---", 1)[0].removeprefix("---"))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        content = load_yaml(text.split("\n---", 1)[0].removeprefix("---"))
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

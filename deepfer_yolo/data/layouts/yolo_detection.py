@@ -211,7 +211,10 @@ def _inside(root: Path, value: str) -> Path | None:
     parts = [part for part in PurePosixPath(value.replace("\\", "/")).parts if part not in ("..", ".", "/")][
         -MAX_DEPTH:
     ]
-    return next((root.joinpath(*parts[n:]) for n in range(len(parts)) if root.joinpath(*parts[n:]).is_dir()), None)
+    try:
+        return next((root.joinpath(*parts[n:]) for n in range(len(parts)) if root.joinpath(*parts[n:]).is_dir()), None)
+    except OSError:  # a name longer than any folder's
+        return None
 
 
 def _owner(image: Path, folders: Mapping[Path, str]) -> Path | None:
