@@ -1,7 +1,8 @@
 """One peer's model in its own run-time, for peers.py: no line of this program is imported here.
 
-python peer_litert.py KIND MODEL CROPS.npy PROBS.npy: `CROPS` are grey uint8 (n, 48, 48); prints JSON with `ms`, the
-median processor time of one face from its 48 px image to probabilities on one thread. KIND says what is done before:
+python peer_litert.py KIND MODEL: for each line `CROPS.npy<TAB>PROBS.npy` on stdin, grey uint8 (n, 48, 48) are answered
+and a line of JSON printed with `ms`, the median processor time of one face from its 48 px image to probabilities on one
+thread. KIND says what is done before:
 
 - fer: enlarged to 64 px and rounded as OpenCV does, then (x/255 − 0.5)·2, one channel (fer 25.10.3, fer/fer.py)
 - fer-unit: the same with x/255, a mistake often made
@@ -42,24 +43,22 @@ def prepared(image: np.ndarray, kind: str) -> np.ndarray:
 
 
 def main() -> None:
-    """Answer all crops, then time single ones."""
-    kind, model, crops, out = sys.argv[1:]
+    """Answer until nothing more comes."""
+    kind, model = sys.argv[1:]
     interpreter = Interpreter(model_path=model, num_threads=1)
     interpreter.allocate_tensors()
     taken, given = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def answer(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(taken, prepared(image, kind))
-        interpreter.invoke()
-        return interpreter.get_tensor(given)[0].copy()
-
-    faces, times = np.load(crops), []
-    np.save(out, np.stack([answer(face) for face in faces]))
-    for i in range(100):
-        start = time.process_time()
-        answer(faces[i % len(faces)])
-        times.append(time.process_time() - start)
-    print(json.dumps({"ms": 1000 * float(np.median(times)), "bytes": Path(model).stat().st_size}))
+    for line in sys.stdin:
+        crops, out = line.rstrip("\n").split("\t")
+        answers, times = [], []
+        for face in np.load(crops):
+            start = time.process_time()
+            interpreter.set_tensor(taken, prepared(face, kind))
+            interpreter.invoke()
+            answers.append(interpreter.get_tensor(given)[0].copy())
+            times.append(time.process_time() - start)
+        np.save(out, np.stack(answers))
+        print(json.dumps({"ms": 1000 * float(np.median(times)), "bytes": Path(model).stat().st_size}), flush=True)
 
 
 if __name__ == "__main__":

@@ -68,15 +68,19 @@ def made(work: Path) -> Path:
 def asked(python: Path, kind: str, model: Path) -> tuple[Predict, dict[str, float]]:
     """A peer as a function of crops, and what it said of itself at the last call."""
     said: dict[str, float] = {}
+    script = Path(__file__).with_name("peer_litert.py")
+    child = subprocess.Popen([python, script, kind, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    ask, replies = child.stdin, child.stdout
 
     def predict(crops: Crops) -> Probs:
         with tempfile.TemporaryDirectory() as folder:
             given, answers = Path(folder, "crops.npy"), Path(folder, "probs.npy")
             np.save(given, np.ascontiguousarray(crops[..., 0]))
-            script = Path(__file__).with_name("peer_litert.py")
-            command = [python, script, kind, model, given, answers]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            said.update(json.loads(done.stdout.splitlines()[-1]))
+            ask.write(f"{given}\t{answers}\n")
+            ask.flush()
+            said.update(json.loads(replies.readline()))
             probs: Probs = np.load(answers)
             return probs
 
