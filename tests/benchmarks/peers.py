@@ -1,4 +1,4 @@
-"""The table of peers (docs/peers.md): other people's models and ours on the same faces of FER2013's PublicTest.
+"""The table of peers: other people's models and ours on the same faces of FER2013's PublicTest.
 
 Accuracy against FER2013's labels and against what most FER+ voters chose; the same under the nine corruptions, mean of
 five severities, on a sample; processor time of one 48 px face to probabilities on one thread; size of the file.
