@@ -35,5 +35,5 @@ def test_the_page_has_a_thousand_mutations_of_every_format() -> None:
     assert formats <= {row[0] for row in rows}
     for name, n, refused, unchanged, changed, why in rows:
         counts = [int(number) for number in re.findall(r": (\d+)", changed)]
-        assert int(n.replace(",", "")) == 1000 == int(refused) + int(unchanged) + sum(counts), name
+        assert int(n.replace(",", "")) == int(refused) + int(unchanged) + sum(counts) >= 1000, name
         assert bool(counts) != why.startswith("nothing"), name
