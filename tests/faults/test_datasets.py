@@ -79,7 +79,7 @@ def test_no_text(fault: Any, data: Path, model: Path) -> None:
 def test_half_a_description(fault: Any, data: Path, model: Path) -> None:
     text = (data / "dataset.json").read_text()
     (data / "dataset.json").write_text(text[: len(text) // 2])
-    fault.see("evaluate", "data", "-m", model.name)
+    fault.see("evaluate", "data", "-m", model.name, says="data/dataset.json: is no JSON that can be used")
 
 
 @kind("dataset.json: key twice", "`name` stands twice", "refused")
