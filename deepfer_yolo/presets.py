@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from deepfer_yolo.errors import ConfigError, did_you_mean, redact
@@ -108,6 +108,13 @@ def as_pairs(value: Any) -> Any:
     return {name: text for name, _, text in pairs}
 
 
+def one_or_three(values: tuple[float, ...]) -> tuple[float, ...]:
+    """The numbers of one grey or three colour channels. Raises ValueError for two."""
+    if len(values) == 2:
+        raise ValueError("takes one number, or one for each of three channels")
+    return values
+
+
 Count = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -117,7 +124,9 @@ Hours = Annotated[float, BeforeValidator(as_hours), Field(gt=0, le=10_000)]
 Texts = tuple[str, ...]
 Labels = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(as_list)]
-Channels = Annotated[tuple[float, ...], BeforeValidator(as_numbers), Field(min_length=1, max_length=3)]
+Channels = Annotated[
+    tuple[float, ...], BeforeValidator(as_numbers), Field(min_length=1, max_length=3), AfterValidator(one_or_three)
+]
 Pairs = Annotated[dict[str, str], BeforeValidator(as_pairs)]
 
 

@@ -108,7 +108,7 @@ def test_texts_of_the_command_line_become_values() -> None:
     assert resolve(TrainConfig, None, {"time": "90m"}).time == 1.5
     assert resolve(CardConfig, None, {"mean": "0.5,0.25,1", "labels": "a, b"}).mean == (0.5, 0.25, 1.0)
     assert resolve(CardConfig, None, {"labels": "a, b"}).labels == ("a", "b")
-    for text in ("0.5", "a,b,c", "1,2,3,4"):
+    for text in ("0.5,1", "a,b,c", "1,2,3,4"):
         with pytest.raises(ConfigError, match="the command line: mean"):
             resolve(CardConfig, None, {"mean": text})
     with pytest.raises(ConfigError, match=r"map: 'contempt=' is not KEY=VALUE"):

@@ -64,7 +64,9 @@ def test_a_retraining_job_from_data_to_a_verified_model(
     job = {"SOURCE": "faces", "DATA": "data", "TRAIN": "--model net-cls.yaml --config recipe.yaml"}
 
     # A champion from before; then the job: a better model is promoted, exported and proven.
-    first = shell("deepfer convert faces data && deepfer gate data -m old.onnx --promote champions", tmp_path)
+    (tmp_path / "floor.yaml").write_text("floors: {top1: 0.3}\n")
+    gate = "deepfer gate data -m old.onnx --config floor.yaml --promote champions"
+    first = shell(f"deepfer convert faces data && {gate}", tmp_path)
     assert first.returncode == 0, first.stderr
     done = shell(f"sh {CI / 'retrain.sh'}", tmp_path, **job)
     assert done.returncode == 0, done.stderr

@@ -216,7 +216,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "deepfer_yolo.cli.convert", "numpy", "sklearn"])
+@pytest.mark.parametrize("module", ["typer", "deepfer_yolo.cli.convert", "numpy", "cv2"])
 def test_an_interrupt_while_the_program_is_imported_ends_without_a_traceback(
     module: str, painted_csv: Path, tmp_path: Path
 ) -> None:

@@ -110,7 +110,10 @@ def test_several_tables_in_a_folder_are_named(rows: list[Row], tmp_path: Path) -
         written(tmp_path / "set" / f"{name}.csv", [["emotion", "pixels"], *(row[:2] for row in rows[:5])])
     with pytest.raises(DatasetError) as caught:
         convert(tmp_path / "set", tmp_path / "out", PLAIN)
-    assert caught.value.hint == f"it holds 2 tables; name one: deepfer convert {tmp_path / 'set' / 'test.csv'}"
+    assert (
+        caught.value.hint
+        == f"it holds 2 tables (test.csv, train.csv); name one: deepfer convert {tmp_path / 'set' / 'test.csv'}"
+    )
 
 
 def test_ckextended_in_a_folder_beside_a_readme(rows: list[Row], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deepfer_yolo.config import StreamConfig
@@ -112,14 +113,12 @@ def test_files_are_read_in_turn(clips: Path, model: Classifier, tmp_path: Path) 
 
     config = WHOLE.model_copy(update={"jobs": 3})
     summary = run_stream([str(clips)], model, [f"jsonl={tmp_path / 'o.jsonl'}"], config, on_tick=tick)
-    assert 0 < most <= 3
+    assert most <= 3
     assert summary.states == {"ended": 24}
     assert summary.processed == 8 * (2 + 3 + 5)
     states = [record for record in jsonl_of(tmp_path) if record["kind"] == "state"]
-    n_open = 0
-    for record in states:
-        n_open += {"connecting": 1, "ended": -1}.get(record["state"], 0)
-        assert n_open <= 3
+    open_at = np.cumsum([{"connecting": 1, "ended": -1}.get(record["state"], 0) for record in states])
+    assert 1 <= open_at.max() <= 3
     assert [record["complete"] for record in states if record["state"] == "ended"] == [True] * 24
     assert {record["run"] for record in jsonl_of(tmp_path)} == {summary.run}
 
