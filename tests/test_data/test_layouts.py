@@ -252,10 +252,16 @@ def _huge(path: Path) -> None:
     path.write_bytes(header.getvalue())
 
 
+def _open_bracket(path: Path) -> None:
+    np.save(path, np.array(3))
+    path.write_bytes(path.read_bytes().replace(b"}", b" "))
+
+
 @pytest.mark.parametrize(
     "write",
     [
         _npz,
+        _open_bracket,
         _huge,
         lambda path: np.save(path, np.array("inf")),
         lambda path: np.save(path, np.array({"a": 1}), allow_pickle=True),

@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from tokenize import TokenError
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def _number(file: Path) -> int:
         if dtype.hasobject or math.prod(shape) != 1:
             return -1
         return int(float(str(np.frombuffer(content.read(), dtype, 1)[0])))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TokenError):  # the last: numpy takes a broken header for one of Python 2
         return -1
 
 
