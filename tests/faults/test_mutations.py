@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,7 +87,7 @@ def test_mutations_of_the_lists_of_layouts(
     conclude("lists of layouts", tally, max(1000, tally.n), request)
 
 
-def tally_of(mutations: ModuleType, words: list[object]) -> Any:
+def tally_of(mutations: ModuleType, words: Sequence[object]) -> Any:
     """What a child process says of each mutation; one that ends early names the last."""
     tally = mutations.Tally()
     command = [sys.executable, *map(str, words)]
