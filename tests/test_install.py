@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -57,9 +61,45 @@ def test_in_a_checkout_the_hint_names_the_checkout() -> None:
     assert install_line("train") == f'pip install --editable "{ROOT}[train]"'
 
 
+def readme_lines() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^pip install .*$", text, re.MULTILINE)]
+
+
 def test_no_line_asks_an_index_for_the_package() -> None:
     files = [ROOT / "README.md", ROOT / "Dockerfile", *ROOT.glob("docs/ci/*"), ROOT / "docs/deploy.md"]
     files += [ROOT / "docs/formats.md", ROOT / "docs/reference.md", ROOT / "datasets/README.md"]
     for file in files:
         text = " ".join(file.read_text(encoding="utf-8").split())
         assert not re.search(r"pip install \"?deepfer-yolo(?!(\[\w+\])? @)", text), file
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_in_a_fresh_environment(tmp_path: Path) -> None:
+    """The base install for real, those with large extras as far as pip's resolver, then the line that a hint prints."""
+    venv.create(tmp_path / "fresh", with_pip=True)
+    bin_dir = tmp_path / "fresh" / "bin"
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(words: Sequence[str | Path], cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = list(map(str, words))
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=900, env=alone)
+
+    pip = (bin_dir / "python", "-m", "pip", "--disable-pip-version-check")
+    if run([*pip, "download", "--no-deps", "--quiet", "paho-mqtt"]).returncode:
+        pytest.skip("pip reaches no index here")
+    lines = readme_lines()
+    assert ["install", "."] in lines
+    assert ["install", ".[train]"] in lines
+    done = run([*pip, "install", "--quiet", "."], ROOT)
+    assert done.returncode == 0, done.stderr
+    for line in lines:
+        done = run([*pip, *line, "--dry-run", "--quiet"], ROOT)
+        assert done.returncode == 0, done.stderr
+    assert run([bin_dir / "deepfer", "verify", "deepfer-n"]).returncode == 0
+    hint = run([bin_dir / "python", "-c", PRINT]).stdout.strip()
+    assert hint == f'pip install "{ROOT}[mqtt]"'
+    assert run([bin_dir / "python", "-c", "import paho.mqtt"]).returncode == 1
+    done = run([*pip, *shlex.split(hint)[1:]])
+    assert done.returncode == 0, done.stderr
+    assert run([bin_dir / "python", "-c", "import paho.mqtt"]).returncode == 0

@@ -36,6 +36,15 @@ def test_a_failed_gate_exits_3_and_json_says_why(painted_dataset: Path) -> None:
     assert {finding["kind"] for finding in content["findings"]} >= {"few"}
 
 
+def test_a_failed_gate_names_the_preset_of_the_data_set(painted_csv: Path) -> None:
+    failed = run("audit", painted_csv, "--fail-on", "warning")
+    assert failed.returncode == 3
+    assert f"deepfer audit {painted_csv} --config fer2013" in failed.stderr
+    again = run("audit", painted_csv, "--config", "fer2013", "--fail-on", "warning")
+    assert again.returncode == 3
+    assert "--config" not in again.stderr, "it is in force already"
+
+
 def test_what_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
     result = run("audit", tmp_path / "none")
     assert result.returncode == 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +17,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from deepfer_yolo.painted import paint_csv
 
 CI = Path(__file__).resolve().parents[2] / "docs" / "ci"
 LABELS = ("happy", "surprise")
@@ -49,6 +55,27 @@ def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         ["sh", "-c", command], cwd=cwd, capture_output=True, text=True, check=False, timeout=900, env=environment(env)
     )
+
+
+def paint_fer2013(path: Path, seed: int, n_train: int, n_val: int, n_test: int) -> None:
+    """A fer2013.csv.gz of painted faces with the faults of the real one: copies across splits, some under two labels,
+    and blank images.
+    """
+    paint_csv(path.with_suffix(""), seed, n_train, n_val, n_test)
+    with path.with_suffix("").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    code, pixels, usage = (header.index(name) for name in ("emotion", "pixels", "Usage"))
+    for i in range(max(1, n_test // 40)):
+        for part, step in (("PublicTest", 0), ("PrivateTest", 1)):
+            copy = list(rows[2 * i + step])
+            copy[usage] = part
+            copy[code] = str((int(copy[code]) + i % 2) % 7)
+            rows.append(copy)
+    blank = list(rows[0])
+    blank[pixels] = " ".join(["0"] * 48 * 48)
+    rows.append(blank)
+    with gzip.open(path, "wt", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def test_a_retraining_job_from_data_to_a_verified_model(
@@ -89,6 +116,55 @@ def test_a_retraining_job_from_data_to_a_verified_model(
     assert (tmp_path / "champions/champion/model.pt").read_bytes() == champion
     history = [json.loads(line) for line in (tmp_path / "champions/history.jsonl").read_text().splitlines()]
     assert [entry["promoted"] for entry in history] == [True, True]
+
+
+@pytest.mark.slow
+def test_the_job_on_a_set_with_the_faults_of_fer2013(tmp_path: Path) -> None:
+    script = f"sh {CI / 'retrain.sh'}"
+    paint_fer2013(tmp_path / "fer2013.csv.gz", 3, 700, 140, 420)
+    paint_fer2013(tmp_path / "few.csv.gz", 4, 70, 28, 14)
+    (tmp_path / "short.yaml").write_text(
+        "{optimizer: adamw, lr0: 0.001, mixup: 0, erasing: 0, epochs: 3, threads: 1}\n"
+    )
+    job = {"SOURCE": "fer2013.csv.gz", "TRAIN": "--config short.yaml"}
+
+    # Its own faults stop the audit, which names the preset that knows them; then nothing is trained.
+    stopped = shell(script, tmp_path, **job)
+    assert stopped.returncode == 3, stopped.stderr
+    assert "deepfer audit datasets/retrain --config fer2013" in stopped.stderr
+    assert 'AUDIT="--config fer2013"' in stopped.stderr
+    assert not (tmp_path / "runs").exists()
+
+    # A kill in training: the next job goes on with the run, and its model beats the shipped one.
+    job["AUDIT"] = "--config fer2013"
+    killed = subprocess.Popen(script.split(), cwd=tmp_path, env=environment(job), start_new_session=True)
+    while killed.poll() is None and not list(tmp_path.glob("runs/train/*/weights/last.pt")):
+        time.sleep(0.5)
+    assert killed.poll() is None, "it ended before the first checkpoint"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list(tmp_path.glob("runs/train/*/metrics.json"))
+    first = shell(script, tmp_path, **job)
+    assert first.returncode == 0, first.stderr
+    assert "the shipped deepfer-n stood in for one" in first.stdout
+    [run] = tmp_path.glob("runs/train/*")
+    trained = (run / "metrics.json").stat().st_mtime_ns
+    champion = (tmp_path / "champions/champion/model.pt").read_bytes()
+
+    # Again: nothing is trained twice.
+    again = shell(script, tmp_path, **job)
+    assert again.returncode == 0, again.stderr
+    assert "already trained" in again.stderr
+    assert (run / "metrics.json").stat().st_mtime_ns == trained
+
+    # A worse challenger, and a test set that cannot tell.
+    (tmp_path / "idle.yaml").write_text("{optimizer: sgd, lr0: 0.000001, mixup: 0, epochs: 1, threads: 1}\n")
+    worse = shell(script, tmp_path, **job | {"TRAIN": "--config idle.yaml --model deepfer-xs"})
+    assert worse.returncode == 3, worse.stderr
+    assert "worse than allowed" in worse.stdout
+    few = shell(script, tmp_path, **job | {"SOURCE": "few.csv.gz", "DATA": "few", "AUDIT": "--fail-on never"})
+    assert few.returncode == 5, few.stderr
+    assert (tmp_path / "champions/champion/model.pt").read_bytes() == champion
 
 
 def test_the_job_stops_where_a_step_fails(tmp_path: Path) -> None:
