@@ -57,8 +57,10 @@ class Case:
     def start(self) -> subprocess.Popen[str]:
         """The command, under way."""
         command = [sys.executable, "-m", "deepfer_yolo", *map(str, self.words(self.folder))]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=self.folder, env={**os.environ, **self.environ}, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        environ = {**os.environ, **self.environ}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     def finish(self) -> str:
         """Run to the end; what stderr said where it did not end well."""

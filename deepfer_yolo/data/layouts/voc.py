@@ -4,7 +4,8 @@
     train/a.xml          train/a.jpg         valid/…                     as Roboflow writes it
 
     <annotation><filename>a.jpg</filename><size><width>640</width><height>480</height></size>
-      <object><name>happy</name><bndbox><xmin>100</xmin><ymin>200</ymin><xmax>260</xmax><ymax>360</ymax></bndbox></object>
+      <object><name>happy</name>
+        <bndbox><xmin>100</xmin><ymin>200</ymin><xmax>260</xmax><ymax>360</ymax></bndbox></object>
     </annotation>
 
 Each box becomes one image; its numbers are taken as edges, which is at most a pixel beside what VOC's own tools mean.
