@@ -73,8 +73,9 @@ def is_plain_text(text: str) -> bool:
 
 def decision_of(cells: Sequence[str]) -> Decision:
     """The decision of a line in which `fault_of` finds nothing."""
-    texts = [_unplain(cell) for cell in cells]
-    return Decision(*texts[:7], tuple(texts[7].split()), float(texts[8]) if texts[8] else None, texts[9])
+    path, sha256, split, old, new, reviewer, why, how, seconds, time = map(_unplain, cells)
+    took = float(seconds) if seconds else None
+    return Decision(path, sha256, split, old, new, reviewer, why, tuple(how.split()), took, time)
 
 
 def fault_of(cells: Sequence[str]) -> str:
