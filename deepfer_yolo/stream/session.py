@@ -42,7 +42,7 @@ def run_stream(
     split = [split_sink(text) for text in sinks]
     servers = [MetricsServer(target) for kind, target in split if kind == "prometheus"]
     names = [address.name for address in addresses]
-    made = [MAKERS[kind](target, names, model.card.labels, config) for kind, target in split if kind in MAKERS]
+    made = [MAKERS[kind](target, names, model.card, config) for kind, target in split if kind in MAKERS]
     inputs = [Path(address.target) for address in addresses if address.kind == "file"]
     check_resume(made, config)
     besides = [*others, *([failed] if failed is not None else [])]

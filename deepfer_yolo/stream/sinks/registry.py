@@ -9,21 +9,24 @@ from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import ConfigError, DeepferError, redact
+from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.stream.sinks.images import SnapshotSink, VideoSink
 from deepfer_yolo.stream.sinks.lines import CsvSink, JsonlSink
 from deepfer_yolo.stream.sinks.mqtt import MqttSink
 from deepfer_yolo.stream.sinks.network import WebhookSink
+from deepfer_yolo.stream.sinks.review import ReviewSink
 from deepfer_yolo.stream.sinks.worker import Sink
 
-Maker = Callable[[str, Sequence[str], tuple[str, ...], StreamConfig], Sink]
+Maker = Callable[[str, Sequence[str], Card, StreamConfig], Sink]
 
 MAKERS: dict[str, Maker] = {
-    "jsonl": lambda target, sources, labels, config: JsonlSink(target, config),
-    "csv": lambda target, sources, labels, config: CsvSink(target, config, labels),
-    "video": lambda target, sources, labels, config: VideoSink(target, sources, config),
-    "snapshots": lambda target, sources, labels, config: SnapshotSink(target, sources, config),
-    "webhook": lambda target, sources, labels, config: WebhookSink(target),
-    "mqtt": lambda target, sources, labels, config: MqttSink(target, sources, labels),
+    "jsonl": lambda target, sources, card, config: JsonlSink(target, config),
+    "csv": lambda target, sources, card, config: CsvSink(target, config, card.labels),
+    "video": lambda target, sources, card, config: VideoSink(target, sources, config),
+    "snapshots": lambda target, sources, card, config: SnapshotSink(target, sources, config),
+    "review": ReviewSink,
+    "webhook": lambda target, sources, card, config: WebhookSink(target),
+    "mqtt": lambda target, sources, card, config: MqttSink(target, sources, card.labels),
 }
 """Makers by kind: each makes a sink that is not yet open, or raises ConfigError for a target that it cannot have."""
 KINDS = (*MAKERS, "prometheus")
