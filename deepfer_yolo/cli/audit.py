@@ -7,24 +7,30 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, options_of
+from deepfer_yolo.cli.options import JsonOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
     from deepfer_yolo.data.audit.findings import AuditResult
+    from deepfer_yolo.data.audit.parts import Check
+    from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.faces.detect import Detector
+
+
+def _path_option(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
 
 
 @options_of(
     AuditConfig,
     "dataset layout report quarantine with_model faces detector face_model detect_size near against fail_on workers "
-    "config as_json",
+    "shard out merge config as_json",
 )
 def audit(
     settings: AuditConfig,
@@ -34,30 +40,34 @@ def audit(
             help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False
         ),
     ],
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.", show_default=False)] = None,
-    quarantine: Annotated[
-        Path | None, typer.Option(help="Write the list of images to leave out, for --exclude.", show_default=False)
-    ] = None,
-    with_model: Annotated[
-        Path | None, typer.Option("--with-model", help="Rank likely label errors by this model.", show_default=False)
-    ] = None,
+    report: Annotated[Path | None, _path_option("Write an HTML page with the images.")] = None,
+    quarantine: Annotated[Path | None, _path_option("Write the list of images to leave out, for --exclude.")] = None,
+    with_model: Annotated[Path | None, _path_option("Rank likely label errors by this model.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
-    against: Annotated[
-        Path | None, typer.Option(help="Measure drift against another data set.", show_default=False)
-    ] = None,
+    against: Annotated[Path | None, _path_option("Measure drift against another data set.")] = None,
+    shard: ShardOption = None,
+    out: OutOption = None,
+    merge: MergeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look at every image: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, stderr, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, tracked
     from deepfer_yolo.data.audit.audit import audit as run
+    from deepfer_yolo.data.audit.parts import checks_with
+    from deepfer_yolo.data.shards import asked_of
 
-    _refuse_inside(dataset, report, quarantine)
+    asked = asked_of(shard, out, merge)
+    _refuse_inside(dataset, report, quarantine, out)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
-
+    if asked.shard is not None:
+        if report or quarantine or against:
+            raise ConfigError("a part has no report, quarantine list or drift", "give those flags with --merge")
+        _write_part(dataset, settings, checks_with(classifier, finder), asked.shard, asked.out, as_json=as_json)
+        return
     with progress() as bar:
         show = tracked(bar, "looking")
         result = run(
@@ -66,16 +76,13 @@ def audit(
             classifier=classifier,
             detector=finder,
             against=against,
+            answers=asked.answers,
             progress=lambda part: show(int(100 * part), 100),
             then=functools.partial(_write_report, report) if report else None,
         )
-    if quarantine:
-        from deepfer_yolo.data.dataset import write_quarantine
-
-        count = write_quarantine(quarantine, result.to_quarantine())
-        stderr().print(f"quarantine: {quarantine}, {count:,} images", soft_wrap=True)
+    _write_quarantine(quarantine, result)
     if report:
-        stderr().print(f"report: {report}", soft_wrap=True)
+        say_all([f"report: {report}"])
     if as_json:
         print_json(result.to_json())
     else:
@@ -83,6 +90,26 @@ def audit(
     if not result.passed:
         _name_preset(dataset, result)
         raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _write_part(
+    dataset: Path, settings: AuditConfig, checks: list[Check], part: Shard, out: Path, *, as_json: bool
+) -> None:
+    from deepfer_yolo.cli.options import progress, tell_part, tracked
+    from deepfer_yolo.data.audit.parts import audit_part
+
+    with progress() as bar:
+        show = tracked(bar, "looking")
+        written = audit_part(dataset, settings, checks, part, out, lambda done: show(int(100 * done), 100))
+    tell_part(written, out, as_json=as_json)
+
+
+def _write_quarantine(file: Path | None, result: AuditResult) -> None:
+    from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.data.dataset import write_quarantine
+
+    if file:
+        say_all([f"quarantine: {file}, {write_quarantine(file, result.to_quarantine()):,} images"])
 
 
 def _name_preset(dataset: Path, result: AuditResult) -> None:

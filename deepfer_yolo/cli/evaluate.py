@@ -7,33 +7,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import DatasetArgument, JsonOption, ModelOption, NameOption, options_of
+from deepfer_yolo.cli.options import (
+    DatasetArgument,
+    JsonOption,
+    MergeOption,
+    ModelOption,
+    NameOption,
+    OutOption,
+    ShardOption,
+    options_of,
+)
 from deepfer_yolo.config import EvaluateConfig
+from deepfer_yolo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from deepfer_yolo.data.dataset import Dataset
+    from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.evaluate.evaluation import Evaluation
+    from deepfer_yolo.runtime.classifier import Classifier
 
 N_CLASSES = 20
 """Classes that the terminal shows."""
+PredictionsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="CSV",
+        help="Measure these answers instead of a model: path and label, or path and prob_LABEL. Repeat for shards.",
+        show_default=False,
+    ),
+]
 
 
 @options_of(
     EvaluateConfig,
     "dataset model predictions split clean exclude tta by robustness robustness_pictures robustness_kinds labels "
-    "pictures save_plots batch workers threads seed allow_leak name config as_json",
+    "pictures save_plots batch workers threads seed allow_leak shard out merge name config as_json",
 )
 def evaluate(
     settings: EvaluateConfig,
     dataset: DatasetArgument,
     model: ModelOption = None,
-    predictions: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="CSV",
-            help="Measure these answers instead of a model: path and label, or path and prob_LABEL. Repeat for shards.",
-            show_default=False,
-        ),
-    ] = None,
+    predictions: PredictionsOption = None,
+    shard: ShardOption = None,
+    out: OutOption = None,
+    merge: MergeOption = None,
     name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,15 +64,18 @@ def evaluate(
     from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
-    from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.data.shards import asked_of
     from deepfer_yolo.evaluate import evaluation, report
     from deepfer_yolo.runs import recorded_run
 
+    asked = asked_of(shard, out, merge)
     whole = open_dataset(dataset)
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
     if predictions and model is not None:
         raise ConfigError("--model and --predictions are two answers to one question", "leave one of them out")
+    if predictions and (shard or merge):
+        raise ConfigError("--predictions are answers already: they have no parts", "leave one of them out")
     classifier = learned = None
     if not predictions:
         classifier = open_classifier(model, threads=settings.threads)
@@ -63,17 +83,36 @@ def evaluate(
             {classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole
         )
         say_all(learned.lines)
+        if asked.shard is not None:
+            _write_part(classifier, opened, settings, asked.shard, asked.out, as_json=as_json)
+            return
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
         if classifier is None:
             result = evaluation.evaluate_answers(predictions or [], opened, settings, whole)
         else:
-            result = evaluation.evaluate(classifier, opened, settings, learned, tracked(bar, "evaluating"))
+            result = evaluation.evaluate(
+                classifier, opened, settings, learned, tracked(bar, "evaluating"), asked.answers
+            )
         report.write_files(result, opened, classifier, settings, run)
     if as_json:
         print_json(result.to_json())
     else:
         _print(result)
     stderr().print(f"report: {run / report.REPORT}", soft_wrap=True)
+
+
+def _write_part(
+    classifier: Classifier, opened: Dataset, settings: EvaluateConfig, part: Shard, out: Path, *, as_json: bool
+) -> None:
+    from deepfer_yolo.cli.options import progress, tell_part, tracked
+    from deepfer_yolo.evaluate.evaluation import check_request
+    from deepfer_yolo.evaluate.predictions import score_part
+
+    check_request(settings)
+    with progress() as bar:
+        shown, flip = tracked(bar, "evaluating"), settings.tta == "flip"
+        written = score_part(classifier, opened, settings, part, out, shown, flip=flip)
+    tell_part(written, out, as_json=as_json)
 
 
 def _print(result: Evaluation) -> None:

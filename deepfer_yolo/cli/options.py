@@ -21,6 +21,7 @@ from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_defaul
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import FaceConfig
+    from deepfer_yolo.data.shards import Part
     from deepfer_yolo.records import JsonValue
     from deepfer_yolo.runtime.classifier import Classifier
 
@@ -48,6 +49,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the run's folder.", show_default="date and time")
+]
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Do the I-th of N parts alone, and write it into --out.", show_default=False),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The folder of the parts of --shard.", show_default=False)
+]
+MergeOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Take the answers from all parts in DIR instead.", show_default=False),
 ]
 
 
@@ -132,6 +145,14 @@ def open_classifier(
     from deepfer_yolo.runtime.classifier import Classifier
 
     return Classifier(path, provider=provider, threads=threads)
+
+
+def tell_part(part: Part, out: Path, *, as_json: bool) -> None:
+    """Say which part of a job was written, and how the parts are put together."""
+    if as_json:
+        print_json(part.model_dump(mode="json"))
+    done = f"part {part.shard}: {part.n_rows:,} of {part.job.n:,} images, in {out}"
+    say_all([done, f"when all {part.count:,} are there: the same command with --merge {out} in place of --shard"])
 
 
 def note_haar(config: FaceConfig) -> None:

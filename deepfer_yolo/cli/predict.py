@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import FacesModelOption, options_of
+from deepfer_yolo.cli.options import FacesModelOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from deepfer_yolo.stream.batch import Labelled
 
@@ -26,7 +26,8 @@ FACE_COLUMNS = ("x1", "y1", "x2", "y2", "score", "reason", "size_px", "brightnes
 
 @options_of(
     PredictConfig,
-    "sources model format as_json batch workers provider threads faces detector face_model detect_size config",
+    "sources model format as_json batch workers provider threads faces detector face_model detect_size shard "
+    "out merge config",
 )
 def predict(
     settings: PredictConfig,
@@ -38,6 +39,9 @@ def predict(
         ),
     ],
     model: FacesModelOption = None,
+    shard: ShardOption = None,
+    out: OutOption = None,
+    merge: MergeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
 ) -> None:
     """Label face images: each image is one face, cut out already, or with --faces any image.
@@ -48,44 +52,54 @@ def predict(
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
-    from deepfer_yolo.cli.options import note_haar, open_classifier
-    from deepfer_yolo.stream.batch import find_images, in_words, label_images
+    from deepfer_yolo.cli.options import note_haar, open_classifier, tell_part
+    from deepfer_yolo.data.shards import asked_of
+    from deepfer_yolo.stream import parts
+    from deepfer_yolo.stream.batch import in_words, label_images, named_images
 
+    asked = asked_of(shard, out, merge)
     left_out: Counter[str] = Counter()
-    found = find_images(sources, left_out)
-    n_images = 0
-
-    def counted() -> Iterator[Path]:
-        nonlocal n_images
-        for path in found:
-            n_images += 1
-            yield path
-
+    images = named_images(sources, left_out)
     classifier = open_classifier(
         model, provider=settings.provider, threads=settings.threads, from_frames=settings.faces
     )
     if settings.faces:
         note_haar(settings)
-    rows = label_images(counted(), classifier, settings)
+    if asked.shard is not None:
+        written = parts.label_part(list(images), classifier, settings, asked.shard, asked.out)
+        tell_part(written, asked.out, as_json=as_json)
+        return
+    if asked.answers is not None:
+        rows = parts.rows_again(list(images), classifier, settings, asked.answers)
+    else:
+        rows = label_images((path for _, path in images), classifier, settings)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}["jsonl" if as_json else settings.format]
-    errors: Counter[str] = Counter()
-    write(_counted(rows, errors), classifier.labels, has_faces=settings.faces)
+    seen = _Seen()
+    write(seen.passing(rows), classifier.labels, has_faces=settings.faces)
     if left_out:
         print(f"left out: {in_words(left_out)}", file=sys.stderr)
-    if errors:
-        n_failed = errors.total()
-        print(f"{n_failed:,} of {n_images:,} images could not be read:", file=sys.stderr)
-        for why, n in errors.most_common(MAX_REASONS):
+    if seen.errors:
+        n_failed = seen.errors.total()
+        print(f"{n_failed:,} of {seen.n_images:,} images could not be read:", file=sys.stderr)
+        for why, n in seen.errors.most_common(MAX_REASONS):
             print(f"  {n:,} × {why}", file=sys.stderr)
-        raise typer.Exit(1 if n_failed == n_images else EXIT_SOME_SOURCES_FAILED)
+        raise typer.Exit(1 if n_failed == seen.n_images else EXIT_SOME_SOURCES_FAILED)
 
 
-def _counted(rows: Iterable[Labelled], errors: Counter[str]) -> Iterator[Labelled]:
-    """The rows as they are; their errors are counted on the way."""
-    for row in rows:
-        if row.error is not None:
-            errors[row.error] += 1
-        yield row
+@dataclass(slots=True)
+class _Seen:
+    """What the rows that pass tell of the images."""
+
+    n_images: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def passing(self, rows: Iterable[Labelled]) -> Iterator[Labelled]:
+        """The rows as they are."""
+        for row in rows:
+            self.n_images = row.index + 1
+            if row.error is not None:
+                self.errors[row.error] += 1
+            yield row
 
 
 def _write_table(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: bool) -> None:

@@ -13,6 +13,7 @@ from deepfer_yolo.config import EvaluateConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
+from deepfer_yolo.data.shards import Answers
 from deepfer_yolo.errors import ConfigError, require
 from deepfer_yolo.evaluate.answers import AnswersFile, read_answers
 from deepfer_yolo.evaluate.corruptions import kinds_named
@@ -233,10 +234,11 @@ def evaluate(
     config: EvaluateConfig,
     learned: Learned | None = None,
     on_progress: OnProgress | None = None,
+    answers: Answers | None = None,
 ) -> Evaluation:
-    """Score and measure. `learned` is what `check_models` found."""
-    _check_request(config)
-    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip")
+    """Score and measure. `learned` is what `check_models` found; `answers` are the model's where it has run already."""
+    check_request(config)
+    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip", answers=answers)
     found = _measured(scores, dataset, config)
     robustness = sweep(classifier, dataset, scores, config, on_progress) if config.robustness else None
     return replace(found, model=ModelFile.of(classifier), learned_before=learned, robustness=robustness)
@@ -246,14 +248,15 @@ def evaluate_answers(
     files: Sequence[Path], dataset: Dataset, config: EvaluateConfig, whole: Dataset | None = None
 ) -> Evaluation:
     """Measure the answers in `files`; see `read_answers`. Raises ConfigError for what needs a model."""
-    _check_request(config)
+    check_request(config)
     if config.robustness or config.tta != "none":
         raise ConfigError("files of answers have no model to ask: --robustness and --tta need one", "leave them out")
     scores, answers = read_answers(files, dataset, config, whole)
     return replace(_measured(scores, dataset, config), answers=answers)
 
 
-def _check_request(config: EvaluateConfig) -> None:
+def check_request(config: EvaluateConfig) -> None:
+    """Raise, before any work, for what cannot be measured."""
     for column in config.by:
         check_column(column)
     kinds_named(config.robustness_kinds)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import ScoringConfig
 from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
+from deepfer_yolo.data.shards import Answers, Job, Names, Part, Shard, check_folder, write_part, wrong_row
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import DatasetError, listed
 from deepfer_yolo.evaluate.metrics import Floats, Ints, Tally, check_scores, tally, total
-from deepfer_yolo.records import Image, Probs
+from deepfer_yolo.records import Image, JsonValue, Probs
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import digest
 
 OnProgress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -63,13 +67,28 @@ def score_dataset(
     *,
     labels: Sequence[str] | None = None,
     flip: bool = False,
+    answers: Answers | None = None,
 ) -> Scores:
     """Run `classifier` over the images of `config.split`, in the manifest's order; labels are matched by name.
 
     `labels` (None: see `common_labels`) keeps images and columns of these labels only, in this order, and scales each
-    row back to 1. With `flip` the probabilities are averaged over each image and its mirror image. Raises
-    DatasetError for an empty split, other labels or missing files, ModelError for values that are no probabilities.
+    row back to 1. With `flip` the probabilities are averaged over each image and its mirror image; with `answers` they
+    are taken from there. Raises DatasetError for an empty split, other labels or missing files, ModelError for values
+    that are no probabilities.
     """
+    labels, rows = rows_to_score(classifier, dataset, config, labels)
+    targets = np.array([labels.index(row.label) for row in rows], np.int64)
+    if answers is None:
+        probs = model_probs(classifier, dataset, rows, config, on_progress, flip=flip)
+    else:
+        probs = probs_of(answers.of(job_of(classifier, dataset, rows, config, flip=flip)), rows, classifier)
+    return Scores(rows, labels, targets, columns(probs, classifier.labels, labels))
+
+
+def rows_to_score(
+    classifier: Classifier, dataset: Dataset, config: ScoringConfig, labels: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """The labels that a model is scored on, and the images of the split that bear one of them."""
     labels = tuple(labels or common_labels([classifier.labels], dataset.labels, config.labels))
     rows = tuple(row for row in dataset.rows(config.split) if row.label in labels)
     if not rows:
@@ -77,12 +96,68 @@ def score_dataset(
             f"{dataset.root}: no image of the '{config.split}' split bears one of the labels {', '.join(labels)}",
             "name another --split",
         )
+    return labels, rows
+
+
+def model_probs(
+    classifier: Classifier,
+    dataset: Dataset,
+    rows: Sequence[Row],
+    config: ScoringConfig,
+    on_progress: OnProgress | None = None,
+    *,
+    flip: bool = False,
+) -> Probs:
+    """The model's probabilities of `rows`, (n, C) in its own order."""
     check_files(dataset, rows)
-    targets = np.array([labels.index(row.label) for row in rows], np.int64)
     images = load_images(dataset, rows, config.workers)
     probs = predict_all(classifier, images, config.batch, counting(on_progress, len(rows)), flip=flip)
     check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
-    return Scores(rows, labels, targets, columns(probs, classifier.labels, labels))
+    return probs
+
+
+def job_of(
+    classifier: Classifier, dataset: Dataset, rows: Sequence[Row], config: ScoringConfig, *, flip: bool = False
+) -> Job:
+    """What all parts of a scoring have in common."""
+    settings: dict[str, JsonValue] = {"dataset": dataset.fingerprint, "split": config.split}
+    settings |= {"flip": flip, "provider": classifier.provider}
+    job = Job(command="evaluate", model=digest(classifier.path), settings=settings)
+    return job.over(Names.of(row.path for row in rows))
+
+
+def score_part(
+    classifier: Classifier,
+    dataset: Dataset,
+    config: ScoringConfig,
+    shard: Shard,
+    out: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    flip: bool = False,
+) -> Part:
+    """Run `classifier` over the images of one shard, and write its probabilities into `out`."""
+    _, rows = rows_to_score(classifier, dataset, config)
+    job = job_of(classifier, dataset, rows, config, flip=flip)
+    check_folder(out, shard, job)
+    places = [place for place, row in enumerate(rows) if shard.has(row.path)]
+    own = [rows[place] for place in places]
+    probs = model_probs(classifier, dataset, own, config, on_progress, flip=flip).tolist() if own else []
+    return write_part(
+        out, shard, job, ({"index": place, "probs": row} for place, row in zip(places, probs, strict=True))
+    )
+
+
+def probs_of(answers: Iterable[Mapping[str, Any]], rows: Sequence[Row], classifier: Classifier) -> Probs:
+    """The probabilities of all images (n, C) out of the answers to them."""
+    probs = np.empty((len(rows), len(classifier.labels)), np.float32)
+    for place, (row, found) in enumerate(zip(rows, answers, strict=True)):
+        try:
+            probs[place] = np.array(found["probs"], np.float32).reshape(probs.shape[1])
+        except (KeyError, TypeError, ValueError):
+            raise wrong_row(row.path) from None
+    check_scores(probs, np.zeros(len(rows), np.int64), classifier.labels, [row.path for row in rows])
+    return probs
 
 
 def predict_all(

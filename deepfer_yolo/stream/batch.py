@@ -43,6 +43,8 @@ class Labelled:
     face: Face | None = None
     quality: Quality | None = None
     lack: Lack | None = None
+    index: int = 0
+    """The image's place among all that were asked for."""
 
     @property
     def label(self) -> str | None:
@@ -73,8 +75,18 @@ def find_images(sources: Sequence[str], left_out: Counter[str] | None = None) ->
     reason, while they are fetched. Raises SourceError for a folder or a pattern without images, and for what is no file
     at all.
     """
+    return (path for _, path in named_images(sources, left_out))
+
+
+def named_images(sources: Sequence[str], left_out: Counter[str] | None = None) -> Iterator[tuple[str, Path]]:
+    """The same with what each image is called wherever its folder is mounted: its path inside of it, else as given."""
     counted: Counter[str] = Counter() if left_out is None else left_out
-    return chain.from_iterable([_images_of(source, counted) for source in expanded(sources)])
+
+    def named(source: str, paths: Iterator[Path]) -> Iterator[tuple[str, Path]]:
+        start = os.path.join(Path(source), "")  # noqa: PTH118 (ends with the separator)
+        return ((str(path).removeprefix(start), path) for path in paths)
+
+    return chain.from_iterable([named(source, _images_of(source, counted)) for source in expanded(sources)])
 
 
 def _images_of(source: str, left_out: Counter[str]) -> Iterator[Path]:
@@ -113,7 +125,7 @@ def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
 
 
 def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
-    """One `Labelled` a path, in order; with `config.faces` one a face, best score first.
+    """One `Labelled` a path, in order, numbered; with `config.faces` one a face, best score first.
 
     A few batches a worker wait in memory; where faces are searched, a batch is one image. Raises ModelError for a
     detector's file that cannot be used.
@@ -122,15 +134,15 @@ def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictC
         open_detector(config, "image")  # A wrong file shows here, not in a thread.
     own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def read(chunk: Sequence[Path]) -> tuple[list[Labelled], Crops]:
+    def read(chunk: Sequence[tuple[int, Path]]) -> tuple[list[Labelled], Crops]:
         if not config.faces:
             return _read_crops(chunk, classifier.card)
         if not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
-        return _read_faces(chunk[0], classifier.card, own.detector, config)
+        return _read_faces(*chunk[0], classifier.card, own.detector, config)
 
     n, waiting = (1, 4) if config.faces else (config.batch, 2)
-    rest = iter(paths)
+    rest = enumerate(paths)
     chunks = iter(lambda: list(islice(rest, n)), [])
     labels = classifier.labels
     for rows, crops in map_in_order(read, chunks, config.workers, waiting_per_worker=waiting):
@@ -140,40 +152,43 @@ def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictC
             yield replace(row, prediction=Prediction(next(probs), labels)) if is_labelled else row
 
 
-def _read_crops(paths: Sequence[Path], card: Card) -> tuple[list[Labelled], Crops]:
+def _read_crops(paths: Sequence[tuple[int, Path]], card: Card) -> tuple[list[Labelled], Crops]:
     """The rows of a batch of images, yet without predictions, and the crops (m, S, S, 3) of those that can be read."""
     crops = np.empty((len(paths), card.input.size, card.input.size, 3), np.uint8)
     rows: list[Labelled] = []
     n = 0
-    for path in paths:
-        image = _load(path)
+    for index, path in paths:
+        image = _load(index, path)
         if isinstance(image, Labelled):
             rows.append(image)
         else:
-            rows.append(Labelled(path))
+            rows.append(Labelled(path, index=index))
             crops[n] = to_input(image, card.input)
             n += 1
     return rows, crops[:n]
 
 
-def _read_faces(path: Path, card: Card, detector: Detector, config: PredictConfig) -> tuple[list[Labelled], Crops]:
+def _read_faces(
+    index: int, path: Path, card: Card, detector: Detector, config: PredictConfig
+) -> tuple[list[Labelled], Crops]:
     """A row a face of one image, yet without predictions, and their crops; one row alone where no face is found."""
-    image = _load(path)
+    image = _load(index, path)
     if isinstance(image, Labelled):
         return [image], np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
     faces = detector.detect(image)
     crops = crop_faces(image, faces, detector.boxes, card)
     seen = [(face, quality_of(face, crop)) for face, crop in zip(faces, crops, strict=True)]
-    rows = [Labelled(path, face=face, quality=quality, lack=lack_of(quality, config)) for face, quality in seen]
-    return rows or [Labelled(path)], crops
+    rows = [Labelled(path, None, None, face, quality, lack_of(quality, config), index) for face, quality in seen]
+    return rows or [Labelled(path, index=index)], crops
 
 
-def _load(path: Path) -> Image | Labelled:
+def _load(index: int, path: Path) -> Image | Labelled:
     """The image at `path`, or the row that says why it cannot be read."""
     try:
         return load_image(path)
     except DatasetError as error:
-        return Labelled(path, error=error.reason)
+        return Labelled(path, error=error.reason, index=index)
     except OSError as error:
         is_folder, why = os.path.isdir(path), os_reason(error)  # noqa: PTH112
-        return Labelled(path, error=f"a folder that cannot be read ({why})" if is_folder else why)
+        why = f"a folder that cannot be read ({why})" if is_folder else why
+        return Labelled(path, error=why, index=index)

@@ -10,8 +10,10 @@ from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.audit.findings import AuditResult, Finding, judge
 from deepfer_yolo.data.audit.image_checks import CHECKS
 from deepfer_yolo.data.audit.inspection import inspect
-from deepfer_yolo.data.audit.model_checks import FaceCheck, LabelCheck, drift
+from deepfer_yolo.data.audit.model_checks import drift
+from deepfer_yolo.data.audit.parts import checks_with, inspection_again
 from deepfer_yolo.data.dataset import is_dataset, read_description, read_manifest, why_changed
+from deepfer_yolo.data.shards import Answers
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.runtime.classifier import Classifier
 
@@ -23,22 +25,22 @@ def audit(
     classifier: Classifier | None = None,
     detector: Detector | None = None,
     against: Path | None = None,
+    answers: Answers | None = None,
     progress: Callable[[float], None] | None = None,
     then: Callable[[AuditResult], object] | None = None,
 ) -> AuditResult:
     """Inspect every image of `source` (a data set folder, any known layout, or an archive of one) and judge.
 
     With a `classifier` likely label errors are ranked, with a `detector` faces are looked for, with `against` drift is
-    measured. `then` is called with the result while the images can still be read: an archive is unpacked for the audit
-    alone. Nothing is written into the source.
+    measured; with `answers` what was seen of the images comes from there. `then` is called with the result while the
+    images can still be read: an archive is unpacked for the audit alone. Nothing is written into the source.
     """
-    checks: list[LabelCheck | FaceCheck] = []
-    if classifier is not None:
-        checks.append(LabelCheck(classifier))
-    if detector is not None:
-        checks.append(FaceCheck(detector))
+    checks = checks_with(classifier, detector)
     with unpacked(source, layout=config.layout) as root:
-        seen = inspect(root, config.layout, source.name, workers=config.workers, progress=progress, checks=checks)
+        if answers is None:
+            seen = inspect(root, config.layout, source.name, workers=config.workers, progress=progress, checks=checks)
+        else:
+            seen = inspection_again(root, config, source.name, checks, answers, progress)
         findings = [finding for check in CHECKS for finding in check(seen, config)]
         changed = why_changed(read_description(root), read_manifest(root)) if is_dataset(root) else ""
         if changed:

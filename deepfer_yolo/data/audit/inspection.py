@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,10 +18,12 @@ from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.data.labelling import kept_labels
 from deepfer_yolo.data.layouts.item import Item, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
-from deepfer_yolo.data.near_candidates import Thumbs
+from deepfer_yolo.data.near_candidates import SIDE
+from deepfer_yolo.data.shards import Names, wrong_row
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import canonical_label
 from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.records import JsonValue
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +47,12 @@ class InspectedImage:
     entropy: float
 
 
+Seen = tuple[InspectedImage, bytes]
+"""An image and the bytes of its thumbnail, which may be left out where another one has the same pixels."""
+Look = Callable[[int, Item, str], Seen | str]
+"""Of the image at a place of the source, which bears a label, what was seen, or what is wrong with it."""
+
+
 class PixelCheck(Protocol):
     """A check that takes part in the inspection, while the pixels of each image are at hand."""
 
@@ -54,6 +62,14 @@ class PixelCheck(Protocol):
 
     def take(self, image: InspectedImage, prepared: Any) -> None:
         """Take one image; called in the order of reading."""
+        ...
+
+    def notes(self) -> Iterable[JsonValue]:
+        """What was found of each image, in the order taken; asked once, after the last one."""
+        ...
+
+    def recall(self, image: InspectedImage, note: Any) -> None:
+        """Take one image of which `note` was found before. Raises ValueError where that is no such note."""
         ...
 
 
@@ -67,7 +83,26 @@ class Inspection:
     thumbs: bytearray = field(default_factory=bytearray)
     """One thumbnail for each of `pixels_met`, the pixel hashes in the order of their first image."""
     broken: list[tuple[str, str]] = field(default_factory=list)
+    looked_at: list[tuple[int, InspectedImage | tuple[str, str]]] = field(default_factory=list)
+    """Every image by its place in the source: those of `images`, and those of `broken` that were items of it."""
+    names: Names = field(default_factory=Names)
+    """The keys of all items of the source, also of those that were not looked at."""
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, place: int, item: Item, seen: Seen | str) -> None:
+        """Take the image at a place of the source, or what is wrong with it."""
+        if isinstance(seen, str):
+            self.broken.append((item.key, seen))
+            self.looked_at.append((place, (item.key, seen)))
+            return
+        image, thumb = seen
+        self.images.append(image)
+        self.looked_at.append((place, image))
+        if image.pixel_hash not in self.pixels_met:
+            if len(thumb) != SIDE * SIDE:
+                raise wrong_row(item.key)
+            self.pixels_met[image.pixel_hash] = None
+            self.thumbs += thumb
 
     def counts(self) -> Counts:
         """Images by split and label; every label that occurs anywhere is named in every split."""
@@ -82,8 +117,12 @@ def inspect(
     workers: int = 2,
     progress: Callable[[float], None] | None = None,
     checks: Sequence[PixelCheck] = (),
+    only: Callable[[str], bool] | None = None,
+    look: Look | None = None,
 ) -> Inspection:
     """Inspect every image of a data set folder or of any known `layout`. `name` is for a source that states none.
+
+    With `only` those whose keys it takes; with `look` what was seen of an image comes from there, in their order.
 
     Bad rows and images are noted, not raised. Raises DatasetError where the source as a whole cannot be read.
     """
@@ -91,54 +130,61 @@ def inspect(
     found, reading = find_layout(source, layout), Reading(source)
     result = Inspection(name or source.name)
 
-    def look_at(item: Item) -> tuple[Item, InspectedImage | str, Thumbs | None, list[Any]]:
-        image, pixels = _inspect(item, reading)
-        thumb = None if pixels is None else thumbnail(pixels)
-        return item, image, thumb, [check.prepare(pixels) for check in checks] if pixels is not None else []
+    def look_at(placed: tuple[int, Item]) -> tuple[int, Item, Seen | str, list[Any]]:
+        place, item = placed
+        label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
+        if label is None:
+            return place, item, f"unknown label '{printable(item.label)}'", []
+        if look is not None:
+            return place, item, look(place, item, label), []
+        try:
+            pixels, _ = item_pixels(item)
+        except DatasetError as error:
+            return place, item, error.reason, []
+        return place, item, _inspected(item, label, pixels), [check.prepare(pixels) for check in checks]
 
     items = found.read(reading)
     if (first := next(items, None)) is not None:
         reading.labels |= kept_labels(found, reading, first)
         items = chain((first,), items)
-    for done, (item, image, thumb, prepared) in enumerate(map_in_order(look_at, items, workers)):
-        if isinstance(image, str):
-            result.broken.append((item.key, image))
-        else:
-            result.images.append(image)
-            if thumb is not None and image.pixel_hash not in result.pixels_met:
-                result.pixels_met[image.pixel_hash] = None
-                result.thumbs += thumb.tobytes()
-            for check, part in zip(checks, prepared, strict=True):
-                check.take(image, part)
+    mine = _numbered(items, result.names, only)
+    for done, (place, item, seen, prepared) in enumerate(map_in_order(look_at, mine, workers if look is None else 0)):
+        result.add(place, item, seen)
+        for check, part in zip(checks, prepared, strict=False):  # nothing is prepared of what was seen before
+            check.take(result.images[-1], part)
         if progress is not None and done % 200 == 0:
             progress(reading.fraction)
-    unread = reading.problems.unread
-    if unread:
-        names = printable(", ".join(path.relative_to(source).as_posix() for path in unread[:5]))
-        reason = f"{len(unread):,} of its folders or files cannot be read: {names}"
-        raise DatasetError(reason, "check who may read them, or leave them out", path=source)
     result.broken += reading.problems.found
     result.left_out = reading.left_out
-    hint = "check the path and the layout"
-    if reading.problems.count > len(reading.problems.found):
-        raise DatasetError(f"has {reading.problems.count:,} problems: this is no data set", hint, path=source)
-    if not result.images and not result.broken:
-        raise DatasetError("holds no images", hint, path=source)
+    _check_source(source, reading, is_empty=not result.names.n and not result.broken)
     result.name = reading.title or found.title or result.name
     return result
 
 
-def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArray[np.uint8] | None]:
-    """One image and its pixels; or what is wrong with it, and None."""
+def _check_source(source: Path, reading: Reading, *, is_empty: bool) -> None:
+    """Raise DatasetError where the source as a whole cannot be used."""
+    if reading.problems.unread:
+        unread = reading.problems.unread
+        names = printable(", ".join(path.relative_to(source).as_posix() for path in unread[:5]))
+        reason = f"{len(unread):,} of its folders or files cannot be read: {names}"
+        raise DatasetError(reason, "check who may read them, or leave them out", path=source)
+    hint = "check the path and the layout"
+    if reading.problems.count > len(reading.problems.found):
+        raise DatasetError(f"has {reading.problems.count:,} problems: this is no data set", hint, path=source)
+    if is_empty:
+        raise DatasetError("holds no images", hint, path=source)
+
+
+def _numbered(items: Iterable[Item], names: Names, only: Callable[[str], bool] | None) -> Iterator[tuple[int, Item]]:
+    for place, item in enumerate(items):
+        names.add(item.key)
+        if only is None or only(item.key):
+            yield place, item
+
+
+def _inspected(item: Item, label: str, pixels: NDArray[np.uint8]) -> Seen:
     import cv2
 
-    label = canonical_label(item.label) or (item.label if item.label in reading.labels else None)
-    if label is None:
-        return f"unknown label '{printable(item.label)}'", None
-    try:
-        pixels, _ = item_pixels(item)
-    except DatasetError as error:
-        return error.reason, None
     grey = pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     height, width = grey.shape
     shares = np.bincount(grey.ravel(), minlength=256) / grey.size
@@ -146,4 +192,4 @@ def _inspect(item: Item, reading: Reading) -> tuple[InspectedImage | str, NDArra
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     light = (float(grey.mean()), float(grey.std()), float(np.abs(edges).mean()), entropy)
     hashed = (pixel_hash(pixels), width, height)
-    return InspectedImage(item, item.key, item.split, label, *hashed, *light), pixels
+    return InspectedImage(item, item.key, item.split, label, *hashed, *light), thumbnail(pixels).tobytes()

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from deepfer_yolo.data.images import rgb
 from deepfer_yolo.emotions import meeting
 from deepfer_yolo.errors import DatasetError, explained_imports
 from deepfer_yolo.faces.detect import Detector
-from deepfer_yolo.records import Image
+from deepfer_yolo.records import Image, JsonValue
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import digest
 from deepfer_yolo.runtime.preprocess import to_input
 
 BATCH = 64
@@ -39,6 +41,11 @@ class LabelCheck:
         self._batch: list[Image] = []
         self._probs: list[NDArray[np.float32]] = []
 
+    @property
+    def model(self) -> str:
+        """The SHA-256 of the model."""
+        return digest(self._classifier.path)
+
     def prepare(self, pixels: NDArray[np.uint8]) -> Image:
         """The image as the model wants it."""
         return to_input(rgb(pixels), self._classifier.card.input)
@@ -49,12 +56,20 @@ class LabelCheck:
         if len(self._batch) == BATCH:
             self._predict()
 
+    def notes(self) -> Iterator[JsonValue]:
+        """The probabilities of each image."""
+        self._finish()
+        return (probs.tolist() for part in self._probs for probs in part)
+
+    def recall(self, image: InspectedImage, note: Any) -> None:
+        """Take the probabilities of one image."""
+        self._probs.append(np.array(note, np.float32).reshape(1, len(self._classifier.labels)))
+
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """Images whose label is likely wrong, the likeliest first."""
         with explained_imports():
             from cleanlab.filter import find_label_issues
-        if self._batch:
-            self._predict()
+        self._finish()
         labels, present = self._classifier.labels, {image.label for image in seen.images}
         names = meeting(present, labels)
         if unknown := sorted(present - names.keys()):
@@ -78,6 +93,10 @@ class LabelCheck:
             )
             keys = tuple((seen.images[i].key,) for i in ranked)
             yield Finding("label-error", "note", len(ranked), message, keys, tuple(notes))
+
+    def _finish(self) -> None:
+        if self._batch:
+            self._predict()
 
     def _predict(self) -> None:
         self._probs.append(self._classifier.predict(np.stack(self._batch)))
@@ -103,6 +122,15 @@ class FaceCheck:
     def take(self, image: InspectedImage, prepared: tuple[int, float]) -> None:
         """Note what was found in one image."""
         self._found.append((image.key, *prepared))
+
+    def notes(self) -> Iterator[JsonValue]:
+        """How many faces each image shows, and the share that the first one takes."""
+        return ([n, share] for _, n, share in self._found)
+
+    def recall(self, image: InspectedImage, note: Any) -> None:
+        """Take what was found in one image."""
+        n, share = note
+        self._found.append((image.key, int(n), float(share)))
 
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """One finding a kind; notes all, since detectors err too."""
