@@ -153,6 +153,7 @@ EXTRA_OF_MODULE = {
     "pillow_heif": "heic",
     "pyarrow": "parquet",
     "paho": "mqtt",
+    "psycopg": "postgresql",
 }
 """Which extra of this package brings a top-level module."""
 

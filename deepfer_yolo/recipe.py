@@ -158,4 +158,15 @@ class TuneConfig(Config):
     seed: Seed = key(0, "Seed of the search; the trainings keep the recipe's.")
     startup_trials: Count = key(5, "First trials, which are random; none is ended early before them.")
     prune_after_epochs: int = key(2, "Epochs after which a trial may be ended early.", ge=0)
+    storage: str | None = key(
+        None,
+        "Share the search among several of these commands: sqlite:///FILE on one machine, "
+        "postgresql://USER@HOST/DATABASE on many.",
+        shown="the run's folder, for one",
+        envvar="DEEPFER_STORAGE",
+    )
+    study: str = key("tune", "storage: the search's name there.", min_length=1)
+    heartbeat_s: int = key(
+        30, "storage: seconds between a worker's signs of life; after four its trial is begun anew.", ge=1, le=3600
+    )
     space: dict[str, Range | Choices] = key({}, "What is searched: a range or choices for each key of the recipe.")

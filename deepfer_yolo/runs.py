@@ -28,7 +28,7 @@ from deepfer_yolo.records import Json, JsonValue, parse_json, plain
 LOG = logging.getLogger("deepfer.runs")
 
 CONFIG, ENVIRONMENT, METRICS, LOCK = "config.yaml", "env.json", "metrics.json", ".lock"
-RESUMABLE = ("weights/*.pt", "study.db", "fold-*/metrics.json", "fold-*/weights/*.pt")
+RESUMABLE = ("weights/*.pt", "study.db", "worker", "fold-*/metrics.json", "fold-*/weights/*.pt")
 """What a training, a search or a cross-validation has left once there is something to go on with."""
 State = Literal["running", "stopped", "failed", "finished"]
 _ours: dict[Path, int | None] = {}

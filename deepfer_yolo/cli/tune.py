@@ -16,10 +16,14 @@ from deepfer_yolo.recipe import TrainConfig, TuneConfig
 if TYPE_CHECKING:
     from deepfer_yolo.train.tune import TuneResult
 
+_OF_THE_SEARCH = ("seed", "study", "heartbeat_s")
 _RECIPE, _AS_TRAIN = TrainConfig.model_fields, "As for `deepfer train`."
 
 
-@options_of(TuneConfig, "dataset model pretrained config space trials time epochs seed name resume as_json")
+@options_of(
+    TuneConfig,
+    "dataset model pretrained config space trials time epochs seed storage study heartbeat name resume as_json",
+)
 def tune(
     flags: dict[str, object],
     dataset: OptionalDatasetArgument = None,
@@ -47,6 +51,9 @@ def tune(
     Trials are whole training runs in one process, chosen by Optuna's TPE and ended early where they are worse than the
     median. Ctrl-C and SIGTERM save first; --resume goes on, with more --trials or --time where they are given.
 
+    With --storage, the same command on any number of machines is one more worker of the same search. A trial whose
+    worker dies is begun anew by another, and all of them end with the same table.
+
     Example: deepfer tune datasets/fer2013 --config fer2013-n --epochs 10 --trials 30 --time 8h
     """
     from deepfer_yolo.cli.options import stderr
@@ -59,16 +66,17 @@ def tune(
         if resume is None:
             settings, start = resolve(TuneConfig, space, flags), resolve(TrainConfig, config, recipe)
             found = search.tune(settings, start, name=name, show=show, should_stop=stop.given)
-        elif any(value is not None for value in (*recipe.values(), config, flags.get("seed"), name)):
+        elif any(value is not None for value in (*recipe.values(), config, *map(flags.get, _OF_THE_SEARCH), name)):
             raise ConfigError(
-                "--resume goes on with the search's own recipe and takes only --trials and --time",
+                "--resume goes on with the search's own recipe and takes only --trials, --time and --storage",
                 f"deepfer tune --resume {resume}",
             )
         else:
             found = search.resume(resume, limits=flags, show=show, should_stop=stop.given)
     _print(found, as_json=as_json)
     if found.stopped:
-        show(f"continue with: deepfer tune --resume {found.folder}")
+        again = " --storage URL" if flags.get("storage") is not None else ""
+        show(f"continue with: deepfer tune --resume {found.folder}{again}")
         raise typer.Exit(stop.exit_code)
 
 

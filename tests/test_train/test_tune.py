@@ -20,7 +20,8 @@ from deepfer_yolo.records import plain
 from deepfer_yolo.train import run
 from deepfer_yolo.train.measure import Calibration, Score
 from deepfer_yolo.train.results import TrainResult
-from deepfer_yolo.train.tune import BEST, Study, check_space, resume, tune
+from deepfer_yolo.train.study import Study
+from deepfer_yolo.train.tune import BEST, check_space, resume, tune
 
 SPACE: dict[str, Range | Choices] = {"lr0": Range(low=0.01, high=0.2, log=True), "mixup": Choices(choices=(0.0, 0.2))}
 
@@ -126,7 +127,7 @@ def test_a_full_disk_ends_the_search_with_the_way_on(
     def full(*_: object) -> None:
         raise OperationalError("UPDATE trials", {}, Exception("database or disk is full"))
 
-    monkeypatch.setattr(Study, "next", full)
+    monkeypatch.setattr(Study, "ask", full)
     with pytest.raises(TrainingError, match=r"study\.db cannot be .* .database or disk is full") as refusal:
         tune(TuneConfig(trials=1, space=SPACE), tiny_config, name="r", root=tmp_path, show=quiet)
     assert f"deepfer tune --resume {tmp_path / 'tune' / 'r'}" in str(refusal.value.hint)
@@ -138,7 +139,7 @@ def test_draws_follow_the_trials_number_and_not_the_process(tmp_path: Path) -> N
         study, found = Study(folder, TuneConfig(space=SPACE, startup_trials=2)), []
         for number in range(6):
             study = Study(folder, TuneConfig(space=SPACE, startup_trials=2)) if again else study
-            trial = study.next()
+            trial = study.ask()
             study.tell(trial, number / 10)
             found.append(trial.params)
         return found
