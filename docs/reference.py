@@ -42,7 +42,7 @@ ENVIRONMENT = {
     "DEEPFER_FACE_MODEL": "The YuNet file, where it was not pulled.",
     "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that opened; else `~/.cache/deepfer`.",
     "DEEPFER_WEBHOOK_SECRET": "Signs what the webhook sink of `deepfer stream` sends.",
-    "DEEPFER_STORAGE": "The database of `deepfer tune --storage`, where the list of processes does not show its password.",
+    "DEEPFER_STORAGE": "The database of `deepfer tune`, where the list of processes does not show its password.",
     "DEEPFER_DEBUG": "Any value: show the traceback of an error, as `--debug` does.",
 }
 
