@@ -91,6 +91,8 @@ class ConvertConfig(Config):
     )
     near: bool = key(True, "Keep near copies together, too, not exact ones alone.", flags="--near/--no-near")
     exclude: Path | None = key(None, "Leave out the images of a quarantine list.")
+    corrections: Texts = key((), "Apply the corrections of deepfer review. Repeatable.", metavar="CSV")
+    held_out: bool = key(False, "Let --corrections change val and test, too.", shown="")
     workers: Threads = key(2, "Threads that decode and write.")
 
 
@@ -139,6 +141,10 @@ class ScoringConfig(Config):
     """How models are scored on a data set, in `evaluate`, `gate` and `compare`."""
 
     split: Split = key("val", "Which part of the data set: train, val or test.")
+    corrections: Path | None = key(
+        None, "Apply the corrections of deepfer review; both scores are given.", metavar="CSV"
+    )
+    held_out: bool = key(False, "Let --corrections change val or test.", shown="")
     batch: Count = key(64, "Images in one run of a model.")
     workers: Threads = key(2, "Threads that decode images.")
     threads: Threads = key(2, "Threads that run the models.")
@@ -200,6 +206,9 @@ class GateConfig(ScoringConfig):
     max_size_ratio: float | None = key(None, "Largest ratio of the file sizes.", gt=0)
     max_latency_ms: float | None = key(None, "Largest latency of a single crop on this machine.", gt=0)
     max_size_mb: float | None = key(None, "Largest file size.", gt=0)
+    judge: Literal["original", "corrected"] = key(
+        "original", "Which labels decide where a judged set was corrected: original or corrected."
+    )
     must_not_break: Path | None = key(None, "A file of image paths, one a line, that must not become wrong.")
 
 

@@ -73,6 +73,9 @@ class TrainConfig(Config):
     teacher_temperature: float = key(2.0, "Temperature that softens the teachers' answers.", gt=0)
     teacher_view: Literal["same", "clean"] = key("same", "What teachers see: the same image, or it without the sensor.")
     exclude: str | None = key(None, "A quarantine list of `deepfer audit`: training images to leave out.")
+    corrections: str | None = key(
+        None, "Corrections of deepfer review to training images; val and test stay as they are.", metavar="CSV"
+    )
     allow_leak: bool = key(False, "Go on where the model has learned images that are to judge it.", shown="")
     folds: int | None = key(None, "Cross-validate: deal all images anew to K folds, one run each.", ge=3, le=100)
     fold: int | None = key(None, "Train only this one of the folds.", ge=1, le=100)

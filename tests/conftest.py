@@ -286,6 +286,26 @@ def write_sheet_reader(write_linear_model: Callable[..., Path]) -> Callable[...,
     return write
 
 
+@pytest.fixture(scope="session")
+def correct() -> Callable[..., Path]:
+    """A function `correct(file, dataset, {path: new label}, who="Ada", how=())` that appends a reviewer's decisions."""
+    from deepfer_yolo.data.corrections import write_corrections
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.data.decisions import Decision
+
+    def write(file: Path, dataset: Path, said: dict[str, str], who: str = "Ada", how: Sequence[str] = ()) -> Path:
+        rows = {row.path: row for row in open_dataset(dataset).all_rows}
+        decisions = []
+        for path, new in said.items():
+            row, time = rows[path], "2026-11-28T02:10:16Z"
+            about = (row.path, row.sha256, row.split, row.label, new)
+            decisions.append(Decision(*about, reviewer=who, how=tuple(how), time=time))
+        write_corrections(file, decisions)
+        return file
+
+    return write
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What a command left: its exit code and all that it printed."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options_of(
     ConvertConfig,
     "source dest layout root split val reshuffle group_by near seed map drop labels ferplus drop_unknown margin "
-    "box_format exclude name workers config overwrite as_json",
+    "box_format exclude corrections held_out name workers config overwrite as_json",
 )
 def convert(
     settings: ConvertConfig,

@@ -40,8 +40,9 @@ PredictionsOption = Annotated[
 
 @options_of(
     EvaluateConfig,
-    "dataset model predictions split clean exclude tta by robustness robustness_pictures robustness_kinds labels "
-    "pictures save_plots batch workers threads seed allow_leak shard out merge name config as_json",
+    "dataset model predictions split corrections held_out clean exclude tta by robustness robustness_pictures "
+    "robustness_kinds labels pictures save_plots batch workers threads seed allow_leak shard out merge name config "
+    "as_json",
 )
 def evaluate(
     settings: EvaluateConfig,
@@ -62,6 +63,7 @@ def evaluate(
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
     from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
+    from deepfer_yolo.data.corrected import Judged, open_to_judge
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.data.shards import asked_of
@@ -69,7 +71,7 @@ def evaluate(
     from deepfer_yolo.runs import recorded_run
 
     asked = asked_of(shard, out, merge)
-    whole = open_dataset(dataset)
+    whole = open_to_judge(open_dataset(dataset), settings.split, settings.corrections, held_out=settings.held_out)
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
     if predictions and model is not None:
@@ -80,15 +82,20 @@ def evaluate(
     if not predictions:
         classifier = open_classifier(model, threads=settings.threads)
         learned = check_models(
-            {classifier.path.name: classifier}, opened, settings.split, allow=settings.allow_leak, whole=whole
+            {classifier.path.name: classifier},
+            opened.before or opened,
+            settings.split,
+            allow=settings.allow_leak,
+            whole=whole.before or whole,
         )
         say_all(learned.lines)
         if asked.shard is not None:
-            _write_part(classifier, opened, settings, asked.shard, asked.out, as_json=as_json)
+            scored = Judged.of(opened, settings.split).original
+            _write_part(classifier, scored, settings, asked.shard, asked.out, as_json=as_json)
             return
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
         if classifier is None:
-            result = evaluation.evaluate_answers(predictions or [], opened, settings, whole)
+            result = evaluation.evaluate_answers(predictions or [], opened, settings, whole.before or whole)
         else:
             result = evaluation.evaluate(
                 classifier, opened, settings, learned, tracked(bar, "evaluating"), asked.answers
@@ -124,6 +131,8 @@ def _print(result: Evaluation) -> None:
     data, n = result.dataset, result.metrics.n
     header, rows = tables.summary_table(result)
     out.print(table(header, rows, f"{result.name} on {data.name}, {data.split}, n = {n:,}"))
+    for line in result.corrections.how.lines(data.split) if result.corrections is not None else ():
+        out.print(line, markup=False)
     for file in result.answers:
         out.print(str(file), markup=False)
     if result.metrics.not_measured:

@@ -34,8 +34,8 @@ _PROMOTE = Annotated[
 
 @options_of(
     GateConfig,
-    "dataset model champion promote split margin superiority must_not_break labels batch threads seed allow_leak name "
-    "config as_json",
+    "dataset model champion promote split corrections held_out judge margin superiority must_not_break labels "
+    "batch threads seed allow_leak name config as_json",
 )
 def gate(
     settings: GateConfig,
@@ -55,19 +55,20 @@ def gate(
     Example: deepfer gate datasets/fer2013 -m best.onnx --champion deepfer-n.onnx --config strict
     """
     from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
+    from deepfer_yolo.data.corrected import open_to_judge
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.evaluate.gate import gate as gating
     from deepfer_yolo.evaluate.gate.promotion import find_champion, title_of
     from deepfer_yolo.runs import recorded_run
 
-    opened = open_dataset(dataset)
+    opened = open_to_judge(open_dataset(dataset), settings.split, settings.corrections, held_out=settings.held_out)
     opened.rows(settings.split)
     holder, title = find_champion(champion, promote), title_of(promote)
     challenger = open_classifier(model, threads=settings.threads)
     defender = open_classifier(holder, threads=settings.threads) if holder is not None else None
     models = {"the challenger": challenger} | ({} if defender is None else {"the champion": defender})
-    learned = check_models(models, opened, settings.split, allow=settings.allow_leak)
+    learned = check_models(models, opened.before or opened, settings.split, allow=settings.allow_leak)
     say_all(learned.lines)
     stand_in = None
     if defender is None:

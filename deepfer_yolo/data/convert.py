@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
+from deepfer_yolo.data.corrected import applied, corrected_rows, corrections_line, read_for, write_labels_before
+from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import (
     Dataset,
     Description,
@@ -28,9 +30,10 @@ from deepfer_yolo.data.layouts.item import Item, Layout, Reading, item_pixels
 from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, coarse_note, groups_of, parse_shares
-from deepfer_yolo.data.untrusted import Problems, printable, unique_name
+from deepfer_yolo.data.untrusted import Problems, printable, safe_name, unique_name
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.files import refuse_existing, staged_tree
+from deepfer_yolo.runtime.card import AppliedCorrections
 
 UNSPLIT = "unsplit"
 """The folder where images wait for their split; it never stays."""
@@ -49,6 +52,7 @@ def convert(
     source = Path(source)
     shares = None if config.split in (None, "official", "as-is") else parse_shares(str(config.split))
     excluded = read_quarantine(config.exclude) if config.exclude else set()
+    corrections = [read_for(Path(file), held_out=config.held_out) for file in config.corrections]
     refuse_existing(target, overwrite=overwrite)
     _refuse_overlap(source, target, config)
     with ExitStack() as stack:
@@ -58,11 +62,18 @@ def convert(
         reading = Reading(root, config, Problems(excluded=excluded))
         conversion = _Conversion(folder, layout, reading, Labels(reading, layout.name), shares)
         conversion.read_all(progress)
+        for found in corrections:
+            conversion.correct(found)
         if conversion.shares is not None:
             conversion.split(conversion.shares)
         elif config.val:
             conversion.carve(config.val)
-        description = register(conversion.rows, conversion.describe(printable(source.name)), folder)
+        description = conversion.describe(printable(source.name))
+        if description.corrections:
+            pairs = zip(conversion.rows, conversion.origins, strict=True)
+            before = {row.path: origin.label_before for row, origin in pairs if origin.label_before}
+            description = description.model_copy(update={"labels_before": write_labels_before(before, folder)})
+        description = register(conversion.rows, description, folder)
     if progress is not None:
         progress(1.0)
     return description
@@ -73,9 +84,18 @@ def _refuse_overlap(source: Path, target: Path, config: ConvertConfig) -> None:
     hint = "name a destination elsewhere; sources are never written to"
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         raise DatasetError(f"the destination lies inside the source {source}", hint, path=target)
-    for read in (source, config.ferplus, config.exclude):
+    for read in (source, config.ferplus, config.exclude, *map(Path, config.corrections)):
         if read is not None and read.resolve().is_relative_to(target.resolve()):
             raise DatasetError(f"lies inside the destination {target}", hint, path=read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a review knows an image by, and the label that it had before earlier corrections, empty where it has it."""
+
+    path: str = ""
+    sha256: str = ""
+    label_before: str = ""
 
 
 @dataclass(slots=True)
@@ -92,6 +112,9 @@ class _Conversion:
     has_carved: bool = False
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    origins: list[_Origin] = field(default_factory=list)
+    """Of each row."""
+    corrections: list[AppliedCorrections] = field(default_factory=list)
     thumbs: list[Thumbs] | None = None
     names: dict[str, set[str]] = field(default_factory=dict)
     n_clipped: int = 0
@@ -105,15 +128,22 @@ class _Conversion:
             self._begin(first)
             # Pixels at hand are not given to threads: threads that share the interpreter only slow them down.
             workers = 0 if first.pixels is not None else config.workers
-            for row, thumb, is_clipped in map_in_order(self._write, self._assign(chain((first,), items)), workers):
+            for row, origin, thumb, is_clipped in map_in_order(
+                self._write, self._assign(chain((first,), items)), workers
+            ):
                 if row is None:
                     continue
                 self.rows.append(row)
+                self.origins.append(origin)
                 self.n_clipped += is_clipped
                 if self.thumbs is not None and thumb is not None:
                     self.thumbs.append(thumb)
                 if progress is not None and len(self.rows) % 100 == 0:
                     progress(self.reading.fraction)
+        if self.reading.corrections and (config.map or config.drop):
+            name = self.reading.source.name
+            reason = f"{name} was converted with corrections: other labels would lose those of before"
+            raise ConfigError(reason, "leave out --map and --drop, or give them to the conversion of the first source")
         self.notes += self.labels.finish()
         problems.raise_if_any("mend them, or leave images out with --exclude; nothing was written")
         if config.exclude:
@@ -159,18 +189,56 @@ class _Conversion:
                 (self.folder / folder).mkdir(parents=True)
             yield labelled, f"{folder}/{unique_name(item.name, self.names[folder], '.png')}"
 
-    def _write(self, work: tuple[Item, str]) -> tuple[Row | None, Thumbs | None, bool]:
+    def _write(self, work: tuple[Item, str]) -> tuple[Row | None, _Origin, Thumbs | None, bool]:
         item, path = work
         try:
             pixels, is_clipped = item_pixels(item, self.reading.options.margin)
         except DatasetError as error:
             self.reading.problems.add(item.place, error.reason)
-            return None, None, False
+            return None, _Origin(), None, False
         content = encode_png(pixels)
         (self.folder / path).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         row = Row(path, item.split, item.label, item.source_id, item.subject, digest, item.votes)
-        return row, None if self.thumbs is None else thumbnail(pixels), is_clipped
+        origin = _Origin(item.listed_as or path, item.sha256 or digest, item.label_before)
+        return row, origin, None if self.thumbs is None else thumbnail(pixels), is_clipped
+
+    def correct(self, found: Corrections) -> None:
+        """Give rows the labels that people gave them, move their images there, and remove those that they left out."""
+        if self.shares is not None:
+            reason = f"{found.path} corrects images by the split that was reviewed, and a new split is dealt out"
+            raise ConfigError(reason, "convert the data set folder that was reviewed, without --split")
+        safe = {label for label in self.reading.labels if safe_name(label) == label}
+        labels = tuple(sorted(safe | {row.label for row in self.rows}))
+        known = tuple(one for one in found.decisions if one.path not in self.reading.problems.met)
+        found = replace(found, decisions=known)
+        seen = (
+            replace(row, path=one.path, sha256=one.sha256) for row, one in zip(self.rows, self.origins, strict=True)
+        )
+        reviewed = Dataset(self.folder, self.reading.source.name, labels, "", tuple(seen))
+        rows, origins = [], []
+        changes = corrected_rows(reviewed.all_rows, found.check_against(reviewed))
+        for row, origin, (was, new) in zip(self.rows, self.origins, changes, strict=True):
+            if new is None:
+                (self.folder / row.path).unlink()
+                continue
+            before = origin.label_before or was.label
+            rows.append(row if new is was else self._relabelled(row, new.label))
+            origins.append(replace(origin, label_before="" if before == new.label else before))
+        self.rows, self.origins = rows, origins
+        for emptied in [name for name in self.names if not any((self.folder / name).iterdir())]:
+            (self.folder / emptied).rmdir()
+            del self.names[emptied]
+        self.corrections.append(applied(found))
+        self.notes.append(corrections_line(self.corrections[-1]))
+
+    def _relabelled(self, row: Row, label: str) -> Row:
+        folder = f"{row.split}/{label}"
+        (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        name = PurePosixPath(row.path)
+        path = f"{folder}/{unique_name(name.stem, self.names.setdefault(folder, set()), name.suffix)}"
+        (self.folder / row.path).rename(self.folder / path)
+        return replace(row, path=path, label=label)
 
     def split(self, shares: dict[str, float]) -> None:
         """Give each row its split and move its image there."""
@@ -233,5 +301,6 @@ class _Conversion:
             clipped_boxes=self.n_clipped,
             options=options,
             notes=tuple(self.notes),
+            corrections=(*reading.corrections, *self.corrections),
             fingerprint="",
         )

@@ -19,6 +19,7 @@ from deepfer_yolo.data.untrusted import csv_rows, leaves_folder, open_list, prin
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import restore_replaced, write_atomic
 from deepfer_yolo.records import Image, Json, parse_json
+from deepfer_yolo.runtime.card import AppliedCorrections
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("path", "split", "label", "source_id", "subject", "sha256", "votes")
@@ -62,7 +63,8 @@ class Row:
 
 class Description(BaseModel, frozen=True):
     """What `dataset.json` says of a data set folder: `clipped_boxes` had passed the edge of their images, `notes` are
-    what a reader should know of how it was made.
+    what a reader should know of how it was made, `corrections` what people corrected of its labels;
+    `labels_before` is the SHA-256 of the file that says what those were.
     """
 
     schema_version: int = Field(1, ge=1, le=1)
@@ -75,6 +77,8 @@ class Description(BaseModel, frozen=True):
     clipped_boxes: int = 0
     options: dict[str, JsonValue] = {}
     notes: tuple[str, ...] = ()
+    corrections: tuple[AppliedCorrections, ...] = ()
+    labels_before: str = ""
     fingerprint: str
 
     @field_validator("labels")
@@ -91,7 +95,7 @@ class Description(BaseModel, frozen=True):
 
     def to_json(self) -> Json:
         """The content of `dataset.json`."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=None if self.corrections else {"corrections", "labels_before"})
 
 
 def counts_of(images: Iterable[tuple[str, str]]) -> Counts:
@@ -247,13 +251,18 @@ def refuse_strangers(file: Path, listed: set[str], met: set[str]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A data set folder that has been opened; `labels` are alphabetical, the class order of folders and models."""
+    """A data set folder that has been opened; `labels` are alphabetical, the class order of folders and models.
+
+    `corrections` are those of its labels; `before` is the same data set without those that were applied just now.
+    """
 
     root: Path
     name: str
     labels: tuple[str, ...]
     fingerprint: str
     all_rows: tuple[Row, ...]
+    corrections: tuple[AppliedCorrections, ...] = ()
+    before: Dataset | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -284,9 +293,14 @@ class Dataset:
         if quarantine is None:
             return self
         listed = read_quarantine(Path(quarantine))
-        refuse_strangers(Path(quarantine), listed, {row.path for row in self.all_rows})
+        refuse_strangers(Path(quarantine), listed, {row.path for row in (self.before or self).all_rows})
+        return self._left(listed, splits)
+
+    def _left(self, listed: set[str], splits: Sequence[str]) -> Dataset:
         rows = tuple(row for row in self.all_rows if row.split not in splits or row.path not in listed)
-        return self if len(rows) == len(self.all_rows) else replace(self, all_rows=rows, fingerprint=fingerprint(rows))
+        before = self.before and self.before._left(listed, splits)
+        is_same = len(rows) == len(self.all_rows) and before is self.before
+        return self if is_same else replace(self, all_rows=rows, fingerprint=fingerprint(rows), before=before)
 
     def path(self, row: Row) -> Path:
         """Where a row's image is."""
@@ -319,7 +333,8 @@ def open_dataset(folder: Path) -> Dataset:
     changed = why_changed(description, rows)
     if changed:
         raise DatasetError(f"has changed since it was converted: {changed}", _anew(folder), path=folder)
-    return Dataset(folder, description.name, tuple(sorted(description.labels)), description.fingerprint, tuple(rows))
+    labels, known = tuple(sorted(description.labels)), description.corrections
+    return Dataset(folder, description.name, labels, description.fingerprint, tuple(rows), known)
 
 
 def load_images(dataset: Dataset, rows: Sequence[Row], workers: int | None = None) -> Iterator[Image]:

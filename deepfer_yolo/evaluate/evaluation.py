@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepfer_yolo.config import EvaluateConfig, ScoringConfig
+from deepfer_yolo.data.corrected import Judged, SplitCorrections
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.duplicates import copies_in_train
 from deepfer_yolo.data.leaks import Learned
@@ -36,7 +37,7 @@ from deepfer_yolo.evaluate.metrics import (
 )
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, score_dataset
 from deepfer_yolo.evaluate.robustness import Robustness, sweep
-from deepfer_yolo.evaluate.subsets import Group, Votes, by_column, check_column, vote_scores, without
+from deepfer_yolo.evaluate.subsets import Group, Votes, by_column, check_column, relabelled, vote_scores, without
 from deepfer_yolo.records import Json, plain, without_none
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import digest, n_bytes
@@ -184,6 +185,19 @@ class ScoredModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OriginalLabels:
+    """How the labels of the split were corrected, and the figures under those of before."""
+
+    how: SplitCorrections
+    fingerprint: str
+    metrics: Metrics
+
+    def to_json(self) -> Json:
+        """As `metrics.json` holds it."""
+        return {**self.how.to_json(), "original": {"fingerprint": self.fingerprint, **self.metrics.to_json()}}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """What `deepfer evaluate` found, of a model or of the answers in files; `clean` is without the images that have a
     copy in train.
@@ -200,6 +214,7 @@ class Evaluation:
     groups: Mapping[str, list[Group]]
     robustness: Robustness | None
     answers: tuple[AnswersFile, ...] = ()
+    corrections: OriginalLabels | None = None
 
     @property
     def name(self) -> str:
@@ -218,7 +233,12 @@ class Evaluation:
         if self.model is not None:
             judged = {"model": {name: value for name, value in plain(self.model).items() if name != "size_mb"}}
         conditions = {"tta": self.tta, "excluded": self.excluded, "learned_before": self.learned_before}
-        extras = {"clean": clean, "groups": self.groups or None, "robustness": self.robustness}
+        extras = {
+            "corrections": self.corrections,
+            "clean": clean,
+            "groups": self.groups or None,
+            "robustness": self.robustness,
+        }
         return {
             **judged,
             "dataset": plain(self.dataset),
@@ -238,9 +258,10 @@ def evaluate(
 ) -> Evaluation:
     """Score and measure. `learned` is what `check_models` found; `answers` are the model's where it has run already."""
     check_request(config)
-    scores = score_dataset(classifier, dataset, config, on_progress, flip=config.tta == "flip", answers=answers)
-    found = _measured(scores, dataset, config)
-    robustness = sweep(classifier, dataset, scores, config, on_progress) if config.robustness else None
+    judged, flip = Judged.of(dataset, config.split), config.tta == "flip"
+    scores = score_dataset(classifier, judged.original, config, on_progress, flip=flip, answers=answers)
+    found = _measured(scores, judged, config)
+    robustness = sweep(classifier, dataset, found.scores, config, on_progress) if config.robustness else None
     return replace(found, model=ModelFile.of(classifier), learned_before=learned, robustness=robustness)
 
 
@@ -251,8 +272,9 @@ def evaluate_answers(
     check_request(config)
     if config.robustness or config.tta != "none":
         raise ConfigError("files of answers have no model to ask: --robustness and --tta need one", "leave them out")
-    scores, answers = read_answers(files, dataset, config, whole)
-    return replace(_measured(scores, dataset, config), answers=answers)
+    judged = Judged.of(dataset, config.split)
+    scores, answers = read_answers(files, judged.original, config, whole)
+    return replace(_measured(scores, judged, config), answers=answers)
 
 
 def check_request(config: EvaluateConfig) -> None:
@@ -263,8 +285,12 @@ def check_request(config: EvaluateConfig) -> None:
     require("scipy", "matplotlib", *(("cv2",) if config.robustness else ()))
 
 
-def _measured(scores: Scores, dataset: Dataset, config: EvaluateConfig) -> Evaluation:
-    """All that scores tell, yet without who gave them."""
+def _measured(scores: Scores, judged: Judged, config: EvaluateConfig) -> Evaluation:
+    """All that scores tell, yet without who gave them; where people corrected the split, under both labels."""
+    dataset, corrections = judged.dataset, None
+    if judged.how is not None:
+        corrections = OriginalLabels(judged.how, judged.original.fingerprint, measure(scores, config))
+        scores = relabelled(scores, dataset)
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(
         model=None,
@@ -277,4 +303,5 @@ def _measured(scores: Scores, dataset: Dataset, config: EvaluateConfig) -> Evalu
         clean=measure(clean, config) if clean is not None else None,
         groups={column: by_column(scores, column) for column in config.by},
         robustness=None,
+        corrections=corrections,
     )

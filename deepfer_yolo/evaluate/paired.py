@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import CompareConfig, ScoringConfig
+from deepfer_yolo.data.corrected import Judged, SplitCorrections
 from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.data.leaks import Learned
 from deepfer_yolo.errors import explained_imports, require
@@ -17,6 +18,7 @@ from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.intervals import CONFIDENCE, UNKNOWN, Interval, Units, beta_quantile, resample
 from deepfer_yolo.evaluate.metrics import NOT_SHARES, Ints, Tally, headline, tally
 from deepfer_yolo.evaluate.predictions import OnProgress, Scores, common_labels, score_dataset
+from deepfer_yolo.evaluate.subsets import relabelled
 from deepfer_yolo.records import Crops, Json, plain, without_none
 from deepfer_yolo.report.page import interval, percent
 from deepfer_yolo.runtime.classifier import Classifier
@@ -260,16 +262,22 @@ class ComparedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideBySide:
-    """What `deepfer compare` found."""
+    """What `deepfer compare` found; `original` is the same under the labels of before, where people corrected them as
+    `how` says.
+    """
 
     dataset: DataUsed
     labels: tuple[str, ...]
     models: tuple[ComparedModel, ...]
     learned_before: Learned
+    how: SplitCorrections | None = None
+    original: tuple[ComparedModel, ...] = ()
 
     def to_json(self) -> Json:
         """As `metrics.json` of `deepfer compare` holds it."""
-        return dict(plain(self))
+        found = dict(plain(self))
+        how, original = found.pop("how"), found.pop("original")
+        return found if how is None else {**found, "corrections": {**how, "original": original}}
 
 
 def compare_models(
@@ -281,16 +289,24 @@ def compare_models(
 ) -> SideBySide:
     """Every model's metrics with intervals, and the paired difference of each to the first."""
     labels = common_labels([model.labels for model in models], dataset.labels, config.labels)
-    scores = score_models([(model.path.name, model) for model in models], dataset, config, labels, on_model)
-    compared = [
-        ComparedModel(
-            ScoredModel.of(model, one, config),
-            compare_pair(one, scores[0], config) if number else None,
-            latency(model, models[0], dataset, one),
-        )
-        for number, (model, one) in enumerate(zip(models, scores, strict=True))
-    ]
-    return SideBySide(DataUsed.of(dataset, config.split), labels, tuple(compared), learned)
+    judged = Judged.of(dataset, config.split)
+    named = [(model.path.name, model) for model in models]
+    scores = score_models(named, judged.original, config, labels, on_model)
+    times = [latency(model, models[0], judged.original, scores[0]) for model in models]
+    used = DataUsed.of(dataset, config.split)
+    if judged.how is None:
+        return SideBySide(used, labels, _compared(models, scores, times, config), learned)
+    corrected = [relabelled(one, dataset) for one in scores]
+    both = (_compared(models, one, times, config) for one in (corrected, scores))
+    return SideBySide(used, labels, next(both), learned, judged.how, next(both))
+
+
+def _compared(
+    models: Sequence[Classifier], scores: Sequence[Scores], times: Sequence[Latency], config: CompareConfig
+) -> tuple[ComparedModel, ...]:
+    pairs = [None, *(compare_pair(one, scores[0], config) for one in scores[1:])]
+    scored = (ScoredModel.of(model, one, config) for model, one in zip(models, scores, strict=True))
+    return tuple(ComparedModel(*found) for found in zip(scored, pairs, times, strict=True))
 
 
 def score_models(
@@ -309,10 +325,10 @@ MODEL_HEADER = ("model", "top-1 %", "95 % interval", "macro F1 %", "NLL", "ECE %
 PAIR_HEADER = ("against the first", "top-1", "95 % interval", "macro F1", "95 % interval", "p", "time")
 
 
-def model_rows(result: SideBySide) -> list[list[str]]:
+def model_rows(models: Iterable[ComparedModel]) -> list[list[str]]:
     """One row a model; shares in per cent, latency of a single crop."""
     rows = []
-    for one in result.models:
+    for one in models:
         model, metrics = one.scored.model, one.scored.metrics
         shares = [percent(metrics.top1), interval(*metrics.intervals.top1), percent(metrics.macro_f1)]
         rest = [percent(metrics.ece), f"{one.latency.challenger_ms:.2f}", f"{model.size_mb:.1f}"]
@@ -320,10 +336,10 @@ def model_rows(result: SideBySide) -> list[list[str]]:
     return rows
 
 
-def pair_rows(result: SideBySide) -> list[list[str]]:
+def pair_rows(models: Iterable[ComparedModel]) -> list[list[str]]:
     """One row a model after the first: differences in points with intervals, McNemar's exact p, the latency ratio."""
     rows = []
-    for one in result.models:
+    for one in models:
         if (pair := one.against_first) is not None:
             shown = [*pair.difference("top1").shown(), *pair.difference("macro_f1").shown()]
             rows.append([one.scored.model.name, *shown, f"{pair.mcnemar_p:.2g}", f"× {one.latency.ratio:.2f}"])

@@ -136,6 +136,8 @@ def remarks(result: Evaluation) -> Iterable[str]:
         yield "These are answers of files: what gave them, and which images it has learned, is not known here."
     if metrics.not_measured:
         yield f"Not measured, since labels came without probabilities: {', '.join(metrics.not_measured)}."
+    if result.corrections is not None:
+        yield " ".join(result.corrections.how.lines(result.dataset.split))
     if metrics.absent:
         yield f"This split has no image of: {', '.join(metrics.absent)}. Macro averages leave them out."
     for name, found in (result.learned_before.overlaps if result.learned_before else {}).items():

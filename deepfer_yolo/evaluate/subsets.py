@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfer_yolo.data.dataset import COLUMNS
+from deepfer_yolo.data.dataset import COLUMNS, Dataset
 from deepfer_yolo.data.ferplus import clear_winner, parse_votes
 from deepfer_yolo.errors import ConfigError, DatasetError, did_you_mean
 from deepfer_yolo.evaluate.intervals import Interval, clopper_pearson
@@ -66,6 +66,20 @@ def without(scores: Scores, paths: Collection[str]) -> Scores:
             "convert the data with another split",
         )
     return take(scores, keep)
+
+
+def relabelled(scores: Scores, dataset: Dataset) -> Scores:
+    """`scores` under the labels that the same images have in `dataset`, without those that it left out, and those whose
+    label is none that is scored.
+    """
+    now = {row.path: row for row in dataset.all_rows}
+    rows = [now.get(row.path) for row in scores.rows]
+    keep = [i for i, row in enumerate(rows) if row is not None and row.label in scores.labels]
+    if not keep:
+        raise DatasetError(f"{dataset.root}: every image of this split was left out", "review it again")
+    there = tuple(row for row in (rows[i] for i in keep) if row is not None)
+    targets = np.array([scores.labels.index(row.label) for row in there], np.int64)
+    return replace(take(scores, keep), rows=there, targets=targets)
 
 
 def by_column(scores: Scores, column: str) -> list[Group]:

@@ -31,14 +31,20 @@ CLASS_HEADER = ("class", "precision %", "recall %", "F1 %", "95 % of F1", "image
 
 
 def summary_table(result: Evaluation) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the headline figures with their intervals, in columns of their own for `clean`."""
-    rows = summary_rows(result.metrics)
-    if result.clean is None:
-        return ("figure", "value", "95 % interval"), rows
-    both = zip_longest(rows, summary_rows(result.clean), fillvalue=["", "–", ""])
-    counts = [f"{name} {one.n:,}" for name, one in (("all", result.metrics), ("clean", result.clean))]
-    header = ("figure", counts[0], "95 % interval", counts[1], "95 % interval")
-    return header, [[*row, *other[1:]] for row, other in both]
+    """Header and rows of the headline figures with their intervals, in columns of their own for `clean`, and for the
+    labels of before where people corrected them.
+    """
+    sides = {"all" if result.corrections is None else "corrected": result.metrics}
+    sides |= {} if result.corrections is None else {"original": result.corrections.metrics}
+    sides |= {} if result.clean is None else {"clean": result.clean}
+    if len(sides) == 1:
+        return ("figure", "value", "95 % interval"), summary_rows(result.metrics)
+    header = ["figure"]
+    for name, one in sides.items():
+        header += [f"{name} {one.n:,}", "95 % interval"]
+    first, *others = (summary_rows(one) for one in sides.values())
+    rows = zip_longest(first, *others, fillvalue=["", "–", ""])
+    return tuple(header), [[*row, *(cell for other in rest for cell in other[1:])] for row, *rest in rows]
 
 
 def summary_rows(metrics: Metrics) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepfer_yolo.config import CardConfig, Precision, ScoringConfig
+from deepfer_yolo.data.corrected import taught_by
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
 from deepfer_yolo.errors import ConfigError, ModelError
@@ -21,7 +22,6 @@ from deepfer_yolo.runtime.card import (
     METADATA_KEY,
     Card,
     InputSpec,
-    TrainedOn,
     pack_hashes,
     producer,
     read_sidecar,
@@ -189,9 +189,7 @@ def _taught(card: Card, dataset: Dataset | None) -> Card:
     if dataset is None:
         return card
     hashes = pack_hashes(LeakGuard(dataset).hashes("train"))
-    return card.model_copy(
-        update={"trained_on": TrainedOn(name=dataset.name, fingerprint=dataset.fingerprint), "trained_hashes": hashes}
-    )
+    return card.model_copy(update={"trained_on": taught_by(dataset), "trained_hashes": hashes})
 
 
 def _trained_size(arguments: Any, step: int) -> int | None:

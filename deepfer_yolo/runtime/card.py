@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from deepfer_yolo import __version__
 from deepfer_yolo.errors import ModelError
@@ -72,11 +81,29 @@ class CropSpec(_Part):
     alignment: Literal["none", "eyes"] = "eyes"
 
 
+class AppliedCorrections(_Part):
+    """A file of people's corrections that was applied to a data set: its name and SHA-256, whether it is of held-out
+    images, and how many images it changed, kept, left out and so on.
+    """
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    held_out: bool = False
+    counts: dict[str, int] = {}
+
+
 class TrainedOn(_Part):
-    """The data set behind the weights."""
+    """The data set behind the weights; `corrections` are those of its labels."""
 
     name: str
     fingerprint: str | None = None
+    corrections: tuple[AppliedCorrections, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Programs of before there were corrections read the cards of models that have none."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "corrections" or value}
 
 
 class Golden(_Part):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.data.dataset import csv_bytes, open_dataset
+from deepfer_yolo.data.dataset import csv_bytes
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.report.page import percent
 from deepfer_yolo.train.measure import Score, score_of
-from deepfer_yolo.train.splits import deal
+from deepfer_yolo.train.splits import deal, open_corrected
 
 FOLDS = "folds.csv"
 
@@ -95,7 +95,7 @@ def write_folds(config: TrainConfig, folder: Path) -> None:
 
     Raises TrainingError where the one that is there was written for other data.
     """
-    dataset = open_dataset(Path(str(config.data)))
+    dataset = open_corrected(config)
     rows = zip(dataset.all_rows, deal(dataset, config), strict=True)
     content = csv_bytes(
         ("path", "label", "subject", "sha256", "fold"),

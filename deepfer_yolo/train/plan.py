@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
+from deepfer_yolo.data.corrected import corrections_line
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.train.device import check_device, use_bf16
@@ -51,7 +52,7 @@ def plan(config: TrainConfig) -> Plan:
     n_runs = config.n_runs
     config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
-    notes: list[str] = []
+    notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
     model = starting_model(config, dataset.labels, notes.append)
     operations = flops(model, config.imgsz)  # before the estimate takes the network to its device
     n_train = len(dataset.rows("train"))

@@ -10,11 +10,12 @@ from typing import Self
 import numpy as np
 
 from deepfer_yolo import __version__
+from deepfer_yolo.data.corrected import taught_by
 from deepfer_yolo.errors import TrainingError
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.records import Json, parse_json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
-from deepfer_yolo.runtime.card import Card, TrainedOn, write_sidecar
+from deepfer_yolo.runtime.card import Card, write_sidecar
 from deepfer_yolo.train.losses import judged_labels
 from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score
 from deepfer_yolo.train.progress import Progress, save_curves
@@ -43,6 +44,8 @@ class TrainResult:
     learned_before: Json
     test: Score | None = None
     """Of a fold: on the images that it neither trained on nor chose by."""
+    corrections: tuple[Json, ...] = ()
+    """What people corrected of the labels: file, SHA-256 and counts of each."""
 
     @property
     def checkpoint(self) -> Path:
@@ -68,8 +71,9 @@ class TrainResult:
         """The figures of metrics.json."""
         figures = plain(self)
         del figures["folder"], figures["val"]["confusion"]
-        if self.test is None:
-            del figures["test"]
+        for name in ("test", "corrections"):
+            if not figures[name]:
+                del figures[name]
         return dict(figures)
 
     def to_json(self) -> Json:
@@ -98,6 +102,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         threads=run.config.threads,
         learned_before=run.leaks,
         test=None if test is None else score(logits_of(trainer.best, test, batch), test.labels.numpy()),
+        corrections=tuple(one.model_dump(mode="json") for one in run.dataset.corrections),
     )
     judged, _ = judged_labels(run.dataset.rows("val"), run.dataset, run.config.judge)
     subjects = [row.subject for row in judged]
@@ -108,7 +113,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         labels=run.dataset.labels,
         input=run.spec,
         temperature=calibration.temperature,
-        trained_on=TrainedOn(name=run.dataset.name, fingerprint=run.dataset.fingerprint),
+        trained_on=taught_by(run.dataset),
         metrics={"val": found},
         file_sha256=sha256_of(trainer.best),
         producer={"deepfer": __version__} | {name: metadata.version(name) for name in ("ultralytics", "torch")},

@@ -93,6 +93,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
         update={
             "data": str(Path(config.data).resolve()),
             "exclude": config.exclude and str(Path(config.exclude).resolve()),
+            "corrections": config.corrections and str(Path(config.corrections).resolve()),
             "model": config.model and whole_path(config.model),
             "pretrained": config.pretrained and whole_path(config.pretrained),
             "teacher": tuple(map(whole_path, config.teacher)),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from deepfer_yolo.data.corrected import with_corrections
+from deepfer_yolo.data.corrections import read_corrections
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, load_images, open_dataset
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import assign_folds, groups_of
@@ -42,13 +44,13 @@ def deal(dataset: Dataset, config: TrainConfig) -> list[int]:
 
 
 def open_for_training(config: TrainConfig) -> Dataset:
-    """The data set that `config` names, without the training images that `exclude` lists; validation is never
-    thinned.
+    """The data set that `config` names, with its training images corrected, and without those that `exclude` lists;
+    validation is never thinned.
 
     Raises DatasetError for a folder or list that cannot be used, and TrainingError where there is no val split or a
     class of it was never seen in train.
     """
-    dataset = open_dataset(Path(str(config.data)))
+    dataset = open_corrected(config)
     if config.fold is not None:
         dataset = fold_of(dataset, config)
     if "val" not in dataset.splits:
@@ -66,6 +68,18 @@ def open_for_training(config: TrainConfig) -> Dataset:
             "add some, or leave the label out: deepfer convert DATASET OTHER --drop LABEL",
         )
     return dataset
+
+
+def open_corrected(config: TrainConfig) -> Dataset:
+    """The data set that `config` names, its training images corrected. Raises ConfigError for held-out corrections."""
+    dataset = open_dataset(Path(str(config.data)))
+    if config.corrections is None:
+        return dataset
+    found = read_corrections(Path(config.corrections))
+    if found.is_held_out:
+        reason = f"{config.corrections} corrects val and test, which training must not touch"
+        raise ConfigError(reason, "name corrections.csv; deepfer evaluate and gate take the other")
+    return with_corrections(dataset, found)
 
 
 def read_splits(dataset: Dataset, config: TrainConfig) -> tuple[DecodedSplit, DecodedSplit, InputSpec]:

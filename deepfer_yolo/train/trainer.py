@@ -29,7 +29,7 @@ from deepfer_yolo.train.schedule import (
     linear_share,
     warm_up_steps,
 )
-from deepfer_yolo.train.training_run import RunState, TrainingRun
+from deepfer_yolo.train.training_run import RunState, TrainingRun, corrections_of
 from deepfer_yolo.yolo import (
     RANK,
     TRAINED_HASHES,
@@ -291,6 +291,7 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             spent_s=time.time() - self.train_time_start,
             epochs=self.epochs,
             done=bool(self.stop),
+            corrections=corrections_of(self.run.config, self.run.dataset),
         ).save(self.wdir)
 
     def resume_training(self, ckpt: RunState | None) -> None:

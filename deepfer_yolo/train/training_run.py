@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
 
+from deepfer_yolo.data.corrected import corrections_line
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
 from deepfer_yolo.errors import TrainingError
@@ -58,6 +59,8 @@ class RunState:
     epochs: int
     done: bool
     """Whether the last epoch is over, and only best.pt has to be measured."""
+    corrections: str = ""
+    """SHA-256 of the file of corrections that the run was begun with; empty without one."""
 
     @property
     def place(self) -> str:
@@ -127,9 +130,13 @@ class TrainingRun:
         TrainingError where the data set is not the one that the run was begun with.
         """
         dataset = open_for_training(config)
+        if state is not None and state.corrections != corrections_of(config, dataset):
+            raise TrainingError(
+                f"{config.corrections} has changed since the run began", "put the file back, or start a new run"
+            )
         if state is not None and state.fingerprint != dataset.fingerprint:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
-        notes: list[str] = []
+        notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
         torch.manual_seed(config.seed)  # before the network draws its first weights
         start = config if state is None else config.model_copy(update={"pretrained": None})
         model = starting_model(start, dataset.labels, notes.append)
@@ -170,6 +177,11 @@ class TrainingRun:
             why = "as the recipe asks" if config.cache == "files" else why
             lines.append(f"images are decoded from their files for every batch, {why}")
         return lines
+
+
+def corrections_of(config: TrainConfig, dataset: Dataset) -> str:
+    """SHA-256 of the file of corrections that `config` names; empty without one."""
+    return "" if config.corrections is None else dataset.corrections[-1].sha256
 
 
 def check_start(

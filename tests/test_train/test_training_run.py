@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from deepfer_yolo.config import CardConfig, ConvertConfig, ExportConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
-from deepfer_yolo.errors import LeakError, ModelError
+from deepfer_yolo.errors import LeakError, ModelError, TrainingError
 from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.export.export import export_model
+from deepfer_yolo.files import sha256_of
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.train.results import TrainResult
@@ -186,3 +188,29 @@ def test_nothing_is_being_imported_once_a_run_is_open(
     monkeypatch.setattr("deepfer_yolo.train.training_run.importlib.import_module", slow)
     TrainingRun.open(tiny_config)
     assert over == ["torch._dynamo"]
+
+
+def test_a_resume_notices_another_file_of_corrections(
+    tiny_config: TrainConfig, correct: Callable[..., Path], tmp_path: Path
+) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 6
+
+    data = Path(str(tiny_config.data))
+    paths = [row.path for row in open_dataset(data).rows("train")]
+    file = correct(tmp_path / "corrections.csv", data, {paths[0]: "leave-out"})
+    before = file.read_bytes()
+    config = tiny_config.model_copy(update={"corrections": str(file)})
+    stopped = train(config, name="r", show=quiet, should_stop=stop, root=tmp_path)
+    correct(file, data, {paths[1]: "unsure"})  # changes no label, and is another file all the same
+    with pytest.raises(TrainingError, match=r"corrections.csv has changed since the run began"):
+        resume(stopped.folder, show=quiet)
+    file.write_bytes(before)
+    result = resume(stopped.folder, show=quiet)
+    assert isinstance(result, TrainResult)
+    assert result.corrections[0]["sha256"] == sha256_of(file)
+    assert TrainResult.read(result.folder).corrections[0]["counts"] == result.corrections[0]["counts"]

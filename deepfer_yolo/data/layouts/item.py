@@ -31,6 +31,7 @@ from deepfer_yolo.data.untrusted import (
 )
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.files import os_reason
+from deepfer_yolo.runtime.card import AppliedCorrections
 
 R = TypeVar("R")
 
@@ -48,6 +49,7 @@ class Item:
     image is `pixels`, uint8 (H, W) or (H, W, 3), or `content`, the bytes of an image file, or else the file `file`.
     `place` says where it stands, for error messages; `name` is a wish for the file name. `box` is the face, where the
     image is more than a face. `listed_as` names the image in quarantine lists where `source_id` does not.
+    `sha256` is of the source's file, where a list says it, and `label_before` the label that people corrected.
     """
 
     label: str
@@ -62,6 +64,8 @@ class Item:
     votes: str = ""
     box: Box | None = None
     listed_as: str = ""
+    sha256: str = ""
+    label_before: str = ""
 
     @property
     def key(self) -> str:
@@ -79,8 +83,8 @@ class Item:
 class Reading:
     """One pass over a source: what was found wrong, how far it is (`fraction`, 0 to 1), what was left out and why.
 
-    A reader may set `title`, `origin`, `licence` and `labels` (known besides the emotions) where the source states its
-    own.
+    A reader may set `title`, `origin`, `licence`, `labels` (known besides the emotions) and `corrections` where the
+    source states its own.
     """
 
     source: Path
@@ -91,6 +95,7 @@ class Reading:
     origin: str = ""
     licence: str = ""
     labels: frozenset[str] = frozenset()
+    corrections: tuple[AppliedCorrections, ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
 
 

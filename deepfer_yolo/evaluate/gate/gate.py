@@ -11,15 +11,17 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from deepfer_yolo.config import GateConfig
+from deepfer_yolo.data.corrected import Judged, SplitCorrections
 from deepfer_yolo.data.dataset import Dataset
 from deepfer_yolo.data.leaks import Learned, check_models
 from deepfer_yolo.emotions import meeting
 from deepfer_yolo.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, ConfigError, DatasetError, did_you_mean, listed
 from deepfer_yolo.evaluate.evaluation import DataUsed, ScoredModel
 from deepfer_yolo.evaluate.gate.promotion import GateDecision, record, times_decided
-from deepfer_yolo.evaluate.gate.rules import Evidence, Protected, Ruling, StandIn, Verdict, decide
-from deepfer_yolo.evaluate.paired import DIFFERENCES, OnModel, compare_pair, latency, score_models
+from deepfer_yolo.evaluate.gate.rules import Evidence, LabelsOf, Protected, Ruling, StandIn, Verdict, decide
+from deepfer_yolo.evaluate.paired import DIFFERENCES, Latency, OnModel, compare_pair, latency, score_models
 from deepfer_yolo.evaluate.predictions import Scores, common_labels
+from deepfer_yolo.evaluate.subsets import relabelled
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import Json, plain, without_none
 from deepfer_yolo.report.page import interval, percent
@@ -44,14 +46,32 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OtherLabels:
+    """How people corrected the judged split, and what the gate would say under the labels that do not decide."""
+
+    how: SplitCorrections
+    verdict: Verdict
+    rulings: tuple[Ruling, ...]
+    evidence: Evidence
+
+    def to_json(self) -> Json:
+        """As `gate.json` holds it."""
+        found = self.evidence
+        compared = {"challenger": found.challenger, "champion": found.champion, "pair": found.comparison}
+        labels = {"labels": found.labels_of, "verdict": self.verdict, "rules": self.rulings, "dataset": found.dataset}
+        return {**self.how.to_json(), "other": {**plain(labels), **without_none(compared)}}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class GateResult:
-    """The verdict, the rulings behind it, and what they looked at."""
+    """The verdict, the rulings behind it, and what they looked at; `other` where people corrected the judged split."""
 
     verdict: Verdict
     rulings: tuple[Ruling, ...]
     evidence: Evidence
     learned_before: Learned | None = None
     promotion: Promotion | None = None
+    other: OtherLabels | None = None
 
     @property
     def exit_code(self) -> int:
@@ -72,6 +92,7 @@ class GateResult:
             **plain({"verdict": self.verdict, "exit_code": self.exit_code, "rules": self.rulings}),
             "dataset": plain(found.dataset) | {"n": found.challenger.metrics.n},
             "labels": found.labels,
+            **({} if self.other is None else {"judged_by": found.labels_of, "corrections": self.other.to_json()}),
             **without_none(compared | rest),
             "learned_before": self.learned_before.to_json() if self.learned_before is not None else None,
             **({} if self.promotion is None else plain(self.promotion)),
@@ -100,20 +121,55 @@ def run_gate(
             raise ConfigError(f"floors.recall: unknown label '{label}'{did_you_mean(label, labels)}", hint)
     floors = floors.model_copy(update={"recall": {names[label]: floor for label, floor in floors.recall.items()}})
     protected = None if config.must_not_break is None else read_protected(config.must_not_break)
-    scores = score_models(zip(("challenger", "champion"), models, strict=False), dataset, config, labels, on_model)
-    measured = [ScoredModel.of(model, one, config) for model, one in zip(models, scores, strict=True)]
-    evidence = Evidence(
-        dataset=DataUsed.of(dataset, config.split),
-        labels=labels,
-        challenger=measured[0],
-        champion=None if champion is None else measured[1],
-        comparison=None if champion is None else compare_pair(scores[0], scores[1], config),
-        latency=latency(challenger, champion, dataset, scores[0]),
-        # Of protected images the shipped model excuses none: nobody has chosen it as the champion.
-        protected=None if protected is None else check_protected(protected, scores[:1] if stand_in else scores),
-        stand_in=stand_in,
+    judged = Judged.of(dataset, config.split)
+    scores = score_models(
+        zip(("challenger", "champion"), models, strict=False), judged.original, config, labels, on_model
     )
-    return GateResult(*decide(evidence, config.model_copy(update={"floors": floors})), evidence, learned)
+    speed = latency(challenger, champion, judged.original, scores[0])
+    scene = _Scene(models, config, labels, speed, protected, stand_in)
+    config = config.model_copy(update={"floors": floors})
+    evidence = scene.evidence(judged.original, scores, "original")
+    if judged.how is None:
+        return GateResult(*decide(evidence, config), evidence, learned)
+    rest = scene.evidence(dataset, [relabelled(one, dataset) for one in scores], "corrected")
+    if config.judge == "corrected":
+        evidence, rest = rest, evidence
+    other = OtherLabels(judged.how, *decide(rest, config), rest)
+    return GateResult(*decide(evidence, config), evidence, learned, other=other)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """What is the same under both labels of a split."""
+
+    models: Sequence[Classifier]
+    config: GateConfig
+    labels: tuple[str, ...]
+    speed: Latency
+    protected: Sequence[str] | None
+    stand_in: StandIn | None
+
+    def evidence(self, data: Dataset, scores: Sequence[Scores], labels_of: LabelsOf) -> Evidence:
+        """What the rules look at under the labels of `data`; images that corrections left out protect nothing."""
+        measured = [ScoredModel.of(model, one, self.config) for model, one in zip(self.models, scores, strict=True)]
+        protected = self.protected
+        if protected is not None and labels_of == "corrected":
+            there = set(scores[0].paths)
+            protected = [path for path in protected if path in there]
+        return Evidence(
+            dataset=DataUsed.of(data, self.config.split),
+            labels=self.labels,
+            challenger=measured[0],
+            champion=None if len(scores) == 1 else measured[1],
+            comparison=None if len(scores) == 1 else compare_pair(scores[0], scores[1], self.config),
+            latency=self.speed,
+            # Of protected images the shipped model excuses none: nobody has chosen it as the champion.
+            protected=None
+            if protected is None
+            else check_protected(protected, scores[:1] if self.stand_in else scores),
+            stand_in=self.stand_in,
+            labels_of=labels_of,
+        )
 
 
 def find_stand_in(
@@ -266,12 +322,26 @@ def verdict_lines(result: GateResult) -> list[str]:
             f"Alone right: challenger {pair.wins}, champion {pair.losses}; exact McNemar p = {pair.mcnemar_p:.3g}. "
             f"Differences below {100 * pair.decision.resolution:.2f} points cannot be told from none on this test set."
         )
+    if result.other is not None:
+        lines += other_lines(result.other, found.labels_of)
     if result.promotion is not None:
         before = result.promotion.decided_before
         lines.append(f"This test set has decided {before} times before here; each time makes it less independent.")
         if result.promotion.promoted_to is not None:
             lines.append(f"Promoted to {result.promotion.promoted_to}.")
     return lines
+
+
+def other_lines(other: OtherLabels, decided: LabelsOf) -> list[str]:
+    """How the split was corrected, which labels decided, and what the others say, a sentence each."""
+    found = other.evidence
+    sides = [("challenger", found.challenger), ("champion", found.champion)]
+    scores = (f"{who} {percent(one.metrics.top1)} %" for who, one in sides if one is not None)
+    said = (
+        f"By the {found.labels_of} ones the verdict would be {other.verdict}: top-1 of the {', of the '.join(scores)}"
+    )
+    n = f"n = {found.challenger.metrics.n:,}"
+    return [*other.how.lines(found.dataset.split), f"The {decided} labels decided (--judge).", f"{said}, {n}."]
 
 
 def _without_champion(stand_in: StandIn | None, alone: bool) -> list[str]:

@@ -12,6 +12,7 @@ from deepfer_yolo.evaluate.intervals import WHOLE, Interval
 from deepfer_yolo.evaluate.paired import ClassComparison, Decision, Latency, PairedComparison
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+LabelsOf = Literal["original", "corrected"]
 
 SIGNIFICANCE = 0.05
 
@@ -45,7 +46,7 @@ class StandIn:
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """What the rules look at; `champion` is the shipped model where that stands in for one, and without either there is
-    no comparison.
+    no comparison. `labels_of` says which labels, where people corrected some.
     """
 
     dataset: DataUsed
@@ -56,6 +57,7 @@ class Evidence:
     latency: Latency
     protected: Protected | None
     stand_in: StandIn | None = None
+    labels_of: LabelsOf = "original"
 
 
 def decide(evidence: Evidence, config: GateConfig) -> tuple[Verdict, tuple[Ruling, ...]]:
