@@ -74,10 +74,8 @@ def evaluate(
     whole = open_to_judge(open_dataset(dataset), settings.split, settings.corrections, held_out=settings.held_out)
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
-    if predictions and model is not None:
-        raise ConfigError("--model and --predictions are two answers to one question", "leave one of them out")
-    if predictions and (shard or merge):
-        raise ConfigError("--predictions are answers already: they have no parts", "leave one of them out")
+    if predictions:
+        _refuse_beside_answers(has_model=model is not None, has_parts=bool(shard or merge))
     classifier = learned = None
     if not predictions:
         classifier = open_classifier(model, threads=settings.threads)
@@ -106,6 +104,13 @@ def evaluate(
     else:
         _print(result)
     stderr().print(f"report: {run / report.REPORT}", soft_wrap=True)
+
+
+def _refuse_beside_answers(*, has_model: bool, has_parts: bool) -> None:
+    if has_model:
+        raise ConfigError("--model and --predictions are two answers to one question", "leave one of them out")
+    if has_parts:
+        raise ConfigError("--predictions are answers already: they have no parts", "leave one of them out")
 
 
 def _write_part(
