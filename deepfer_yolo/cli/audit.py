@@ -13,11 +13,12 @@ import typer
 
 from deepfer_yolo.cli.options import JsonOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import AuditConfig
-from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
+from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError, DatasetError
 from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
     from deepfer_yolo.data.audit.findings import AuditResult
+    from deepfer_yolo.data.audit.label_errors import Predictions
     from deepfer_yolo.data.audit.parts import Check
     from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.faces.detect import Detector
@@ -29,8 +30,8 @@ def _path_option(text: str) -> Any:
 
 @options_of(
     AuditConfig,
-    "dataset layout report quarantine with_model faces detector face_model detect_size near against fail_on workers "
-    "shard out merge config as_json",
+    "dataset layout report quarantine with_model predictions faces detector face_model detect_size near against "
+    "fail_on workers shard out merge config as_json",
 )
 def audit(
     settings: AuditConfig,
@@ -43,6 +44,14 @@ def audit(
     report: Annotated[Path | None, _path_option("Write an HTML page with the images.")] = None,
     quarantine: Annotated[Path | None, _path_option("Write the list of images to leave out, for --exclude.")] = None,
     with_model: Annotated[Path | None, _path_option("Rank likely label errors by this model.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CSV",
+            help="Rank them by these answers, such as train --folds writes. Repeat for shards.",
+            show_default=False,
+        ),
+    ] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
     against: Annotated[Path | None, _path_option("Measure drift against another data set.")] = None,
     shard: ShardOption = None,
@@ -51,6 +60,9 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Look at every image: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
+
+    A model hides the label errors of images that it has learned. deepfer train DATASET --folds 5 answers for each image
+    by a model that has not, and --predictions runs/train/NAME/predictions.csv takes those answers.
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
@@ -61,11 +73,16 @@ def audit(
 
     asked = asked_of(shard, out, merge)
     _refuse_inside(dataset, report, quarantine, out)
+    if with_model and predictions:
+        raise ConfigError("--with-model and --predictions are two answers to one question", "leave one of them out")
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
     if asked.shard is not None:
-        if report or quarantine or against:
-            raise ConfigError("a part has no report, quarantine list or drift", "give those flags with --merge")
+        if report or quarantine or against or predictions:
+            raise ConfigError(
+                "a part has no report, quarantine list, drift or label errors by --predictions",
+                "give those flags with --merge",
+            )
         _write_part(dataset, settings, checks_with(classifier, finder), asked.shard, asked.out, as_json=as_json)
         return
     with progress() as bar:
@@ -74,6 +91,7 @@ def audit(
             dataset,
             settings,
             classifier=classifier,
+            predictions=_read_predictions(dataset, predictions) if predictions else None,
             detector=finder,
             against=against,
             answers=asked.answers,
@@ -148,6 +166,22 @@ def _open_detector(settings: AuditConfig) -> Detector:
 
     note_haar(settings)
     return open_detector(settings, "image")
+
+
+def _read_predictions(dataset: Path, files: list[Path]) -> Predictions:
+    """The answers of `files` to all images of a data set folder."""
+    from deepfer_yolo.config import ScoringConfig
+    from deepfer_yolo.data.audit.label_errors import Predictions
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.evaluate.answers import read_answers
+
+    opened = open_dataset(dataset)
+    by_split = [read_answers(files, opened, ScoringConfig(split=split))[0] for split in opened.splits]
+    if not all(scores.has_probs for scores in by_split):
+        reason = "holds labels without probabilities, which rank nothing"
+        raise DatasetError(reason, "add a column prob_LABEL for each label", path=files[0])
+    probs = {path: said for scores in by_split for path, said in zip(scores.paths, scores.probs, strict=True)}
+    return Predictions(by_split[0].labels, probs)
 
 
 def _print(result: AuditResult) -> None:

@@ -53,7 +53,12 @@ def image_hash(pixels: NDArray[np.uint8]) -> int:
     # One row tells nearly every image from a blank one.
     if bool((pixels[0] == pixels[0, 0]).all()) and bool((pixels == pixels[:1, :1]).all()):
         return BLANK
-    return int.from_bytes(pixel_hash(pixels)[:8], "little")
+    return short_hash(pixel_hash(pixels))
+
+
+def short_hash(whole: bytes) -> int:
+    """64 bits of a `pixel_hash`, as cards hold them."""
+    return int.from_bytes(whole[:8], "little")
 
 
 class LeakGuard:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import ScoringConfig
-from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, load_images
+from deepfer_yolo.data.dataset import MANIFEST, Dataset, Row, csv_bytes, load_images
 from deepfer_yolo.data.shards import Answers, Job, Names, Part, Shard, check_folder, write_part, wrong_row
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.emotions import difference, meeting
@@ -22,6 +22,7 @@ from deepfer_yolo.records import Image, JsonValue, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import digest
 
+PREDICTIONS = "predictions.csv"
 OnProgress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
@@ -57,6 +58,18 @@ class Scores:
     def summed(self) -> Tally:
         """What the headline metrics are computed from."""
         return total(tally(*self.checked()))
+
+
+def predictions_csv(scores: Scores) -> bytes:
+    """`path,label` and one column a label with its probability, or `answer` where that is all that is known; rows as in
+    the manifest.
+    """
+    header = ("path", "label", *(scores.labels if scores.has_probs else ("answer",)))
+    said = (
+        [f"{p:.6f}" for p in probs.tolist()] if scores.has_probs else [scores.labels[int(probs.argmax())]]
+        for probs in scores.probs
+    )
+    return csv_bytes(header, ((row.path, row.label, *cells) for row, cells in zip(scores.rows, said, strict=True)))
 
 
 def score_dataset(

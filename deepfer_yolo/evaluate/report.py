@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from deepfer_yolo.data.dataset import Dataset, load_images
 from deepfer_yolo.evaluate.corruptions import SEVERITIES, corrupted, faces_of
 from deepfer_yolo.evaluate.evaluation import Evaluation
 from deepfer_yolo.evaluate.metrics import Reliability, most_confused, nll_of, selective_accuracy
-from deepfer_yolo.evaluate.predictions import Scores
+from deepfer_yolo.evaluate.predictions import PREDICTIONS, Scores, predictions_csv
 from deepfer_yolo.evaluate.robustness import Robustness, occlusion_map, overlay
 from deepfer_yolo.evaluate.tables import (
     CLASS_HEADER,
@@ -42,7 +40,7 @@ from deepfer_yolo.runtime.preprocess import shorter_side
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT, PREDICTIONS = "report.html", "predictions.csv"
+REPORT = "report.html"
 SHOWN_PX = 96
 """Images larger than this are reduced in the report, which would grow by megabytes otherwise."""
 
@@ -51,22 +49,9 @@ def write_files(
     result: Evaluation, dataset: Dataset, classifier: Classifier | None, config: EvaluateConfig, run: Path
 ) -> None:
     """Write `predictions.csv`, `report.html` and `metrics.json` into `run`."""
-    write_atomic(run / PREDICTIONS, predictions_csv(result.scores).encode("utf-8", "surrogateescape"))
+    write_atomic(run / PREDICTIONS, predictions_csv(result.scores))
     write_report(result, dataset, classifier, config, run / REPORT)
     write_metrics(run, result.to_json())  # last: it says that the run is whole
-
-
-def predictions_csv(scores: Scores) -> str:
-    """`path,label` and one column a label with its probability, or `answer` where that is all that is known; rows as in
-    the manifest.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", *(scores.labels if scores.has_probs else ("answer",))))
-    for row, probs in zip(scores.rows, scores.probs, strict=True):
-        said = [f"{p:.6f}" for p in probs.tolist()] if scores.has_probs else [scores.labels[int(probs.argmax())]]
-        writer.writerow((row.path, row.label, *said))
-    return text.getvalue()
 
 
 def write_report(

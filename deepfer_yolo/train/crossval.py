@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from deepfer_yolo.data.dataset import csv_bytes
+from deepfer_yolo.data.untrusted import csv_rows, open_list
 from deepfer_yolo.errors import TrainingError
+from deepfer_yolo.evaluate.predictions import PREDICTIONS
 from deepfer_yolo.files import write_atomic
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
@@ -107,3 +109,21 @@ def write_folds(config: TrainConfig, folder: Path) -> None:
             f"the data set {dataset.root} has changed since the cross-validation began", "start a new one"
         )
     write_atomic(path, content)
+
+
+def write_predictions(config: TrainConfig, folder: Path) -> None:
+    """`predictions.csv`: what the fold that has not seen it says of each image, in the manifest's order.
+
+    None where a fold was trained by a version that left no such file.
+    """
+    files = [folder / f"fold-{number}" / PREDICTIONS for number in range(1, config.n_runs + 1)]
+    if not all(file.is_file() for file in files):
+        return
+    header: list[str] = []
+    said: dict[str, list[str]] = {}
+    for file in files:
+        with open_list(file) as text:
+            (_, header), *lines = csv_rows(text, file)
+        said |= {cells[0]: cells for _, cells in lines}
+    rows = open_corrected(config).all_rows
+    write_atomic(folder / PREDICTIONS, csv_bytes(header, (said[row.path] for row in rows)))

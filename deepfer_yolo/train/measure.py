@@ -141,11 +141,12 @@ class Calibration:
         return f"temperature {self.temperature:.3f}: {change} (cross-fitted; {floor})"
 
 
-def logits_of(checkpoint: Path, split: DecodedSplit, batch: int) -> Logits:
+def logits_of(checkpoint: Path, split: DecodedSplit, batch: int, *, mirrored: bool = False) -> Logits:
     """Logits, float64 (n, C), of the checkpoint as it lies on the disk for a decoded split, on the CPU."""
     model = load_checkpoint(checkpoint).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        parts = [model(part["img"])[1].double().numpy() for part in ValLoader(split, batch, torch.device("cpu"))]
+        images = (part["img"] for part in ValLoader(split, batch, torch.device("cpu")))
+        parts = [model(image.flip(-1) if mirrored else image)[1].double().numpy() for image in images]
     return np.concatenate(parts)
 
 

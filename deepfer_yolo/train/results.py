@@ -12,12 +12,13 @@ import numpy as np
 from deepfer_yolo import __version__
 from deepfer_yolo.data.corrected import taught_by
 from deepfer_yolo.errors import TrainingError
-from deepfer_yolo.files import sha256_of
+from deepfer_yolo.evaluate.predictions import PREDICTIONS, Scores, predictions_csv
+from deepfer_yolo.files import sha256_of, write_atomic
 from deepfer_yolo.records import Json, parse_json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
 from deepfer_yolo.runtime.card import Card, write_sidecar
-from deepfer_yolo.train.losses import judged_labels
-from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score
+from deepfer_yolo.train.losses import hard_labels, judged_labels
+from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score, softmax
 from deepfer_yolo.train.progress import Progress, save_curves
 from deepfer_yolo.train.splits import read_held_out
 from deepfer_yolo.train.trainer import FaceTrainer
@@ -86,7 +87,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
     run, folder, batch = trainer.run, trainer.save_dir, trainer.run.config.batch
     logits, labels = logits_of(trainer.best, run.val, batch), run.val.labels.numpy()
     calibration = calibrate(logits, labels)
-    test = None if run.config.fold is None else read_held_out(run.dataset, "test", run.spec, run.config.judge)
+    test = None if run.config.fold is None else _test(trainer, calibration.temperature)
     result = TrainResult(
         folder=folder,
         best_epoch=trainer.stopper.best_epoch,
@@ -101,7 +102,7 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         precision=run.precision,
         threads=run.config.threads,
         learned_before=run.leaks,
-        test=None if test is None else score(logits_of(trainer.best, test, batch), test.labels.numpy()),
+        test=test,
         corrections=tuple(one.model_dump(mode="json") for one in run.dataset.corrections),
     )
     judged, _ = judged_labels(run.dataset.rows("val"), run.dataset, run.config.judge)
@@ -123,3 +124,19 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
     write_metrics(folder, result.metrics())
     drop_states(trainer.wdir)
     return result
+
+
+def _test(trainer: FaceTrainer, temperature: float) -> Score:
+    """The score on the test images of a fold. What is said of each of them is written beside it, as the mean over the
+    image and its mirror image where training mirrors: likely label errors are ranked by it.
+    """
+    run, batch = trainer.run, trainer.run.config.batch
+    rows, split = run.dataset.rows("test"), read_held_out(run.dataset, "test", run.spec)
+    logits = logits_of(trainer.best, split, batch)
+    views = [logits] + ([logits_of(trainer.best, split, batch, mirrored=True)] if run.config.fliplr else [])
+    probs = np.mean([softmax(view, temperature) for view in views], axis=0).astype(np.float32)
+    said = Scores(tuple(rows), run.dataset.labels, np.array(hard_labels(rows, run.dataset), np.int64), probs)
+    write_atomic(trainer.save_dir / PREDICTIONS, predictions_csv(said))
+    judged, truth = judged_labels(rows, run.dataset, run.config.judge)
+    places = {row.path: place for place, row in enumerate(rows)}
+    return score(logits[[places[row.path] for row in judged]], np.array(truth))

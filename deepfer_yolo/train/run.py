@@ -15,7 +15,7 @@ from deepfer_yolo.files import locked
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runs import CONFIG, LOCK, METRICS, create_run, release, write_metrics
-from deepfer_yolo.train.crossval import CrossValidation, write_folds
+from deepfer_yolo.train.crossval import CrossValidation, write_folds, write_predictions
 from deepfer_yolo.train.device import check_device, is_out_of_memory, n_devices
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
 from deepfer_yolo.train.progress import Callbacks, Log, Progress, clock
@@ -249,6 +249,7 @@ def _each_fold(config: TrainConfig, folder: Path, callbacks: Callbacks) -> Cross
                 if isinstance(done, Stopped):
                     return Stopped(folder)
             results.append(TrainResult.read(fold))
+        write_predictions(config, folder)
         tests = tuple(result.test for result in results if result.test is not None)
         result = CrossValidation(folder, tests, config.group_by, config.seed)
         write_metrics(folder, result.metrics())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig, FaceConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.inspection import inspect
-from deepfer_yolo.data.audit.model_checks import FaceCheck, LabelCheck, drift
+from deepfer_yolo.data.audit.model_checks import FaceCheck, drift
 from deepfer_yolo.data.audit.report import write_page
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError
@@ -53,29 +53,6 @@ def test_wrong_labels_are_ranked_by_confident_learning(painted_csv: Path, tmp_pa
     finding = next(finding for finding in result.findings if finding.kind == "label-error")
     assert {group[0] for group in finding.groups} == {str(index) for index in wrong}
     assert "its label 0.02" in finding.notes[0]
-
-
-def test_a_model_may_spell_the_labels_otherwise(painted_csv: Path) -> None:
-    seen = inspect(painted_csv)
-    stock = ("Surprised", "Sadness", "Neutral", "Happiness", "Fear", "Disgust", "Anger")
-    model = Oracle({}, stock)
-    meant = dict(zip(stock, EMOTIONS[::-1], strict=True))
-    check = LabelCheck(model)  # type: ignore[arg-type]
-    sure = {label: [0.94 if meant[name] == label else 0.01 for name in stock] for label in EMOTIONS}
-    check._probs = [np.array([sure[image.label] for image in seen.images], np.float32)]
-    assert list(check.findings(seen, CONFIG)) == []
-    wrong = [sure["sad"], *(sure[image.label] for image in seen.images[1:])]
-    assert seen.images[0].label != "sad"
-    check._probs = [np.array(wrong, np.float32)]
-    (finding,) = check.findings(seen, CONFIG)
-    assert finding.groups == ((seen.images[0].key,),)
-
-
-def test_a_model_of_other_labels_is_refused(painted_csv: Path) -> None:
-    seen = inspect(painted_csv)
-    check = LabelCheck(Oracle({}, ("happy", "sad")))  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="does not know the labels angry"):
-        list(check.findings(seen, CONFIG))
 
 
 def test_few_classes_and_few_images(painted_csv: Path, tmp_path: Path) -> None:

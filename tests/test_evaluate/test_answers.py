@@ -16,7 +16,7 @@ from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.evaluate.answers import read_answers
 from deepfer_yolo.evaluate.evaluation import evaluate_answers
-from deepfer_yolo.evaluate.report import predictions_csv
+from deepfer_yolo.evaluate.predictions import predictions_csv
 from deepfer_yolo.evaluate.tables import summary_rows
 from deepfer_yolo.files import sha256_of
 
@@ -116,7 +116,7 @@ def test_labels_alone_have_accuracy_and_f1_and_no_figure_that_needs_probabilitie
     cells = {row[0]: row[1:] for row in summary_rows(metrics)}
     assert cells["top-5 accuracy"] == cells["ECE, 15 bins"] == cells["NLL (nats)"] == ["–", ""]
     assert cells["top-1 accuracy"][0] == "66.7"
-    again = written(tmp_path, *predictions_csv(found.scores).splitlines(), name="again.csv")
+    again = written(tmp_path, *predictions_csv(found.scores).decode().splitlines(), name="again.csv")
     assert again.read_text().startswith("path,label,answer\n")
     assert evaluate_answers([again], data, CONFIG).metrics.to_json() == metrics.to_json()
 

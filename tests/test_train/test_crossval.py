@@ -17,6 +17,7 @@ from deepfer_yolo.data.dataset import Dataset, load_images, open_dataset, read_d
 from deepfer_yolo.data.duplicates import thumbnails
 from deepfer_yolo.data.splits import groups_of
 from deepfer_yolo.errors import ConfigError, LeakError, TrainingError
+from deepfer_yolo.evaluate.predictions import mirrored
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.train.crossval import CrossValidation
 from deepfer_yolo.train.measure import Score
@@ -135,6 +136,22 @@ def test_mean_and_spread_are_those_of_the_folds(validated: CrossValidation, labo
         dataset.labels.index(row.label) for row in rows
     ]
     assert (len(rows), float(right.mean())) == (tests[1]["n"], pytest.approx(tests[1]["top1"]))
+
+
+def test_each_image_is_answered_by_the_fold_that_has_not_seen_it(validated: CrossValidation, laboratory: Path) -> None:
+    dataset = open_dataset(laboratory)
+    with (validated.folder / "predictions.csv").open() as file:
+        said = list(csv.DictReader(file))
+    with (validated.folder / "folds.csv").open() as file:
+        fold_of = {row["path"]: row["fold"] for row in csv.DictReader(file)}
+    assert [(row["path"], row["label"]) for row in said] == [(row.path, row.label) for row in dataset.all_rows]
+    for number in "123":
+        mine = [place for place, row in enumerate(dataset.all_rows) if fold_of[row.path] == number]
+        classifier = TorchClassifier(validated.folder / f"fold-{number}" / "weights" / "best.pt")
+        images = list(load_images(dataset, [dataset.all_rows[place] for place in mine]))
+        probs = (classifier.predict_images(images) + classifier.predict_images([mirrored(one) for one in images])) / 2
+        written = [[float(said[place][label]) for label in dataset.labels] for place in mine]
+        assert np.abs(probs - np.array(written)).max() < 2e-3  # the classifier runs in another batch and memory layout
 
 
 def test_a_stopped_cross_validation_goes_on_where_it_was_and_ends_alike(

@@ -10,6 +10,7 @@ from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.audit.findings import AuditResult, Finding, judge
 from deepfer_yolo.data.audit.image_checks import CHECKS
 from deepfer_yolo.data.audit.inspection import inspect
+from deepfer_yolo.data.audit.label_errors import Predictions, likely_errors
 from deepfer_yolo.data.audit.model_checks import drift
 from deepfer_yolo.data.audit.parts import checks_with, inspection_again
 from deepfer_yolo.data.dataset import is_dataset, read_description, read_manifest, why_changed
@@ -23,6 +24,7 @@ def audit(
     config: AuditConfig,
     *,
     classifier: Classifier | None = None,
+    predictions: Predictions | None = None,
     detector: Detector | None = None,
     against: Path | None = None,
     answers: Answers | None = None,
@@ -31,9 +33,10 @@ def audit(
 ) -> AuditResult:
     """Inspect every image of `source` (a data set folder, any known layout, or an archive of one) and judge.
 
-    With a `classifier` likely label errors are ranked, with a `detector` faces are looked for, with `against` drift is
-    measured; with `answers` what was seen of the images comes from there. `then` is called with the result while the
-    images can still be read: an archive is unpacked for the audit alone. Nothing is written into the source.
+    By a `classifier` or by `predictions` likely label errors are ranked, with a `detector` faces are looked for, with
+    `against` drift is measured; with `answers` what was seen of the images comes from there. `then` is called with the
+    result while the images can still be read: an archive is unpacked for the audit alone. Nothing is written into the
+    source.
     """
     checks = checks_with(classifier, detector)
     with unpacked(source, layout=config.layout) as root:
@@ -47,6 +50,8 @@ def audit(
             findings.append(Finding("changed", "error", 1, f"not what was converted: {changed}"))
         if seen.images:
             findings += [finding for check in checks for finding in check.findings(seen, config)]
+        if seen.images and predictions is not None:
+            findings += likely_errors(seen.images, predictions)
         if seen.images and against is not None:
             with unpacked(against) as other_root:
                 other = inspect(other_root, workers=config.workers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.findings import Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
+from deepfer_yolo.data.audit.label_errors import Predictions, likely_errors
 from deepfer_yolo.data.images import rgb
-from deepfer_yolo.emotions import meeting
-from deepfer_yolo.errors import DatasetError, explained_imports
+from deepfer_yolo.data.leaks import short_hash
+from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.detect import Detector
 from deepfer_yolo.records import Image, JsonValue
 from deepfer_yolo.runtime.classifier import Classifier
@@ -24,6 +24,7 @@ from deepfer_yolo.runtime.model_file import digest
 from deepfer_yolo.runtime.preprocess import to_input
 
 BATCH = 64
+HELD_OUT_ANSWERS = "deepfer train DATASET --folds 5 writes held-out answers for audit --predictions"
 LIGHT: dict[FindingKind, str] = {
     "drift-brightness": "brightness",
     "drift-contrast": "contrast",
@@ -32,9 +33,7 @@ LIGHT: dict[FindingKind, str] = {
 
 
 class LabelCheck:
-    """Likely label errors: a model's probabilities for every image, judged by confident learning (Northcutt et al.,
-    JAIR 2021).
-    """
+    """Likely label errors by a model's answer to every image; see `label_errors`."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -67,32 +66,20 @@ class LabelCheck:
 
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """Images whose label is likely wrong, the likeliest first."""
-        with explained_imports():
-            from cleanlab.filter import find_label_issues
         self._finish()
-        labels, present = self._classifier.labels, {image.label for image in seen.images}
-        names = meeting(present, labels)
-        if unknown := sorted(present - names.keys()):
-            reason = f"the model does not know the labels {', '.join(unknown)}"
-            raise DatasetError(reason, f"it knows {', '.join(labels)}; convert with --drop or --map")
-        if len(present) < 2:
-            reason = "label errors can be ranked among two labels or more, and all images bear one"
-            raise DatasetError(reason, "leave out --with-model")
-        probs = np.concatenate(self._probs).astype(np.float64)
-        probs /= probs.sum(axis=1, keepdims=True)
-        given = np.array([labels.index(names[image.label]) for image in seen.images])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # classes of few images: the finding `few` says so
-            ranked = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
-        if len(ranked):
-            message = "likely by confident learning, the likeliest first; a model hides the errors of images that it "
-            message += "learned from"
-            notes = (
-                f"the model: {labels[int(probs[i].argmax())]} {probs[i].max():.2f}, its label {probs[i][given[i]]:.2f}"
-                for i in ranked
-            )
-            keys = tuple((seen.images[i].key,) for i in ranked)
-            yield Finding("label-error", "note", len(ranked), message, keys, tuple(notes))
+        keys = [image.key for image in seen.images]
+        probs = dict(zip(keys, np.concatenate(self._probs), strict=True))
+        yield from likely_errors(seen.images, Predictions(self._classifier.labels, probs, self._remark(seen.images)))
+
+    def _remark(self, images: list[InspectedImage]) -> str:
+        """What a model that has learned the images is worth here."""
+        known = self._classifier.card.learned
+        if known is None:
+            return "a model hides the errors of images that it learned from"
+        n = int(np.isin(np.array([short_hash(image.pixel_hash) for image in images], np.uint64), known).sum())
+        if not n:
+            return ""
+        return f"the model has learned {n:,} of the {len(images):,} images and hides their errors: {HELD_OUT_ANSWERS}"
 
     def _finish(self) -> None:
         if self._batch:
