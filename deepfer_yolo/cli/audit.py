@@ -28,6 +28,21 @@ def _path_option(text: str) -> Any:
     return typer.Option(help=text, show_default=False)
 
 
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False),
+]
+PredictionsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="CSV",
+        help="Rank them by these answers, such as train --folds writes. Repeat for shards.",
+        show_default=False,
+    ),
+]
+NOT_IN_A_PART = "a part has no report, quarantine list, drift or ranking by --predictions"
+
+
 @options_of(
     AuditConfig,
     "dataset layout report quarantine with_model predictions faces detector face_model detect_size near against "
@@ -35,23 +50,11 @@ def _path_option(text: str) -> Any:
 )
 def audit(
     settings: AuditConfig,
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False
-        ),
-    ],
+    dataset: SourceArgument,
     report: Annotated[Path | None, _path_option("Write an HTML page with the images.")] = None,
     quarantine: Annotated[Path | None, _path_option("Write the list of images to leave out, for --exclude.")] = None,
     with_model: Annotated[Path | None, _path_option("Rank likely label errors by this model.")] = None,
-    predictions: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="CSV",
-            help="Rank them by these answers, such as train --folds writes. Repeat for shards.",
-            show_default=False,
-        ),
-    ] = None,
+    predictions: PredictionsOption = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
     against: Annotated[Path | None, _path_option("Measure drift against another data set.")] = None,
     shard: ShardOption = None,
@@ -73,16 +76,12 @@ def audit(
 
     asked = asked_of(shard, out, merge)
     _refuse_inside(dataset, report, quarantine, out)
-    if with_model and predictions:
-        raise ConfigError("--with-model and --predictions are two answers to one question", "leave one of them out")
+    said = _read_predictions(dataset, predictions, with_model)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
     if asked.shard is not None:
         if report or quarantine or against or predictions:
-            raise ConfigError(
-                "a part has no report, quarantine list, drift or label errors by --predictions",
-                "give those flags with --merge",
-            )
+            raise ConfigError(NOT_IN_A_PART, "give those flags with --merge")
         _write_part(dataset, settings, checks_with(classifier, finder), asked.shard, asked.out, as_json=as_json)
         return
     with progress() as bar:
@@ -91,7 +90,7 @@ def audit(
             dataset,
             settings,
             classifier=classifier,
-            predictions=_read_predictions(dataset, predictions) if predictions else None,
+            predictions=said,
             detector=finder,
             against=against,
             answers=asked.answers,
@@ -168,13 +167,17 @@ def _open_detector(settings: AuditConfig) -> Detector:
     return open_detector(settings, "image")
 
 
-def _read_predictions(dataset: Path, files: list[Path]) -> Predictions:
+def _read_predictions(dataset: Path, files: list[Path] | None, model: Path | None) -> Predictions | None:
     """The answers of `files` to all images of a data set folder."""
     from deepfer_yolo.config import ScoringConfig
     from deepfer_yolo.data.audit.label_errors import Predictions
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.evaluate.answers import read_answers
 
+    if not files:
+        return None
+    if model is not None:
+        raise ConfigError("--with-model and --predictions are two answers to one question", "leave one of them out")
     opened = open_dataset(dataset)
     by_split = [read_answers(files, opened, ScoringConfig(split=split))[0] for split in opened.splits]
     if not all(scores.has_probs for scores in by_split):

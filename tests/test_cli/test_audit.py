@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deepfer_yolo.data.dataset import open_dataset
+
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "80"}
@@ -49,3 +51,36 @@ def test_what_is_not_a_data_set_is_an_error(tmp_path: Path) -> None:
     result = run("audit", tmp_path / "none")
     assert result.returncode == 1
     assert "none: no such file or folder" in result.stderr
+
+
+def test_label_errors_are_ranked_by_the_answers_of_a_file(painted_dataset: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(painted_dataset)
+    wrong = dataset.all_rows[7]
+    other = next(label for label in dataset.labels if label != wrong.label)
+    lines = ["path," + ",".join(f"prob_{label}" for label in dataset.labels)]
+    for row in dataset.all_rows:
+        said = other if row is wrong else row.label
+        lines.append(",".join([row.path, *("0.94" if label == said else "0.01" for label in dataset.labels)]))
+    files = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    files[0].write_text("\n".join(lines[:100]))
+    files[1].write_text("\n".join([lines[0], *lines[100:]]))
+    words = [word for file in files for word in ("--predictions", file)]
+    result = run("audit", painted_dataset, *words, "--json")
+    assert result.returncode == 0, result.stderr
+    (finding,) = (found for found in json.loads(result.stdout)["findings"] if found["kind"] == "label-error")
+    assert finding["groups"] == [[wrong.path]]
+    assert finding["notes"][0].startswith(f"the model: {other} 0.94, its label 0.01")
+    missing = run("audit", painted_dataset, *words[:2])
+    assert missing.returncode == 1
+    assert "has no answer" in missing.stderr
+    both = run("audit", painted_dataset, *words, "--with-model", "deepfer-n")
+    assert both.returncode == 1
+    assert "two answers to one question" in both.stderr
+
+
+def test_labels_without_probabilities_rank_nothing(painted_dataset: Path, tmp_path: Path) -> None:
+    rows = open_dataset(painted_dataset).all_rows
+    (tmp_path / "a.csv").write_text("\n".join(["path,answer", *(f"{row.path},{row.label}" for row in rows)]))
+    result = run("audit", painted_dataset, "--predictions", tmp_path / "a.csv")
+    assert result.returncode == 1
+    assert "labels without probabilities" in result.stderr

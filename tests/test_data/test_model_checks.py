@@ -13,10 +13,11 @@ from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.inspection import inspect
 from deepfer_yolo.data.audit.model_checks import FaceCheck, drift
 from deepfer_yolo.data.audit.report import write_page
+from deepfer_yolo.data.leaks import image_hash
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.detect import open_detector
-from deepfer_yolo.runtime.card import Card, InputSpec
+from deepfer_yolo.runtime.card import Card, InputSpec, pack_hashes
 
 CONFIG = AuditConfig(min_per_class=1, near_correlation=0.98)
 
@@ -53,6 +54,26 @@ def test_wrong_labels_are_ranked_by_confident_learning(painted_csv: Path, tmp_pa
     finding = next(finding for finding in result.findings if finding.kind == "label-error")
     assert {group[0] for group in finding.groups} == {str(index) for index in wrong}
     assert "its label 0.02" in finding.notes[0]
+    assert finding.message.endswith("a model hides the errors of images that it learned from")
+
+
+def test_how_many_of_the_images_a_model_has_learned_is_said(painted_csv: Path) -> None:
+    lines = painted_csv.read_text().splitlines()[1:]
+    pixels = [np.array(line.split(",")[1].split(), np.uint8).reshape(48, 48) for line in lines]
+    labels = {image.key: image.label for image in inspect(painted_csv).images}
+    truth = {image.tobytes(): label for image, label in zip(pixels, labels.values(), strict=True)}
+    truth[pixels[0].tobytes()] = next(label for label in EMOTIONS if label != labels["0"])
+    for learned, said in (
+        (pixels[:50], f"has learned 50 of the {len(lines)} images and hides"),
+        ([], "likeliest first"),
+    ):
+        model = Oracle(truth)
+        hashes = np.array([image_hash(image) for image in learned], np.uint64)
+        model.card = model.card.model_copy(update={"trained_hashes": pack_hashes(hashes)})
+        result = audit(painted_csv, CONFIG, classifier=model)  # type: ignore[arg-type]
+        (finding,) = (finding for finding in result.findings if finding.kind == "label-error")
+        assert said in finding.message
+        assert ("--predictions" in finding.message) == bool(learned)
 
 
 def test_few_classes_and_few_images(painted_csv: Path, tmp_path: Path) -> None:
