@@ -64,8 +64,8 @@ def audit(
 ) -> None:
     """Look at every image: broken, blank, copied, leaking, conflicting, mislabelled; exits 3 where the gate fails.
 
-    A model hides the label errors of images that it has learned. deepfer train DATASET --folds 5 answers for each image
-    by a model that has not, and --predictions runs/train/NAME/predictions.csv takes those answers.
+    A model that has learned an image may have learned its wrong label. deepfer train DATASET --folds 5 answers for each
+    image by a model that has not, and --predictions runs/train/NAME/predictions.csv takes those answers.
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """

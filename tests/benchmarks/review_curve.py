@@ -42,8 +42,8 @@ from deepfer_yolo.report import plots
 from deepfer_yolo.yolo import TorchClassifier
 
 PRESET = "fer2013-fast"
-SHARES = (5, 10, 2, 1)
-"""Per cent of Training that are reviewed, in the order of worth."""
+PER_CENT = ((0, 5), (10,), (2,), (1,))
+"""How much of Training is reviewed: what is trained before the next ones, each seed with all of them."""
 ORDERS = ("audit", "random", "cleanlab")
 CLEAR = 7
 """Votes of ten that make a majority a clear one."""
@@ -143,7 +143,7 @@ def print_finds(material: Material, title: str) -> None:
         f"many as chance), of the {material.clear.sum():,} with {CLEAR} votes or more in {base[2]:.1%}"
     )
     everything = np.ones(len(material.rows), bool)
-    for per_cent in sorted(SHARES):
+    for per_cent in (1, 2, 5, 10):
         for name in ("audit", "cleanlab", "cleanlab issues"):
             first = material.order(name)[: round(len(material.rows) * per_cent / 100)]
             told = [f"{per_cent:3} % {name:15}", f"{material.differs[first].sum():5,} of {len(first):5,}"]
@@ -184,9 +184,10 @@ def cross_validated(arguments: argparse.Namespace, data: Dataset) -> Path:
 
 
 def plan(seeds: int) -> Iterator[tuple[str, int, int]]:
-    """(order, per cent, seed) of each training, in the order of worth: a point with its spread, then the next."""
-    yield from (("none", 0, seed) for seed in range(seeds))
-    yield from ((order, per_cent, seed) for per_cent in SHARES for seed in range(seeds) for order in ORDERS)
+    """(order, per cent, seed) of each training, in the order of worth: each seed compares all orders."""
+    for shares in PER_CENT:
+        for seed in range(seeds):
+            yield from ((order, share, seed) for share in shares for order in (("none",) if share == 0 else ORDERS))
 
 
 def trained(

@@ -1,7 +1,7 @@
 """Likely label errors: what a model says of every image, weighed by how labels of each kind are mistaken for others.
 
 The answers must be held out: of a model that has not learned from the image it answers for. `deepfer train --folds`
-writes such answers of a whole data set; a model that has learned an image has learned its label, too.
+writes such answers of a whole data set; a model that has learned an image may have learned its wrong label, too.
 """
 
 from __future__ import annotations

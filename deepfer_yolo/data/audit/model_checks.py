@@ -75,11 +75,12 @@ class LabelCheck:
         """What a model that has learned the images is worth here."""
         known = self._classifier.card.learned
         if known is None:
-            return "a model hides the errors of images that it learned from"
+            return f"a model may have learned wrong labels with the images: {HELD_OUT_ANSWERS}"
         n = int(np.isin(np.array([short_hash(image.pixel_hash) for image in images], np.uint64), known).sum())
         if not n:
             return ""
-        return f"the model has learned {n:,} of the {len(images):,} images and hides their errors: {HELD_OUT_ANSWERS}"
+        learned = f"the model has learned {n:,} of the {len(images):,} images, perhaps with their wrong labels"
+        return f"{learned}: {HELD_OUT_ANSWERS}"
 
     def _finish(self) -> None:
         if self._batch:
