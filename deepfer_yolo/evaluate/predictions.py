@@ -60,16 +60,17 @@ class Scores:
         return total(tally(*self.checked()))
 
 
-def predictions_csv(scores: Scores) -> bytes:
+def predictions_csv(scores: Scores, *, with_labels: bool = True) -> bytes:
     """`path,label` and one column a label with its probability, or `answer` where that is all that is known; rows as in
-    the manifest.
+    the manifest. `with_labels` says whether the column `label` stands there.
     """
-    header = ("path", "label", *(scores.labels if scores.has_probs else ("answer",)))
+    about = ("path", "label") if with_labels else ("path",)
     said = (
         [f"{p:.6f}" for p in probs.tolist()] if scores.has_probs else [scores.labels[int(probs.argmax())]]
         for probs in scores.probs
     )
-    return csv_bytes(header, ((row.path, row.label, *cells) for row, cells in zip(scores.rows, said, strict=True)))
+    rows = ((*(getattr(row, name) for name in about), *cells) for row, cells in zip(scores.rows, said, strict=True))
+    return csv_bytes((*about, *(scores.labels if scores.has_probs else ("answer",))), rows)
 
 
 def score_dataset(

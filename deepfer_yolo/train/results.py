@@ -128,7 +128,8 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
 
 def _test(trainer: FaceTrainer, temperature: float) -> Score:
     """The score on the test images of a fold. What is said of each of them is written beside it, as the mean over the
-    image and its mirror image where training mirrors: likely label errors are ranked by it.
+    image and its mirror image where training mirrors: likely label errors are ranked by it. No label stands there,
+    since corrected ones are not those of the data set.
     """
     run, batch = trainer.run, trainer.run.config.batch
     rows, split = run.dataset.rows("test"), read_held_out(run.dataset, "test", run.spec)
@@ -136,7 +137,7 @@ def _test(trainer: FaceTrainer, temperature: float) -> Score:
     views = [logits] + ([logits_of(trainer.best, split, batch, mirrored=True)] if run.config.fliplr else [])
     probs = np.mean([softmax(view, temperature) for view in views], axis=0).astype(np.float32)
     said = Scores(tuple(rows), run.dataset.labels, np.array(hard_labels(rows, run.dataset), np.int64), probs)
-    write_atomic(trainer.save_dir / PREDICTIONS, predictions_csv(said))
+    write_atomic(trainer.save_dir / PREDICTIONS, predictions_csv(said, with_labels=False))
     judged, truth = judged_labels(rows, run.dataset, run.config.judge)
     places = {row.path: place for place, row in enumerate(rows)}
     return score(logits[[places[row.path] for row in judged]], np.array(truth))
