@@ -23,7 +23,7 @@ from deepfer_yolo.errors import DeepferError, explain_import_error
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Data": ("convert", "audit"),
+    "Data": ("convert", "audit", "review"),
     "Train": ("train", "tune"),
     "Measure": ("evaluate", "gate", "compare", "runs"),
     "Models": ("export", "verify", "parity", "benchmark", "card", "predict", "models"),

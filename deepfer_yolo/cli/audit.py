@@ -69,13 +69,13 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, refuse_inside, say_all, tracked
     from deepfer_yolo.data.audit.audit import audit as run
     from deepfer_yolo.data.audit.parts import checks_with
     from deepfer_yolo.data.shards import asked_of
 
     asked = asked_of(shard, out, merge)
-    _refuse_inside(dataset, report, quarantine, out)
+    refuse_inside(dataset, report, quarantine, out)
     said = _read_predictions(dataset, predictions, with_model)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
@@ -150,13 +150,6 @@ def _write_report(path: Path, result: AuditResult) -> None:
     from deepfer_yolo.data.audit.report import write_page
 
     write_page(result, shlex.join(["deepfer", *sys.argv[1:]]), path)
-
-
-def _refuse_inside(dataset: Path, *files: Path | None) -> None:
-    for file in files:
-        if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
-            reason = f"{file} lies inside the data set {dataset}, and nothing is written there"
-            raise ConfigError(reason, "name a file elsewhere")
 
 
 def _open_detector(settings: AuditConfig) -> Detector:

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
@@ -169,6 +170,14 @@ def note_drawing(labels: Sequence[str]) -> None:
 
     if not all(map(str.isascii, labels)) and (note := drawing_note(labels)):
         say_all([f"note: {note}"])
+
+
+def refuse_inside(dataset: Path, *files: Path | None) -> None:
+    """Raise ConfigError for a file that would be written into a data set."""
+    for file in files:
+        if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
+            reason = f"{file} lies inside the data set {dataset}, and nothing is written there"
+            raise ConfigError(reason, "name a file elsewhere")
 
 
 UNWRAPPED = 10_000

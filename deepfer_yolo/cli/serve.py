@@ -37,6 +37,7 @@ def serve(
     """
     from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
     from deepfer_yolo.serve import server
+    from deepfer_yolo.serve.app import create_app
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.stream.address import parse_sources
 
@@ -55,4 +56,4 @@ def serve(
             typer.launch(server.entry_url(url, settings.token))
 
     with listener:
-        server.run(classifier, settings, listener, live, on_ready)
+        server.run(create_app(classifier, settings, live), settings, listener, on_ready)

@@ -6,9 +6,9 @@ train/fear/00041.png,07ab…,train,fear,leave-out,Ada,blank,blind,1.3,2026-11-28
 
 `new_label` is a label of the data set (the old one where it is kept), or `leave-out`, `unsure` or `undo`. An image is
 its path and SHA-256. An `undo` takes back that reviewer's last decision on that image; what then stands last is the
-reviewer's answer. A `repeat` only measures consistency and decides nothing. Where the answers of two reviewers differ,
-the image is in conflict, and none of them is applied until they agree; `unsure` abstains. Decisions on train and on
-held-out images (val, test) never share a file.
+reviewer's answer. A `repeat` only measures consistency and decides nothing. An image is settled by what more than half
+of its reviewers say, of two by what both say; `unsure` abstains. Else it is in conflict, and nothing is applied.
+Decisions on train and on held-out images (val, test) never share a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -35,6 +35,7 @@ from deepfer_yolo.data.decisions import (
     UNSURE,
     WORDS,
     Decision,
+    ImageKey,
     decision_of,
     fault_of,
     line_of,
@@ -78,6 +79,30 @@ class Consistency:
     same: int
 
 
+class Standing:
+    """The decisions that stand, undone ones gone: first looks and repeats apart."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[ImageKey, dict[tuple[bool, str], list[Decision]]] = defaultdict(dict)
+
+    def add(self, decision: Decision) -> None:
+        """Count one more line; an `undo` takes back the reviewer's last decision on that image, of its kind."""
+        stack = self._stacks[decision.image].setdefault((decision.is_repeat, decision.reviewer), [])
+        if decision.new_label != UNDO:
+            stack.append(decision)
+        elif stack:
+            stack.pop()
+
+    def images(self) -> Iterator[ImageKey]:
+        """Every image that a line names, in the order of its first."""
+        return iter(self._stacks)
+
+    def of(self, image: ImageKey, *, is_repeat: bool = False) -> dict[str, Decision]:
+        """The last decision of each reviewer on an image."""
+        stacks = self._stacks.get(image, {})
+        return {who: stack[-1] for (kind, who), stack in stacks.items() if stack and kind is is_repeat}
+
+
 @dataclass(frozen=True)
 class Corrections:
     """A file of decisions, in their order. `digest` is the SHA-256 of its bytes; `is_torn` says that its last line was
@@ -95,30 +120,32 @@ class Corrections:
         return any(decision.split != "train" for decision in self.decisions)
 
     @cached_property
-    def answers(self) -> dict[tuple[str, str], dict[str, Decision]]:
-        """The standing decision of each reviewer, by image and reviewer, in the order of the images' first decision."""
-        stacks: dict[tuple[str, str], dict[str, list[Decision]]] = defaultdict(dict)
+    def standing(self) -> Standing:
+        """The decisions that stand."""
+        found = Standing()
         for decision in self.decisions:
-            if "repeat" not in decision.how:
-                _count(stacks[decision.image].setdefault(decision.reviewer, []), decision)
-        standing = {image: {who: stack[-1] for who, stack in of.items() if stack} for image, of in stacks.items()}
-        return {image: of for image, of in standing.items() if of}
+            found.add(decision)
+        return found
+
+    @cached_property
+    def answers(self) -> dict[ImageKey, dict[str, Decision]]:
+        """The standing decision of each reviewer, by image and reviewer, in the order of the images' first decision."""
+        found = ((image, self.standing.of(image)) for image in self.standing.images())
+        return {image: of for image, of in found if of}
 
     def settled(self) -> tuple[Decision, ...]:
-        """One decision an image: the last of the reviewers' answers where all that are sure agree; images in conflict
-        are left out.
+        """One decision an image, the last of those that say what more than half of the sure reviewers say; images in
+        conflict are left out.
         """
-        final = []
-        for of in self.answers.values():
-            sure = _sure(of)
-            if len({decision.new_label for decision in sure}) < 2:
-                final.append((sure or list(of.values()))[-1])
-        return tuple(final)
+        return tuple(final for of in self.answers.values() if (final := final_of(of.values())) is not None)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """The images of which reviewers say different things."""
-        found = ((image, _sure(of)) for image, of in self.answers.items())
-        return tuple(Conflict(*image, tuple(sure)) for image, sure in found if len({one.new_label for one in sure}) > 1)
+        """The images of which reviewers say different things, and none more than half of them."""
+        return tuple(
+            Conflict(*image, tuple(_sure(of.values())))
+            for image, of in self.answers.items()
+            if final_of(of.values()) is None
+        )
 
     def kappa(self) -> tuple[Agreement, ...]:
         """Cohen's kappa (1960) of each two reviewers; `leave-out` and `unsure` are answers like any other."""
@@ -130,16 +157,13 @@ class Corrections:
 
     def consistency(self) -> tuple[Consistency, ...]:
         """How each reviewer answered the images that were shown twice; an undone answer does not count."""
-        again: dict[tuple[str, tuple[str, str]], list[Decision]] = defaultdict(list)
-        for decision in self.decisions:
-            if "repeat" in decision.how:
-                _count(again[decision.reviewer, decision.image], decision)
         n, same = Counter[str](), Counter[str]()
-        for (who, image), stack in again.items():
-            first = self.answers.get(image, {}).get(who)
-            if first is not None and stack:
-                n[who] += 1
-                same[who] += stack[-1].new_label == first.new_label
+        for image in self.standing.images():
+            for who, again in self.standing.of(image, is_repeat=True).items():
+                first = self.answers.get(image, {}).get(who)
+                if first is not None:
+                    n[who] += 1
+                    same[who] += again.new_label == first.new_label
         return tuple(Consistency(who, n[who], same[who]) for who in sorted(n))
 
     def check_against(self, dataset: Dataset) -> dict[str, Decision]:
@@ -329,15 +353,17 @@ def _mixes(split: str) -> str:
     return f"split is {split}, and decisions on {kept}"
 
 
-def _count(stack: list[Decision], decision: Decision) -> None:
-    if decision.new_label != UNDO:
-        stack.append(decision)
-    elif stack:
-        stack.pop()
+def final_of(answers: Collection[Decision]) -> Decision | None:
+    """What the reviewers of one image, one answer each, come to; None where they are in conflict."""
+    sure = _sure(answers)
+    if not sure:
+        return max(answers, key=lambda decision: decision.time)
+    label, n = Counter(decision.new_label for decision in sure).most_common(1)[0]
+    return [decision for decision in sure if decision.new_label == label][-1] if 2 * n > len(sure) else None
 
 
-def _sure(of: dict[str, Decision]) -> list[Decision]:
-    return [decision for decision in of.values() if decision.new_label != UNSURE]
+def _sure(answers: Iterable[Decision]) -> list[Decision]:
+    return [decision for decision in answers if decision.new_label != UNSURE]
 
 
 def _cohen(said: Sequence[tuple[str, str]]) -> tuple[float, float]:

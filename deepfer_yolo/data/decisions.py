@@ -23,6 +23,8 @@ HOW = ("blind", "model", "repeat", "import")
 time to measure consistency; import: decided in another program."""
 MAX_CHARS = {"path": 1000, "old_label": 200, "new_label": 200, "reviewer": 80, "why": 500}
 MAX_SECONDS = 86_400.0
+ImageKey = tuple[str, str]
+"""What tells images apart: path and SHA-256."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMULA = re.compile(r"'*[=+\-@]")
@@ -45,9 +47,14 @@ class Decision:
     time: str = ""
 
     @property
-    def image(self) -> tuple[str, str]:
-        """What tells images apart."""
+    def image(self) -> ImageKey:
+        """The image that it is about."""
         return self.path, self.sha256
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether the image was shown a second time."""
+        return "repeat" in self.how
 
     @property
     def is_change(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import metadata
@@ -67,8 +67,8 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
         lifespan=lifespan,
     )
     add_routes(app, services)
-    _add_page(app)
-    _add_errors(app)
+    add_page(app, PAGE)
+    add_errors(app)
 
     @app.websocket("/v1/camera")
     async def camera(websocket: WebSocket) -> None:
@@ -77,9 +77,11 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
     return Guard(app, config, services.metrics)
 
 
-def _add_page(app: FastAPI) -> None:
-    """The page's files, each under a fixed route: no path of a client's ever becomes a file's."""
-    for path in sorted(PAGE.iterdir()):
+def add_page(app: FastAPI, folder: Path, also: Sequence[str] = ()) -> None:
+    """A page's files, and those of this one that it uses `also`, each under a fixed route: no path of a client's ever
+    becomes a file's; and the source.
+    """
+    for path in [*sorted(folder.iterdir()), *(PAGE / name for name in also)]:
         if path.suffix in TYPES:
             route = {"index.html": "/", "docs.html": "/docs"}.get(path.name, f"/static/{path.name}")
             app.add_api_route(route, _file_route(path), methods=["GET"], include_in_schema=False)
@@ -103,7 +105,7 @@ def _file_route(path: Path) -> Callable[[Request], Awaitable[Response]]:
     return send_file
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
     """Every refusal leaves as problem+json."""
 
     @app.exception_handler(ProblemError)

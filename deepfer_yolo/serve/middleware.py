@@ -28,7 +28,7 @@ from deepfer_yolo.serve.schemas import ProblemError, too_many
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from deepfer_yolo.config import ServeConfig
+    from deepfer_yolo.config import ServerConfig
 
 MAX_CLIENTS = 4096
 """Clients whose rate is remembered; the longest silent one is forgotten first."""
@@ -119,7 +119,7 @@ LARGE, RETURN_AFTER_S = 4_000_000, 1.0
 class Guard:
     """ASGI middleware: host, origin, token, rate, concurrency, body size and time, security headers, counting."""
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, config: ServerConfig, metrics: Metrics) -> None:
         self._app = app
         self._config = config
         self._root_path = config.root_path.rstrip("/")

@@ -12,22 +12,16 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import uvicorn  # noqa: TID253 (only `deepfer serve` imports this package)
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: TID253 (this file is about uvicorn)
 
-from deepfer_yolo.config import ServeConfig
+from deepfer_yolo.config import ServerConfig
 from deepfer_yolo.errors import ConfigError, DeepferError
-from deepfer_yolo.serve.app import create_app
-from deepfer_yolo.serve.middleware import host_name, is_loopback
+from deepfer_yolo.serve.middleware import Guard, host_name, is_loopback
 from deepfer_yolo.serve.prefix import is_prefix
-
-if TYPE_CHECKING:
-    from deepfer_yolo.runtime.classifier import Classifier
-    from deepfer_yolo.serve.live_sources import LiveBoard
-
 
 MAX_HEAD_BYTES = 64_000
 GRACE_S = 2.0
@@ -37,7 +31,7 @@ GRACE_S = 2.0
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which cuts off who dribbles headers, sends endless ones or does not read the answer."""
 
-    limits = ServeConfig()
+    limits = ServerConfig()
 
     def connection_made(self, transport: Any) -> None:
         """A client connects."""
@@ -128,7 +122,7 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 """What an Authorization header can carry (RFC 6750, section 2.1)."""
 
 
-def check_exposure(config: ServeConfig) -> None:
+def check_exposure(config: ServerConfig) -> None:
     """Raise ConfigError where others could reach the server without a token, or nobody with it."""
     if not config.host:
         raise ConfigError("--host is empty", "use 127.0.0.1, or an address of this machine")
@@ -145,7 +139,7 @@ def check_exposure(config: ServeConfig) -> None:
     if config.token is None and open_doors:
         raise ConfigError(
             f"{open_doors[0]} lets other machines in, so a token is needed",
-            "DEEPFER_TOKEN=$(openssl rand -hex 16) deepfer serve …, or stay on 127.0.0.1",
+            "export DEEPFER_TOKEN=$(openssl rand -hex 16), or stay on 127.0.0.1",
         )
     if config.token is not None and len(config.token) < 16:
         raise ConfigError("the token has less than 16 characters", "make one with: openssl rand -hex 16")
@@ -220,18 +214,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(
-    classifier: Classifier,
-    config: ServeConfig,
-    listener: socket.socket,
-    live: LiveBoard | None,
-    on_ready: Callable[[], None],
-) -> None:
+def run(app: Guard, config: ServerConfig, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way. Raises DeepferError where the start fails."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in NOISE)
     settings = uvicorn.Config(
-        create_app(classifier, config, live),
+        app,
         http=type("ConfiguredProtocol", (BoundedProtocol,), {"limits": config}),
         ws="websockets-sansio",
         ws_max_size=MAX_IMAGE_BYTES,

@@ -191,6 +191,10 @@ def test_reviewers_in_conflict_settle_nothing_until_they_agree() -> None:
         ("Bob", "happy"),
     ]
     assert answers(of(*two, said("a", "happy"))) == {"a": "happy", "b": "sad"}
+    third = of(*two, said("a", "happy", who="Cyd"))
+    assert answers(third) == {"a": "happy", "b": "sad"}
+    assert third.conflicts() == ()
+    assert answers(of(*two, said("a", "sad", who="Cyd"))) == {"b": "sad"}
     assert answers(of(said("a", "unsure"), said("a", "unsure", who="Bob"))) == {"a": "unsure"}
     assert of(*two).counts() == {
         "decisions": 4,

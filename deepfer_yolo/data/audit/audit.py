@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from deepfer_yolo.config import AuditConfig
@@ -11,7 +12,7 @@ from deepfer_yolo.data.audit.findings import AuditResult, Finding, judge
 from deepfer_yolo.data.audit.image_checks import CHECKS
 from deepfer_yolo.data.audit.inspection import inspect
 from deepfer_yolo.data.audit.label_errors import Predictions, likely_errors
-from deepfer_yolo.data.audit.model_checks import drift
+from deepfer_yolo.data.audit.model_checks import LabelCheck, drift
 from deepfer_yolo.data.audit.parts import checks_with, inspection_again
 from deepfer_yolo.data.dataset import is_dataset, read_description, read_manifest, why_changed
 from deepfer_yolo.data.shards import Answers
@@ -58,6 +59,9 @@ def audit(
             other.name = against.name  # both may state the same title
             findings += drift(seen, other, config)
         result = judge(seen, findings, config)
+        for check in checks:
+            if isinstance(check, LabelCheck):
+                result = replace(result, probs=check.probs(seen))
         if then is not None:
             then(result)
     return result

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
 from deepfer_yolo.data.dataset import Counts
 from deepfer_yolo.data.untrusted import printable
-from deepfer_yolo.records import Json, plain
+from deepfer_yolo.records import Json, Probs, plain
 
 RANK = {"error": 2, "warning": 1, "note": 0}
 GATE = {"error": 2, "warning": 1, "never": 3}
@@ -33,7 +33,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """The result of one audit. `images` by key are for the report; they are no part of the JSON."""
+    """The result of one audit. `images` by key are for the report, `probs` by key, in the order of the model's labels,
+    for a review; they are no part of the JSON.
+    """
 
     name: str
     n_images: int
@@ -42,6 +44,7 @@ class AuditResult:
     passed: bool
     images: Mapping[str, InspectedImage]
     config: AuditConfig
+    probs: Mapping[str, Probs] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """The result as `--json` prints it."""

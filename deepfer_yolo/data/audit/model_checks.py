@@ -18,7 +18,7 @@ from deepfer_yolo.data.images import rgb
 from deepfer_yolo.data.leaks import short_hash
 from deepfer_yolo.errors import DatasetError
 from deepfer_yolo.faces.detect import Detector
-from deepfer_yolo.records import Image, JsonValue
+from deepfer_yolo.records import Image, JsonValue, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import digest
 from deepfer_yolo.runtime.preprocess import to_input
@@ -63,6 +63,12 @@ class LabelCheck:
     def recall(self, image: InspectedImage, note: Any) -> None:
         """Take the probabilities of one image."""
         self._probs.append(np.array(note, np.float32).reshape(1, len(self._classifier.labels)))
+
+    def probs(self, seen: Inspection) -> dict[str, Probs]:
+        """The model's probabilities for every image, by key."""
+        self._finish()
+        keys = (image.key for image in seen.images)
+        return dict(zip(keys, (row for part in self._probs for row in part), strict=True))
 
     def findings(self, seen: Inspection, config: AuditConfig) -> Iterator[Finding]:
         """Images whose label is likely wrong, the likeliest first."""

@@ -1,0 +1,128 @@
+"""`deepfer review`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepfer_yolo.cli.options import DatasetArgument, JsonOption, options_of
+from deepfer_yolo.config import ReviewConfig
+
+if TYPE_CHECKING:
+    from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter
+    from deepfer_yolo.data.dataset import Dataset
+
+
+@options_of(
+    ReviewConfig,
+    "dataset with_model only label split held_out blind reviewer second repeat limit out report is_opened near host "
+    "port token threads workers config as_json",
+)
+def review(
+    settings: ReviewConfig,
+    dataset: DatasetArgument,
+    with_model: Annotated[
+        Path | None,
+        typer.Option("--with-model", help="Rank and show by this model's answers.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file of decisions; an earlier one is gone on with.",
+            show_default="corrections.csv; with --held-out corrections.held-out.csv",
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print what the decisions so far come to, without the page.")
+    ] = False,
+    is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Correct labels on a local page, the most doubtful first; the data set itself is never changed.
+
+    Keys 1 to 9 set a label, space keeps it, x leaves the image out, ? marks it as unsure, u undoes. Each decision is
+    one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and gate take the file
+    as --corrections. Ends with Ctrl-C and a summary.
+
+    Example: deepfer review datasets/fer2013 --with-model deepfer-n --open
+    """
+    from deepfer_yolo.cli.options import refuse_inside
+    from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter, read_corrections
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.data.kept_faces import remove_old
+
+    file = out or Path(HELD_OUT_FILE if settings.held_out else FILE)
+    refuse_inside(dataset, file)
+    remove_old(dataset)
+    opened = open_dataset(dataset)
+    if report:
+        corrections = read_corrections(file)
+        corrections.check_against(opened)
+        _print(corrections, as_json=as_json)
+        return
+    with CorrectionsWriter(file) as writer:
+        if writer.before.decisions:
+            writer.before.check_against(opened)
+        _print(_review(opened, settings, writer, with_model, is_opened=is_opened), as_json=as_json)
+
+
+def _review(
+    dataset: Dataset, settings: ReviewConfig, writer: CorrectionsWriter, model: Path | None, *, is_opened: bool
+) -> Corrections:
+    """Serve the page until a signal; the decisions there are then."""
+    from deepfer_yolo.cli.options import open_classifier, progress, say_all, tracked
+    from deepfer_yolo.review.app import create_app
+    from deepfer_yolo.review.doubts import find_doubts
+    from deepfer_yolo.review.queue import build, check_choice
+    from deepfer_yolo.runtime.model_file import locate
+    from deepfer_yolo.serve import server
+
+    check_choice(dataset, settings, has_model=model is not None)
+    server.check_exposure(settings)
+    if settings.token is None:
+        settings = settings.model_copy(update={"token": secrets.token_hex(16)})
+    classifier = open_classifier(model, threads=settings.threads) if model else None
+    with progress() as bar:
+        show = tracked(bar, "looking")
+        doubts = find_doubts(
+            dataset, settings, classifier, locate(model) if model else None, lambda part: show(int(100 * part), 100)
+        )
+    entries = build(dataset, doubts, settings, writer.before)
+    if not entries:
+        say_all(["nothing to review: no image is doubted; --only all shows each"])
+        return writer.before
+    if settings.held_out and classifier is not None and not settings.blind:
+        say_all(
+            ["warning: held-out labels corrected in view of a model's answers flatter that model; --blind hides them"]
+        )
+    app, state = create_app(dataset, entries, writer, settings, classifier.card.name if classifier else None)
+    listener = server.bind(settings.host, settings.port)
+
+    def on_ready() -> None:
+        url = server.entry_url(server.url_of(listener), settings.token)
+        words = (
+            f"deepfer reviews {len(entries):,} images of {dataset.name} into {writer.path} at {url} (Ctrl-C stops it)"
+        )
+        print(words, file=sys.stderr, flush=True)
+        if is_opened:
+            typer.launch(url)
+
+    with listener:
+        server.run(app, settings, listener, on_ready)
+    return state.corrections
+
+
+def _print(corrections: Corrections, *, as_json: bool) -> None:
+    from deepfer_yolo.cli.options import print_json, stdout
+    from deepfer_yolo.report.page import table
+    from deepfer_yolo.review.summary import summarise
+
+    summary = summarise(corrections)
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        stdout().print(table(("what", "figure"), summary.rows(), str(corrections.path)))
