@@ -336,7 +336,7 @@ def deepfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `deepfer serve`: its address, process and log."""
+    """A running server: its address, process and log."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -405,26 +405,12 @@ def start_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
-    """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are
-    keys of its configuration.
-    """
+def start_process() -> Iterator[Callable[..., Served]]:
+    """A function that starts `deepfer` on its words in a folder and waits until its log names an address."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(model: Path, *words: object, **settings: object) -> Served:
-        folder = tmp_path_factory.mktemp("serve")
-        (folder / "serve.yaml").write_text(json.dumps({"port": 0, "detector": "haar", **settings}))
-        command = [
-            sys.executable,
-            "-m",
-            "deepfer_yolo",
-            "serve",
-            "-m",
-            str(model),
-            "--config",
-            str(folder / "serve.yaml"),
-            *map(str, words),
-        ]
+    def start(folder: Path, *words: object) -> Served:
+        command = [sys.executable, "-m", "deepfer_yolo", *map(str, words)]
         environment = {key: value for key, value in os.environ.items() if key != "DEEPFER_TOKEN"}
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder, env=environment)
@@ -445,3 +431,29 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    tmp_path_factory: pytest.TempPathFactory, start_process: Callable[..., Served]
+) -> Callable[..., Served]:
+    """A function that starts `deepfer serve` on a free port of this machine and waits until it answers; keywords are
+    keys of its configuration.
+    """
+
+    def start(model: Path, *words: object, **settings: object) -> Served:
+        folder = tmp_path_factory.mktemp("serve")
+        (folder / "serve.yaml").write_text(json.dumps({"port": 0, "detector": "haar", **settings}))
+        return start_process(folder, "serve", "-m", model, "--config", folder / "serve.yaml", *words)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_review(start_process: Callable[..., Served]) -> Callable[..., Served]:
+    """A function that starts `deepfer review` in a folder on a free port; its address holds the token."""
+
+    def start(folder: Path, dataset: Path, *words: object) -> Served:
+        return start_process(folder, "review", dataset, "--port", 0, *words)
+
+    return start

@@ -54,6 +54,8 @@ def review(
     from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter, read_corrections
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.kept_faces import remove_old
+    from deepfer_yolo.review.queue import check_choice
+    from deepfer_yolo.serve.server import check_exposure
 
     file = out or Path(HELD_OUT_FILE if settings.held_out else FILE)
     refuse_inside(dataset, file)
@@ -64,9 +66,11 @@ def review(
         corrections.check_against(opened)
         _print(corrections, as_json=as_json)
         return
+    check_choice(opened, settings, has_model=with_model is not None)
+    check_exposure(settings)
     with CorrectionsWriter(file) as writer:
-        if writer.before.decisions:
-            writer.before.check_against(opened)
+        writer.before.check_against(opened)
+        writer.check_kind(is_held_out=settings.held_out)
         _print(_review(opened, settings, writer, with_model, is_opened=is_opened), as_json=as_json)
 
 
@@ -77,12 +81,10 @@ def _review(
     from deepfer_yolo.cli.options import open_classifier, progress, say_all, tracked
     from deepfer_yolo.review.app import create_app
     from deepfer_yolo.review.doubts import find_doubts
-    from deepfer_yolo.review.queue import build, check_choice
+    from deepfer_yolo.review.queue import build
     from deepfer_yolo.runtime.model_file import locate
     from deepfer_yolo.serve import server
 
-    check_choice(dataset, settings, has_model=model is not None)
-    server.check_exposure(settings)
     if settings.token is None:
         settings = settings.model_copy(update={"token": secrets.token_hex(16)})
     classifier = open_classifier(model, threads=settings.threads) if model else None

@@ -260,16 +260,19 @@ class CorrectionsWriter:
             raise
         self._is_held_out: bool | None = self.before.is_held_out if self.before.decisions else None
 
+    def check_kind(self, *, is_held_out: bool) -> None:
+        """Raise DatasetError where decisions of the other kind stand in the file."""
+        if self._is_held_out not in (None, is_held_out):
+            raise DatasetError(_mixes(is_held_out=is_held_out), f"name another file than {self.path}", path=self.path)
+        self._is_held_out = is_held_out
+
     def append(self, decision: Decision) -> None:
         """Write one decision and sync it. Raises DatasetError for one that could not be read again."""
         fault = fault_of(decision.cells())
-        is_held_out = decision.split != "train"
-        if not fault and self._is_held_out not in (None, is_held_out):
-            fault = _mixes(decision.split)
         if fault:
             raise DatasetError(fault, HINT, path=self.path)
+        self.check_kind(is_held_out=decision.split != "train")
         self._put(line_of(decision.cells()))
-        self._is_held_out = is_held_out
 
     def _put(self, line: bytes) -> None:
         try:
@@ -333,7 +336,7 @@ def _decisions(content: bytes, path: Path) -> list[Decision]:
     for number, cells in rows:
         fault = fault_of(cells)
         if not fault and decisions and (cells[2] == "train") != (decisions[0].split == "train"):
-            fault = _mixes(cells[2])
+            fault = _mixes(is_held_out=cells[2] != "train")
         if fault:
             raise DatasetError(fault, HINT, path=path, line=number)
         decisions.append(decision_of(cells))
@@ -348,9 +351,9 @@ def _last(tail: bytes) -> Decision | None:
     return None if fault_of(cells) else decision_of(cells)
 
 
-def _mixes(split: str) -> str:
-    kept = "held-out images never share a file with those of train: they belong into one such as " + HELD_OUT_FILE
-    return f"split is {split}, and decisions on {kept}"
+def _mixes(*, is_held_out: bool) -> str:
+    here, there = ("held-out", "train") if is_held_out else ("train", "held-out")
+    return f"split: decisions on {here} images never share a file with those on {there} ones"
 
 
 def final_of(answers: Collection[Decision]) -> Decision | None:

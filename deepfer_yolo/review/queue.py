@@ -41,6 +41,8 @@ def check_choice(dataset: Dataset, config: ReviewConfig, *, has_model: bool) -> 
         raise ConfigError("--blind hides the label, and --label would tell it", "leave out one of them")
     if config.only == "uncertain" and not has_model:
         raise ConfigError("--only uncertain needs a model", "add --with-model MODEL")
+    if config.reviewer is not None and not is_plain_text(config.reviewer):
+        raise ConfigError("--reviewer has control characters", "a name is letters of any script")
     unknown = sorted(set(config.label) - set(dataset.labels))
     if unknown:
         raise ConfigError(

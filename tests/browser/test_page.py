@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,6 @@ import pytest
 from deepfer_yolo.painted import paint_frames
 from deepfer_yolo.records import Image
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium here; Debian: apt-get install -y chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="no playwright here; pip install playwright"
-    ),
-]
-FLAGS = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync "
-    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
-)
 PATIENCE_MS = 30_000
 IS_DRAWN = """() => {
     const canvas = document.getElementById("camera-overlay");
@@ -87,15 +73,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(material: Path) -> Iterator[Any]:
-    """Headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    flags = [*FLAGS.split(), f"--use-file-for-fake-video-capture={material / 'camera.mjpeg'}"]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=flags)
-        yield opened
-        opened.close()
+def browser(open_browser: Callable[..., Any], material: Path) -> Any:
+    """Headless Chromium, whose camera plays a file."""
+    return open_browser(
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={material / 'camera.mjpeg'}",
+    )
 
 
 @pytest.fixture(scope="module")
