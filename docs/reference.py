@@ -37,10 +37,11 @@ EXIT_CODES = """
 | 130, 143 | interrupted by Ctrl-C or SIGTERM; where a run can go on, the last line says how |
 """
 ENVIRONMENT = {
-    "DEEPFER_TOKEN": "The token of `deepfer serve`, where the list of processes does not show it.",
+    "DEEPFER_TOKEN": "The token of `deepfer serve` and `review`, where the list of processes does not show it.",
     "DEEPFER_HOME": "Pulled models lie in its folder `models`; otherwise in the user's data folder (XDG).",
     "DEEPFER_FACE_MODEL": "The YuNet file, where it was not pulled.",
-    "DEEPFER_CACHE": "The folder of TensorRT engines and of notes about files that opened; else `~/.cache/deepfer`.",
+    "DEEPFER_CACHE": "The folder of TensorRT engines, of what reviews found and of notes about files that opened; else "
+    "`~/.cache/deepfer`.",
     "DEEPFER_WEBHOOK_SECRET": "Signs what the webhook sink of `deepfer stream` sends.",
     "DEEPFER_STORAGE": "The database of `deepfer tune`, where the list of processes does not show its password.",
     "DEEPFER_DEBUG": "Any value: show the traceback of an error, as `--debug` does.",

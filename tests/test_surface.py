@@ -27,6 +27,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,24 @@ def test_audit(deepfer: Deepfer, painted_dataset: Path, linear_model: Path, tmp_
     words = ("--with-model", linear_model, "--faces", "--detector", "haar", "--against", painted_dataset)
     dirty = answer(deepfer("audit", "dirty", "--json", *words, "--quarantine", "out.csv", "--report", "audit.html"), 3)
     check_json("audit", {"clean": shape(clean), "dirty": shape(dirty), "quarantine": header(tmp_path / "out.csv")})
+
+
+def test_review(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:
+    from deepfer_yolo.data.corrections import write_corrections
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.data.decisions import Decision, now
+
+    row = open_dataset(painted_dataset).rows("train")[0]
+    said = (("sad", "Ada", ()), ("fear", "Bob", ("blind",)), ("sad", "Ada", ("repeat",)))
+    decisions = [
+        Decision(row.path, row.sha256, row.split, row.label, new, who, "", how, 0.5, now()) for new, who, how in said
+    ]
+    write_corrections(tmp_path / "corrections.csv", decisions)
+    unsettled = answer(deepfer("review", painted_dataset, "--report", "--json"))
+    write_corrections(tmp_path / "corrections.csv", [replace(decisions[0], reviewer="Bob")])
+    settled = answer(deepfer("review", painted_dataset, "--report", "--json"))
+    found = shape(unsettled, settled)
+    check_json("review", {"report": found, "corrections": header(tmp_path / "corrections.csv")})
 
 
 def test_train(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _add_facts(app: FastAPI, dataset: Dataset, review: Review, model: str | None
     @app.get("/v1/review")
     async def facts() -> Response:
         """What is reviewed and how."""
-        told = {
+        told: dict[str, Any] = {
             "schema_version": SCHEMA,
             "name": printable(dataset.name),
             "labels": dataset.labels,

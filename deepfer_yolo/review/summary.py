@@ -58,7 +58,10 @@ class Summary:
             "in_conflict": [
                 {
                     "path": printable(conflict.path),
-                    "answers": {printable(one.reviewer): printable(one.new_label) for one in conflict.decisions},
+                    "answers": [
+                        {"reviewer": printable(one.reviewer), "label": printable(one.new_label)}
+                        for one in conflict.decisions
+                    ],
                 }
                 for conflict in self.conflicts[:MAX_CONFLICTS]
             ],

@@ -44,7 +44,8 @@ def test_the_report_says_agreement_and_consistency(
     assert told["consistency"] == [{"reviewer": "Ada", "n": 1, "same": 1}]
     (pair,) = told["agreement"]
     assert (pair["reviewers"], pair["n"], pair["agreement"]) == (["Ada", "Bob"], 4, 0.5)
-    assert told["in_conflict"] == [{"path": decisions[0].path, "answers": {"Ada": "fear", "Bob": "happy"}}]
+    answers = [{"reviewer": "Ada", "label": "fear"}, {"reviewer": "Bob", "label": "happy"}]
+    assert told["in_conflict"] == [{"path": decisions[0].path, "answers": answers}]
     text = deepfer("review", painted_dataset, "--report").stdout
     assert "in conflict between reviewers" in text
     assert "1 of 1 shown twice got the same answer" in text
