@@ -12,7 +12,7 @@ from typing import Any
 
 import typer.main
 
-from deepfer_yolo import config, recipe
+from deepfer_yolo import config, recipe, servers
 from deepfer_yolo.cli.app import COMMANDS, app, load
 from deepfer_yolo.presets import key_of, shown_default
 
@@ -121,7 +121,7 @@ def _placeholder(parameter: Any) -> str:
 
 def _keys(name: str, flags: set[str]) -> list[str]:
     """The table of the keys that a yaml file of this command takes and no flag sets."""
-    section = (vars(config) | vars(recipe)).get(f"{name.capitalize()}Config")
+    section = (vars(config) | vars(recipe) | vars(servers)).get(f"{name.capitalize()}Config")
     option = next((word for word in ("space", "as", "config") if word in flags), None)
     if section is None or option is None:
         return []

@@ -20,7 +20,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from deepfer_yolo import config, recipe
+from deepfer_yolo import config, recipe, servers
 from deepfer_yolo.cli.app import COMMANDS
 from deepfer_yolo.presets import Config, configs_dir, key_of, resolve, shown_default
 
@@ -30,7 +30,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [name for names in COMMANDS.values() for name in names]
 SECTIONS = {
     name.removesuffix("Config").lower(): section
-    for module in (config, recipe)
+    for module in (config, recipe, servers)
     for name, section in inspect.getmembers(module, inspect.isclass)
     if issubclass(section, Config) and section is not Config
 }

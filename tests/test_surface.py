@@ -264,11 +264,11 @@ def test_help() -> None:
 
 def test_python_names_and_configuration_keys() -> None:
     import deepfer_yolo
-    from deepfer_yolo import config, recipe
+    from deepfer_yolo import config, recipe, servers
 
     sections = {
         name: value
-        for name, value in (vars(config) | vars(recipe)).items()
+        for name, value in (vars(config) | vars(recipe) | vars(servers)).items()
         if name.endswith("Config") and name != "Config"
     }
     defaults = {name: section().model_dump(mode="json") for name, section in sections.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepfer_yolo.cli.options import DatasetArgument, JsonOption, options_of
-from deepfer_yolo.config import ReviewConfig
+from deepfer_yolo.servers import ReviewConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter

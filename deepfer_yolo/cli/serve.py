@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deepfer_yolo.cli.options import LiveModelOption, options_of
-from deepfer_yolo.config import ServeConfig
+from deepfer_yolo.servers import ServeConfig
 
 
 @options_of(

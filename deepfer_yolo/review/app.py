@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
 from deepfer_yolo import __version__
-from deepfer_yolo.config import ReviewConfig
 from deepfer_yolo.data.corrections import CorrectionsWriter
 from deepfer_yolo.data.dataset import Dataset, Row, load_images
 from deepfer_yolo.data.decisions import MAX_CHARS, is_plain_text
@@ -31,6 +30,7 @@ from deepfer_yolo.serve.app import add_errors, add_page
 from deepfer_yolo.serve.metrics import Metrics
 from deepfer_yolo.serve.middleware import Guard
 from deepfer_yolo.serve.schemas import ProblemError
+from deepfer_yolo.servers import ReviewConfig
 
 PAGE = Path(__file__).parent / "page"
 SHARED = ("elements.js", "style.css", "icon.svg")

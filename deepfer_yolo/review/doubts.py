@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfer_yolo.config import AuditConfig, FindingKind, ReviewConfig
+from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data import audit as audit_package
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.findings import AuditResult
@@ -24,6 +24,7 @@ from deepfer_yolo.files import sha256_of, write_atomic
 from deepfer_yolo.records import Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import cache_dir, digest
+from deepfer_yolo.servers import ReviewConfig
 
 KINDS: Mapping[str, tuple[FindingKind, ...]] = {
     "conflicts": ("conflict", "near-conflict"),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepfer_yolo.config import ReviewConfig
 from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import Dataset, Row
 from deepfer_yolo.data.decisions import MAX_CHARS, WORDS, is_plain_text
@@ -15,6 +14,7 @@ from deepfer_yolo.data.ferplus import Votes, parse_votes
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import ConfigError, DatasetError, did_you_mean
 from deepfer_yolo.review.doubts import KINDS, WORST_FIRST, Doubt, Doubts
+from deepfer_yolo.servers import ReviewConfig
 
 HELD_OUT = ("val", "test")
 CONFLICT = "reviewers disagree"

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deepfer_yolo.config import ReviewConfig
 from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter, Standing, final_of
 from deepfer_yolo.data.decisions import MAX_CHARS, UNDO, WORDS, Decision, now
 from deepfer_yolo.review.queue import CONFLICT, Entry
 from deepfer_yolo.serve.schemas import ProblemError, too_many
+from deepfer_yolo.servers import ReviewConfig
 
 AHEAD = 16
 """Images that a browser holds, so that the next ones are there before they are asked for."""

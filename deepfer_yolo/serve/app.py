@@ -26,9 +26,9 @@ from deepfer_yolo.serve.schemas import ProblemError
 from deepfer_yolo.serve.services import Services
 
 if TYPE_CHECKING:
-    from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
+    from deepfer_yolo.servers import ServeConfig
 
 PACKAGE = Path(__file__).parent.parent
 SUFFIXES = frozenset({".py", ".html", ".js", ".css", ".svg", ".yaml", ".typed"})

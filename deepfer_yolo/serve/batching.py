@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.serve.metrics import Metrics
+from deepfer_yolo.servers import ServeConfig
 
 
 class _Waiting(NamedTuple):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.data.images import load_image
 from deepfer_yolo.errors import DatasetError, SourceError
 from deepfer_yolo.faces.align import crop_faces
@@ -26,6 +25,7 @@ from deepfer_yolo.runtime.card import parse_card
 from deepfer_yolo.runtime.child_process import Channel, Message, error_head
 from deepfer_yolo.serve.decode_pool import Found
 from deepfer_yolo.serve.video import label_video
+from deepfer_yolo.servers import ServeConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.child_process import Blob

@@ -28,7 +28,7 @@ from deepfer_yolo.serve.schemas import ProblemError, too_many
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from deepfer_yolo.config import ServerConfig
+    from deepfer_yolo.servers import ServerConfig
 
 MAX_CLIENTS = 4096
 """Clients whose rate is remembered; the longest silent one is forgotten first."""

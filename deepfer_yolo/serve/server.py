@@ -18,10 +18,10 @@ from urllib.parse import quote
 import uvicorn  # noqa: TID253 (only `deepfer serve` imports this package)
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: TID253 (this file is about uvicorn)
 
-from deepfer_yolo.config import ServerConfig
 from deepfer_yolo.errors import ConfigError, DeepferError
 from deepfer_yolo.serve.middleware import Guard, host_name, is_loopback
 from deepfer_yolo.serve.prefix import is_prefix
+from deepfer_yolo.servers import ServerConfig
 
 MAX_HEAD_BYTES = 64_000
 GRACE_S = 2.0

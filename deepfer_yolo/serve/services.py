@@ -19,12 +19,12 @@ from deepfer_yolo.serve.middleware import Quota
 from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
 
 if TYPE_CHECKING:
-    from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.records import Crops, Face, Json, Lack, Probs, Quality
     from deepfer_yolo.runtime.child_process import Message
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.serve.upload import Upload
+    from deepfer_yolo.servers import ServeConfig
 
 
 class Services:

@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deepfer_yolo.config import ServeConfig, StreamConfig
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import SourceError, SourceTooLargeError
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Event, Frame
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.serve.schemas import SCHEMA, TrackedFace, VideoEvent, VideoFrame, Watched
+from deepfer_yolo.servers import ServeConfig
 from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.image_sources import Animation
 from deepfer_yolo.stream.records import Result

@@ -234,8 +234,8 @@ def card_reader(folder: Path) -> tuple[bytes, Read]:
 
 def yaml_reader(folder: Path) -> tuple[bytes, Read]:
     """A configuration file."""
-    from deepfer_yolo.config import ServeConfig
     from deepfer_yolo.presets import resolve
+    from deepfer_yolo.servers import ServeConfig
 
     def read(content: bytes) -> dict[str, Any]:
         (folder / "a.yaml").write_bytes(content)

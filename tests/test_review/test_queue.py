@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfer_yolo.config import AuditConfig, ReviewConfig
+from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, open_dataset, read_description, register
@@ -18,6 +18,7 @@ from deepfer_yolo.review import doubts as module
 from deepfer_yolo.review.doubts import Doubt, Doubts, find_doubts
 from deepfer_yolo.review.queue import CONFLICT, Entry, build, check_choice
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.servers import ReviewConfig
 
 NOBODY = Corrections(Path("c.csv"), (), "")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deepfer_yolo.config import ReviewConfig
 from deepfer_yolo.data.corrections import CorrectionsWriter, read_corrections
 from deepfer_yolo.data.dataset import Row
 from deepfer_yolo.review.queue import CONFLICT, Entry
 from deepfer_yolo.review.session import AHEAD, GAP, Filter, Review
 from deepfer_yolo.serve.schemas import ProblemError
+from deepfer_yolo.servers import ReviewConfig
 
 LABELS = ("fear", "happy", "sad")
 

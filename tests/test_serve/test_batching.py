@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.metrics import Metrics
+from deepfer_yolo.servers import ServeConfig
 
 
 class Slow:

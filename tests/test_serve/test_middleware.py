@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.serve.middleware import Quota, Rate, allowed_hosts, host_name, is_loopback
 from deepfer_yolo.serve.schemas import ProblemError
+from deepfer_yolo.servers import ServeConfig
 
 
 def test_the_rate_is_a_bucket_a_client() -> None:

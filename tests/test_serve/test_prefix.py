@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.records import Image
 from deepfer_yolo.serve.prefix import is_prefix, placed, route_of
 from deepfer_yolo.serve.server import check_exposure
+from deepfer_yolo.servers import ServeConfig
 
 TOKEN = "0123456789abcdef"
 

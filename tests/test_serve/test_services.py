@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deepfer_yolo.config import ServeConfig
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.serve.services import worker_setup
+from deepfer_yolo.servers import ServeConfig
 
 
 def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(

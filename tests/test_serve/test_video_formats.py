@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from deepfer_yolo.config import ServeConfig, StreamConfig
+from deepfer_yolo.config import StreamConfig
 from deepfer_yolo.errors import SourceTooLargeError
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.serve.video import container_of, label_video
+from deepfer_yolo.servers import ServeConfig
 
 TRANSPORT = b"G" + bytes(187)
 

@@ -1,5 +1,5 @@
 // One image at a time: shown, decided, saved, and only then the next one. Text from outside enters by textContent alone.
-import { $, ask, colourOf, el, knowLabels, percent } from "./elements.js";
+import { $, ask, colourOf, el, knowLabels, percent, startTheme } from "./elements.js";
 
 const THUMB = "?side=256";
 const SILENCE_MS = 30_000;
@@ -260,16 +260,7 @@ $("end-more").addEventListener("click", () => {
   refresh();
 });
 
-function setTheme(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = dark ? "Light" : "Dark";
-  $("theme").setAttribute("aria-label", dark ? "Use light colours" : "Use dark colours");
-}
-
-const wanted = window.matchMedia("(prefers-color-scheme: dark)");
-setTheme(wanted.matches);
-wanted.addEventListener("change", () => setTheme(wanted.matches));
-$("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+startTheme();
 
 async function start() {
   started = true;

@@ -1,5 +1,5 @@
 // The page: tabs, theme, and what the server says about itself.
-import { $, ask, knowLabels } from "./elements.js";
+import { $, ask, knowLabels, startTheme } from "./elements.js";
 import { startCamera } from "./camera.js";
 import { startUploads } from "./uploads.js";
 import { startLive } from "./live.js";
@@ -30,16 +30,7 @@ for (const tab of tabs) {
   });
 }
 
-function setTheme(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = dark ? "Light" : "Dark";
-  $("theme").setAttribute("aria-label", dark ? "Use light colours" : "Use dark colours");
-}
-
-const wanted = window.matchMedia("(prefers-color-scheme: dark)");
-setTheme(wanted.matches);
-wanted.addEventListener("change", () => setTheme(wanted.matches));
-$("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+startTheme();
 $("server-name").textContent = location.host;
 
 startCamera();

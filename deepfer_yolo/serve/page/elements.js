@@ -173,3 +173,16 @@ export async function ask(path, options) {
   }
   return body;
 }
+
+// The colours of the system, until the button says otherwise.
+export function startTheme() {
+  const set = (dark) => {
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    $("theme").textContent = dark ? "Light" : "Dark";
+    $("theme").setAttribute("aria-label", dark ? "Use light colours" : "Use dark colours");
+  };
+  const wanted = window.matchMedia("(prefers-color-scheme: dark)");
+  set(wanted.matches);
+  wanted.addEventListener("change", () => set(wanted.matches));
+  $("theme").addEventListener("click", () => set(document.documentElement.dataset.theme !== "dark"));
+}
