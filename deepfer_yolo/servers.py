@@ -69,3 +69,5 @@ class ReviewConfig(ServerConfig):
     lease_s: float = key(120.0, "Seconds of silence after which a browser's images go to others.", gt=0, le=86_400)
     port: int = key(8010, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
     max_body_mb: float = key(0.1, "Size of one request's body.", gt=0, le=2000)
+    rate_per_s: float = key(2000.0, "Requests a second of one client; 0: no limit.", ge=0)
+    burst: Count = key(4000, "Requests at once of one client.")
