@@ -11,8 +11,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,11 @@ _PILLOW_OPEN = PillowImage.open
 
 try:
     import torch
+    from torch import distributed
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
     from ultralytics.nn.modules.conv import RepConv
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
-    from ultralytics.utils import LOGGER, RANK, ROOT, SETTINGS
+    from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, ROOT, SETTINGS, WORLD_SIZE
     from ultralytics.utils.callbacks import get_default_callbacks
     from ultralytics.utils.metrics import ClassifyMetrics
     from ultralytics.utils.torch_utils import strip_optimizer
@@ -75,11 +76,11 @@ if any(SETTINGS.get(key) for key in _OFF):
 LOGGER.setLevel("ERROR")
 
 __all__ = [
-    "RANK", "TRAINED_HASHES", "ClassificationModel", "ClassificationTrainer", "ClassificationValidator",
-    "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers", "build_model",
-    "count_parameters", "first_convolution", "labels_of", "load_checkpoint", "look_at_one_plane", "packaged_models",
-    "read_checkpoint", "remember", "strip_optimizer", "tensorboard_is_open", "trained_hashes", "trainer_callbacks",
-    "transfer",
+    "LOCAL_RANK", "RANK", "TRAINED_HASHES", "WORLD_SIZE", "ClassificationModel", "ClassificationTrainer",
+    "ClassificationValidator", "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers",
+    "build_model", "count_parameters", "first_convolution", "labels_of", "load_checkpoint", "look_at_one_plane",
+    "packaged_models", "ranks_on_cpu", "read_checkpoint", "remember", "strip_optimizer", "tensorboard_is_open",
+    "trained_hashes", "trainer_callbacks", "transfer",
 ]  # fmt: skip
 
 _PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
@@ -195,6 +196,27 @@ def remember(model: ClassificationModel, *hashes: NDArray[np.uint64] | None) -> 
     known = [part for part in hashes if part is not None]
     if known:
         setattr(model, TRAINED_HASHES, torch.from_numpy(np.unique(np.concatenate(known)).view(np.int64)))
+
+
+@contextmanager
+def ranks_on_cpu() -> Iterator[None]:
+    """Let Ultralytics, whose DDP is for GPUs alone, spread over processors: no device has a number there, and gloo has
+    no mean.
+    """
+    wrapper, reduce = torch.nn.parallel.DistributedDataParallel, distributed.reduce
+
+    def wrapped(model: torch.nn.Module, device_ids: object, **words: Any) -> torch.nn.Module:
+        return wrapper(model, **words)
+
+    def mean(value: torch.Tensor, dst: int, op: object) -> None:
+        reduce(value, dst=dst)
+        value.div_(distributed.get_world_size())
+
+    torch.nn.parallel.DistributedDataParallel, distributed.reduce = wrapped, mean  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.parallel.DistributedDataParallel, distributed.reduce = wrapper, reduce  # type: ignore[misc]
 
 
 def trainer_callbacks(logger: str | None) -> dict[str, list[Any]]:

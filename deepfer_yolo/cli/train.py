@@ -60,6 +60,7 @@ def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -
     from deepfer_yolo.cli.options import stderr
     from deepfer_yolo.train import run
     from deepfer_yolo.train.progress import StopSignal
+    from deepfer_yolo.yolo import RANK
 
     show = functools.partial(stderr().print, markup=False, soft_wrap=True)
     with StopSignal() as stop:
@@ -68,7 +69,10 @@ def _run(start: TrainConfig | Path, *, name: str | None = None, as_json: bool) -
         else:
             result = run.train(start, name=name, show=show, should_stop=stop.given)
     if isinstance(result, run.Stopped):
-        show(f"continue with: deepfer train --resume {_short(result.folder)}")
+        if result.is_finished:
+            return
+        if RANK < 1:
+            show(f"continue with: deepfer train --resume {_short(result.folder)}")
         raise typer.Exit(stop.exit_code)
     _print_result(result, as_json=as_json)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
 from deepfer_yolo.errors import ConfigError, MissingDependencyError
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.yolo import WORLD_SIZE
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -24,7 +26,10 @@ def check_device(config: TrainConfig) -> None:
         raise MissingDependencyError(
             "--device mps: this machine has no Apple GPU that torch can use", "use --device cpu"
         )
+    if device == "mps" and WORLD_SIZE > 1:
+        raise ConfigError("--device mps: Apple's GPUs train alone, not over nodes", "use one machine")
     if device in {"cpu", "mps"}:
+        check_shares(config)
         return
     numbers = device.split(",")
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
@@ -32,6 +37,10 @@ def check_device(config: TrainConfig) -> None:
             f"unknown device '{device}'", "use cpu, mps, the number of a GPU such as 0, or several such as 0,1"
         )
     check_shares(config)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", len(numbers)))
+    if WORLD_SIZE > 1 and here != len(numbers):
+        reason = f"torchrun started {here} processes on this machine, and --device {device} names {len(numbers)} GPUs"
+        raise ConfigError(reason, f"torchrun --nproc_per_node {len(numbers)} …")
     found = torch.cuda.device_count()
     if max(map(int, numbers)) >= found:
         seen = f"{found} GPUs that torch can use" if found else "no GPU that torch can use"
@@ -41,11 +50,13 @@ def check_device(config: TrainConfig) -> None:
 
 
 def check_shares(config: TrainConfig) -> None:
-    """Raise ConfigError where a recipe cannot be dealt to the devices that it names."""
-    n = n_devices(config.device)
+    """Raise ConfigError where a recipe cannot be dealt to the devices that it names, or to all processes of torchrun's
+    on all nodes.
+    """
+    n = max(n_devices(config.device), WORLD_SIZE)
     if n > 1 and (config.batch % n or config.batch // n < 2):
         raise ConfigError(
-            f"a batch of {config.batch} cannot be dealt to {n} devices",
+            f"a batch of {config.batch} cannot be dealt to {n} {'processes' if WORLD_SIZE > 1 else 'devices'}",
             f"use a multiple of {n}, such as --batch {n * 64}",
         )
     if n > 1 and config.time is not None:

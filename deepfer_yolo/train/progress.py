@@ -177,8 +177,8 @@ class StopSignal:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self.signum
+        """130 after Ctrl-C, 143 after SIGTERM, also where another of several processes had the signal."""
+        return 128 + (self.signum or signal.SIGTERM)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum

@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from deepfer_yolo.errors import ConfigError, DeepferError, TrainingError
 from deepfer_yolo.files import locked
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.records import Json
 from deepfer_yolo.runs import CONFIG, LOCK, METRICS, create_run, release, write_metrics
+from deepfer_yolo.train import nodes
 from deepfer_yolo.train.crossval import CrossValidation, write_folds, write_predictions
 from deepfer_yolo.train.device import check_device, is_out_of_memory, n_devices
 from deepfer_yolo.train.loggers import attach_logger, prepare_logger
@@ -24,7 +26,7 @@ from deepfer_yolo.train.results import TrainResult, finish
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted
-from deepfer_yolo.train.training_run import TrainingRun, newest_state
+from deepfer_yolo.train.training_run import RunState, TrainingRun, newest_state
 from deepfer_yolo.yolo import RANK
 
 LOG = "log.txt"
@@ -37,6 +39,8 @@ class Stopped:
     """A run, or a cross-validation, that a signal stopped; it can be resumed."""
 
     folder: Path
+    is_finished: bool = False
+    """It is finished after all, and the first of several processes has the result."""
 
 
 def train(
@@ -51,6 +55,8 @@ def train(
     """
     callbacks = Callbacks(show, should_stop, on_epoch)
     config = absolute(config)
+    if nodes.is_part():
+        return _begin_over_nodes(config, root / "train", name, callbacks)
     _check(config, callbacks)
     begin = _begin if config.n_runs == 1 else _cross_validate
     return begin(config, root / "train", name, callbacks)
@@ -67,6 +73,15 @@ def resume(
     """
     callbacks = Callbacks(show, should_stop, on_epoch)
     folder = folder.resolve()
+    if nodes.is_part():
+        return _continue_over_nodes(folder, callbacks)
+    config = _unfinished(folder)
+    _check(config, callbacks)
+    return _continue(config, folder, callbacks) if config.n_runs == 1 else _each_fold(config, folder, callbacks)
+
+
+def _unfinished(folder: Path) -> TrainConfig:
+    """The recipe of a run that can go on."""
     if not (folder / CONFIG).is_file():
         raise TrainingError(
             f"{folder} is not a run: it has no {CONFIG}", "name the folder of a run, such as runs/train/<name>"
@@ -76,9 +91,7 @@ def resume(
             f"the run {folder} has finished; there is nothing to resume",
             f"start from it with: --model {folder}/weights/best.pt",
         )
-    config = recipe_of(folder)
-    _check(config, callbacks)
-    return _continue(config, folder, callbacks) if config.n_runs == 1 else _each_fold(config, folder, callbacks)
+    return recipe_of(folder)
 
 
 def absolute(config: TrainConfig) -> TrainConfig:
@@ -124,8 +137,11 @@ def _check(config: TrainConfig, callbacks: Callbacks) -> None:
     """Raise for what this machine has not, and for what a search cannot use."""
     check_device(config)
     prepare_logger(config.logger)
-    if callbacks.on_epoch is not None and n_devices(config.device) > 1:
-        raise ConfigError(f"--device {config.device}: a search runs each trial on one device", "name a single one")
+    if callbacks.on_epoch is not None and (n_devices(config.device) > 1 or nodes.is_part()):
+        where = "torchrun" if nodes.is_part() else f"--device {config.device}"
+        raise ConfigError(f"{where}: a search runs each trial on one device", "name a single one")
+    if config.n_runs > 1 and nodes.is_part():
+        raise ConfigError("folds: over several nodes each fold is a run of its own", "fold: 1 in a --config file")
     if callbacks.on_epoch is not None and config.n_runs > 1:
         raise ConfigError(f"folds: a search runs each trial once, not {config.folds} times", "leave folds out")
 
@@ -159,11 +175,55 @@ def continue_here(
     config: TrainConfig, folder: Path, callbacks: Callbacks, trainer: type[FaceTrainer] = FaceTrainer
 ) -> TrainResult | Stopped:
     """Go on in this process from the newest state in `folder`, or begin where there is none."""
-    state = newest_state(folder / "weights")
+    state = RunState.read(newest_state(folder / "weights"))
     if state is not None or RANK < 0:
-        place = "the beginning: no checkpoint had been written" if state is None else state.place
-        Log(folder / LOG, callbacks.show)(f"resuming {folder} from {place}")
+        _say_where(state, folder, callbacks)
     return _execute(TrainingRun.open(config, state), folder, callbacks, trainer)
+
+
+def _say_where(state: RunState | None, folder: Path, callbacks: Callbacks) -> None:
+    place = "the beginning: no checkpoint had been written" if state is None else state.place
+    Log(folder / LOG, callbacks.show)(f"resuming {folder} from {place}")
+
+
+def _begin_over_nodes(
+    config: TrainConfig, parent: Path, name: str | None, callbacks: Callbacks
+) -> TrainResult | Stopped:
+    """Train in a new folder `name` in `parent` of the first process, as one of several that torchrun started."""
+    with nodes.joined():
+        nodes.together(lambda: _check(config, callbacks))
+        nodes.require_same(config.model_dump(mode="json"))
+        run = nodes.together(lambda: TrainingRun.open(config))
+        folder = Path(nodes.lead(lambda: str(create_run(parent.name, name, config, parent.parent).resolve())))
+        for note in run.notes:
+            Log(folder / LOG, callbacks.show)(note)
+        return _in_step(run, folder, callbacks)
+
+
+def _continue_over_nodes(folder: Path, callbacks: Callbacks) -> TrainResult | Stopped:
+    """Go on with the run in a folder of the first process, whose state all others are given."""
+
+    def recorded() -> tuple[Json, bytes | None, str]:
+        return _unfinished(folder).model_dump(mode="json"), newest_state(folder / "weights"), str(folder)
+
+    with nodes.joined():
+        recipe, content, place = nodes.lead(recorded)
+        config, state = TrainConfig.model_validate(recipe), RunState.read(content)
+        nodes.together(lambda: _check(config, callbacks))
+        run = nodes.together(lambda: TrainingRun.open(config, state))
+        _say_where(state, Path(place), callbacks)
+        return _in_step(run, Path(place), callbacks)
+
+
+def _in_step(run: TrainingRun, folder: Path, callbacks: Callbacks) -> TrainResult | Stopped:
+    """Train with the other processes, whose data set has to be the same."""
+    nodes.require_same({"the data set": run.dataset.fingerprint})
+    with ExitStack() as held:
+        nodes.lead(lambda: held.enter_context(lock(folder)))
+        result = _execute(run, folder, callbacks)
+        if isinstance(result, Stopped) and not result.is_finished:
+            nodes.wait_for_all()  # torchrun ends all processes as soon as one has ended: after the state is saved
+        return result
 
 
 def _execute(
@@ -193,7 +253,7 @@ def _execute(
         log(f"stopped in epoch {trainer.epoch + 1} of {trainer.epochs}, state saved")
         return Stopped(folder)
     if RANK > 0:
-        return Stopped(folder)
+        return Stopped(folder, is_finished=True)
     result = finish(trainer, progress)
     spent = clock(time.perf_counter() - began)
     log(f"best.pt, epoch {result.best_epoch}: top-1 {result.val.top1:.2%}, macro-F1 {result.val.macro_f1:.2%}, {spent}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ from deepfer_yolo.train.schedule import (
 )
 from deepfer_yolo.train.training_run import RunState, TrainingRun, corrections_of
 from deepfer_yolo.yolo import (
+    LOCAL_RANK,
     RANK,
     TRAINED_HASHES,
+    WORLD_SIZE,
     ClassificationModel,
     ClassificationTrainer,
+    ranks_on_cpu,
     strip_optimizer,
     trainer_callbacks,
 )
@@ -53,6 +56,9 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run goes on late
 class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
     """`ClassificationTrainer` on decoded faces. Its EMA, schedule, optimiser and callbacks are Ultralytics' own."""
 
+    epoch: int
+    device: torch.device
+
     def __init__(self, run: TrainingRun, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.run = run
         self.should_stop = should_stop
@@ -68,6 +74,10 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             overrides=stock_arguments(run.config, folder, resume=run.state is not None),
             _callbacks=trainer_callbacks(run.config.logger),
         )
+        if WORLD_SIZE > 1:
+            self.world_size = (
+                WORLD_SIZE  # of all machines: Ultralytics counts the devices of this one, and none on CPUs
+            )
         # Ultralytics asks for deterministic algorithms, and torch then also fills all memory that it takes: a pass over
         # each tensor, on a GPU a launch, and nothing gained, since memory is written before it is read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -314,14 +324,24 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         if RANK < 1:
             trim_results(self.csv, self.start_epoch)
 
+    def _setup_ddp(self) -> None:
+        if not torch.distributed.is_initialized():
+            super()._setup_ddp()
+        elif self.device.type == "cuda":  # several nodes have met already
+            self.device = torch.device("cuda", int(self.args.device.split(":")[-1].split(",")[LOCAL_RANK]))
+            torch.cuda.set_device(self.device)
+
     def _do_train(self) -> None:
-        if self.run.state is not None and self.run.state.done:
-            # Killed between its last checkpoint and its measurement: one more epoch would make another model.
-            self._setup_train()
-            self.epoch = self.start_epoch - 1
-            self.final_eval()
-        else:
-            super()._do_train()
+        with ranks_on_cpu() if self.n_ranks > 1 and self.device.type == "cpu" else nullcontext():
+            if self.run.state is not None and self.run.state.done:
+                # Killed between its last checkpoint and its measurement: one more epoch would make another model.
+                if self.n_ranks > 1:
+                    self._setup_ddp()
+                self._setup_train()
+                self.epoch = self.start_epoch - 1
+                self.final_eval()
+            else:
+                super()._do_train()
 
     def final_eval(self) -> None:
         """Strip both checkpoints to what is shipped, without this machine's paths; `finish` measures best.pt."""

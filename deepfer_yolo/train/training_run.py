@@ -78,13 +78,20 @@ class RunState:
             old.unlink(missing_ok=True)
         return path
 
+    @classmethod
+    def read(cls, content: bytes | None) -> Self | None:
+        """The state that a file holds; None for None."""
+        if content is None:
+            return None
+        return cls(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
 
-def newest_state(folder: Path) -> RunState | None:
-    """The newest state in `folder` whose checksum holds; None where there is none."""
+
+def newest_state(folder: Path) -> bytes | None:
+    """The newest file of a state in `folder` whose checksum holds; None where there is none."""
     for path, checksum in _states(folder):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest().startswith(checksum):
-            return RunState(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+            return content
     return None
 
 

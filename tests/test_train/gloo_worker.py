@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from deepfer_yolo.train.loader import TrainLoader
 from deepfer_yolo.train.rank_worker import main
@@ -31,7 +31,6 @@ class GlooTrainer(FaceTrainer):
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
-        self.world_size = WORLD
         self.add_callback("on_train_epoch_start", lambda _: drawn.clear())
         self.add_callback("on_train_epoch_end", GlooTrainer.leave)
         if RANK == 0:
@@ -39,12 +38,6 @@ class GlooTrainer(FaceTrainer):
 
     def _setup_ddp(self) -> None:
         distributed.init_process_group("gloo", rank=RANK, world_size=WORLD)
-
-    def _setup_train(self) -> None:
-        wrapper = nn.parallel.DistributedDataParallel
-        nn.parallel.DistributedDataParallel = lambda model, device_ids, **words: wrapper(model, **words)
-        super()._setup_train()
-        nn.parallel.DistributedDataParallel = wrapper
 
     def leave(self) -> None:
         """What this process drew and the parameters that it has; buffers are each process's own in DDP."""
@@ -76,17 +69,6 @@ def record(batch: Any) -> Any:
     return noting
 
 
-def average(reduce: Any) -> Any:
-    """`reduce` for gloo, which has no mean."""
-
-    def mean(value: torch.Tensor, dst: int, op: Any) -> None:
-        reduce(value, dst=dst)
-        value.div_(WORLD)
-
-    return mean
-
-
 if __name__ == "__main__":
     TrainLoader.batch = record(TrainLoader.batch)  # type: ignore[method-assign]
-    distributed.reduce = average(distributed.reduce)
     main(FOLDER, GlooTrainer)

@@ -154,7 +154,7 @@ def test_the_two_newest_are_kept(tmp_path: Path) -> None:
     for epoch, batch in ((1, 0), (2, 0), (9, 0), (9, 12), (10, 0)):
         state(epoch, batch).save(tmp_path)
     assert sorted(path.name[:19] for path in tmp_path.iterdir()) == ["state-00009-0000012", "state-00010-0000000"]
-    found = newest_state(tmp_path)
+    found = RunState.read(newest_state(tmp_path))
     assert found is not None
     assert (found.epoch, found.batch, found.model["weight"][0]) == (10, 0, 10.0)
 
@@ -163,7 +163,7 @@ def test_a_truncated_newest_gives_the_one_before(tmp_path: Path) -> None:
     state(1).save(tmp_path)
     newest = state(2).save(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-100])
-    found = newest_state(tmp_path)
+    found = RunState.read(newest_state(tmp_path))
     assert found is not None
     assert found.epoch == 1
 
