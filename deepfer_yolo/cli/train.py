@@ -40,6 +40,8 @@ def train(
     --config file; the resolved one is saved as config.yaml. With --folds each image is tested once, and mean and
     spread over the folds are printed.
 
+    Started by torchrun on several machines, all processes train as one run, which the first of them writes.
+
     With --time the schedule ends when the time does. A logger stays off the network: wandb keeps its records in the
     run's folder unless WANDB_MODE says online, mlflow in its local store unless MLFLOW_TRACKING_URI names a server.
 
