@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field, fields
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption
-from deepfer_yolo.errors import DISTRIBUTION, SYSTEM_LIBRARIES_HINT, install_line
+from deepfer_yolo.cli.options import JsonOption, ModelOption
+from deepfer_yolo.errors import DISTRIBUTION, EXIT_GATE_FAILED, SYSTEM_LIBRARIES_HINT, install_line
 
 if TYPE_CHECKING:
+    from deepfer_yolo.data.stock_yolo import StockSplit, StockView
     from deepfer_yolo.records import Json
 
 EXTRAS = {
@@ -97,6 +99,11 @@ class Report:
 
 
 def doctor(
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="Say instead what stock `yolo classify` does with this folder.", show_default=False),
+    ] = None,
+    model: ModelOption = None,
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Also list every installed dependency with its size on disk.")
     ] = False,
@@ -104,10 +111,16 @@ def doctor(
 ) -> None:
     """Report versions, devices, cameras, clashing installs, and what each missing extra would add.
 
-    Exits 1 when something that the base install needs does not work.
+    Exits 1 when something that the base install needs does not work. With DATASET it foresees what stock Ultralytics
+    would do there, in training and in `yolo val` of --model: classes out of order, images skipped or scored as another
+    label, a missing val; exits 3 where anything goes otherwise than the folders say.
 
-    Example: deepfer doctor --sizes
+    Examples: deepfer doctor --sizes
+              deepfer doctor downloads/affectnet -m best.pt
     """
+    if dataset is not None:
+        _foresee(dataset, model, as_json=as_json)
+        return
     report = _examine(with_sizes=sizes)
     if as_json:
         from deepfer_yolo.cli.options import print_json
@@ -302,3 +315,41 @@ def _offers(offers: Json) -> str:
         else:
             parts.append(f"{key}: {value}")
     return " · ".join(parts)
+
+
+def _foresee(dataset: Path, model: Path | None, *, as_json: bool) -> None:
+    """Print what stock Ultralytics does with a folder; exits 3 where that is not what the folders say."""
+    from deepfer_yolo.cli.options import open_classifier, print_json
+    from deepfer_yolo.data.stock_yolo import stock_view
+
+    view = stock_view(dataset, open_classifier(model).labels, named=model is not None)
+    if as_json:
+        print_json(view.to_json())
+    else:
+        _print_view(dataset, view)
+    if view.findings:
+        raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _print_view(dataset: Path, view: StockView) -> None:
+    from deepfer_yolo.cli.options import say_all, stdout
+    from deepfer_yolo.data.untrusted import printable
+    from deepfer_yolo.errors import listed
+    from deepfer_yolo.report.page import table
+
+    console = stdout()
+    names = listed([f"{i} {printable(name)}" for i, name in enumerate(view.names)], 20)
+    console.print(f"stock `yolo classify train`: {len(view.names)} classes ({names or 'its own split'})", markup=False)
+    for use, split in (("learns", view.train), ("validates on", view.val)):
+        console.print(f"{use}: {_said(split)}", markup=False)
+    if not view.findings:
+        console.print("nothing goes otherwise than the folders say")
+        return
+    rows = [(one.kind, f"{one.count:,}", one.message) for one in view.findings]
+    console.print(table(("finding", "count", "what stock yolo does"), rows))
+    line = f"deepfer convert {shlex.quote(str(dataset))} DEST"
+    say_all([f"hint: {line} makes a folder that stock yolo reads as meant (a refusal says what it must be told)"])
+
+
+def _said(split: StockSplit | None) -> str:
+    return "nothing" if split is None else f"{split.n_images:,} images of {split.folder}/"
