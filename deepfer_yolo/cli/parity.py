@@ -9,7 +9,7 @@ import typer
 
 from deepfer_yolo.cli.options import JsonOption, options_of
 from deepfer_yolo.config import ParityConfig
-from deepfer_yolo.errors import EXIT_GATE_FAILED
+from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from deepfer_yolo.export.parity import Parity
@@ -19,25 +19,36 @@ if TYPE_CHECKING:
 def parity(
     settings: ParityConfig,
     reference: Annotated[Path, typer.Argument(help="The model that is right by definition.", show_default=False)],
-    candidate: Annotated[Path, typer.Argument(help="The model that must answer like it.", show_default=False)],
+    candidate: Annotated[
+        Path,
+        typer.Argument(
+            help="The model that must answer like it, or a csv of what a program of yours answers.", show_default=False
+        ),
+    ],
     data: Annotated[Path | None, typer.Option(help="Data set to compare on.", show_default="painted faces")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two models on the same images: first what they are fed, then what they answer.
 
     fp32 must agree to 1e-4 and on every label; fp16 to 5e-3 and 99.8 % of labels; int8 on 98 %, without losing
-    accuracy. Exit code 3 where a line is missed.
+    accuracy. Exit code 3 where a line is missed; a cause is named where doing that one thing otherwise brings the two
+    together: red and blue exchanged, a resize without antialias or a canvas's, bf16, sums of int8 that overflow.
 
-    Example: deepfer parity best.pt best-int8.onnx --data datasets/fer2013
+    Examples: deepfer parity best.pt best-int8.onnx --data datasets/fer2013
+              deepfer parity best.onnx my-app.csv --data datasets/fer2013
     """
     from deepfer_yolo.cli.options import open_classifier, print_json
-    from deepfer_yolo.export.parity import choose_sample, compare
+    from deepfer_yolo.export.parity import choose_sample, compare, compare_answers
 
     left = open_classifier(reference, threads=2)
-    right = open_classifier(candidate, provider=settings.provider, threads=2)
-    found = compare(
-        left, right, choose_sample(data, settings.split, left.labels, settings.pictures), settings.precision
-    )
+    if candidate.suffix == ".csv":
+        if data is None:
+            raise ConfigError("answers in a csv are to the images of a data set", "name it: --data DATASET")
+        found = compare_answers(left, candidate, data, settings)
+    else:
+        right = open_classifier(candidate, provider=settings.provider, threads=2)
+        sample = choose_sample(data, settings.split, left.labels, settings.pictures)
+        found = compare(left, right, sample, settings.precision, explain=True)
     if as_json:
         print_json(found.to_json())
     else:
@@ -50,6 +61,8 @@ def _print(found: Parity) -> None:
     print(f"{'equal' if found.passed else 'NOT EQUAL'} by the lines of {found.precision}, on {found.pictures}")
     for failure in found.failures:
         print(f"  missed: {failure}")
+    for line in () if found.cause is None else found.cause.lines:
+        print(f"  {line}")
     print(f"preprocessing: largest difference {found.input_diff} of 255")
     same = f"top-1 agreement {found.agreement:.2%}, near ties {len(found.ties)}"
     print(f"answers: max |Δp| {found.max_diff:.1e}, mean {found.mean_diff:.1e}, {same}")

@@ -24,13 +24,16 @@ def verify(
     """Prove that a model file answers here as it did where it was made.
 
     Checks the card against the file, opens it in a child process first where a native library could crash, paints the
-    golden inputs again, checks their SHA-256, runs the model and compares. Exit code 3 where the answers differ.
+    golden inputs again, checks their SHA-256, runs the model and compares. Exit code 3 where the answers differ; the
+    cause is named where a probe finds it, as in parity.
 
     Example: deepfer verify best.onnx
     """
     from dataclasses import asdict
 
     from deepfer_yolo.cli.options import open_classifier, print_json
+    from deepfer_yolo.records import plain
+    from deepfer_yolo.runtime.causes import golden_cause
     from deepfer_yolo.runtime.classifier import opened_file
     from deepfer_yolo.runtime.first_contact import first_contact
     from deepfer_yolo.runtime.golden import check_golden
@@ -42,6 +45,7 @@ def verify(
         first_contact(opened_file(file, provider), provider)
     classifier = open_classifier(file, provider=provider)
     result = check_golden(classifier)
+    cause = None if result.passed else golden_cause(classifier)
     card = classifier.card
     if as_json:
         facts = {
@@ -51,12 +55,14 @@ def verify(
             "precision": card.precision,
             "provider": classifier.provider,
         }
-        print_json(facts | asdict(result))
+        print_json(facts | asdict(result) | {"cause": plain(cause)})
     else:
         what = f"{card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px"
         print(f"{'verified' if result.passed else 'FAILED'}: {file} ({what}, on {classifier.provider})")
         allowed = f"allowed {result.tolerance:.0e}, labels changed {result.n_changed}"
         print(f"golden test: {result.n} painted inputs, max |Δp| {result.max_diff:.1e}, {allowed}")
+        for line in () if cause is None else cause.lines:
+            print(line)
         print(f"SHA-256 {digest(file)}")
     if not result.passed:
         raise typer.Exit(EXIT_GATE_FAILED)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfer_yolo.config import ParityConfig, ScoringConfig
 from deepfer_yolo.data.dataset import Row, load_images, open_dataset
 from deepfer_yolo.emotions import difference, meeting
 from deepfer_yolo.errors import DatasetError, ParityError, listed
+from deepfer_yolo.evaluate.answers import read_answers
 from deepfer_yolo.evaluate.intervals import at_least
 from deepfer_yolo.evaluate.metrics import ece, reliability
 from deepfer_yolo.evaluate.predictions import columns
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.records import Image, Json, Probs, plain
+from deepfer_yolo.runtime.causes import Cause, Probe, find_cause, model_probes, program_probes
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_probs
 from deepfer_yolo.runtime.preprocess import to_inputs
@@ -26,6 +30,7 @@ PAINTED_SEED = 500
 PAINTED_N = 512
 BATCH = 64
 N_LISTED = 5
+N_PROBED = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +176,7 @@ class Parity:
     worst: tuple[Difference, ...]
     decisions: Decisions | None
     failures: tuple[str, ...]
+    cause: Cause | None = None
 
     @property
     def passed(self) -> bool:
@@ -202,9 +208,11 @@ class Parity:
             )
 
 
-def compare(reference: Classifier, candidate: Classifier, sample: Sample, precision: str | None = None) -> Parity:
+def compare(
+    reference: Classifier, candidate: Classifier, sample: Sample, precision: str | None = None, *, explain: bool = False
+) -> Parity:
     """Run both models on `sample` and hold the difference against the limits of `precision` (the candidate's card by
-    default).
+    default). With `explain` a failure's cause is looked for.
 
     Labels meet by name (see `meeting`), in any order. Raises ParityError where the two do not have the same.
     """
@@ -213,7 +221,68 @@ def compare(reference: Classifier, candidate: Classifier, sample: Sample, precis
     precision = precision or candidate.card.precision
     expected, actual, input_diff = _run_both(reference, candidate, sample)
     names = (str(reference.path), str(candidate.path))
-    return judge(expected, actual, sample, precision, names, reference.labels, input_diff)
+    found = judge(expected, actual, sample, precision, names, reference.labels, input_diff)
+    if found.passed or not explain or input_diff:
+        return found
+
+    def in_order(answers: Callable[[], Probs]) -> Probs:
+        return columns(answers(), candidate.labels, reference.labels)
+
+    def probes(images: Sequence[Image]) -> Iterator[Probe]:
+        for probe in model_probes(candidate, to_inputs(images, candidate.card.input)):
+            yield replace(probe, answers=partial(in_order, probe.answers))
+
+    return _explained(found, expected, actual, sample, reference.labels, probes)
+
+
+def compare_answers(reference: Classifier, file: Path, folder: Path, settings: ParityConfig) -> Parity:
+    """Hold the answers of another program, a csv as `evaluate --predictions` reads it, against the model that it is
+    meant to run; a failure's cause is looked for in how the program may prepare images.
+
+    Raises DatasetError for a file without probabilities.
+    """
+    dataset = open_dataset(folder)
+    scores, _ = read_answers([file], dataset, ScoringConfig(split=settings.split))
+    if not scores.has_probs:
+        raise DatasetError("holds labels alone", "write the probabilities: path,prob_angry,prob_happy,…", path=file)
+    if differs := difference(reference.labels, scores.labels, (str(reference.path), str(file))):
+        raise ParityError(differs, "let the program write one prob_LABEL for each label of the model")
+    place = {row.path: i for i, row in enumerate(scores.rows)}
+    rows = stratify(scores.rows, settings.pictures, seed=0)
+    chosen = np.array([place[row.path] for row in rows])
+    actual = columns(scores.probs[chosen], scores.labels, reference.labels)
+    met = meeting(scores.labels, reference.labels)
+    truth = np.array([reference.labels.index(met[row.label]) for row in rows], np.int64)
+    origin = f"{len(rows):,} of {len(scores.rows):,} images of {dataset.name}, split {settings.split}"
+    sample = Sample(tuple(load_images(dataset, rows)), tuple(row.path for row in rows), truth, origin)
+    precision = settings.precision or reference.card.precision
+    names = (str(reference.path), str(file))
+    expected = reference.predict_images(sample.images)
+    found = judge(expected, actual, sample, precision, names, reference.labels)
+    if found.passed:
+        return found
+    return _explained(
+        found, actual, expected, sample, reference.labels, lambda images: program_probes(reference, images)
+    )
+
+
+def _explained(
+    found: Parity,
+    wanted: Probs,
+    actual: Probs,
+    sample: Sample,
+    labels: tuple[str, ...],
+    probes: Callable[[Sequence[Image]], Iterator[Probe]],
+) -> Parity:
+    """`found` with the cause of its failure, looked for on N_PROBED of the images at most."""
+    part = np.linspace(0, len(sample) - 1, min(len(sample), N_PROBED)).astype(int).tolist()
+    images, names = (tuple(values[i] for i in part) for values in (sample.images, sample.names))
+    few = replace(sample, images=images, names=names, truth=None if sample.truth is None else sample.truth[part])
+
+    def passes(answers: Probs) -> bool:
+        return judge(wanted[part], answers, few, found.precision, (found.reference, found.candidate), labels).passed
+
+    return replace(found, cause=find_cause(wanted[part], actual[part], probes(images), passes))
 
 
 def _run_both(reference: Classifier, candidate: Classifier, sample: Sample) -> tuple[Probs, Probs, int]:

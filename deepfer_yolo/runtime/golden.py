@@ -70,17 +70,21 @@ def check_golden(model: ModelFile) -> GoldenResult:
             f"the card of {model.path} has no golden part to verify against",
             f"deepfer card {model.path} writes one",
         )
-    inputs = golden_inputs(card)
-    probs = model.predict(inputs)
+    probs = model.predict(golden_inputs(card))
     check_probs(probs, str(model.path))
-    expected = np.array(card.golden.probs, np.float64)
+    return held_against(card.golden, probs, card.precision)
+
+
+def held_against(golden: Golden, probs: Probs, precision: str) -> GoldenResult:
+    """Answers to the golden inputs against those of the card, by the tolerance of `precision`."""
+    expected = np.array(golden.probs, np.float64)
     diff = float(np.abs(probs - expected).max())
-    tolerance = TOLERANCES[card.precision]
+    tolerance = TOLERANCES[precision]
     top = np.sort(expected, axis=1)
     clear = top[:, -1] - top[:, -2] > tolerance
     n_changed = int(((probs.argmax(1) != expected.argmax(1)) & clear).sum())
-    passed = diff <= tolerance and not (card.precision in SAME_LABEL and n_changed)
-    return GoldenResult(card.golden.n, diff, tolerance, n_changed, passed)
+    passed = diff <= tolerance and not (precision in SAME_LABEL and n_changed)
+    return GoldenResult(golden.n, diff, tolerance, n_changed, passed)
 
 
 def golden_inputs(card: Card) -> Crops:

@@ -29,7 +29,7 @@ def resize(image: Image, width: int, height: int) -> Image:
 def shorter_side(image: Image, size: int) -> Image:
     """Resize so that the shorter side is `size`, the longer one rounded down as torchvision does."""
     height, width = image.shape[:2]
-    return resize(image, *_sides(width, height, size))
+    return resize(image, *fitted_sides(width, height, size))
 
 
 def centre_crop(image: Image, size: int) -> Image:
@@ -55,7 +55,7 @@ def to_input(image: Image, spec: InputSpec) -> Image:
         work = work.convert("L")
     native = spec.native_px if spec.native_px is not None and min(work.size) > spec.native_px else None
     for size in (native, spec.size):
-        sides = work.size if size is None else _sides(*work.size, size)
+        sides = work.size if size is None else fitted_sides(*work.size, size)
         if sides != work.size:
             work = work.resize(sides, BILINEAR)
     fitted = centre_crop(np.asarray(work), spec.size)
@@ -70,5 +70,6 @@ def to_inputs(images: Sequence[Image], spec: InputSpec) -> Crops:
     return batch
 
 
-def _sides(width: int, height: int, size: int) -> tuple[int, int]:
+def fitted_sides(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height at which the shorter side is `size`, the longer one rounded down."""
     return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)

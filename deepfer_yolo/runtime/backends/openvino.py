@@ -26,13 +26,13 @@ def import_openvino() -> ModuleType:
 
 
 class OpenVinoBackend:
-    """An IR (`.xml` with its `.bin`) or an exported ONNX graph in OpenVINO, always in fp32 arithmetic where the file
-    leaves the choice.
+    """An IR (`.xml` with its `.bin`) or an exported ONNX graph in OpenVINO, in fp32 arithmetic where the file leaves
+    the choice; with `precision` None in what the library chooses. `arithmetic` says which it is.
     """
 
     provider = "openvino"
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, precision: str | None = "f32") -> None:
         openvino = import_openvino()
         core = openvino.Core()
         try:
@@ -46,8 +46,10 @@ class OpenVinoBackend:
             _check_form(model, self.card, path)
             # bf16 and fp16 arithmetic, which some processors would choose by themselves, would not be the answers that
             # were proven.
-            hints = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-            self._compiled = core.compile_model(model, "CPU", hints)
+            hints = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+            chosen = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
+            self._compiled = core.compile_model(model, "CPU", hints | chosen)
+            self.arithmetic = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         except RuntimeError as error:
             raise ModelError(
                 f"{path}: OpenVINO refuses the model: {_last_line(error)}", "export it again with: deepfer export"
