@@ -244,7 +244,8 @@ def prepared(image: Image, spec: InputSpec, shrink: Callable[[Floats, int, int],
 
 def bilinear(planes: Floats, width: int, height: int) -> Floats:
     """Each new pixel from its four neighbours, however much the image shrinks: OpenCV's INTER_LINEAR."""
-    return np.floor(_interpolated(planes, width, height, steps=2048) + 0.5)
+    rounded: Floats = np.floor(_interpolated(planes, width, height, steps=2048) + 0.5)
+    return rounded
 
 
 def canvas(planes: Floats, width: int, height: int) -> Floats:
@@ -253,14 +254,17 @@ def canvas(planes: Floats, width: int, height: int) -> Floats:
     """
     for _ in range(max(0, int(math.log2(max(1, min(planes.shape[0] / height, planes.shape[1] / width)))))):
         planes = np.floor(_halved(_halved(planes).swapaxes(0, 1)).swapaxes(0, 1))
-    return np.floor(_interpolated(planes, width, height, steps=16) + 1e-3)
+    cut: Floats = np.floor(_interpolated(planes, width, height, steps=16) + 1e-3)
+    return cut
 
 
 def _halved(planes: Floats) -> Floats:
     n = planes.shape[0] // 2
-    if planes.shape[0] % 2 == 0:
-        return (planes[0::2] + planes[1::2]) / 2
-    return (planes[0 : 2 * n : 2] + 2 * planes[1 : 2 * n : 2] + planes[2 : 2 * n + 1 : 2]) / 4
+    left, middle = planes[0 : 2 * n : 2], planes[1 : 2 * n : 2]
+    halved: Floats = (left + middle) / 2
+    if planes.shape[0] % 2:
+        halved = (left + 2 * middle + planes[2 : 2 * n + 1 : 2]) / 4
+    return halved
 
 
 def _interpolated(planes: Floats, width: int, height: int, steps: int) -> Floats:
