@@ -261,10 +261,9 @@ def canvas(planes: Floats, width: int, height: int) -> Floats:
 def _halved(planes: Floats) -> Floats:
     n = planes.shape[0] // 2
     left, middle = planes[0 : 2 * n : 2], planes[1 : 2 * n : 2]
-    halved: Floats = (left + middle) / 2
-    if planes.shape[0] % 2:
-        halved = (left + 2 * middle + planes[2 : 2 * n + 1 : 2]) / 4
-    return halved
+    if planes.shape[0] % 2 == 0:
+        return (left + middle) * np.float32(0.5)
+    return (left + middle + middle + planes[2 : 2 * n + 1 : 2]) * np.float32(0.25)
 
 
 def _interpolated(planes: Floats, width: int, height: int, steps: int) -> Floats:
