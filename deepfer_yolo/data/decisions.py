@@ -65,7 +65,7 @@ class Decision:
         """The values of its line, with nothing in them that a spreadsheet would run."""
         seconds = "" if self.seconds is None else f"{self.seconds:.1f}"
         texts = (self.path, self.sha256, self.split, self.old_label, self.new_label, self.reviewer, self.why)
-        return [_plain(text) for text in (*texts, " ".join(self.how), seconds, self.time)]
+        return [plain_cell(text) for text in (*texts, " ".join(self.how), seconds, self.time)]
 
 
 def now() -> str:
@@ -80,7 +80,7 @@ def is_plain_text(text: str) -> bool:
 
 def decision_of(cells: Sequence[str]) -> Decision:
     """The decision of a line in which `fault_of` finds nothing."""
-    path, sha256, split, old, new, reviewer, why, how, seconds, time = map(_unplain, cells)
+    path, sha256, split, old, new, reviewer, why, how, seconds, time = map(text_of_cell, cells)
     took = float(seconds) if seconds else None
     return Decision(path, sha256, split, old, new, reviewer, why, tuple(how.split()), took, time)
 
@@ -89,7 +89,7 @@ def fault_of(cells: Sequence[str]) -> str:
     """What is wrong with the values of a line, by field; empty where nothing is."""
     if len(cells) != len(COLUMNS):
         return f"{len(cells)} values where {len(COLUMNS)} belong"
-    values = dict(zip(COLUMNS, map(_unplain, cells), strict=True))
+    values = dict(zip(COLUMNS, map(text_of_cell, cells), strict=True))
     for name, value in values.items():
         if len(value) > MAX_CHARS.get(name, 100):
             return f"{name} is longer than {MAX_CHARS.get(name, 100):,} characters"
@@ -138,11 +138,11 @@ def line_of(cells: Sequence[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _plain(text: str) -> str:
+def plain_cell(text: str) -> str:
     """`text` as a cell that no spreadsheet runs as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _unplain(cell: str) -> str:
-    """What `_plain` was given."""
+def text_of_cell(cell: str) -> str:
+    """What `plain_cell` was given."""
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
