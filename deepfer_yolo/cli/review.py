@@ -15,12 +15,13 @@ from deepfer_yolo.servers import ReviewConfig
 if TYPE_CHECKING:
     from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter
     from deepfer_yolo.data.dataset import Dataset
+    from deepfer_yolo.review.queue import Entry
 
 
 @options_of(
     ReviewConfig,
-    "dataset with_model only label split held_out blind reviewer second repeat limit out report is_opened near host "
-    "port token threads workers config as_json",
+    "dataset with_model only label split held_out blind reviewer second repeat limit out report export to import_ "
+    "is_opened near host port token threads workers config as_json",
 )
 def review(
     settings: ReviewConfig,
@@ -39,6 +40,26 @@ def review(
     report: Annotated[
         bool, typer.Option("--report", help="Print what the decisions so far come to, without the page.")
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Write what would be shown for another tool: label-studio, csv or fiftyone.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The folder of --export.", show_default="called as the format")
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="FILE",
+            help="Take over what Label Studio, a filled-in table or Roboflow exported.",
+            show_default=False,
+        ),
+    ] = None,
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +67,7 @@ def review(
 
     Keys 1 to 9 set a label, space keeps it, x leaves the image out, ? marks it as unsure, u undoes. Each decision is
     one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and gate take the file
-    as --corrections. Ends with Ctrl-C and a summary.
+    as --corrections. Ends with Ctrl-C and a summary. --export and --import leave the deciding to another tool.
 
     Example: deepfer review datasets/fer2013 --with-model deepfer-n --open
     """
@@ -58,7 +79,7 @@ def review(
     from deepfer_yolo.serve.server import check_exposure
 
     file = out or Path(HELD_OUT_FILE if settings.held_out else FILE)
-    refuse_inside(dataset, file)
+    refuse_inside(dataset, file, to)
     remove_old(dataset)
     opened = open_dataset(dataset)
     if report:
@@ -67,41 +88,92 @@ def review(
         _print(corrections, as_json=as_json)
         return
     check_choice(opened, settings, has_model=with_model is not None)
+    if export is not None:
+        _export(opened, settings, file, with_model, export, to)
+        return
     check_exposure(settings)
     with CorrectionsWriter(file) as writer:
         writer.before.check_against(opened)
         writer.check_kind(is_held_out=settings.held_out)
-        _print(_review(opened, settings, writer, with_model, is_opened=is_opened), as_json=as_json)
+        if import_ is not None:
+            _import(opened, writer, import_, is_held_out=settings.held_out)
+        else:
+            _print(_review(opened, settings, writer, with_model, is_opened=is_opened), as_json=as_json)
+            return
+    _print(read_corrections(file), as_json=as_json)
 
 
-def _review(
-    dataset: Dataset, settings: ReviewConfig, writer: CorrectionsWriter, model: Path | None, *, is_opened: bool
-) -> Corrections:
-    """Serve the page until a signal; the decisions there are then."""
-    from deepfer_yolo.cli.options import open_classifier, progress, say_all, tracked
-    from deepfer_yolo.review.app import create_app
+def _entries(
+    dataset: Dataset, settings: ReviewConfig, before: Corrections, model: Path | None
+) -> tuple[tuple[Entry, ...], str]:
+    """What would be shown, the most doubtful first, and the name of the model that was asked."""
+    from deepfer_yolo.cli.options import open_classifier, progress, tracked
     from deepfer_yolo.review.doubts import find_doubts
     from deepfer_yolo.review.queue import build
     from deepfer_yolo.runtime.model_file import locate
-    from deepfer_yolo.serve import server
 
-    if settings.token is None:
-        settings = settings.model_copy(update={"token": secrets.token_hex(16)})
     classifier = open_classifier(model, threads=settings.threads) if model else None
     with progress() as bar:
         show = tracked(bar, "looking")
         doubts = find_doubts(
             dataset, settings, classifier, locate(model) if model else None, lambda part: show(int(100 * part), 100)
         )
-    entries = build(dataset, doubts, settings, writer.before)
+    return build(dataset, doubts, settings, before), classifier.card.name if classifier else ""
+
+
+def _export(
+    dataset: Dataset, settings: ReviewConfig, file: Path, model: Path | None, form: str, to: Path | None
+) -> None:
+    """Write what would be shown, without what is decided already, for another tool."""
+    from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.data.corrections import Corrections, read_corrections
+    from deepfer_yolo.data.exchange import FORMS, Doubted, export
+    from deepfer_yolo.errors import ConfigError, did_you_mean
+
+    if form not in FORMS:
+        raise ConfigError(f"--export {form}: unknown{did_you_mean(form, FORMS)}", f"formats: {', '.join(FORMS)}")
+    before = read_corrections(file) if file.is_file() else Corrections(file, (), "")
+    before.check_against(dataset)
+    entries, name = _entries(dataset, settings, before, model)
+    left = [one for one in entries if (one.row.path, one.row.sha256) not in before.answers]
+    doubted = (Doubted(one.row, one.probs, "; ".join(one.why)) for one in left)
+    written = export(doubted, dataset, form, to or Path(form), model=name, blind=settings.blind)
+    say_all([f"{len(left):,} images for {form}: {', '.join(map(str, written))}"])
+
+
+def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_out: bool) -> None:
+    """Append the answers of another tool that do not stand there yet, and say what was passed over."""
+    from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.data.foreign_answers import read_answers
+
+    found = read_answers(file, dataset, held_out=is_held_out)
+    known = {(one.image, one.reviewer, one.new_label, one.time) for one in writer.before.decisions}
+    new = [one for one in found.decisions if (one.image, one.reviewer, one.new_label, one.time) not in known]
+    writer.append(*new)
+    there = len(found.decisions) - len(new)
+    say_all([f"{len(new):,} decisions of {file} into {writer.path}"])
+    say_all(f"passed over: {n:,} {why}" for why, n in {**found.passed_over, "that stand there": there}.items() if n)
+
+
+def _review(
+    dataset: Dataset, settings: ReviewConfig, writer: CorrectionsWriter, model: Path | None, *, is_opened: bool
+) -> Corrections:
+    """Serve the page until a signal; the decisions there are then."""
+    from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.review.app import create_app
+    from deepfer_yolo.serve import server
+
+    if settings.token is None:
+        settings = settings.model_copy(update={"token": secrets.token_hex(16)})
+    entries, name = _entries(dataset, settings, writer.before, model)
     if not entries:
         say_all(["nothing to review: no image is doubted; --only all shows each"])
         return writer.before
-    if settings.held_out and classifier is not None and not settings.blind:
+    if settings.held_out and name and not settings.blind:
         say_all(
             ["warning: held-out labels corrected in view of a model's answers flatter that model; --blind hides them"]
         )
-    app, state = create_app(dataset, entries, writer, settings, classifier.card.name if classifier else None)
+    app, state = create_app(dataset, entries, writer, settings, name or None)
     listener = server.bind(settings.host, settings.port)
 
     def on_ready() -> None:

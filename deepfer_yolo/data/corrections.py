@@ -266,13 +266,13 @@ class CorrectionsWriter:
             raise DatasetError(_mixes(is_held_out=is_held_out), f"name another file than {self.path}", path=self.path)
         self._is_held_out = is_held_out
 
-    def append(self, decision: Decision) -> None:
-        """Write one decision and sync it. Raises DatasetError for one that could not be read again."""
-        fault = fault_of(decision.cells())
-        if fault:
-            raise DatasetError(fault, HINT, path=self.path)
-        self.check_kind(is_held_out=decision.split != "train")
-        self._put(line_of(decision.cells()))
+    def append(self, *decisions: Decision) -> None:
+        """Write decisions and sync them, all or none. Raises DatasetError for one that could not be read again."""
+        for decision in decisions:
+            if fault := fault_of(decision.cells()):
+                raise DatasetError(fault, HINT, path=self.path)
+            self.check_kind(is_held_out=decision.split != "train")
+        self._put(b"".join(line_of(decision.cells()) for decision in decisions))
 
     def _put(self, line: bytes) -> None:
         try:
@@ -297,10 +297,9 @@ class CorrectionsWriter:
 
 
 def write_corrections(path: Path, decisions: Sequence[Decision]) -> None:
-    """Append many decisions, as an import has them, synced once each."""
+    """Append many decisions, synced together."""
     with CorrectionsWriter(path) as writer:
-        for decision in decisions:
-            writer.append(decision)
+        writer.append(*decisions)
 
 
 def _read_all(file: IO[bytes]) -> bytes:

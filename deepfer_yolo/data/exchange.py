@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -21,7 +20,6 @@ from deepfer_yolo.data.decisions import LEAVE_OUT, UNSURE, plain_cell
 from deepfer_yolo.files import refuse_existing, staged_tree
 from deepfer_yolo.records import JsonValue
 
-ExportFormat = Literal["label-studio", "csv", "fiftyone"]
 LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio calls files below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
 ANSWER, IMAGE = "new_label", "image"
@@ -45,7 +43,7 @@ class Doubted:
 
 
 def export(
-    images: Iterable[Doubted], dataset: Dataset, form: ExportFormat, folder: Path, *, model: str = "", blind: bool
+    images: Iterable[Doubted], dataset: Dataset, form: str, folder: Path, *, model: str = "", blind: bool = False
 ) -> list[Path]:
     """Write `images` for another tool into the new folder `folder`; returns the files. `blind` leaves out the label,
     the model's answer and the reason.
@@ -54,7 +52,7 @@ def export(
     """
     refuse_existing(folder, overwrite=False)
     shown = [Doubted(one.row, {}, "") if blind else one for one in images]
-    files = _FORMS[form](shown, dataset, model, blind)
+    files = FORMS[form](shown, dataset, model, blind)
     with staged_tree(folder) as staging:
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -73,7 +71,12 @@ def _label_studio(images: Sequence[Doubted], dataset: Dataset, model: str, blind
         if one.said is not None:
             label, share = one.said
             data |= {"model": model, "model_label": label, "model_confidence": share}
-            choice = {"from_name": ANSWER, "to_name": IMAGE, "type": "choices", "value": {"choices": [label]}}
+            choice: JsonValue = {
+                "from_name": ANSWER,
+                "to_name": IMAGE,
+                "type": "choices",
+                "value": {"choices": [label]},
+            }
             task["predictions"] = [{"model_version": model, "score": share, "result": [choice]}]
         tasks.append(task)
     return {"tasks.json": _json(tasks), "config.xml": _config(dataset.labels, blind=blind).encode()}
@@ -125,7 +128,7 @@ def _fiftyone(images: Sequence[Doubted], dataset: Dataset, model: str, blind: bo
     return {"labels.json": _json({"classes": list(dataset.labels), "labels": labels})}
 
 
-_FORMS: dict[str, Callable[[Sequence[Doubted], Dataset, str, bool], dict[str, bytes]]] = {
+FORMS: dict[str, Callable[[Sequence[Doubted], Dataset, str, bool], dict[str, bytes]]] = {
     "label-studio": _label_studio,
     "csv": _table,
     "fiftyone": _fiftyone,
