@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from deepfer_yolo.review.queue import Entry
 
 
+ExportOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="Write what would be shown for another tool: label-studio, csv or fiftyone.",
+        show_default=False,
+    ),
+]
+ToOption = Annotated[Path | None, typer.Option(help="The folder of --export.", show_default="called as the format")]
+ImportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--import",
+        metavar="FILE",
+        help="Take over what Label Studio, a filled-in table or Roboflow exported.",
+        show_default=False,
+    ),
+]
+
+
 @options_of(
     ReviewConfig,
     "dataset with_model only label split held_out blind reviewer second repeat limit out report export to import_ "
@@ -40,26 +60,9 @@ def review(
     report: Annotated[
         bool, typer.Option("--report", help="Print what the decisions so far come to, without the page.")
     ] = False,
-    export: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="Write what would be shown for another tool: label-studio, csv or fiftyone.",
-            show_default=False,
-        ),
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option(help="The folder of --export.", show_default="called as the format")
-    ] = None,
-    import_: Annotated[
-        Path | None,
-        typer.Option(
-            "--import",
-            metavar="FILE",
-            help="Take over what Label Studio, a filled-in table or Roboflow exported.",
-            show_default=False,
-        ),
-    ] = None,
+    export: ExportOption = None,
+    to: ToOption = None,
+    import_: ImportOption = None,
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
