@@ -75,7 +75,7 @@ def review(
     Example: deepfer review datasets/fer2013 --with-model deepfer-n --open
     """
     from deepfer_yolo.cli.options import refuse_inside
-    from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter, read_corrections
+    from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.kept_faces import remove_old
     from deepfer_yolo.review.queue import check_choice
@@ -86,9 +86,7 @@ def review(
     remove_old(dataset)
     opened = open_dataset(dataset)
     if report:
-        corrections = read_corrections(file)
-        corrections.check_against(opened)
-        _print(corrections, as_json=as_json)
+        _print(_known(file, opened), as_json=as_json)
         return
     check_choice(opened, settings, has_model=with_model is not None)
     if export is not None:
@@ -99,11 +97,19 @@ def review(
         writer.before.check_against(opened)
         writer.check_kind(is_held_out=settings.held_out)
         if import_ is not None:
-            _import(opened, writer, import_, is_held_out=settings.held_out)
+            corrections = _import(opened, writer, import_, is_held_out=settings.held_out)
         else:
-            _print(_review(opened, settings, writer, with_model, is_opened=is_opened), as_json=as_json)
-            return
-    _print(read_corrections(file), as_json=as_json)
+            corrections = _review(opened, settings, writer, with_model, is_opened=is_opened)
+    _print(corrections, as_json=as_json)
+
+
+def _known(file: Path, dataset: Dataset) -> Corrections:
+    """The decisions of a file, which are on images of `dataset`."""
+    from deepfer_yolo.data.corrections import read_corrections
+
+    corrections = read_corrections(file)
+    corrections.check_against(dataset)
+    return corrections
 
 
 def _entries(
@@ -129,14 +135,13 @@ def _export(
 ) -> None:
     """Write what would be shown, without what is decided already, for another tool."""
     from deepfer_yolo.cli.options import say_all
-    from deepfer_yolo.data.corrections import Corrections, read_corrections
+    from deepfer_yolo.data.corrections import Corrections
     from deepfer_yolo.data.exchange import FORMS, Doubted, export
     from deepfer_yolo.errors import ConfigError, did_you_mean
 
     if form not in FORMS:
         raise ConfigError(f"--export {form}: unknown{did_you_mean(form, FORMS)}", f"formats: {', '.join(FORMS)}")
-    before = read_corrections(file) if file.is_file() else Corrections(file, (), "")
-    before.check_against(dataset)
+    before = _known(file, dataset) if file.is_file() else Corrections(file, (), "")
     entries, name = _entries(dataset, settings, before, model)
     left = [one for one in entries if (one.row.path, one.row.sha256) not in before.answers]
     doubted = (Doubted(one.row, one.probs, "; ".join(one.why)) for one in left)
@@ -144,9 +149,10 @@ def _export(
     say_all([f"{len(left):,} images for {form}: {', '.join(map(str, written))}"])
 
 
-def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_out: bool) -> None:
+def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_out: bool) -> Corrections:
     """Append the answers of another tool that do not stand there yet, and say what was passed over."""
     from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.data.corrections import read_corrections
     from deepfer_yolo.data.foreign_answers import read_answers
 
     found = read_answers(file, dataset, held_out=is_held_out)
@@ -156,6 +162,7 @@ def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_
     there = len(found.decisions) - len(new)
     say_all([f"{len(new):,} decisions of {file} into {writer.path}"])
     say_all(f"passed over: {n:,} {why}" for why, n in {**found.passed_over, "that stand there": there}.items() if n)
+    return read_corrections(writer.path)
 
 
 def _review(
