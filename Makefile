@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check lint format bench clean
+.PHONY: help install demo test test-slow check lint format bench findings clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ format: $(READY) ## Format the code
 
 bench: $(READY) ## Run the quick benchmarks and print their ratios
 	$(BIN)/python tests/benchmarks/startup.py
+
+findings: ## Run every script of findings/: what outside libraries do that one would not guess (network, half an hour)
+	@$(PYTHON) findings/run.py
 
 clean: ## Remove .venv, caches and builds; runs/ and datasets/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -14,7 +14,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet av==18.1.0 numpy==2.4.6 opencv-python-headless==4.14.0.94
+"$folder/venv/bin/pip" install --quiet av==18.1.0 numpy==2.4.6 opencv-python-headless==4.14.0.94 || exit 69
 cd "$folder"
 "$folder/venv/bin/python" - <<'END'
 import time

@@ -6,7 +6,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet av==18.1.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet av==18.1.0 numpy==2.4.6 || exit 69
 "$folder/venv/bin/python" - "$folder/a.mp4" <<'PYTHON'
 import gc
 import sys

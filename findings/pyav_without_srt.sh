@@ -5,7 +5,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet av==18.1.0
+"$folder/venv/bin/pip" install --quiet av==18.1.0 || exit 69
 "$folder/venv/bin/python" - <<'END'
 import av
 

