@@ -12,6 +12,7 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet nncf==3.4.0 onnx==1.23.2 onnxruntime==1.32.0 numpy==2.4.6 || exit 69
 cd "$folder"
 "$folder/venv/bin/python" - 2> log <<'PYTHON'
+import contextlib
 import logging
 import platform
 import sys
@@ -58,7 +59,8 @@ def n_fused(path):
     return sum(node.op_type == "QLinearConv" for node in onnx.load("optimised.onnx").graph.node)
 
 
-onnx.save(nncf.quantize(model, nncf.Dataset(images), subset_size=10), "nncf.onnx")
+with contextlib.redirect_stdout(sys.stderr):  # its progress
+    onnx.save(nncf.quantize(model, nncf.Dataset(images), subset_size=10), "nncf.onnx")
 quantize_static("float.onnx", "signed.onnx", Reader())
 quantize_static("float.onnx", "unsigned.onnx", Reader(), activation_type=QuantType.QUInt8)
 counts = [n_fused(f"{name}.onnx") for name in ("nncf", "signed", "unsigned")]
