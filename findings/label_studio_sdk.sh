@@ -8,7 +8,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet label-studio-sdk==2.1.2
+"$folder/venv/bin/pip" install --quiet label-studio-sdk==2.1.2 || exit 69
 "$folder/venv/bin/python" - "$folder" <<'PYTHON'
 import json
 import sys
