@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, MergeOption, OutOption, ShardOption, options_of
+from deepfer_yolo.cli.options import JsonOption, MergeOption, OutOption, PredictionsOption, ShardOption, options_of
 from deepfer_yolo.config import AuditConfig
-from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError, DatasetError
+from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
     from deepfer_yolo.data.audit.findings import AuditResult
-    from deepfer_yolo.data.audit.label_errors import Predictions
     from deepfer_yolo.data.audit.parts import Check
     from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.faces.detect import Detector
@@ -31,14 +30,6 @@ def _path_option(text: str) -> Any:
 SourceArgument = Annotated[
     Path,
     typer.Argument(help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False),
-]
-PredictionsOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="CSV",
-        help="Rank them by these answers, such as train --folds writes. Repeat for shards.",
-        show_default=False,
-    ),
 ]
 NOT_IN_A_PART = "a part has no report, quarantine list, drift or ranking by --predictions"
 
@@ -69,14 +60,22 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, refuse_inside, say_all, tracked
+    from deepfer_yolo.cli.options import (
+        open_classifier,
+        print_json,
+        progress,
+        read_predictions,
+        refuse_inside,
+        say_all,
+        tracked,
+    )
     from deepfer_yolo.data.audit.audit import audit as run
     from deepfer_yolo.data.audit.parts import checks_with
     from deepfer_yolo.data.shards import asked_of
 
     asked = asked_of(shard, out, merge)
     refuse_inside(dataset, report, quarantine, out)
-    said = _read_predictions(dataset, predictions, with_model)
+    said = read_predictions(dataset, predictions, with_model)
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
     if asked.shard is not None:
@@ -158,26 +157,6 @@ def _open_detector(settings: AuditConfig) -> Detector:
 
     note_haar(settings)
     return open_detector(settings, "image")
-
-
-def _read_predictions(dataset: Path, files: list[Path] | None, model: Path | None) -> Predictions | None:
-    """The answers of `files` to all images of a data set folder."""
-    from deepfer_yolo.config import ScoringConfig
-    from deepfer_yolo.data.audit.label_errors import Predictions
-    from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.evaluate.answers import read_answers
-
-    if not files:
-        return None
-    if model is not None:
-        raise ConfigError("--with-model and --predictions are two answers to one question", "leave one of them out")
-    opened = open_dataset(dataset)
-    by_split = [read_answers(files, opened, ScoringConfig(split=split))[0] for split in opened.splits]
-    if not all(scores.has_probs for scores in by_split):
-        reason = "holds labels without probabilities, which rank nothing"
-        raise DatasetError(reason, "add a column prob_LABEL for each label", path=files[0])
-    probs = {path: said for scores in by_split for path, said in zip(scores.paths, scores.probs, strict=True)}
-    return Predictions(by_split[0].labels, probs)
 
 
 def _print(result: AuditResult) -> None:

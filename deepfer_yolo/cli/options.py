@@ -17,11 +17,12 @@ from pydantic import BeforeValidator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
     from deepfer_yolo.config import FaceConfig
+    from deepfer_yolo.data.audit.label_errors import Predictions
     from deepfer_yolo.data.shards import Part
     from deepfer_yolo.records import JsonValue
     from deepfer_yolo.runtime.classifier import Classifier
@@ -62,6 +63,16 @@ OutOption = Annotated[
 MergeOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Take the answers from all parts in DIR instead.", show_default=False),
+]
+
+
+PredictionsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="CSV",
+        help="Rank them by these answers, such as train --folds writes. Repeat for shards.",
+        show_default=False,
+    ),
 ]
 
 
@@ -178,6 +189,26 @@ def refuse_inside(dataset: Path, *files: Path | None) -> None:
         if file is not None and dataset.is_dir() and file.resolve().is_relative_to(dataset.resolve()):
             reason = f"{file} lies inside the data set {dataset}, and nothing is written there"
             raise ConfigError(reason, "name a file elsewhere")
+
+
+def read_predictions(dataset: Path, files: Sequence[Path] | None, model: Path | None) -> Predictions | None:
+    """The answers of `files` to all images of a data set folder; None without files. `model` may not be given too."""
+    from deepfer_yolo.config import ScoringConfig
+    from deepfer_yolo.data.audit.label_errors import Predictions
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.evaluate.answers import read_answers
+
+    if not files:
+        return None
+    if model is not None:
+        raise ConfigError("--with-model and --predictions are two answers to one question", "leave one of them out")
+    opened = open_dataset(dataset)
+    by_split = [read_answers(files, opened, ScoringConfig(split=split))[0] for split in opened.splits]
+    if not all(scores.has_probs for scores in by_split):
+        reason = "holds labels without probabilities, which rank nothing"
+        raise DatasetError(reason, "add a column prob_LABEL for each label", path=files[0])
+    probs = {path: said for scores in by_split for path, said in zip(scores.paths, scores.probs, strict=True)}
+    return Predictions(by_split[0].labels, probs)
 
 
 UNWRAPPED = 10_000

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import DatasetArgument, JsonOption, options_of
+from deepfer_yolo.cli.options import DatasetArgument, JsonOption, PredictionsOption, options_of
 from deepfer_yolo.servers import ReviewConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter
     from deepfer_yolo.data.dataset import Dataset
+    from deepfer_yolo.review.doubts import Answers
     from deepfer_yolo.review.queue import Entry
 
 
@@ -40,8 +43,8 @@ ImportOption = Annotated[
 
 @options_of(
     ReviewConfig,
-    "dataset with_model only label split held_out blind reviewer second repeat limit out report export to import_ "
-    "is_opened near host port token threads workers config as_json",
+    "dataset with_model predictions only label split held_out blind reviewer second repeat limit out report export to "
+    "import_ is_opened near host port token threads workers config as_json",
 )
 def review(
     settings: ReviewConfig,
@@ -50,6 +53,7 @@ def review(
         Path | None,
         typer.Option("--with-model", help="Rank and show by this model's answers.", show_default=False),
     ] = None,
+    predictions: PredictionsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -88,9 +92,9 @@ def review(
     if report:
         _print(_known(file, opened), as_json=as_json)
         return
-    check_choice(opened, settings, has_model=with_model is not None)
+    check_choice(opened, settings, has_answers=bool(with_model or predictions))
     if export is not None:
-        _export(opened, settings, file, with_model, export, to)
+        _export(opened, settings, file, _answers(opened, settings, with_model, predictions or []), export, to)
         return
     check_exposure(settings)
     with CorrectionsWriter(file) as writer:
@@ -99,7 +103,8 @@ def review(
         if import_ is not None:
             corrections = _import(opened, writer, import_, is_held_out=settings.held_out)
         else:
-            corrections = _review(opened, settings, writer, with_model, is_opened=is_opened)
+            answers = _answers(opened, settings, with_model, predictions or [])
+            corrections = _review(opened, settings, writer, answers, is_opened=is_opened)
     _print(corrections, as_json=as_json)
 
 
@@ -112,27 +117,34 @@ def _known(file: Path, dataset: Dataset) -> Corrections:
     return corrections
 
 
-def _entries(
-    dataset: Dataset, settings: ReviewConfig, before: Corrections, model: Path | None
-) -> tuple[tuple[Entry, ...], str]:
-    """What would be shown, the most doubtful first, and the name of the model that was asked."""
-    from deepfer_yolo.cli.options import open_classifier, progress, tracked
+def _answers(dataset: Dataset, settings: ReviewConfig, model: Path | None, files: Sequence[Path]) -> Answers:
+    from deepfer_yolo.cli.options import open_classifier, read_predictions
+    from deepfer_yolo.files import sha256_of
+    from deepfer_yolo.review.doubts import NO_ANSWERS, Answers
+    from deepfer_yolo.runtime.model_file import digest, locate
+
+    said = read_predictions(dataset.root, files, model)
+    if said is not None:
+        return Answers(", ".join(file.stem for file in files), tuple(map(sha256_of, files)), predictions=said)
+    if model is None:
+        return NO_ANSWERS
+    classifier = open_classifier(model, threads=settings.threads)
+    return Answers(classifier.card.name, (digest(locate(model)),), classifier)
+
+
+def _entries(dataset: Dataset, settings: ReviewConfig, before: Corrections, answers: Answers) -> tuple[Entry, ...]:
+    """What would be shown, the most doubtful first."""
+    from deepfer_yolo.cli.options import progress, tracked
     from deepfer_yolo.review.doubts import find_doubts
     from deepfer_yolo.review.queue import build
-    from deepfer_yolo.runtime.model_file import locate
 
-    classifier = open_classifier(model, threads=settings.threads) if model else None
     with progress() as bar:
         show = tracked(bar, "looking")
-        doubts = find_doubts(
-            dataset, settings, classifier, locate(model) if model else None, lambda part: show(int(100 * part), 100)
-        )
-    return build(dataset, doubts, settings, before), classifier.card.name if classifier else ""
+        doubts = find_doubts(dataset, settings, answers, lambda part: show(int(100 * part), 100))
+    return build(dataset, doubts, settings, before)
 
 
-def _export(
-    dataset: Dataset, settings: ReviewConfig, file: Path, model: Path | None, form: str, to: Path | None
-) -> None:
+def _export(dataset: Dataset, settings: ReviewConfig, file: Path, answers: Answers, form: str, to: Path | None) -> None:
     """Write what would be shown, without what is decided already, for another tool."""
     from deepfer_yolo.cli.options import say_all
     from deepfer_yolo.data.corrections import Corrections
@@ -142,10 +154,10 @@ def _export(
     if form not in FORMS:
         raise ConfigError(f"--export {form}: unknown{did_you_mean(form, FORMS)}", f"formats: {', '.join(FORMS)}")
     before = _known(file, dataset) if file.is_file() else Corrections(file, (), "")
-    entries, name = _entries(dataset, settings, before, model)
+    entries = _entries(dataset, settings, before, answers)
     left = [one for one in entries if (one.row.path, one.row.sha256) not in before.answers]
     doubted = (Doubted(one.row, one.probs, "; ".join(one.why)) for one in left)
-    written = export(doubted, dataset, form, to or Path(form), model=name, blind=settings.blind)
+    written = export(doubted, dataset, form, to or Path(form), model=answers.name, blind=settings.blind)
     say_all([f"{len(left):,} images for {form}: {', '.join(map(str, written))}"])
 
 
@@ -166,7 +178,7 @@ def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_
 
 
 def _review(
-    dataset: Dataset, settings: ReviewConfig, writer: CorrectionsWriter, model: Path | None, *, is_opened: bool
+    dataset: Dataset, settings: ReviewConfig, writer: CorrectionsWriter, answers: Answers, *, is_opened: bool
 ) -> Corrections:
     """Serve the page until a signal; the decisions there are then."""
     from deepfer_yolo.cli.options import say_all
@@ -175,15 +187,15 @@ def _review(
 
     if settings.token is None:
         settings = settings.model_copy(update={"token": secrets.token_hex(16)})
-    entries, name = _entries(dataset, settings, writer.before, model)
+    entries = _entries(dataset, settings, writer.before, answers)
     if not entries:
         say_all(["nothing to review: no image is doubted; --only all shows each"])
         return writer.before
-    if settings.held_out and name and not settings.blind:
+    if settings.held_out and answers.labels and not settings.blind:
         say_all(
             ["warning: held-out labels corrected in view of a model's answers flatter that model; --blind hides them"]
         )
-    app, state = create_app(dataset, entries, writer, settings, name or None)
+    app, state = create_app(dataset, entries, writer, settings, answers.name or None)
     listener = server.bind(settings.host, settings.port)
 
     def on_ready() -> None:

@@ -96,22 +96,23 @@ def _images(entries: tuple[Entry, ...]) -> dict[str, Row]:
 def _add_facts(app: FastAPI, dataset: Dataset, review: Review, model: str | None) -> None:
     config = review.config
 
+    told: dict[str, Any] = {
+        "schema_version": SCHEMA,
+        "name": printable(dataset.name),
+        "labels": dataset.labels,
+        "splits": sorted({entry.row.split for entry in review.entries}),
+        "kinds": sorted({kind for entry in review.entries for kind in entry.kinds}),
+        "model": model,
+        "blind": config.blind,
+        "held_out": config.held_out,
+        "reviewer": config.reviewer,
+        "file": printable(str(review.corrections.path)),
+        "version": __version__,
+    }
+
     @app.get("/v1/review")
     async def facts() -> Response:
         """What is reviewed and how."""
-        told: dict[str, Any] = {
-            "schema_version": SCHEMA,
-            "name": printable(dataset.name),
-            "labels": dataset.labels,
-            "splits": sorted({entry.row.split for entry in review.entries}),
-            "kinds": sorted({kind for entry in review.entries for kind in entry.kinds}),
-            "model": model,
-            "blind": config.blind,
-            "held_out": config.held_out,
-            "reviewer": config.reviewer,
-            "file": printable(str(review.corrections.path)),
-            "version": __version__,
-        }
         return _json(told)
 
     @app.get("/v1/summary")

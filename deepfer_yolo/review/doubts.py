@@ -18,12 +18,13 @@ from deepfer_yolo.config import AuditConfig, FindingKind
 from deepfer_yolo.data import audit as audit_package
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.findings import AuditResult
+from deepfer_yolo.data.audit.label_errors import Predictions
 from deepfer_yolo.data.dataset import MANIFEST, Dataset
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.files import sha256_of, write_atomic
 from deepfer_yolo.records import Probs
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.model_file import cache_dir, digest
+from deepfer_yolo.runtime.model_file import cache_dir
 from deepfer_yolo.servers import ReviewConfig
 
 KINDS: Mapping[str, tuple[FindingKind, ...]] = {
@@ -75,30 +76,50 @@ class Doubts:
         return {path: list(others.items()) for path, others in found.items()}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Who answers for the images: a model, or the predictions of several; `source` are the SHA-256 of their files."""
+
+    name: str
+    source: tuple[str, ...]
+    classifier: Classifier | None = None
+    predictions: Predictions | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the answers know."""
+        known = self.classifier if self.classifier is not None else self.predictions
+        return tuple(known.labels) if known is not None else ()
+
+
+NO_ANSWERS = Answers("", ())
+
+
 def find_doubts(
     dataset: Dataset,
     config: ReviewConfig,
-    classifier: Classifier | None = None,
-    model: Path | None = None,
+    answers: Answers = NO_ANSWERS,
     progress: Callable[[float], None] | None = None,
 ) -> Doubts:
-    """The audit of `dataset`, with the label errors that `classifier`, the file `model`, sees; what an earlier review
-    found of the same images with the same program is read from the cache.
+    """The audit of `dataset`, with the label errors that `answers` show; what an earlier review found of the same
+    images with the same program is read from the cache.
     """
     settings = AuditConfig(near=config.near, workers=config.workers, fail_on="never")
-    kept = cache_dir() / "review" / f"{_key(dataset, settings, model)}.zip"
+    kept = cache_dir() / "review" / f"{_key(dataset, settings, answers)}.zip"
     with suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return _read(kept)
-    result = audit(dataset.root, settings, classifier=classifier, progress=progress)
-    doubts = _of(result, classifier.labels if classifier is not None else ())
+    result = audit(
+        dataset.root, settings, classifier=answers.classifier, predictions=answers.predictions, progress=progress
+    )
+    doubts = _of(result, answers.labels)
     with suppress(OSError, DeepferError):  # without a cache the next review looks again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(kept, _packed(doubts))
     return doubts
 
 
-def _key(dataset: Dataset, settings: AuditConfig, model: Path | None) -> str:
-    """What the result depends on: the manifest, the settings, the model's file and this program's checks."""
+def _key(dataset: Dataset, settings: AuditConfig, answers: Answers) -> str:
+    """What the result depends on: the manifest, the settings, who answers and this program's checks."""
     from deepfer_yolo import __version__
 
     checks = sorted(Path(audit_package.__path__[0]).glob("*.py"))
@@ -107,7 +128,7 @@ def _key(dataset: Dataset, settings: AuditConfig, model: Path | None) -> str:
         *map(sha256_of, checks),
         sha256_of(dataset.root / MANIFEST),
         settings.model_dump_json(exclude={"workers"}),
-        "" if model is None else digest(model),
+        *answers.source,
     ]
     return sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -32,15 +32,15 @@ class Entry:
     copies: tuple[tuple[Row, bool], ...]
 
 
-def check_choice(dataset: Dataset, config: ReviewConfig, *, has_model: bool) -> None:
+def check_choice(dataset: Dataset, config: ReviewConfig, *, has_answers: bool) -> None:
     """Raise ConfigError or DatasetError where such a review cannot be."""
     if config.split is not None and (config.split in HELD_OUT) is not config.held_out:
         hint = "add --held-out: their corrections are kept apart" if not config.held_out else "leave out --held-out"
         raise ConfigError(f"--split {config.split} is {'not ' if config.held_out else ''}held out", hint)
     if config.blind and config.label:
         raise ConfigError("--blind hides the label, and --label would tell it", "leave out one of them")
-    if config.only == "uncertain" and not has_model:
-        raise ConfigError("--only uncertain needs a model", "add --with-model MODEL")
+    if config.only == "uncertain" and not has_answers:
+        raise ConfigError("--only uncertain needs a model", "add --with-model MODEL or --predictions FILE")
     if config.reviewer is not None and not is_plain_text(config.reviewer):
         raise ConfigError("--reviewer has control characters", "a name is letters of any script")
     unknown = sorted(set(config.label) - set(dataset.labels))

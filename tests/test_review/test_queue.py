@@ -10,14 +10,16 @@ import pytest
 
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.data.audit.audit import audit
+from deepfer_yolo.data.audit.label_errors import Predictions
 from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, open_dataset, read_description, register
 from deepfer_yolo.data.decisions import Decision
 from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
 from deepfer_yolo.review import doubts as module
-from deepfer_yolo.review.doubts import Doubt, Doubts, find_doubts
+from deepfer_yolo.review.doubts import Answers, Doubt, Doubts, find_doubts
 from deepfer_yolo.review.queue import CONFLICT, Entry, build, check_choice
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import digest
 from deepfer_yolo.servers import ReviewConfig
 
 NOBODY = Corrections(Path("c.csv"), (), "")
@@ -35,6 +37,10 @@ def copied(painted_dataset: Path, tmp_path: Path) -> Dataset:
     shutil.copy(dataset.path(row), folder / twin.path)
     register([*dataset.all_rows, twin], read_description(folder), folder)
     return open_dataset(folder)
+
+
+def answers_of(model: Path) -> Answers:
+    return Answers("linear", (digest(model),), Classifier(model))
 
 
 def queue(dataset: Dataset, doubts: Doubts, decided: Corrections = NOBODY, **settings: object) -> tuple[Entry, ...]:
@@ -56,7 +62,7 @@ def test_an_exact_conflict_comes_first_with_its_copy_beside_it(copied: Dataset) 
 
 def test_label_errors_come_as_the_audit_ranks_them_with_the_models_answer(copied: Dataset, linear_model: Path) -> None:
     classifier = Classifier(linear_model)
-    doubts = find_doubts(copied, ReviewConfig(), classifier, linear_model)
+    doubts = find_doubts(copied, ReviewConfig(), answers_of(linear_model))
     entries = queue(copied, doubts, only="label-errors")
     found = audit(copied.root, AuditConfig(fail_on="never"), classifier=classifier)
     ranked = [key for finding in found.findings if finding.kind == "label-error" for (key,) in finding.groups]
@@ -72,8 +78,17 @@ def test_label_errors_come_as_the_audit_ranks_them_with_the_models_answer(copied
     assert [entry.row.path for entry in held_out] == [path for path in ranked if rows[path].split != "train"]
 
 
+def test_the_answers_of_other_programs_rank_and_show_as_a_models_do(copied: Dataset, linear_model: Path) -> None:
+    by_model = find_doubts(copied, ReviewConfig(), answers_of(linear_model))
+    assert by_model.probs
+    said = Predictions(by_model.labels, by_model.probs)
+    by_file = find_doubts(copied, ReviewConfig(), Answers("predictions", ("00",), predictions=said))
+    assert [entry.row for entry in queue(copied, by_file)] == [entry.row for entry in queue(copied, by_model)]
+    assert queue(copied, by_file, only="uncertain")[0].probs == queue(copied, by_model, only="uncertain")[0].probs
+
+
 def test_filters_limits_and_kinds_of_doubt(copied: Dataset, linear_model: Path) -> None:
-    doubts = find_doubts(copied, ReviewConfig(), Classifier(linear_model), linear_model)
+    doubts = find_doubts(copied, ReviewConfig(), answers_of(linear_model))
     uncertain = queue(copied, doubts, only="uncertain")
     assert len(uncertain) == len(copied.rows("train"))
     margins = [sorted(entry.probs.values())[-1] - sorted(entry.probs.values())[-2] for entry in uncertain]
@@ -96,18 +111,18 @@ def test_a_second_review_reads_what_the_first_found_unless_something_changed(
     copied: Dataset, linear_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    config, classifier = ReviewConfig(), Classifier(linear_model)
-    first = find_doubts(copied, config, classifier, linear_model)
+    config = ReviewConfig()
+    first = find_doubts(copied, config, answers_of(linear_model))
     calls: list[int] = []
     monkeypatch.setattr(module, "audit", lambda *words, **more: calls.append(1) or audit(*words, **more))
-    again = find_doubts(copied, config, classifier, linear_model)
+    again = find_doubts(copied, config, answers_of(linear_model))
     assert not calls
     assert queue(copied, again) == queue(copied, first)
     find_doubts(copied, config)
-    find_doubts(copied, ReviewConfig(near=False), classifier, linear_model)
+    find_doubts(copied, ReviewConfig(near=False), answers_of(linear_model))
     assert len(calls) == 2
     register(copied.all_rows[:-1], read_description(copied.root), copied.root)
-    find_doubts(open_dataset(copied.root), config, classifier, linear_model)
+    find_doubts(open_dataset(copied.root), config, answers_of(linear_model))
     assert len(calls) == 3
     for file in (Path(module.cache_dir()) / "review").glob("*.zip"):
         file.write_bytes(file.read_bytes()[:50])
@@ -136,7 +151,7 @@ def test_choices_that_make_no_sense_are_clear_errors(
     painted_dataset: Path, settings: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_choice(open_dataset(painted_dataset), ReviewConfig.model_validate(settings), has_model=False)
+        check_choice(open_dataset(painted_dataset), ReviewConfig.model_validate(settings), has_answers=False)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +166,6 @@ def test_data_sets_whose_names_cannot_stand_in_the_file_are_refused(change: dict
     row = replace(Row("train/sad/a.png", "train", "sad", sha256="0" * 64), **change)
     dataset = Dataset(Path("set"), "set", (row.label,), fingerprint([row]), (row,))
     with pytest.raises(DatasetError, match=words) as error:
-        check_choice(dataset, ReviewConfig(), has_model=True)
+        check_choice(dataset, ReviewConfig(), has_answers=True)
     assert isinstance(error.value, DeepferError)
     assert "\n" not in error.value.message

@@ -59,9 +59,9 @@ def audit(
             other.name = against.name  # both may state the same title
             findings += drift(seen, other, config)
         result = judge(seen, findings, config)
-        for check in checks:
-            if isinstance(check, LabelCheck):
-                result = replace(result, probs=check.probs(seen))
+        by_model = [check.probs(seen) for check in checks if isinstance(check, LabelCheck)]
+        for probs in by_model if predictions is None else [predictions.probs]:
+            result = replace(result, probs=probs)
         if then is not None:
             then(result)
     return result

@@ -33,8 +33,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """The result of one audit. `images` by key are for the report, `probs` by key, in the order of the model's labels,
-    for a review; they are no part of the JSON.
+    """The result of one audit. `images` by key are for the report; `probs` by key, in the order of the labels of the
+    model or the predictions, for a review; they are no part of the JSON.
     """
 
     name: str

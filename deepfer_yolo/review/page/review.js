@@ -44,7 +44,7 @@ function take(answer) {
   items = answer.items;
   progress = answer.progress;
   show();
-  prefetch();
+  painted(prefetch);
 }
 
 function show() {
@@ -167,6 +167,9 @@ function fail(error) {
   $("error").hidden = false;
 }
 
+// What comes after a frame's callbacks comes after its painting.
+const painted = (then) => requestAnimationFrame(() => setTimeout(then));
+
 // The next image shows once the decision is on the disk, so that a crash loses at most the one on screen.
 async function decide(answer, button, pressedAt = performance.now()) {
   const item = items[0];
@@ -180,7 +183,7 @@ async function decide(answer, button, pressedAt = performance.now()) {
     showLast(item, answer, answered.revealed);
     take(answered);
     $("say").textContent = `${WORDS[answer] ?? answer}, saved.`;
-    requestAnimationFrame(() => performance.measure("decision", { start: pressedAt, end: performance.now() }));
+    painted(() => performance.measure("decision", { start: pressedAt, end: performance.now() }));
   } catch (error) {
     button?.classList.remove("chosen");
     fail(error);
