@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, MergeOption, OutOption, PredictionsOption, ShardOption, options_of
+from deepfer_yolo.cli.options import (
+    JsonOption,
+    MergeOption,
+    OutOption,
+    PredictionsOption,
+    ShardOption,
+    options_of,
+    read_predictions,
+    refuse_inside,
+)
 from deepfer_yolo.config import AuditConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 from deepfer_yolo.presets import configs_dir, resolve
@@ -60,15 +69,7 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import (
-        open_classifier,
-        print_json,
-        progress,
-        read_predictions,
-        refuse_inside,
-        say_all,
-        tracked,
-    )
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, tracked
     from deepfer_yolo.data.audit.audit import audit as run
     from deepfer_yolo.data.audit.parts import checks_with
     from deepfer_yolo.data.shards import asked_of
