@@ -40,13 +40,13 @@ SourceArgument = Annotated[
     Path,
     typer.Argument(help="A data set folder, or any csv, folder, zip or tar that convert reads.", show_default=False),
 ]
-NOT_IN_A_PART = "a part has no report, quarantine list, drift or ranking by --predictions"
+NOT_IN_A_PART = "a part has no report, quarantine list, drift, corrections or ranking by --predictions"
 
 
 @options_of(
     AuditConfig,
     "dataset layout report quarantine with_model predictions faces detector face_model detect_size near against "
-    "fail_on workers shard out merge config as_json",
+    "corrections fail_on workers shard out merge config as_json",
 )
 def audit(
     settings: AuditConfig,
@@ -57,6 +57,7 @@ def audit(
     predictions: PredictionsOption = None,
     faces: Annotated[bool, typer.Option("--faces", help="Look for faces: none, several, too small.")] = False,
     against: Annotated[Path | None, _path_option("Measure drift against another data set.")] = None,
+    corrections: Annotated[Path | None, _path_option("Show what deepfer review settled.")] = None,
     shard: ShardOption = None,
     out: OutOption = None,
     merge: MergeOption = None,
@@ -69,9 +70,10 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, tracked
     from deepfer_yolo.data.audit.audit import audit as run
     from deepfer_yolo.data.audit.parts import checks_with
+    from deepfer_yolo.data.corrections import read_corrections
     from deepfer_yolo.data.shards import asked_of
 
     asked = asked_of(shard, out, merge)
@@ -80,7 +82,7 @@ def audit(
     classifier = open_classifier(with_model, threads=2) if with_model else None
     finder = _open_detector(settings) if faces else None
     if asked.shard is not None:
-        if report or quarantine or against or predictions:
+        if report or quarantine or against or predictions or corrections:
             raise ConfigError(NOT_IN_A_PART, "give those flags with --merge")
         _write_part(dataset, settings, checks_with(classifier, finder), asked.shard, asked.out, as_json=as_json)
         return
@@ -94,12 +96,11 @@ def audit(
             detector=finder,
             against=against,
             answers=asked.answers,
+            corrections=None if corrections is None else read_corrections(corrections),
             progress=lambda part: show(int(100 * part), 100),
             then=functools.partial(_write_report, report) if report else None,
         )
-    _write_quarantine(quarantine, result)
-    if report:
-        say_all([f"report: {report}"])
+    _write_quarantine(quarantine, result, report)
     if as_json:
         print_json(result.to_json())
     else:
@@ -121,12 +122,15 @@ def _write_part(
     tell_part(written, out, as_json=as_json)
 
 
-def _write_quarantine(file: Path | None, result: AuditResult) -> None:
+def _write_quarantine(file: Path | None, result: AuditResult, report: Path | None) -> None:
+    """Write the list, and say which files there are."""
     from deepfer_yolo.cli.options import say_all
     from deepfer_yolo.data.dataset import write_quarantine
 
     if file:
         say_all([f"quarantine: {file}, {write_quarantine(file, result.to_quarantine()):,} images"])
+    if report:
+        say_all([f"report: {report}"])
 
 
 def _name_preset(dataset: Path, result: AuditResult) -> None:
@@ -162,10 +166,18 @@ def _open_detector(settings: AuditConfig) -> Detector:
 
 def _print(result: AuditResult) -> None:
     from deepfer_yolo.cli.options import stdout
+    from deepfer_yolo.data.corrected import corrections_line
     from deepfer_yolo.report.page import table
 
     title = f"{result.name}: {result.n_images:,} images"
-    rows = [(finding.severity, finding.kind, f"{finding.count:,}", finding.message) for finding in result.findings]
-    stdout().print(table(("severity", "finding", "count", "what"), rows, title) if rows else f"{title}, nothing found")
+    rows = [[finding.severity, finding.kind, f"{finding.count:,}", finding.message] for finding in result.findings]
+    header = ["severity", "finding", "count", "what"]
+    if (settled := result.settled) is not None:
+        header.insert(3, "settled")
+        for row, finding in zip(rows, result.findings, strict=True):
+            row.insert(3, settled.shown(finding.kind))
+    stdout().print(table(header, rows, title) if rows else f"{title}, nothing found")
+    if settled is not None:
+        stdout().print(corrections_line(settled.applied), markup=False)
     failed = f"audit failed: at least one finding is {result.config.fail_on} or worse"
     stdout().print("audit passed" if result.passed else failed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from deepfer_yolo.config import AuditConfig, FindingKind, Severity
 from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection
+from deepfer_yolo.data.audit.settled import Settlement
 from deepfer_yolo.data.dataset import Counts
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.records import Json, Probs, plain
@@ -45,9 +46,10 @@ class AuditResult:
     images: Mapping[str, InspectedImage]
     config: AuditConfig
     probs: Mapping[str, Probs] = field(default_factory=dict)
+    settled: Settlement | None = None
 
     def to_json(self) -> Json:
-        """The result as `--json` prints it."""
+        """The result as `--json` prints it; `settled` where corrections were given."""
         return {
             "schema_version": 1,
             "name": self.name,
@@ -55,6 +57,7 @@ class AuditResult:
             "counts": self.counts,
             "passed": self.passed,
             "findings": [plain(finding) | {"groups": _printable(finding.groups)} for finding in self.findings],
+            **({} if self.settled is None else {"settled": self.settled.to_json()}),
             "config": self.config.model_dump(mode="json"),
         }
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from deepfer_yolo.data.audit.findings import HELD_OUT, AuditResult, Finding
 from deepfer_yolo.data.audit.inspection import InspectedImage
+from deepfer_yolo.data.audit.settled import Settlement
+from deepfer_yolo.data.corrected import corrections_line
 from deepfer_yolo.data.dataset import count_rows
+from deepfer_yolo.data.decisions import UNSURE
 from deepfer_yolo.data.images import rgb
 from deepfer_yolo.data.layouts.item import item_pixels
 from deepfer_yolo.data.untrusted import printable
@@ -32,6 +35,8 @@ def write_page(result: AuditResult, command: str, path: Path) -> Path:
     page = Page(f"Audit of {result.name}", command, facts)
     rows = [[finding.severity, finding.kind, f"{finding.count:,}", finding.message] for finding in result.findings]
     page.add_table(["severity", "finding", "count", "what"], rows, caption="Findings, the gravest first")
+    if result.settled is not None:
+        _add_before_and_after(page, result, result.settled)
     splits = [split or "images" for split in result.counts]
     page.add_table(["label", *splits], count_rows(result.counts), "Images by label")
     for finding in result.findings:
@@ -49,6 +54,29 @@ def write_page(result: AuditResult, command: str, path: Path) -> Path:
         if len(groups) > MAX_GROUPS:
             page.add_text(f"The {MAX_GROUPS} largest groups of {len(groups):,}; --json lists them all.")
     return page.write(path)
+
+
+def _add_before_and_after(page: Page, result: AuditResult, settled: Settlement) -> None:
+    """What people settled: of each finding, of the labels, and on which images."""
+    page.add_heading("Before and after")
+    page.add_text(f"What people corrected, the data set itself unchanged: {corrections_line(settled.applied)}.")
+    page.add_table(
+        ["finding", "before", "settled", "left"],
+        [[kind, f"{n.groups:,}", f"{n.settled:,}", f"{n.groups - n.settled:,}"] for kind, n in settled.left.items()],
+        "Images, or groups of copies, of each finding",
+    )
+    page.add_table(["label", *settled.before], settled.label_rows(), "Images by label, before → after")
+    if not settled.moves:
+        return
+    page.add_table(["from", "to", "images"], settled.move_rows(), "Labels that were changed")
+    there = ((path, said) for path, said in settled.decided.items() if path in result.images)
+    changed = [(path, said) for path, said in there if said.new_label not in (UNSURE, result.images[path].label)]
+    shown = [
+        _shown(result.images[path], note, f"{result.images[path].label} → {said.new_label}")
+        for path, said in changed[:MAX_SINGLES]
+        for note in [", ".join(filter(None, (said.reviewer, *said.how)))]
+    ]
+    page.add_images(shown, f"The first {len(shown)} of {len(changed):,}" if len(changed) > len(shown) else "")
 
 
 def _add_singles(page: Page, result: AuditResult, finding: Finding) -> None:
@@ -79,10 +107,10 @@ def _where(image: InspectedImage) -> str:
     return f"{image.split} {image.label}".strip()
 
 
-def _shown(image: InspectedImage, note: str = "") -> tuple[Image, list[str]]:
+def _shown(image: InspectedImage, note: str = "", title: str = "") -> tuple[Image, list[str]]:
     pixels = rgb(item_pixels(image.item)[0])
     name = printable(image.key.removeprefix(f"{image.split}/{image.label}/"))
     height, width = pixels.shape[:2]
     scale = min(SIDE_PX / min(height, width), MAX_SIDE_PX / max(height, width))
     small = resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-    return small, [line for line in (_where(image), note, name) if line]
+    return small, [line for line in (title or _where(image), note, name) if line]
