@@ -29,21 +29,34 @@ SINKS = (
 
 @options_of(
     StreamConfig,
-    "sources model config sink detector face_model detect_size detect_every policy max_age smooth hold min_confidence "
-    "retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host max_frames "
-    "max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep review_crops keep_days "
-    "stats_json quiet as_json",
+    "sources cameras shard model config sink detector face_model detect_size detect_every policy max_age smooth hold "
+    "min_confidence retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host "
+    "max_frames max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep review_crops "
+    "keep_days stats_json quiet as_json",
 )
 def stream(
     settings: StreamConfig,
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE...",
             help="Video files, folders of them, URLs (also of snapshots), camera indices, /dev/video paths, - and "
             "FIFOs, glob patterns, frame_%04d.png, @FILE with one source a line, testsrc.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    cameras: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources", metavar="FILE", help="A yaml file of sources, 'name: address' each.", show_default=False
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Read the I-th of N parts of the sources alone, dealt by name.", show_default=False
+        ),
+    ] = None,
     model: LiveModelOption = None,
     sink: Annotated[list[str] | None, typer.Option(help=SINKS, show_default="jsonl=- (stdout)")] = None,
     stats_json: Annotated[
@@ -60,7 +73,9 @@ def stream(
 
     Files are worked through, --jobs at a time; live sources are all read at once. A file whose last state in a
     jsonl=FILE sink is complete is finished: with --resume the same command goes on after it, drops what FILE holds of
-    the others, and reads those again.
+    the others, and reads those again. Records of live sources are added to FILE.
+
+    With --sources cameras.yaml --shard 2/4 one of four processes, on any machine, reads its part of many cameras.
 
     Images that a pattern or a list names are one source, at --sequence-fps. Single images are for deepfer predict.
 
@@ -71,9 +86,14 @@ def stream(
     """
     from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier, say_all
     from deepfer_yolo.data.kept_faces import consent
+    from deepfer_yolo.data.shards import Shard
+    from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
 
+    if not sources and cameras is None:
+        raise ConfigError("no source was named", "deepfer stream clip.mp4, or deepfer stream --sources cameras.yaml")
+    part = None if shard is None else Shard.parse(shard)
     sinks = sink or ["jsonl=-"]
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
     note_haar(settings)
@@ -84,7 +104,8 @@ def stream(
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty()) and not quiet
     others = [stats_json] if stats_json else []
-    start = partial(run_stream, sources, classifier, sinks, settings, others=others, failed=failed)
+    named = partial(run_stream, sources or (), cameras=cameras, shard=part)
+    start = partial(named, model=classifier, sinks=sinks, config=settings, others=others, failed=failed)
     with LiveStatus(is_table=is_table, stats=stats_json, is_quiet=quiet, appends=settings.resume) as status:
         raise typer.Exit(_run(start, status, partial(_conclude, is_json=as_json, takes_stdout=takes_stdout)))
 

@@ -11,7 +11,9 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deepfer_yolo.data.image_formats import VIDEO_SUFFIXES, is_image
-from deepfer_yolo.errors import SourceError, redact
+from deepfer_yolo.data.shards import Shard
+from deepfer_yolo.errors import ConfigError, SourceError, redact
+from deepfer_yolo.presets import load_yaml
 from deepfer_yolo.stream.file_names import closed_folders, is_list, is_url, listed, matching, sequence
 
 Kind = Literal["file", "pipe", "images", "network", "camera", "pattern"]
@@ -23,6 +25,8 @@ SOURCE_HINT = "name a video file, a folder or pattern of them, a URL, a camera i
 STDIN = ("-", "pipe:0", "pipe:", "/dev/stdin")
 ANIMATED = frozenset({".gif", ".webp", ".apng"})
 """Images that may be videos all the same."""
+CAMERAS_HINT = "one line a camera: front-door: rtsp://user:password@10.0.0.2/live"
+MAX_CAMERAS_BYTES, MAX_CAMERA_NAME = 10_000_000, 100
 MAX_SOURCES, MAX_LIVE = 100_000, 1000
 """In all, since each costs some memory; and of those that are open all the time."""
 
@@ -115,15 +119,50 @@ def _from_many(text: str) -> list[Address]:
     return [address for name in names for address in parse_source(name)]
 
 
-def parse_sources(texts: list[str]) -> list[Address]:
-    """All sources of the command line; names that repeat get a number. Raises SourceError where one is unknown."""
+def read_cameras(file: Path) -> list[Address]:
+    """The sources of a yaml file, `name: address` each. Raises ConfigError or SourceError, which show no password."""
+    try:
+        if file.stat().st_size > MAX_CAMERAS_BYTES:
+            raise ConfigError(f"{file} is larger than {MAX_CAMERAS_BYTES // 1_000_000} MB: is this the right file?")
+        content = load_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # whose text quotes the line, and a password in it
+        place = re.search(r"line (\d+)", str(error))
+        raise ConfigError(f"{file} is not valid yaml{f', line {place[1]}' if place else ''}", CAMERAS_HINT) from None
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{file} names no camera", CAMERAS_HINT)
+    found = []
+    for name, text in content.items():
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_CAMERA_NAME or not name.isprintable() or "/" in name:
+            reason = f"{file}: a name has 1 to {MAX_CAMERA_NAME} characters and no '/', not {redact(str(name))[:80]!r}"
+            raise ConfigError(reason, CAMERAS_HINT)
+        if not isinstance(text, str | int) or isinstance(text, bool):
+            raise ConfigError(f"{file}: '{name}' has no address", CAMERAS_HINT)
+        addresses = parse_source(str(text))
+        if len(addresses) != 1:
+            raise SourceError(f"{file}: '{name}' is {len(addresses)} sources", "name one source a line")
+        found.append(replace(addresses[0], name=name))
+    return found
+
+
+def parse_sources(texts: Sequence[str], cameras: Path | None = None, shard: Shard | None = None) -> list[Address]:
+    """All sources of the command line and of a file of `cameras`, or those of one `shard`; names that repeat get a
+    number.
+
+    Raises SourceError where one is unknown, or the shard has none, and what `read_cameras` does.
+    """
     found: list[Address] = []
     names: dict[str, int] = {}
-    for address in (one for text in texts for one in parse_source(text)):
+    listed_there = [] if cameras is None else read_cameras(cameras)
+    for address in [*(one for text in texts for one in parse_source(text)), *listed_there]:
         names[address.name] = n = names.get(address.name, 0) + 1
         if n > 1 and address.kind == "pipe":
             raise SourceError(f"{address.name} can be read once only", "name each pipe once")
         found.append(address if n == 1 else replace(address, name=f"{address.name} #{n}"))
+    if shard is not None:
+        n_all = len(found)
+        found = [address for address in found if shard.has(address.name)]
+        if not found:
+            raise SourceError(f"shard {shard} has none of the {n_all:,} sources", "make fewer shards")
     if len(found) > MAX_SOURCES or sum(not address.is_file for address in found) > MAX_LIVE:
         why = f"these are {len(found):,} sources; a run takes {MAX_SOURCES:,}, {MAX_LIVE:,} live ones among them"
         raise SourceError(why, "name fewer at a time")

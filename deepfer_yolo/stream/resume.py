@@ -11,13 +11,13 @@ from deepfer_yolo.stream.sinks.lines import LineSink, plain
 from deepfer_yolo.stream.sinks.worker import Sink
 
 
-def check_resume(sinks: Sequence[Sink], config: StreamConfig) -> None:
-    """Raise ConfigError where `config` asks for a resume that these sinks and settings do not have."""
+def check_resume(sinks: Sequence[Sink], config: StreamConfig, addresses: Sequence[Address]) -> None:
+    """Raise ConfigError where `config` asks for a resume that these sinks, settings and sources do not have."""
     if not config.resume:
         return
     if config.overwrite:
         raise ConfigError("--resume keeps what --overwrite would replace", "give one of them")
-    if config.keep is not None:
+    if config.keep is not None and any(address.is_file for address in addresses):
         raise ConfigError("what --keep deletes, --resume would do again", "give one of them")
     if not any(sink.is_ledger for sink in sinks):
         raise ConfigError("--resume needs the file that says what is finished", "add --sink jsonl=FILE")

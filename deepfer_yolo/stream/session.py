@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.data.shards import Shard
 from deepfer_yolo.data.untrusted import printable
 from deepfer_yolo.errors import redact
 from deepfer_yolo.files import write_atomic
@@ -30,21 +31,23 @@ def run_stream(
     on_tick: Callable[[Pipeline], None] | None = None,
     others: Sequence[Path] = (),
     failed: Path | None = None,
+    cameras: Path | None = None,
+    shard: Shard | None = None,
 ) -> Summary:
     """Read all sources to their end or a limit, and send what is found to the sinks (`KIND=TARGET`).
 
-    `others` are files that the caller writes besides; `failed` gets a list of the sources that failed. Raises
-    ConfigError, ModelError or SourceError before anything starts; later troubles are states and counters of the
-    summary.
+    `others` are files that the caller writes besides; `failed` gets a list of the sources that failed. A file of
+    `cameras` names further sources; of a `shard`, only those are read that belong to it. Raises ConfigError, ModelError
+    or SourceError before anything starts; later troubles are states and counters of the summary.
     """
     config = config or StreamConfig()
-    addresses = parse_sources(list(sources))
+    addresses = parse_sources(sources, cameras, shard)
     split = [split_sink(text) for text in sinks]
     servers = [MetricsServer(target) for kind, target in split if kind == "prometheus"]
     names = [address.name for address in addresses]
     made = [MAKERS[kind](target, names, model.card, config) for kind, target in split if kind in MAKERS]
     inputs = [Path(address.target) for address in addresses if address.kind == "file"]
-    check_resume(made, config)
+    check_resume(made, config, addresses)
     besides = [*others, *([failed] if failed is not None else [])]
     check_outputs(made, besides, inputs, may_exist=config.overwrite or config.resume)
     left = left_to_do(addresses, made) if config.resume else addresses

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepfer_yolo.errors import SourceError, redact
-from deepfer_yolo.stream.address import MAX_LIVE, parse_source, parse_sources, scrub, slug, slugs
+from deepfer_yolo.data.shards import Shard
+from deepfer_yolo.errors import DeepferError, SourceError, redact
+from deepfer_yolo.stream.address import MAX_LIVE, parse_source, parse_sources, read_cameras, scrub, slug, slugs
 
 PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=30)
 
@@ -104,3 +105,57 @@ def test_live_sources_are_bounded_and_files_less_so(tmp_path: Path) -> None:
     for n in range(MAX_LIVE + 1):
         (tmp_path / f"{n}.mp4").touch()
     assert len(parse_sources([str(tmp_path)])) == MAX_LIVE + 1
+
+
+CAMERAS = """# two doors and a test picture
+front-door: rtsp://ann:s3cret@10.0.0.2/live
+back door: http://10.0.0.3/x.mjpg
+usb: 0
+picture: testsrc=size=64x48
+"""
+
+
+def test_a_file_of_cameras_names_sources_and_shards_part_them(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(CAMERAS)
+    found = read_cameras(file)
+    assert [(one.name, one.kind) for one in found] == [
+        ("front-door", "network"), ("back door", "network"), ("usb", "camera"), ("picture", "pattern"),
+    ]  # fmt: skip
+    assert found[0].target == "rtsp://ann:s3cret@10.0.0.2/live"
+    assert "s3cret" not in repr(found)
+    # A name decides, not the address or the place in the file: a new password moves nothing.
+    file.write_text("".join(f"camera-{n}: rtsp://host/{n}\n" for n in range(100)))
+    parts = [[one.name for one in parse_sources([], file, Shard(number, 4))] for number in (1, 2, 3, 4)]
+    assert sorted(name for part in parts for name in part) == sorted(f"camera-{n}" for n in range(100))
+    assert all(15 <= len(part) <= 35 for part in parts)
+    file.write_text("".join(f"camera-{n}: http://other/{n}\n" for n in reversed(range(100))))
+    assert [one.name for one in parse_sources([], file, Shard(2, 4))] == parts[1][::-1]
+    file.write_text("only: testsrc\n")
+    with pytest.raises(SourceError, match=r"shard ./2 has none of the 1 sources"):
+        [parse_sources([], file, Shard(number, 2)) for number in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("front: rtsp://ann:s3cret@10.0.0.2/live: {", "not valid yaml, line 1"),
+        ("a: 0\na: rtsp://ann:s3cret@h/x", "not valid yaml, line 2"),
+        ("- rtsp://ann:s3cret@10.0.0.2/live", "names no camera"),
+        ("", "names no camera"),
+        ("front: [rtsp://ann:s3cret@10.0.0.2/live]", "'front' has no address"),
+        ("rtsp://ann:s3cret@10.0.0.2/live: 0", "a name has 1 to 100 characters"),
+        ("front: rtsp://ann:s3cret@", "no host and port"),
+        ("all: '*.mp4'", "names no source"),
+        ("x" * 101 + ": 0", "a name has 1 to 100 characters"),
+    ],
+)
+def test_a_file_of_cameras_that_is_none_is_refused_without_its_passwords(
+    content: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(content)
+    with pytest.raises(DeepferError, match=words) as refusal:
+        read_cameras(file)
+    assert "s3cret" not in f"{refusal.value} {refusal.value.hint}"
+    assert refusal.value.__context__ is None or refusal.value.__suppress_context__

@@ -62,8 +62,12 @@ class LineSink(Sink):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._begin(self._path, appends=self._resumes)
-        for part in full_files(self._path) if not self._resumes else ():
-            part.unlink()
+        for part in full_files(self._path):
+            if self._resumes:  # names go on sorting by age, and `keep` counts these too
+                self._full.append((part, 0))
+                self._n_parts = _number(self._path, part) or 0
+            else:
+                part.unlink()
 
     def _begin(self, path: Path, *, appends: bool = False) -> None:
         self._let_go()
