@@ -25,6 +25,23 @@ SINKS = (
     "Where results go, repeatable: jsonl=FILE, csv=FILE, video=FILE, snapshots=FOLDER, webhook=URL, mqtt=URL "
     "(Home Assistant: mqtt=URL?discovery=homeassistant), prometheus=[HOST:]PORT, review=FOLDER (faces to be labelled)."
 )
+SourcesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Video files, folders of them, URLs (also of snapshots), camera indices, /dev/video paths, - and "
+        "FIFOs, glob patterns, frame_%04d.png, @FILE with one source a line, testsrc.",
+        show_default=False,
+    ),
+]
+CamerasOption = Annotated[
+    Path | None,
+    typer.Option("--sources", metavar="FILE", help="A yaml file of sources, 'name: address' each.", show_default=False),
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Read the I-th of N parts of the sources alone, by name.", show_default=False),
+]
 
 
 @options_of(
@@ -36,27 +53,9 @@ SINKS = (
 )
 def stream(
     settings: StreamConfig,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Video files, folders of them, URLs (also of snapshots), camera indices, /dev/video paths, - and "
-            "FIFOs, glob patterns, frame_%04d.png, @FILE with one source a line, testsrc.",
-            show_default=False,
-        ),
-    ] = None,
-    cameras: Annotated[
-        Path | None,
-        typer.Option(
-            "--sources", metavar="FILE", help="A yaml file of sources, 'name: address' each.", show_default=False
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Read the I-th of N parts of the sources alone, dealt by name.", show_default=False
-        ),
-    ] = None,
+    sources: SourcesArgument = None,
+    cameras: CamerasOption = None,
+    shard: PartOption = None,
     model: LiveModelOption = None,
     sink: Annotated[list[str] | None, typer.Option(help=SINKS, show_default="jsonl=- (stdout)")] = None,
     stats_json: Annotated[
@@ -87,12 +86,9 @@ def stream(
     from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier, say_all
     from deepfer_yolo.data.kept_faces import consent
     from deepfer_yolo.data.shards import Shard
-    from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
 
-    if not sources and cameras is None:
-        raise ConfigError("no source was named", "deepfer stream clip.mp4, or deepfer stream --sources cameras.yaml")
     part = None if shard is None else Shard.parse(shard)
     sinks = sink or ["jsonl=-"]
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)

@@ -150,6 +150,8 @@ def parse_sources(texts: Sequence[str], cameras: Path | None = None, shard: Shar
 
     Raises SourceError where one is unknown, or the shard has none, and what `read_cameras` does.
     """
+    if not texts and cameras is None:
+        raise SourceError("no source was named", SOURCE_HINT)
     found: list[Address] = []
     names: dict[str, int] = {}
     listed_there = [] if cameras is None else read_cameras(cameras)
