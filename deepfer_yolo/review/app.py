@@ -35,8 +35,10 @@ from deepfer_yolo.servers import ReviewConfig
 PAGE = Path(__file__).parent / "page"
 SHARED = ("elements.js", "style.css", "icon.svg")
 SCHEMA = 1
-MAX_SIDE_PX = 2048
+MAX_SIDE_PX = 1600
 """The longer side of what is sent; a screen shows no more."""
+EXACT_PX = 256
+"""Up to this side an image is sent as it is; a photo as a JPEG, which takes a tenth of the time."""
 
 Name = Annotated[str, StringConstraints(max_length=20)]
 Text = Annotated[str, StringConstraints(max_length=MAX_CHARS["new_label"])]
@@ -153,6 +155,13 @@ def _add_decisions(app: FastAPI, review: Review, names: dict[str, str]) -> None:
             reveals = config.blind and not config.repeat
             return ahead(asked, revealed=_shown(review.entries[place], names, blind=False) if reveals else None)
 
+    @app.post("/v1/release", status_code=204)
+    async def release(asked: Asked) -> Response:
+        """A browser closes: others may have the images that it held."""
+        async with turn:
+            review.release(asked.session)
+        return Response(status_code=204)
+
     @app.post("/v1/undo")
     async def undo(asked: Asked) -> Response:
         """Take back this browser's last decision; its image comes first again."""
@@ -189,22 +198,25 @@ def _shown(entry: Entry, names: dict[str, str], *, blind: bool) -> dict[str, Any
 def _add_images(app: FastAPI, dataset: Dataset, images: dict[str, Row]) -> None:
     @app.get("/v1/images/{name}", response_class=Response)
     async def image(name: str, side: Annotated[int, Query(ge=16, le=MAX_SIDE_PX)] = MAX_SIDE_PX) -> Response:
-        """An image as a PNG, with at most `side` pixels on its longer side."""
+        """An image with at most `side` pixels on its longer side: a small one as a PNG, a large one as a JPEG."""
         if name not in images:
             raise ProblemError(404, "no such image in this review")
         try:
-            content = await asyncio.to_thread(_png, dataset, images[name], side)
+            content, kind = await asyncio.to_thread(_encoded, dataset, images[name], side)
         except DatasetError as error:
             raise ProblemError(422, printable(error.reason)) from None
-        return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=600"})
+        return Response(content, media_type=kind, headers={"cache-control": "private, max-age=600"})
 
 
-def _png(dataset: Dataset, row: Row, side: int) -> bytes:
+def _encoded(dataset: Dataset, row: Row, side: int) -> tuple[bytes, str]:
     pixels = next(load_images(dataset, [row], workers=0))
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     if scale < 1:
         pixels = resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-    content = io.BytesIO()
-    PillowImage.fromarray(pixels).save(content, "PNG", compress_level=1)
-    return content.getvalue()
+    content, image = io.BytesIO(), PillowImage.fromarray(pixels)
+    if max(pixels.shape[:2]) > EXACT_PX:
+        image.save(content, "JPEG", quality=92)
+        return content.getvalue(), "image/jpeg"
+    image.save(content, "PNG", compress_level=1)
+    return content.getvalue(), "image/png"

@@ -100,7 +100,7 @@ class Review:
         browser, share = self._browser(session, reviewer), self._share(reviewer)
         if wanted is not None:
             for place in [place for place in browser.ahead if not wanted.takes(self.entries[place])]:
-                self._give_back(session, browser, share, place)
+                self._give_back(browser, share, place)
         self._fill(session, browser, share, wanted or Filter())
         return browser.ahead
 
@@ -157,6 +157,13 @@ class Review:
             "here": len(browser.history),
         }
 
+    def release(self, session: str) -> None:
+        """Give back what a browser holds; it may come again."""
+        if (browser := self._browsers.get(session)) is None:
+            return
+        for place in list(browser.ahead):
+            self._give_back(browser, self._share(browser.reviewer), place)
+
     def _written(self, entry: Entry, reviewer: str, answer: str, seconds: float | None, *, is_repeat: bool) -> Decision:
         shown = "blind" if self.config.blind else "model" if entry.probs else ""
         how = tuple(word for word in (shown, "repeat" if is_repeat else "") if word)
@@ -170,16 +177,13 @@ class Review:
     def _browser(self, session: str, reviewer: str) -> Browser:
         """The browser, heard of now; those that have been silent too long give their images back."""
         at_s = self._clock()
-        for name, other in list(self._browsers.items()):
+        for name, other in self._browsers.items():
             if name != session and at_s - other.seen_s > self.config.lease_s:
-                for place in list(other.ahead):
-                    self._give_back(name, other, self._share(other.reviewer), place)
+                self.release(name)
         found = self._browsers.get(session)
         if found is None or found.reviewer != reviewer:
-            if found is not None:
-                for place in list(found.ahead):
-                    self._give_back(session, found, self._share(found.reviewer), place)
-            elif len(self._browsers) >= MAX_BROWSERS:
+            self.release(session)
+            if found is None and len(self._browsers) >= MAX_BROWSERS:
                 self._drop_silent()
             found = self._browsers[session] = Browser(reviewer, at_s)
         found.seen_s = at_s
@@ -245,7 +249,7 @@ class Review:
         if place in share.open:
             share.open.remove(place)
 
-    def _give_back(self, session: str, browser: Browser, share: _Share, place: int) -> None:
+    def _give_back(self, browser: Browser, share: _Share, place: int) -> None:
         is_repeat = place in browser.repeats
         self._forget(browser, share, place)
         if is_repeat:

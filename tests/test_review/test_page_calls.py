@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ def test_images_are_those_of_the_data_set_and_bounded(
     small = PillowImage.open(io.BytesIO(opened.get(f"v1/images/{item['id']}?side=16").content))
     assert max(small.size) == 16
     assert opened.get(f"v1/images/{item['id']}?side=100000").status_code == 422
+
+
+def test_a_photo_is_sent_at_the_size_of_a_screen(
+    start_review: Start, client: Callable[..., httpx.Client], tmp_path: Path, painted_dataset: Path
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(painted_dataset, folder)
+    dataset = open_dataset(folder)
+    row = dataset.rows("train")[0]
+    PillowImage.fromarray(np.full((1000, 3200, 3), (200, 30, 30), np.uint8)).save(folder / row.path)
+    digest = sha256((folder / row.path).read_bytes()).hexdigest()
+    rows = [replace(one, sha256=digest) if one.path == row.path else one for one in dataset.all_rows]
+    register(rows, read_description(folder), folder)
+    opened = client(start_review(tmp_path, folder, "--only", "all").url)
+    item = post(opened, "v1/next")["items"][0]
+    assert item["path"] == row.path
+    answer = opened.get(f"v1/images/{item['id']}")
+    shown = PillowImage.open(io.BytesIO(answer.content))
+    assert (shown.format, shown.size, answer.headers["content-type"]) == ("JPEG", (1600, 500), "image/jpeg")
+    assert np.abs(np.asarray(shown, np.int16) - (200, 30, 30)).max() < 4
+    # An image that is no longer what was converted is not shown, and can still be left out.
+    PillowImage.new("RGB", (48, 48)).save(folder / row.path)
+    assert opened.get(f"v1/images/{item['id']}").status_code == 422
+    post(opened, "v1/decisions", id=item["id"], answer="leave-out")
 
 
 def test_blind_nothing_leaves_the_server_but_the_image(

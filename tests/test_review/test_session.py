@@ -113,6 +113,17 @@ def test_a_silent_browser_gives_its_images_back_in_their_order(start: Callable[.
     assert refused(lambda: review.decide("one", "Ada", str(held[0]), "fear")) == 409
 
 
+def test_a_browser_that_closes_gives_its_images_back_at_once_and_may_come_again(start: Callable[..., Review]) -> None:
+    review = start(4)
+    assert review.next("one", "Ada") == [0, 1, 2, 3]
+    review.decide("one", "Ada", "0", "fear")
+    assert review.next("two", "Bob") == []
+    review.release("one")
+    review.release("nobody")
+    assert review.next("two", "Bob") == [1, 2, 3]
+    assert review.undo("one", "Ada") == 0
+
+
 def test_undo_brings_the_image_back_and_is_a_line_of_its_own(start: Callable[..., Review], tmp_path: Path) -> None:
     review = start()
     review.next("one", "Ada")

@@ -3,6 +3,7 @@ import { $, ask, colourOf, el, knowLabels, percent, startTheme } from "./element
 
 const THUMB = "?side=256";
 const SILENCE_MS = 30_000;
+const MAX_OWN_PX = 128;
 const WORDS = { "leave-out": "left out", unsure: "unsure" };
 
 let facts = null;
@@ -28,16 +29,30 @@ function fetched(name, query = "") {
   if (!images.has(key)) {
     const image = new Image();
     image.src = `v1/images/${name}${query}`;
-    image.decode().catch(() => { image.dataset.broken = "yes"; });
+    image.ready = image.decode().catch(() => { image.dataset.broken = "yes"; });
     images.set(key, image);
     while (images.size > 400) images.delete(images.keys().next().value);
   }
   return images.get(key);
 }
 
-function prefetch() {
-  for (const item of items) fetched(item.id);
-  for (const item of items.slice(0, 4)) for (const copy of item.copies ?? []) fetched(copy.id, THUMB);
+// One after the other, the next one first: all at once, large ones would keep it waiting.
+let isFetching = false;
+let isStale = false;
+
+async function prefetch() {
+  isStale = true;
+  if (isFetching) return;
+  isFetching = true;
+  while (isStale) {
+    isStale = false;
+    for (const [place, item] of items.entries()) {
+      await fetched(item.id).ready;
+      if (place < 4) await Promise.all((item.copies ?? []).map((copy) => fetched(copy.id, THUMB).ready));
+      if (isStale) break;
+    }
+  }
+  isFetching = false;
 }
 
 function take(answer) {
@@ -60,13 +75,19 @@ function show() {
   image.alt = item.path ? `Image ${item.path}` : "The image to label";
   $("stage").replaceChildren(image.dataset.broken ? el("p", { class: "error" }, "This image cannot be shown.") : image);
   image.onerror = () => { image.dataset.broken = "yes"; if (items[0]?.id === item.id) show(); };
-  const own = el("img", { src: image.src, alt: "" });
-  $("own").replaceChildren(own);
+  showOwnSize(item, image);
   $("path").textContent = item.path ? `${item.path}` : "";
   $("why").replaceChildren(...(item.why ?? []).map((words) => el("span", { class: "chip" }, words)));
   showLabels(item);
   showCopies(item);
   shownAt = performance.now();
+}
+
+// A small image also stands there as it is; a large one is that already.
+function showOwnSize(item, image) {
+  $("own").hidden = !image.complete || Math.max(image.naturalWidth, image.naturalHeight) > MAX_OWN_PX;
+  $("own").replaceChildren(el("img", { src: image.src, alt: "" }));
+  if (!image.complete) image.addEventListener("load", () => { if (items[0]?.id === item.id) showOwnSize(item, image); }, { once: true });
 }
 
 function showProgress() {
@@ -88,11 +109,12 @@ function makeLabels() {
     fill.style.background = colourOf(label);
     const share = el("span", { class: "share" });
     const vote = el("span", { class: "vote" });
-    const key = place < 9 ? el("kbd", {}, String(place + 1)) : el("span");
+    const key = el("kbd", place < 9 ? {} : { class: "none" }, place < 9 ? String(place + 1) : "");
     const button = el("button", { type: "button", onclick: () => decide(label, button) }, key, el("span", { class: "name" }, label), el("span", { class: "lane", "aria-hidden": "true" }, fill), share, vote);
     button.style.borderLeftColor = colourOf(label);
     rows.set(label, { button, fill, share, vote });
   });
+  $("labels").classList.toggle("many", facts.labels.length > 9);
   $("labels").replaceChildren(...[...rows.values()].map((row) => row.button));
 }
 
@@ -272,6 +294,8 @@ async function start() {
   await refresh();
   // A browser that is looked at keeps its images; a silent one gives them back.
   setInterval(() => { if (!document.hidden && !isBusy) refresh(); }, SILENCE_MS);
+  addEventListener("pagehide", () => navigator.sendBeacon("v1/release", new Blob([JSON.stringify({ session, reviewer: reviewer ?? "" })], { type: "application/json" })));
+  addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !isBusy) refresh(); });
 }
 
