@@ -152,6 +152,7 @@ EXTRA_OF_MODULE = {
     "openvino": "openvino",
     "pillow_heif": "heic",
     "pyarrow": "parquet",
+    "ray": "ray",
     "paho": "mqtt",
     "psycopg": "postgresql",
 }

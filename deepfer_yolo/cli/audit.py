@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfer_yolo.cli.options import (
+    ClusterOption,
     JsonOption,
     MergeOption,
     OutOption,
@@ -26,9 +27,10 @@ from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
 from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
+    from deepfer_yolo.cluster.tasks import OpenModel
     from deepfer_yolo.data.audit.findings import AuditResult
     from deepfer_yolo.data.audit.parts import Check
-    from deepfer_yolo.data.shards import Shard
+    from deepfer_yolo.data.shards import Answers, Asked, Shard
     from deepfer_yolo.faces.detect import Detector
 
 
@@ -46,7 +48,7 @@ NOT_IN_A_PART = "a part has no report, quarantine list, drift, corrections or ra
 @options_of(
     AuditConfig,
     "dataset layout report quarantine with_model predictions faces detector face_model detect_size near against "
-    "corrections fail_on workers shard out merge config as_json",
+    "corrections fail_on workers shard cluster out merge config as_json",
 )
 def audit(
     settings: AuditConfig,
@@ -59,6 +61,7 @@ def audit(
     against: Annotated[Path | None, _path_option("Measure drift against another data set.")] = None,
     corrections: Annotated[Path | None, _path_option("Show what deepfer review settled.")] = None,
     shard: ShardOption = None,
+    cluster: ClusterOption = None,
     out: OutOption = None,
     merge: MergeOption = None,
     as_json: JsonOption = False,
@@ -76,15 +79,17 @@ def audit(
     from deepfer_yolo.data.corrections import read_corrections
     from deepfer_yolo.data.shards import asked_of
 
-    asked = asked_of(shard, out, merge)
+    asked = asked_of(shard, cluster, out, merge)
     refuse_inside(dataset, report, quarantine, out)
     said = read_predictions(dataset, predictions, with_model)
-    classifier = open_classifier(with_model, threads=2) if with_model else None
+    opening = functools.partial(open_classifier, with_model, threads=2) if with_model else None
+    classifier = opening() if opening else None
     finder = _open_detector(settings) if faces else None
+    checks = checks_with(classifier, finder)
     if asked.shard is not None:
         if report or quarantine or against or predictions or corrections:
             raise ConfigError(NOT_IN_A_PART, "give those flags with --merge")
-        _write_part(dataset, settings, checks_with(classifier, finder), asked.shard, asked.out, as_json=as_json)
+        _write_part(dataset, settings, checks, asked.shard, asked.out, as_json=as_json)
         return
     with progress() as bar:
         show = tracked(bar, "looking")
@@ -95,7 +100,7 @@ def audit(
             predictions=said,
             detector=finder,
             against=against,
-            answers=asked.answers,
+            answers=_answers(dataset, settings, checks, opening, asked),
             corrections=None if corrections is None else read_corrections(corrections),
             progress=lambda part: show(int(100 * part), 100),
             then=functools.partial(_write_report, report) if report else None,
@@ -120,6 +125,19 @@ def _write_part(
         show = tracked(bar, "looking")
         written = audit_part(dataset, settings, checks, part, out, lambda done: show(int(100 * done), 100))
     tell_part(written, out, as_json=as_json)
+
+
+def _answers(
+    dataset: Path, settings: AuditConfig, checks: list[Check], opening: OpenModel | None, asked: Asked
+) -> Answers | None:
+    """What was seen of the images, where others than this process look at them."""
+    from deepfer_yolo.data.row_files import answers_in
+
+    if not asked.cluster:
+        return answers_in(asked.merge)
+    from deepfer_yolo.cluster.commands import audit as over_cluster
+
+    return over_cluster(dataset, settings, checks, opening, asked)
 
 
 def _write_quarantine(file: Path | None, result: AuditResult, report: Path | None) -> None:

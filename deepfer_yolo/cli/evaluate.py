@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import (
+    ClusterOption,
     DatasetArgument,
     JsonOption,
     MergeOption,
@@ -21,8 +23,9 @@ from deepfer_yolo.config import EvaluateConfig
 from deepfer_yolo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from deepfer_yolo.cluster.tasks import OpenModel
     from deepfer_yolo.data.dataset import Dataset
-    from deepfer_yolo.data.shards import Shard
+    from deepfer_yolo.data.shards import Answers, Asked, Shard
     from deepfer_yolo.evaluate.evaluation import Evaluation
     from deepfer_yolo.runtime.classifier import Classifier
 
@@ -41,8 +44,8 @@ PredictionsOption = Annotated[
 @options_of(
     EvaluateConfig,
     "dataset model predictions split corrections held_out clean exclude tta by robustness robustness_pictures "
-    "robustness_kinds labels pictures save_plots batch workers threads seed allow_leak shard out merge name config "
-    "as_json",
+    "robustness_kinds labels pictures save_plots batch workers threads seed allow_leak shard cluster out merge name "
+    "config as_json",
 )
 def evaluate(
     settings: EvaluateConfig,
@@ -50,6 +53,7 @@ def evaluate(
     model: ModelOption = None,
     predictions: PredictionsOption = None,
     shard: ShardOption = None,
+    cluster: ClusterOption = None,
     out: OutOption = None,
     merge: MergeOption = None,
     name: NameOption = None,
@@ -66,19 +70,22 @@ def evaluate(
     from deepfer_yolo.data.corrected import Judged, open_to_judge
     from deepfer_yolo.data.dataset import open_dataset
     from deepfer_yolo.data.leaks import check_models
+    from deepfer_yolo.data.row_files import answers_in
     from deepfer_yolo.data.shards import asked_of
     from deepfer_yolo.evaluate import evaluation, report
     from deepfer_yolo.runs import recorded_run
 
-    asked = asked_of(shard, out, merge)
+    asked = asked_of(shard, cluster, out, merge)
+    answers = answers_in(asked.merge)
     whole = open_to_judge(open_dataset(dataset), settings.split, settings.corrections, held_out=settings.held_out)
     opened = whole.without(settings.exclude)
     opened.rows(settings.split)
     if predictions:
-        _refuse_beside_answers(has_model=model is not None, has_parts=bool(shard or merge))
+        _refuse_beside_answers(has_model=model is not None, has_parts=bool(shard or cluster or merge))
     classifier = learned = None
     if not predictions:
-        classifier = open_classifier(model, threads=settings.threads)
+        opening = functools.partial(open_classifier, model, threads=settings.threads)
+        classifier = opening()
         learned = check_models(
             {classifier.path.name: classifier},
             opened.before or opened,
@@ -87,17 +94,17 @@ def evaluate(
             whole=whole.before or whole,
         )
         say_all(learned.lines)
+        scored = Judged.of(opened, settings.split).original
+        if asked.cluster:
+            answers = _over_cluster(scored, classifier, opening, settings, asked)
         if asked.shard is not None:
-            scored = Judged.of(opened, settings.split).original
             _write_part(classifier, scored, settings, asked.shard, asked.out, as_json=as_json)
             return
     with recorded_run("evaluate", name, settings) as run, progress() as bar:
         if classifier is None:
             result = evaluation.evaluate_answers(predictions or [], opened, settings, whole.before or whole)
         else:
-            result = evaluation.evaluate(
-                classifier, opened, settings, learned, tracked(bar, "evaluating"), asked.answers
-            )
+            result = evaluation.evaluate(classifier, opened, settings, learned, tracked(bar, "evaluating"), answers)
         report.write_files(result, opened, classifier, settings, run)
     if as_json:
         print_json(result.to_json())
@@ -111,6 +118,16 @@ def _refuse_beside_answers(*, has_model: bool, has_parts: bool) -> None:
         raise ConfigError("--model and --predictions are two answers to one question", "leave one of them out")
     if has_parts:
         raise ConfigError("--predictions are answers already: they have no parts", "leave one of them out")
+
+
+def _over_cluster(
+    scored: Dataset, classifier: Classifier, opening: OpenModel, settings: EvaluateConfig, asked: Asked
+) -> Answers:
+    from deepfer_yolo.cluster.commands import evaluate as over_cluster
+    from deepfer_yolo.evaluate.evaluation import check_request
+
+    check_request(settings)
+    return over_cluster(scored, classifier, opening, settings, asked)
 
 
 def _write_part(

@@ -21,6 +21,7 @@ from deepfer_yolo.errors import ConfigError, DatasetError
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
+    from deepfer_yolo.cluster.bulk import Done
     from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.data.audit.label_errors import Predictions
     from deepfer_yolo.data.shards import Part
@@ -57,12 +58,23 @@ ShardOption = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Do the I-th of N parts alone, and write it into --out.", show_default=False),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Do it over a cluster of Ray: auto, its HOST:PORT, or local: a worker a core.",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The folder of the parts of --shard.", show_default=False)
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder that --shard and --cluster write into.", show_default=False),
 ]
 MergeOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Take the answers from all parts in DIR instead.", show_default=False),
+    typer.Option(
+        metavar="DIR", help="Take the answers from what --shard or --cluster wrote into DIR.", show_default=False
+    ),
 ]
 
 
@@ -165,6 +177,14 @@ def tell_part(part: Part, out: Path, *, as_json: bool) -> None:
         print_json(part.model_dump(mode="json"))
     done = f"part {part.shard}: {part.n_rows:,} of {part.job.n:,} images, in {out}"
     say_all([done, f"when all {part.count:,} are there: the same command with --merge {out} in place of --shard"])
+
+
+def tell_cluster(done: Done) -> None:
+    """Say what a cluster has done."""
+    before = f" ({done.n_before:,} of an earlier run)" if done.n_before else ""
+    who = f"{done.n_workers} workers on {done.cluster.n_nodes} nodes" if done.cluster.n_nodes > 1 else "one node"
+    what = f"{done.n:,} images{before} by {who}, in {done.seconds:.1f} s, {done.start_s:.1f} s of them to start"
+    say_all([what, f"rows: {done.out}; the same command with --merge {done.out} gives them in order"])
 
 
 def note_haar(config: FaceConfig) -> None:

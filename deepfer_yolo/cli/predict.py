@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import FacesModelOption, MergeOption, OutOption, ShardOption, options_of
+from deepfer_yolo.cli.options import ClusterOption, FacesModelOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from deepfer_yolo.cluster.tasks import OpenModel
+    from deepfer_yolo.data.shards import Asked
+    from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.stream.batch import Labelled
+    from deepfer_yolo.stream.parts import Named
 
 MAX_REASONS = 10
 """Of the reasons why images could not be read, those that are shown."""
@@ -27,7 +32,7 @@ FACE_COLUMNS = ("x1", "y1", "x2", "y2", "score", "reason", "size_px", "brightnes
 @options_of(
     PredictConfig,
     "sources model format as_json batch workers provider threads faces detector face_model detect_size shard "
-    "out merge config",
+    "cluster out merge config",
 )
 def predict(
     settings: PredictConfig,
@@ -40,6 +45,7 @@ def predict(
     ],
     model: FacesModelOption = None,
     shard: ShardOption = None,
+    cluster: ClusterOption = None,
     out: OutOption = None,
     merge: MergeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format jsonl.")] = False,
@@ -53,24 +59,30 @@ def predict(
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
     from deepfer_yolo.cli.options import note_haar, open_classifier, tell_part
+    from deepfer_yolo.data.row_files import answers_in
     from deepfer_yolo.data.shards import asked_of
     from deepfer_yolo.stream import parts
     from deepfer_yolo.stream.batch import in_words, label_images, named_images
 
-    asked = asked_of(shard, out, merge)
+    asked = asked_of(shard, cluster, out, merge)
+    answers = answers_in(asked.merge)
     left_out: Counter[str] = Counter()
     images = named_images(sources, left_out)
-    classifier = open_classifier(
-        model, provider=settings.provider, threads=settings.threads, from_frames=settings.faces
+    opening = functools.partial(
+        open_classifier, model, provider=settings.provider, threads=settings.threads, from_frames=settings.faces
     )
+    classifier = opening()
     if settings.faces:
         note_haar(settings)
+    if asked.cluster:
+        _over_cluster(list(images), classifier, opening, settings, asked, as_json=as_json)
+        return
     if asked.shard is not None:
         written = parts.label_part(list(images), classifier, settings, asked.shard, asked.out)
         tell_part(written, asked.out, as_json=as_json)
         return
-    if asked.answers is not None:
-        rows = parts.rows_again(list(images), classifier, settings, asked.answers)
+    if answers is not None:
+        rows = parts.rows_again(list(images), classifier, settings, answers)
     else:
         rows = label_images((path for _, path in images), classifier, settings)
     write = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}["jsonl" if as_json else settings.format]
@@ -84,6 +96,28 @@ def predict(
         for why, n in seen.errors.most_common(MAX_REASONS):
             print(f"  {n:,} × {why}", file=sys.stderr)
         raise typer.Exit(1 if n_failed == seen.n_images else EXIT_SOME_SOURCES_FAILED)
+
+
+def _over_cluster(
+    images: Named, classifier: Classifier, opening: OpenModel, settings: PredictConfig, asked: Asked, *, as_json: bool
+) -> None:
+    from deepfer_yolo.cli.options import print_json, tell_cluster
+    from deepfer_yolo.cluster.commands import predict as over_cluster
+    from deepfer_yolo.data.row_files import summary_of
+
+    done = over_cluster(images, classifier, opening, settings, asked)
+    tell_cluster(done)
+    summary = summary_of(asked.out)
+    if as_json:
+        print_json(summary)
+    else:
+        for label, n in summary["labels"].items():
+            print(f"{label:<9}  {n:>9,}")
+    if n_failed := summary["errors"]:
+        print(f"{n_failed:,} of {done.n:,} images could not be read:", file=sys.stderr)
+        for why, n in summary["reasons"].items():
+            print(f"  {n:,} × {why}", file=sys.stderr)
+        raise typer.Exit(1 if n_failed == done.n else EXIT_SOME_SOURCES_FAILED)
 
 
 @dataclass(slots=True)

@@ -48,6 +48,14 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 def load_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """An image as uint8 RGB (H, W, 3): the first frame, EXIF rotation applied, alpha dropped, more bits scaled to 8.
 
+    Raises what `load_pixels` does.
+    """
+    return rgb(load_pixels(source, max_pixels=max_pixels))
+
+
+def load_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The same, but one channel (H, W) of a grey PNG that `convert` has written: what grey models need is that alone.
+
     Raises DatasetError that names the file and what is wrong, ImageTooLargeError before anything is decoded; a
     truncated file is an error.
     """
@@ -182,7 +190,8 @@ _END = _chunk(b"IEND", b"")
 
 
 def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
-    """The pixels, uint8 RGB (H, W, 3), of a PNG as `encode_png` writes it; None for any other file, whole or broken.
+    """The pixels, uint8 (H, W) or RGB (H, W, 3), of a PNG as `encode_png` writes it; None for any other file, whole or
+    broken.
 
     Reads a data set folder in a fraction of a general decoder's time. All checksums are checked.
     """
@@ -209,8 +218,8 @@ def decode_png(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     table = np.frombuffer(rows, np.uint8).reshape(height, -1)
     if table[:, 0].any():
         return None
-    pixels = table[:, 1:].reshape(height, width, channels)
-    return np.repeat(pixels, 3, axis=2) if channels == 1 else np.ascontiguousarray(pixels)
+    pixels = np.ascontiguousarray(table[:, 1:])
+    return pixels if channels == 1 else pixels.reshape(height, width, channels)
 
 
 def map_in_order(

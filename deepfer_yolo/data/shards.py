@@ -143,25 +143,25 @@ class Answers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command shall do of a job: a part, or all of it with the answers that are there already."""
+    """What a command shall do of a job: a part, all of it over a `cluster`, or take the answers that are in `merge`."""
 
     shard: Shard | None = None
+    cluster: str = ""
     out: Path = Path()
-    answers: Parts | None = None
+    merge: Path | None = None
 
 
-def asked_of(shard: str | None, out: Path | None, merge: Path | None) -> Asked:
-    """What these flags ask for. Raises ConfigError where they do not go together, DatasetError for a set of parts that
-    is not whole.
-    """
-    if shard is not None and merge is not None:
-        raise ConfigError("--shard does a part and --merge puts parts together", "leave one of them out")
-    if shard is not None and out is not None:
-        return Asked(Shard.parse(shard), out)
-    if shard is not None or out is not None:
-        missing = "--out" if out is None else "--shard"
-        raise ConfigError(f"--shard and --out go together: {missing} is missing", "--shard 2/4 --out parts")
-    return Asked(answers=Parts(merge) if merge is not None else None)
+def asked_of(shard: str | None, cluster: str | None, out: Path | None, merge: Path | None) -> Asked:
+    """What these flags ask for. Raises ConfigError where they do not go together."""
+    given = [flag for flag, value in (("--shard", shard), ("--cluster", cluster), ("--merge", merge)) if value]
+    if len(given) > 1:
+        reason = f"{' and '.join(given)}: --shard does a part, --cluster all of it, --merge puts together what was done"
+        raise ConfigError(reason, "leave one of them out")
+    if out is None and (shard or cluster):
+        raise ConfigError(f"{given[0]} needs a folder to write into", f"add --out {'parts' if shard else 'rows'}")
+    if out is not None and not (shard or cluster):
+        raise ConfigError("--out is the folder of --shard or --cluster: both are missing", "--shard 2/4 --out parts")
+    return Asked(Shard.parse(shard) if shard else None, cluster or "", out or Path(), merge)
 
 
 def check_folder(folder: Path, shard: Shard, job: Job) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.data.image_formats import OTHERS, SUFFIXES, why_left_out
-from deepfer_yolo.data.images import load_image, map_in_order
+from deepfer_yolo.data.images import load_pixels, map_in_order, rgb
 from deepfer_yolo.data.untrusted import Problems, walk_files
 from deepfer_yolo.errors import DatasetError, SourceError, redact
 from deepfer_yolo.faces.align import crop_faces
@@ -25,7 +26,7 @@ from deepfer_yolo.files import os_reason
 from deepfer_yolo.records import Crops, Face, Image, Json, JsonValue, Lack, Prediction, Quality
 from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.preprocess import to_input
+from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.stream.file_names import closed_folders, expanded, is_url, matching
 
 
@@ -130,51 +131,64 @@ def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictC
     A few batches a worker wait in memory; where faces are searched, a batch is one image. Raises ModelError for a
     detector's file that cannot be used.
     """
+    rest, labels = enumerate(paths), classifier.labels
     if config.faces:
-        open_detector(config, "image")  # A wrong file shows here, not in a thread.
+        yield from _label_faces(rest, classifier, config)
+        return
+    chunks = iter(lambda: list(islice(rest, config.batch)), [])
+    read = partial(_read_crops, card=classifier.card)
+    for chunk, errors, crops in map_in_order(read, chunks, config.workers, waiting_per_worker=2):
+        probs = iter(classifier.predict(crops))
+        for index, path in chunk:
+            if index in errors:
+                yield Labelled(path, None, errors[index], index=index)
+            else:
+                yield Labelled(path, Prediction(next(probs), labels), index=index)
+
+
+def _label_faces(
+    paths: Iterable[tuple[int, Path]], classifier: Classifier, config: PredictConfig
+) -> Iterator[Labelled]:
+    open_detector(config, "image")  # A wrong file shows here, not in a thread.
     own = threading.local()  # OpenCV's detectors are not safe to share.
 
-    def read(chunk: Sequence[tuple[int, Path]]) -> tuple[list[Labelled], Crops]:
-        if not config.faces:
-            return _read_crops(chunk, classifier.card)
+    def read(numbered: tuple[int, Path]) -> tuple[list[Labelled], Crops]:
         if not hasattr(own, "detector"):
             own.detector = open_detector(config, "image")
-        return _read_faces(*chunk[0], classifier.card, own.detector, config)
+        return _read_faces(*numbered, classifier.card, own.detector, config)
 
-    n, waiting = (1, 4) if config.faces else (config.batch, 2)
-    rest = enumerate(paths)
-    chunks = iter(lambda: list(islice(rest, n)), [])
-    labels = classifier.labels
-    for rows, crops in map_in_order(read, chunks, config.workers, waiting_per_worker=waiting):
+    for rows, crops in map_in_order(read, paths, config.workers, waiting_per_worker=4):
         probs = iter(classifier.predict(crops))
         for row in rows:
-            is_labelled = row.error is None and (row.face is not None or not config.faces)
-            yield replace(row, prediction=Prediction(next(probs), labels)) if is_labelled else row
+            yield row if row.face is None else replace(row, prediction=Prediction(next(probs), classifier.labels))
 
 
-def _read_crops(paths: Sequence[tuple[int, Path]], card: Card) -> tuple[list[Labelled], Crops]:
-    """The rows of a batch of images, yet without predictions, and the crops (m, S, S, 3) of those that can be read."""
-    crops = np.empty((len(paths), card.input.size, card.input.size, 3), np.uint8)
-    rows: list[Labelled] = []
-    n = 0
-    for index, path in paths:
-        image = _load(index, path)
-        if isinstance(image, Labelled):
-            rows.append(image)
-        else:
-            rows.append(Labelled(path, index=index))
-            crops[n] = to_input(image, card.input)
-            n += 1
-    return rows, crops[:n]
+Numbered = Sequence[tuple[int, Path]]
+
+
+def _read_crops(paths: Numbered, card: Card) -> tuple[Numbered, dict[int, str], Crops]:
+    """A batch of images: the paths, why some cannot be read, and the crops (m, S, S, 3) of the others."""
+    errors: dict[int, str] = {}
+
+    def readable() -> Iterator[Image]:
+        for index, path in paths:
+            image = _load(path)
+            if isinstance(image, str):
+                errors[index] = image
+            else:
+                yield image
+
+    return paths, errors, to_inputs(readable(), card.input)
 
 
 def _read_faces(
     index: int, path: Path, card: Card, detector: Detector, config: PredictConfig
 ) -> tuple[list[Labelled], Crops]:
     """A row a face of one image, yet without predictions, and their crops; one row alone where no face is found."""
-    image = _load(index, path)
-    if isinstance(image, Labelled):
-        return [image], np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
+    image = _load(path)
+    if isinstance(image, str):
+        return [Labelled(path, None, image, index=index)], np.zeros((0, card.input.size, card.input.size, 3), np.uint8)
+    image = rgb(image)
     faces = detector.detect(image)
     crops = crop_faces(image, faces, detector.boxes, card)
     seen = [(face, quality_of(face, crop)) for face, crop in zip(faces, crops, strict=True)]
@@ -182,13 +196,12 @@ def _read_faces(
     return rows or [Labelled(path, index=index)], crops
 
 
-def _load(index: int, path: Path) -> Image | Labelled:
-    """The image at `path`, or the row that says why it cannot be read."""
+def _load(path: Path) -> Image | str:
+    """The image at `path`, of a grey one its channel, or why it cannot be read."""
     try:
-        return load_image(path)
+        return load_pixels(path)
     except DatasetError as error:
-        return Labelled(path, error=error.reason, index=index)
+        return error.reason
     except OSError as error:
         is_folder, why = os.path.isdir(path), os_reason(error)  # noqa: PTH112
-        why = f"a folder that cannot be read ({why})" if is_folder else why
-        return Labelled(path, error=why, index=index)
+        return f"a folder that cannot be read ({why})" if is_folder else why

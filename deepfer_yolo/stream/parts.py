@@ -79,7 +79,7 @@ def rows_of(path: Path, found: Mapping[str, Any], classifier: Classifier) -> Ite
                     row,
                     face=Face(np.array(face["box"], np.float32), float(face["score"]), marks),
                     quality=Quality(**kept["quality"]),
-                    lack=kept["lack"],
+                    lack=kept.get("lack"),
                 )
             yield row
     except (KeyError, TypeError, ValueError, AttributeError):

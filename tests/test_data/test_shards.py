@@ -246,8 +246,8 @@ def test_wrong_sets_of_parts_are_refused_by_name(
     assert "parts: holds no parts of a job" in refused("--merge", faces, words=words).replace("here", "parts")
     assert "1-of-3.json: is a part of 3, not of 4" in refused("--shard", "1/4", "--out", out)
     assert "1-of-3.json: is of another model" in refused("--shard", "1/3", "--out", out, words=[*words[:-1], other])
-    assert "--out is missing" in refused("--shard", "1/3")
-    assert "--shard is missing" in refused("--out", out)
+    assert "--shard needs a folder to write into" in refused("--shard", "1/3")
+    assert "--out is the folder of --shard or --cluster" in refused("--out", out)
     assert "leave one of them out" in refused("--shard", "1/3", "--out", out, "--merge", out)
 
 

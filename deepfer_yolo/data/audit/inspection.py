@@ -137,11 +137,7 @@ def inspect(
             return place, item, f"unknown label '{printable(item.label)}'", []
         if look is not None:
             return place, item, look(place, item, label), []
-        try:
-            pixels, _ = item_pixels(item)
-        except DatasetError as error:
-            return place, item, error.reason, []
-        return place, item, _inspected(item, label, pixels), [check.prepare(pixels) for check in checks]
+        return place, item, *looked_at(item, label, checks)
 
     items = found.read(reading)
     if (first := next(items, None)) is not None:
@@ -159,6 +155,15 @@ def inspect(
     _check_source(source, reading, is_empty=not result.names.n and not result.broken)
     result.name = reading.title or found.title or result.name
     return result
+
+
+def looked_at(item: Item, label: str, checks: Sequence[PixelCheck]) -> tuple[Seen | str, list[Any]]:
+    """What is seen of one image, or what is wrong with it; and what the checks prepare of its pixels."""
+    try:
+        pixels, _ = item_pixels(item)
+    except DatasetError as error:
+        return error.reason, []
+    return _inspected(item, label, pixels), [check.prepare(pixels) for check in checks]
 
 
 def _check_source(source: Path, reading: Reading, *, is_empty: bool) -> None:

@@ -7,16 +7,17 @@ again: the groups are those of one process.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from deepfer_yolo.config import AuditConfig, FaceConfig
 from deepfer_yolo.data.archives import unpacked
-from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection, PixelCheck, Seen, inspect
+from deepfer_yolo.data.audit.inspection import InspectedImage, Inspection, PixelCheck, Seen, inspect, looked_at
 from deepfer_yolo.data.audit.model_checks import FaceCheck, LabelCheck
-from deepfer_yolo.data.layouts.item import Item
+from deepfer_yolo.data.layouts.item import Item, Reading
+from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.near_candidates import SIDE
 from deepfer_yolo.data.shards import Answers, Job, Part, Shard, check_folder, write_part, wrong_row
 from deepfer_yolo.errors import DatasetError
@@ -61,6 +62,22 @@ def audit_part(
             root, config.layout, source.name, workers=config.workers, progress=progress, checks=checks, only=shard.has
         )
         return write_part(out, shard, job.over(seen.names), found_in(seen, checks))
+
+
+def items_of(source: Path, layout: str = "auto") -> Iterator[Item]:
+    """The images of a source, in the order in which an audit looks at them."""
+    yield from find_layout(source, layout).read(Reading(source))
+
+
+def seen_of(items: Iterable[Item], checks: Sequence[Check]) -> Iterator[dict[str, Any]]:
+    """What is kept of each of some images, by its place among them."""
+    seen = Inspection("")
+    for place, item in enumerate(items):
+        image, prepared = looked_at(item, "", checks)
+        seen.add(place, item, image)
+        for check, part in zip(checks, prepared, strict=False):
+            check.take(seen.images[-1], part)
+    return found_in(seen, checks)
 
 
 def found_in(seen: Inspection, checks: Sequence[PixelCheck]) -> Iterator[dict[str, Any]]:

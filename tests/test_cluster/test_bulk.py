@@ -1,0 +1,202 @@
+"""What needs no running cluster: addresses, folders of rows, and workers, called as Ray calls them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepfer_yolo.cli.options import open_classifier
+from deepfer_yolo.cluster import bulk, engine, tasks
+from deepfer_yolo.config import AuditConfig, EvaluateConfig, PredictConfig
+from deepfer_yolo.data.audit.audit import audit
+from deepfer_yolo.data.audit.parts import checks_with, items_of
+from deepfer_yolo.data.audit.parts import job_of as audit_job
+from deepfer_yolo.data.dataset import open_dataset
+from deepfer_yolo.data.layouts.boxes import Box
+from deepfer_yolo.data.layouts.item import Item
+from deepfer_yolo.data.row_files import ITEMS, ROWS, SUMMARY, RowFolder, claim
+from deepfer_yolo.data.shards import Job, Names
+from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
+from deepfer_yolo.evaluate.predictions import job_of as evaluate_job
+from deepfer_yolo.evaluate.predictions import score_dataset
+from deepfer_yolo.painted import paint_faces
+from deepfer_yolo.stream.batch import label_images, named_images
+from deepfer_yolo.stream.parts import job_of as predict_job
+from deepfer_yolo.stream.parts import rows_again
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+Deepfer = Callable[..., Any]
+
+
+def work_through(task: Any, items: dict[str, list[Any]], job: Job, out: Path, size: int = 7) -> RowFolder:
+    """What `bulk.run` does, with one worker in this process, the last block first."""
+    claim(out, job)
+    table = pa.table(items)
+    with pa.OSFile(str(out / ITEMS), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=size)
+    worker = bulk._Worker(task, str(out / ITEMS))
+    for start in reversed(range(0, job.n, size)):
+        places = pa.table({"index": np.arange(start, min(start + size, job.n))})
+        pq.write_table(worker(places), out / ROWS / f"{start}.parquet")
+    (out / SUMMARY).write_text("{}")
+    return RowFolder(out)
+
+
+@pytest.mark.parametrize("faces", [False, True])
+def test_a_worker_labels_as_one_process_does(linear_model: Path, tmp_path: Path, faces: bool) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i, face in enumerate(paint_faces(3, 20)[0]):
+        photo = np.full((160, 160), 90, np.uint8)
+        photo[56:104, 56:104] = face
+        Image.fromarray(photo if faces and i % 2 else face).resize((160, 160)).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"x")
+    images, config = list(named_images([str(folder)])), PredictConfig(faces=faces, detector="haar", batch=4)
+    opening = functools.partial(open_classifier, linear_model)
+    model, job = opening(), predict_job(images, opening(), config)
+    found = work_through(tasks.PredictTask(opening, config), tasks.predict_items(images), job, tmp_path / "out")
+    again = [row.to_json() for row in rows_again(images, model, config, found)]
+    assert again == [row.to_json() for row in label_images((path for _, path in images), model, config)]
+    assert len(again) >= 21
+    rows = pq.read_table(tmp_path / "out" / ROWS).to_pylist()
+    assert {row["path"] for row in rows} == {str(path) for _, path in images}
+    assert sum(row["error"] is not None for row in rows) == 1
+
+
+def test_a_worker_scores_as_one_process_does(painted_dataset: Path, linear_model: Path, tmp_path: Path) -> None:
+    dataset, config = open_dataset(painted_dataset), EvaluateConfig(tta="flip")
+    opening, rows = functools.partial(open_classifier, linear_model), dataset.rows("val")
+    task = tasks.EvaluateTask(opening, dataset.root, config)
+    job = evaluate_job(opening(), dataset, rows, config, flip=True)
+    found = work_through(task, tasks.evaluate_items(rows), job, tmp_path / "out")
+    scores = [score_dataset(opening(), dataset, config, flip=True, answers=answers) for answers in (None, found)]
+    np.testing.assert_array_equal(scores[0].probs, scores[1].probs)
+
+
+@pytest.mark.parametrize("form", ["folder", "csv"])
+def test_a_worker_audits_as_one_process_does(
+    painted_dataset: Path, painted_csv: Path, linear_model: Path, tmp_path: Path, form: str
+) -> None:
+    source = painted_csv
+    if form == "folder":
+        source = tmp_path / "set"
+        shutil.copytree(painted_dataset, source)
+        first, *others = sorted((source / "train/happy").iterdir())
+        shutil.copy(first, max((source / "train/sad").iterdir()))
+        others[0].write_bytes(b"x")
+    config, opening = AuditConfig(), functools.partial(open_classifier, linear_model)
+    items = tasks.audit_items(items_of(source))
+    job = audit_job(config, checks_with(opening(), None)).over(Names.of(items["key"]))
+    found = work_through(tasks.AuditTask(opening, config, False), items, job, tmp_path / "out")
+    whole, again = (audit(source, config, classifier=opening(), answers=answers) for answers in (None, found))
+    assert again.to_json() == whole.to_json()
+    assert any(finding.kind == ("duplicate" if form == "folder" else "label-error") for finding in whole.findings)
+
+
+def test_items_travel_as_they_are() -> None:
+    item = Item("happy", "train", "a", "place", file=Path("/x/a.png"), source_id="a", box=Box(1, 2, 3, 4, size=(9, 9)))
+    inside = Item("sad", "", "b", "place", pixels=np.arange(6, dtype=np.uint8).reshape(2, 3), listed_as="b")
+    one, two = (tasks.item_again(row) for row in pa.table(tasks.audit_items([item, inside])).to_pylist())
+    assert (one.key, one.file, one.box) == ("a", item.file, item.box)
+    assert two.key == "b"
+    assert inside.pixels is not None
+    np.testing.assert_array_equal(two.pixels, inside.pixels)
+
+
+def test_a_folder_is_that_of_one_job(tmp_path: Path) -> None:
+    job, out = Job(command="predict", model="a" * 64, n=3, images="x"), tmp_path / "out"
+    assert not claim(out, job)
+    assert claim(out, job), "what was begun goes on"
+    with pytest.raises(DatasetError, match="is of another model: SHA-256 aaaaaaaaaaaa"):
+        claim(out, job.model_copy(update={"model": "b" * 64}))
+    with pytest.raises(DatasetError, match="is of other images: 3 in all, here 4"):
+        claim(out, job.model_copy(update={"n": 4}))
+    with pytest.raises(DatasetError, match="is not finished"):
+        RowFolder(out)
+    (out / SUMMARY).write_text("{}")
+    with pytest.raises(DeepferError, match="is finished"):
+        claim(out, job)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "mine.txt").write_text("mine")
+    with pytest.raises(DeepferError, match="is not empty, and was not begun by --cluster"):
+        claim(tmp_path / "else", job)
+    (out / "job.json").write_text("{")
+    with pytest.raises(DatasetError, match="is no job"):
+        claim(out, job)
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        ([0, 1], "2 rows of 2 images, and the job has 3"),
+        ([0, 1, 2, 2], "4 rows of 3 images"),
+        ([0, 1, 3], "3 rows of 3"),
+    ],
+)
+def test_rows_that_are_lost_or_doubled_are_refused(tmp_path: Path, places: list[int], why: str) -> None:
+    job = Job(command="predict", n=3, images="x")
+    claim(tmp_path / "out", job)
+    tmp_path /= "out"
+    pq.write_table(pa.table({"index": places}), tmp_path / ROWS / "a.parquet")
+    (tmp_path / SUMMARY).write_text("{}")
+    with pytest.raises(DatasetError, match=why):
+        RowFolder(tmp_path).of(job)
+    (tmp_path / ROWS / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match="holds rows that cannot be read"):
+        RowFolder(tmp_path).of(job)
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="--cluster auto finds no cluster"):
+        engine.address_of("auto")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379\n")
+    assert engine.address_of("auto") == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert engine.address_of("auto") == "10.0.0.2:6379"
+    for wrong in ("ray://10.0.0.1:10001", "host", "host:", ":6379", "host:99999"):
+        with pytest.raises(ConfigError, match="--cluster takes local, auto or HOST:PORT"):
+            engine.address_of(wrong)
+
+
+def test_a_dead_address_is_told_at_once(deepfer: Deepfer, painted_dataset: Path, linear_model: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    began = time.monotonic()
+    words = ["predict", painted_dataset / "val", "-m", linear_model, "--cluster", f"127.0.0.1:{port}", "--out", "rows"]
+    done = deepfer(*words)
+    assert done.returncode == 1
+    assert f"no cluster answers at 127.0.0.1:{port}: Connection refused" in done.stderr
+    assert time.monotonic() - began < 60, "Ray itself tries for minutes"
+
+
+def test_flags_that_do_not_go_together(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:
+    for words, why in (
+        (("--cluster", "local"), "--cluster needs a folder to write into"),
+        (("--cluster", "local", "--shard", "1/2", "--out", "x"), "--shard and --cluster"),
+        (("--cluster", "local", "--merge", "x"), "--cluster and --merge"),
+    ):
+        done = deepfer("audit", painted_dataset, *words)
+        assert done.returncode == 1
+        assert why in done.stderr
+
+
+def test_an_archive_is_not_for_a_cluster(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", painted_dataset)
+    done = deepfer("audit", archive, "--cluster", "local", "--out", tmp_path / "rows")
+    assert done.returncode == 1
+    assert "is an archive, which workers elsewhere cannot see into" in done.stderr
