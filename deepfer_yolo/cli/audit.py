@@ -73,7 +73,7 @@ def audit(
 
     Example: deepfer audit datasets/fer2013 --report audit.html --quarantine leave-out.csv
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, tracked
+    from deepfer_yolo.cli.options import open_classifier, progress, tracked
     from deepfer_yolo.data.audit.audit import audit as run
     from deepfer_yolo.data.audit.parts import checks_with
     from deepfer_yolo.data.corrections import read_corrections
@@ -106,6 +106,13 @@ def audit(
             then=functools.partial(_write_report, report) if report else None,
         )
     _write_quarantine(quarantine, result, report)
+    _show(dataset, result, as_json=as_json)
+
+
+def _show(dataset: Path, result: AuditResult, *, as_json: bool) -> None:
+    """Print the result; where the gate failed, the exit code says so."""
+    from deepfer_yolo.cli.options import print_json
+
     if as_json:
         print_json(result.to_json())
     else:

@@ -25,6 +25,7 @@ from deepfer_yolo.errors import ConfigError
 if TYPE_CHECKING:
     from deepfer_yolo.cluster.tasks import OpenModel
     from deepfer_yolo.data.dataset import Dataset
+    from deepfer_yolo.data.leaks import Learned
     from deepfer_yolo.data.shards import Answers, Asked, Shard
     from deepfer_yolo.evaluate.evaluation import Evaluation
     from deepfer_yolo.runtime.classifier import Classifier
@@ -66,10 +67,9 @@ def evaluate(
 
     Example: deepfer evaluate datasets/fer2013 -m deepfer-n.onnx --split test --clean
     """
-    from deepfer_yolo.cli.options import open_classifier, print_json, progress, say_all, stderr, tracked
+    from deepfer_yolo.cli.options import open_classifier, print_json, progress, stderr, tracked
     from deepfer_yolo.data.corrected import Judged, open_to_judge
     from deepfer_yolo.data.dataset import open_dataset
-    from deepfer_yolo.data.leaks import check_models
     from deepfer_yolo.data.row_files import answers_in
     from deepfer_yolo.data.shards import asked_of
     from deepfer_yolo.evaluate import evaluation, report
@@ -86,14 +86,7 @@ def evaluate(
     if not predictions:
         opening = functools.partial(open_classifier, model, threads=settings.threads)
         classifier = opening()
-        learned = check_models(
-            {classifier.path.name: classifier},
-            opened.before or opened,
-            settings.split,
-            allow=settings.allow_leak,
-            whole=whole.before or whole,
-        )
-        say_all(learned.lines)
+        learned = _check_leaks(classifier, opened.before or opened, settings, whole.before or whole)
         scored = Judged.of(opened, settings.split).original
         if asked.cluster:
             answers = _over_cluster(scored, classifier, opening, settings, asked)
@@ -111,6 +104,16 @@ def evaluate(
     else:
         _print(result)
     stderr().print(f"report: {run / report.REPORT}", soft_wrap=True)
+
+
+def _check_leaks(classifier: Classifier, opened: Dataset, settings: EvaluateConfig, whole: Dataset) -> Learned:
+    from deepfer_yolo.cli.options import say_all
+    from deepfer_yolo.data.leaks import check_models
+
+    models = {classifier.path.name: classifier}
+    learned = check_models(models, opened, settings.split, allow=settings.allow_leak, whole=whole)
+    say_all(learned.lines)
+    return learned
 
 
 def _refuse_beside_answers(*, has_model: bool, has_parts: bool) -> None:

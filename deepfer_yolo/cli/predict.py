@@ -90,12 +90,7 @@ def predict(
     write(seen.passing(rows), classifier.labels, has_faces=settings.faces)
     if left_out:
         print(f"left out: {in_words(left_out)}", file=sys.stderr)
-    if seen.errors:
-        n_failed = seen.errors.total()
-        print(f"{n_failed:,} of {seen.n_images:,} images could not be read:", file=sys.stderr)
-        for why, n in seen.errors.most_common(MAX_REASONS):
-            print(f"  {n:,} × {why}", file=sys.stderr)
-        raise typer.Exit(1 if n_failed == seen.n_images else EXIT_SOME_SOURCES_FAILED)
+    _tell_errors(seen.errors.total(), seen.n_images, dict(seen.errors.most_common(MAX_REASONS)))
 
 
 def _over_cluster(
@@ -113,11 +108,17 @@ def _over_cluster(
     else:
         for label, n in summary["labels"].items():
             print(f"{label:<9}  {n:>9,}")
-    if n_failed := summary["errors"]:
-        print(f"{n_failed:,} of {done.n:,} images could not be read:", file=sys.stderr)
-        for why, n in summary["reasons"].items():
-            print(f"  {n:,} × {why}", file=sys.stderr)
-        raise typer.Exit(1 if n_failed == done.n else EXIT_SOME_SOURCES_FAILED)
+    _tell_errors(summary["errors"], done.n, summary["reasons"])
+
+
+def _tell_errors(n_failed: int, n_images: int, reasons: dict[str, int]) -> None:
+    """Say how many images could not be read, and why; the exit code tells it, too."""
+    if not n_failed:
+        return
+    print(f"{n_failed:,} of {n_images:,} images could not be read:", file=sys.stderr)
+    for why, n in reasons.items():
+        print(f"  {n:,} × {why}", file=sys.stderr)
+    raise typer.Exit(1 if n_failed == n_images else EXIT_SOME_SOURCES_FAILED)
 
 
 @dataclass(slots=True)
