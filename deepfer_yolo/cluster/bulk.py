@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from deepfer_yolo.cluster.engine import Cluster, check_nodes, connected
 from deepfer_yolo.cluster.tasks import Task
-from deepfer_yolo.data.row_files import CHECKPOINT, ITEMS, ROWS, SUMMARY, claim, sorted_rows
+from deepfer_yolo.data.row_files import CHECKPOINT, ITEMS, LOG, ROWS, SUMMARY, claim, sorted_rows
 from deepfer_yolo.data.shards import Job
 from deepfer_yolo.errors import DeepferError, require
 from deepfer_yolo.files import atomic_path, locked, write_atomic
@@ -25,6 +28,21 @@ LARGEST_BLOCK, BLOCKS_A_WORKER = 2048, 8
 """Images that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
 TASK_RETRIES = 5
 """An image whose decoder ends its process ends the job after so many workers, where Ray would try for ever."""
+
+
+@contextmanager
+def native_errors_into(file: Path) -> Iterator[None]:
+    """Lead what libraries write to file handle 2 into `file`: Ray's C++ warns of what is no fault, past any logger."""
+    sys.stderr.flush()
+    before, log = os.dup(2), os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,7 @@ def run(
             with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table, max_chunksize=LARGEST_BLOCK)
         began = time.monotonic()
-        with connected(where) as cluster:
+        with native_errors_into(out / LOG), connected(where) as cluster:
             check_nodes(out, [*files])
             n_workers = max(1, cluster.n_cpus // threads - is_begun)  # Ray's own filter of what is done needs one, too
             start_s = time.monotonic() - began

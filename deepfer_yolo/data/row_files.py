@@ -22,6 +22,7 @@ from deepfer_yolo.files import write_atomic
 from deepfer_yolo.records import parse_json
 
 JOB, ITEMS, ROWS, CHECKPOINT, SUMMARY = "job.json", "items.arrow", "rows", "checkpoint", "summary.json"
+LOG = "ray.log"
 ANOTHER = "name another --out, or remove this one"
 GO_ON = "the same command with --cluster and the same --out goes on with what is missing"
 BATCH = 1024
