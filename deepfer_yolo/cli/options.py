@@ -182,7 +182,8 @@ def tell_part(part: Part, out: Path, *, as_json: bool) -> None:
 def tell_cluster(done: Done) -> None:
     """Say what a cluster has done."""
     before = f" ({done.n_before:,} of an earlier run)" if done.n_before else ""
-    who = f"{done.n_workers} workers on {done.cluster.n_nodes} nodes" if done.cluster.n_nodes > 1 else "one node"
+    n_nodes = len(done.cluster.cpus)
+    who = f"{done.n_workers} workers on {n_nodes} node{'s' * (n_nodes > 1)}"
     what = f"{done.n:,} images{before} by {who}, in {done.seconds:.1f} s, {done.start_s:.1f} s of them to start"
     say_all([what, f"rows: {done.out}; the same command with --merge {done.out} gives them in order"])
 

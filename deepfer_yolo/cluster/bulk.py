@@ -16,6 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deepfer_yolo.cluster.engine import Cluster, check_nodes, connected
 from deepfer_yolo.cluster.tasks import Task
 from deepfer_yolo.data.row_files import CHECKPOINT, ITEMS, LOG, ROWS, SUMMARY, claim, sorted_rows
@@ -26,6 +29,8 @@ from deepfer_yolo.records import Json
 
 LARGEST_BLOCK, BLOCKS_A_WORKER = 2048, 8
 """Images that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
+Places = NDArray[np.int64]
+"""Places of images in the list of all."""
 TASK_RETRIES = 5
 """An image whose decoder ends its process ends the job after so many workers, where Ray would try for ever."""
 
@@ -62,8 +67,8 @@ class Done:
         return {
             "images": self.n,
             "images_of_an_earlier_run": self.n_before,
-            "nodes": self.cluster.n_nodes,
-            "processors": self.cluster.n_cpus,
+            "nodes": len(self.cluster.cpus),
+            "processors": sum(self.cluster.cpus),
             "workers": self.n_workers,
             "start_s": round(self.start_s, 2),
             "seconds": round(self.seconds, 2),
@@ -98,13 +103,14 @@ def run(
             table = pa.table(items)
             with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table, max_chunksize=LARGEST_BLOCK)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         began = time.monotonic()
         with native_errors_into(out / LOG), connected(where) as cluster:
             check_nodes(out, [*files])
-            n_workers = max(1, cluster.n_cpus // threads - is_begun)  # Ray's own filter of what is done needs one, too
-            start_s = time.monotonic() - began
-            n_before = _n_rows(out) if is_begun else 0
-            _execute(task, job.n, out, n_workers, threads)
+            n_workers, each = cluster.workers(threads)
+            places = _unfinished(out, job.n) if is_begun else np.arange(job.n)
+            start_s, n_before = time.monotonic() - began, job.n - len(places)
+            _execute(task, places, out, n_workers, each)
         done = Done(out, job.n, n_before, cluster, n_workers, start_s, time.monotonic() - began)
         rows = sorted_rows(out, job.n, ["index", "label", "error"] if summarise else ["index"])
         summary = {"schema_version": 1, "command": job.command, "model": job.model, **done.to_json()}
@@ -114,38 +120,54 @@ def run(
     return done
 
 
-def _n_rows(out: Path) -> int:
-    """How many images an earlier run has finished, as Ray will count them."""
-    import pyarrow.parquet as pq
+def _unfinished(out: Path, n: int) -> Places:
+    """The places of which no earlier run has finished the rows; files that one was writing when it ended are removed.
 
-    return sum(pq.ParquetFile(file).metadata.num_rows for file in (out / CHECKPOINT).glob("*.parquet"))
-
-
-def _execute(task: Task, n: int, out: Path, n_workers: int, threads: int) -> None:
+    Each run has checkpoints of its own. With those of another Ray would put a filter before the workers, which waits
+    for a processor and a gigabyte that may not be there: on a small cluster for ever.
+    """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import DataContext
+    from ray.data.checkpoint import IdColumnCheckpointManager
+
+    finished = [np.empty(0, np.int64)]
+    for folder in sorted((out / CHECKPOINT).glob("*")):
+        manager = IdColumnCheckpointManager(_checkpoints(folder), DataContext.get_current())
+        found, _ = manager.load_checkpoint(str(out / ROWS))
+        finished += [] if found is None else [ray.get(found).astype(np.int64)]
+    return np.setdiff1d(np.arange(n), np.concatenate(finished))
+
+
+def _checkpoints(folder: Path) -> Any:
     from ray.data.checkpoint import CheckpointConfig
 
-    if not n:
+    return CheckpointConfig("index", str(folder), delete_checkpoint_on_success=False)
+
+
+def _execute(task: Task, places: Places, out: Path, n_workers: int, each: int) -> None:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    if not len(places):
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.checkpoint_config = CheckpointConfig("index", str(out / CHECKPOINT), delete_checkpoint_on_success=False)
-    size = max(1, min(LARGEST_BLOCK, -(-n // (n_workers * BLOCKS_A_WORKER))))
+    context.checkpoint_config = _checkpoints(out / CHECKPOINT / f"{time.time_ns()}")
+    size = max(1, min(LARGEST_BLOCK, -(-len(places) // (n_workers * BLOCKS_A_WORKER))))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of retries, which have no other name in 2.60
-            places = ray.data.read_datasource(
-                _places(n, size), num_cpus=0, concurrency=2, override_num_blocks=-(-n // size)
+            n_blocks = -(-len(places) // size)
+            source = ray.data.read_datasource(
+                _source(places, size), num_cpus=0, concurrency=2, override_num_blocks=n_blocks
             )
-            found = places.map_batches(
+            found = source.map_batches(
                 _Worker,
                 fn_constructor_args=(task, str(out / ITEMS)),
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=n_workers),
-                num_cpus=threads,
+                num_cpus=each,
                 max_task_retries=TASK_RETRIES,
             )
             found.write_parquet(str(out / ROWS), ray_remote_args={"num_cpus": 0}, concurrency=2)
@@ -165,28 +187,28 @@ def _cause(error: BaseException | None) -> DeepferError | None:
     return None
 
 
-def _places(n: int, size: int) -> Any:
-    """The places of all items as a source of Ray's, `size` a block: its checkpoints work with sources alone."""
-    import numpy as np
+def _source(places: Places, size: int) -> Any:
+    """The places as a source of Ray's, `size` a block: its checkpoints work with sources alone."""
     import pyarrow as pa
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    def block(start: int) -> list[Any]:
-        return [pa.table({"index": np.arange(start, min(start + size, n), dtype=np.int64)})]
+    def block(part: Places) -> list[Any]:
+        return [pa.table({"index": part})]
 
-    class Places(Datasource):  # type: ignore[misc]
+    class Source(Datasource):  # type: ignore[misc]
         def estimate_inmemory_data_size(self) -> int:
-            return 8 * n
+            return places.nbytes
 
         def get_read_tasks(self, parallelism: int, *more: Any, **others: Any) -> list[Any]:
             schema = pa.schema({"index": pa.int64()})
+            parts = [places[start : start + size] for start in range(0, len(places), size)]
             return [
-                ReadTask(partial(block, start), BlockMetadata(min(size, n - start), 8 * size, None, None), schema)
-                for start in range(0, n, size)
+                ReadTask(partial(block, part), BlockMetadata(len(part), part.nbytes, None, None), schema)
+                for part in parts
             ]
 
-    return Places()
+    return Source()
 
 
 class _Worker:

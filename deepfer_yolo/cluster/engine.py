@@ -33,11 +33,18 @@ ADDRESS_HINT = "--cluster local starts one on this machine; ray start --head sta
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that this process is connected to: what it is called, its processors, and its nodes."""
+    """A cluster that this process is connected to: what it is called, and the processors of each node."""
 
     name: str
-    n_cpus: int
-    n_nodes: int
+    cpus: tuple[int, ...]
+
+    def workers(self, threads: int) -> tuple[int, int]:
+        """How many workers fit into it, and how many processors each takes: `threads`, or all of a node that has fewer.
+
+        One that asked for more than any node has would be waited for in silence.
+        """
+        each = min(threads, max(self.cpus))
+        return sum(cpus // each for cpus in self.cpus), each
 
 
 @contextmanager
@@ -60,11 +67,10 @@ def connected(where: str) -> Iterator[Cluster]:
         with explained_imports():
             import ray
         _init(ray, address, home)
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        n_cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
-        if n_cpus < 1:
+        cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        if not any(cpus):
             raise ConfigError(f"the cluster {where} has no processors to work with", "ray start adds a node")
-        yield Cluster(where, n_cpus, len(nodes))
+        yield Cluster(where, tuple(n for n in cpus if n))
     finally:
         with suppress(ImportError):
             import ray

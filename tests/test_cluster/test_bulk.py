@@ -172,6 +172,12 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             engine.address_of(wrong)
 
 
+def test_a_worker_fits_into_a_node() -> None:
+    assert engine.Cluster("x", (8, 8, 4)).workers(2) == (10, 2)
+    assert engine.Cluster("x", (1, 1)).workers(2) == (2, 1), "one that no node can hold would never start"
+    assert engine.Cluster("x", (8, 3)).workers(16) == (1, 8)
+
+
 def test_a_dead_address_is_told_at_once(deepfer: Deepfer, painted_dataset: Path, linear_model: Path) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))

@@ -170,8 +170,7 @@ def test_a_lost_node_and_an_ended_run_lose_and_double_nothing(
     first.wait()
     other = shell(*words[:-1], "deepfer-n", "--cluster", address, "--out", out, env=env)
     assert "is of another model" in other.stderr
-    n_whole = len(list((out / "checkpoint").glob("*.parquet")))
-    again = started(n_whole + 2)
+    again = started(len(list((out / "rows").glob("*.parquet"))) + 1)
     nodes.lose(second)
     assert again.wait(300) == 4, log.read_text()
     summary = json.loads((out / "summary.json").read_text())
