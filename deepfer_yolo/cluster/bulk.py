@@ -31,8 +31,10 @@ LARGEST_BLOCK, BLOCKS_A_WORKER = 2048, 8
 """Images that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
 Places = NDArray[np.int64]
 """Places of images in the list of all."""
-TASK_RETRIES = 5
-"""An image whose decoder ends its process ends the job after so many workers, where Ray would try for ever."""
+TASK_RETRIES = 100
+"""Ray would try for ever a block whose decoder ends its worker. Fewer do not outlast the loss of a node: while Ray has
+not noticed it, a try a second is counted.
+"""
 
 
 @contextmanager
