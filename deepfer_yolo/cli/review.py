@@ -135,9 +135,12 @@ def _answers(dataset: Dataset, settings: ReviewConfig, model: Path | None, files
 def _entries(dataset: Dataset, settings: ReviewConfig, before: Corrections, answers: Answers) -> tuple[Entry, ...]:
     """What would be shown, the most doubtful first."""
     from deepfer_yolo.cli.options import progress, tracked
+    from deepfer_yolo.data.kept_faces import is_kept_faces
     from deepfer_yolo.review.doubts import find_doubts
     from deepfer_yolo.review.queue import build
 
+    if settings.only is None and is_kept_faces(dataset.root):  # a model doubted each of them already
+        settings = settings.model_copy(update={"only": "all"})
     with progress() as bar:
         show = tracked(bar, "looking")
         doubts = find_doubts(dataset, settings, answers, lambda part: show(int(100 * part), 100))

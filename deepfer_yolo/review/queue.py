@@ -31,6 +31,11 @@ class Entry:
     votes: Votes
     copies: tuple[tuple[Row, bool], ...]
 
+    @property
+    def is_conflict(self) -> bool:
+        """Whether it came up because reviewers disagree."""
+        return any(words.startswith(CONFLICT) for words in self.why)
+
 
 def check_choice(dataset: Dataset, config: ReviewConfig, *, has_answers: bool) -> None:
     """Raise ConfigError or DatasetError where such a review cannot be."""
@@ -99,7 +104,8 @@ def _doubted(
     kind_of = {finding: kind for kind, findings in KINDS.items() for finding in findings}
     if config.only in (None, "conflicts"):
         for conflict in decided.conflicts():
-            yield "conflicts", conflict.path, CONFLICT
+            said = (f"{printable(one.reviewer) or 'no name'} says {one.new_label}" for one in conflict.decisions)
+            yield "conflicts", conflict.path, f"{CONFLICT}: {', '.join(said)}"
     for finding in WORST_FIRST:
         for doubt in doubts.found if config.only in (None, kind_of[finding]) else ():
             if doubt.kind == finding:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter, Standing, final_of
 from deepfer_yolo.data.decisions import MAX_CHARS, UNDO, WORDS, Decision, now
-from deepfer_yolo.review.queue import CONFLICT, Entry
+from deepfer_yolo.review.queue import Entry
 from deepfer_yolo.serve.schemas import ProblemError, too_many
 from deepfer_yolo.servers import ReviewConfig
 
@@ -210,7 +210,7 @@ class Review:
         answers = self._standing.of((entry.row.path, entry.row.sha256))
         if self.config.second:
             return reviewer not in answers
-        return not answers or (CONFLICT in entry.why and final_of(answers.values()) is None)
+        return not answers or (entry.is_conflict and final_of(answers.values()) is None)
 
     def _is_marked(self, entry: Entry) -> bool:
         """Whether an image is to be shown twice: by its hash, so that a review that goes on repeats the same ones."""

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from deepfer_yolo.data.corrections import CorrectionsWriter, write_corrections
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.decisions import Decision
+from deepfer_yolo.data.kept_faces import kept_faces
 
 TIME = "2026-11-28T02:10:16Z"
 
@@ -94,6 +96,21 @@ def test_an_image_set_without_doubts_ends_at_once(
     done = deepfer("review", painted_dataset, "--only", "conflicts", "--no-near")
     assert done.returncode == 0
     assert "nothing to review" in done.stderr
+
+
+def test_faces_that_a_stream_kept_come_up_all_but_those_that_are_too_old(
+    start_review: Callable[..., Any], painted_dataset: Path, tmp_path: Path
+) -> None:
+    dataset = open_dataset(painted_dataset)
+    rows = dataset.rows("train")[:6]
+    today = datetime.now(UTC)
+    for place, row in enumerate(rows):
+        kept_at = today - timedelta(days=29 if place else 40)
+        with kept_faces(tmp_path / "kept", dataset.labels, 30, kept_at) as faces:
+            assert faces.add(dataset.path(row).read_bytes(), row, "camera", kept_at)
+    served = start_review(tmp_path, tmp_path / "kept")
+    assert "reviews 5 images of kept" in served.log.read_text()
+    assert len(list((tmp_path / "kept").rglob("*.png"))) == 5
 
 
 def test_a_signal_ends_it_with_the_summary_and_exit_code_0(

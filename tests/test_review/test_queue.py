@@ -104,7 +104,8 @@ def test_what_reviewers_disagree_on_comes_first_of_all(copied: Dataset) -> None:
     said = [Decision(row.path, row.sha256, "train", row.label, new, who) for new, who in (("sad", "A"), ("fear", "B"))]
     entries = queue(copied, find_doubts(copied, ReviewConfig()), Corrections(Path("c.csv"), tuple(said), ""))
     assert entries[0].row == row
-    assert entries[0].why[0] == CONFLICT
+    assert entries[0].why[0] == f"{CONFLICT}: A says sad, B says fear"
+    assert entries[0].is_conflict
 
 
 def test_a_second_review_reads_what_the_first_found_unless_something_changed(
