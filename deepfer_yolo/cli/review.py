@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +91,7 @@ def review(
     remove_old(dataset)
     opened = open_dataset(dataset)
     if report:
-        _print(_known(file, opened), as_json=as_json)
+        _print(_known(file, opened), opened, as_json=as_json)
         return
     check_choice(opened, settings, has_answers=bool(with_model or predictions))
     if export is not None:
@@ -105,7 +106,7 @@ def review(
         else:
             answers = _answers(opened, settings, with_model, predictions or [])
             corrections = _review(opened, settings, writer, answers, is_opened=is_opened)
-    _print(corrections, as_json=as_json)
+    _print(corrections, opened, as_json=as_json)
 
 
 def _known(file: Path, dataset: Dataset) -> Corrections:
@@ -215,13 +216,19 @@ def _review(
     return state.corrections
 
 
-def _print(corrections: Corrections, *, as_json: bool) -> None:
-    from deepfer_yolo.cli.options import print_json, stdout
+def _print(corrections: Corrections, dataset: Dataset, *, as_json: bool) -> None:
+    from deepfer_yolo.cli.options import print_json, say_all, stdout
     from deepfer_yolo.report.page import table
     from deepfer_yolo.review.summary import summarise
 
     summary = summarise(corrections)
     if as_json:
         print_json(summary.to_json())
-    else:
-        stdout().print(table(("what", "figure"), summary.rows(), str(corrections.path)))
+        return
+    stdout().print(table(("what", "figure"), summary.rows(), str(corrections.path)))
+    if summary.counts["changed"] or summary.counts["left_out"]:
+        held_out = " --held-out" if corrections.is_held_out else ""
+        line = (
+            f"deepfer convert {shlex.quote(str(dataset.root))} DEST --corrections {shlex.quote(str(corrections.path))}"
+        )
+        say_all([f"hint: a data set with these corrections: {line}{held_out}"])

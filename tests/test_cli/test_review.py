@@ -48,7 +48,9 @@ def test_the_report_says_agreement_and_consistency(
     assert (pair["reviewers"], pair["n"], pair["agreement"]) == (["Ada", "Bob"], 4, 0.5)
     answers = [{"reviewer": "Ada", "label": "fear"}, {"reviewer": "Bob", "label": "happy"}]
     assert told["in_conflict"] == [{"path": decisions[0].path, "answers": answers}]
-    text = deepfer("review", painted_dataset, "--report").stdout
+    shown = deepfer("review", painted_dataset, "--report")
+    text = shown.stdout
+    assert f"deepfer convert {painted_dataset} DEST --corrections corrections.csv" in shown.stderr
     assert "in conflict between reviewers" in text
     assert "1 of 1 shown twice got the same answer" in text
     assert "Cohen's kappa" in text
