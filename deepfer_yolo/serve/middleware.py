@@ -321,13 +321,14 @@ def _enter(session: str, prefix: str) -> ASGIApp:
     """The answer that gives a browser its cookie and leads it to the page without the token in the address."""
     # Lax, not Strict: a browser that came by a link in a mail or chat would not send a strict cookie to the page it is
     # led to. Other sites' requests are refused by their Origin.
-    cookie = f"{COOKIE}={session}; Path={prefix or '/'}; HttpOnly; SameSite=Lax"
+    # One name a token: cookies know no ports, and several servers of one machine would overwrite each other's.
+    cookie = f"{COOKIE}_{session[:8]}={session}; Path={prefix or '/'}; HttpOnly; SameSite=Lax"
     return Response(status_code=303, headers={"location": f"{prefix}/", "set-cookie": cookie})
 
 
 def _cookies(headers: Headers) -> list[str]:
     pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return [value for name, _, value in pairs if name == COOKIE]
+    return [value for name, _, value in pairs if name.startswith(COOKIE)]
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -62,6 +62,17 @@ def test_only_the_token_lets_in_and_nothing_of_another_site(
     assert httpx.get(f"{base}v1/images/..%2F..%2Fmanifest.csv", headers=ours).status_code == 404
 
 
+def test_one_browser_may_have_two_reviews_open(start_review: Start, tmp_path: Path, painted_dataset: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    served = [start_review(tmp_path / name, painted_dataset, "--only", "all") for name in ("one", "two")]
+    with httpx.Client(follow_redirects=True) as browser:  # its cookies know no ports
+        for one in (*served, *served):
+            assert browser.get(one.url).status_code == 200
+        for one in served:
+            assert browser.get(f"{one.url.partition('?')[0]}v1/review").status_code == 200
+
+
 def test_images_are_those_of_the_data_set_and_bounded(
     start_review: Start, client: Callable[..., httpx.Client], tmp_path: Path, painted_dataset: Path
 ) -> None:
