@@ -7,6 +7,7 @@ and weights, and installs the modules that a checkpoint names.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
 import tempfile
@@ -80,7 +81,7 @@ __all__ = [
     "ClassificationValidator", "ClassifyMetrics", "RepConv", "TorchBackend", "TorchClassifier", "build_layers",
     "build_model", "count_parameters", "first_convolution", "labels_of", "load_checkpoint", "look_at_one_plane",
     "packaged_models", "ranks_on_cpu", "read_checkpoint", "remember", "strip_optimizer", "tensorboard_is_open",
-    "trained_hashes", "trainer_callbacks", "transfer",
+    "trained_hashes", "trainer_callbacks", "transfer", "without_hashes",
 ]  # fmt: skip
 
 _PACKAGED = re.compile(r"(?P<family>yolo(?:v8|11|12|26))-cls\.yaml")
@@ -217,6 +218,17 @@ def ranks_on_cpu() -> Iterator[None]:
         yield
     finally:
         torch.nn.parallel.DistributedDataParallel, distributed.reduce = wrapper, reduce  # type: ignore[misc]
+
+
+def without_hashes(path: Path) -> bytes:
+    """The checkpoint without the hashes that its networks carry, as the bytes of a new one."""
+    checkpoint = read_checkpoint(path)
+    for network in (checkpoint.get("model"), checkpoint.get("ema")):
+        if network is not None and hasattr(network, TRAINED_HASHES):
+            delattr(network, TRAINED_HASHES)
+    made = io.BytesIO()
+    torch.save(checkpoint, made)
+    return made.getvalue()
 
 
 def trainer_callbacks(logger: str | None) -> dict[str, list[Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options_of(
     CardConfig,
     "model preset labels size colour native_px name layout white mean std output answers license dataset split "
-    "trained_on allow_leak out renew overwrite as_json",
+    "trained_on allow_leak out renew strip_hashes overwrite as_json",
 )
 def card(
     flags: dict[str, Any],
@@ -35,9 +35,14 @@ def card(
     trained_on: Annotated[
         Path | None, typer.Option(help="The data set whose train split it learned.", show_default="the file's own")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The new .onnx file.", show_default="STEM-card.onnx")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new file.", show_default="STEM-card.onnx or STEM-public")
+    ] = None,
     renew: Annotated[
         bool, typer.Option("--renew", help="Keep the card as it is now, and write its digest anew.")
+    ] = False,
+    strip_hashes: Annotated[
+        bool, typer.Option("--strip-hashes", help="Write a copy for the public, without hashes of training images.")
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -53,13 +58,15 @@ def card(
     """
     from deepfer_yolo.cli.options import print_json, say_all
     from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.export.cards import public_copy
     from deepfer_yolo.runtime.model_file import locate, renew_digest
 
     settings = resolve(CardConfig, preset, flags)
-    if renew:
-        if dataset or trained_on or out or preset or settings != CardConfig():
-            raise ConfigError("--renew keeps the card as it is, so that nothing else can be said with it")
-        written, made = locate(model), renew_digest(model)
+    if renew or strip_hashes:
+        if dataset or trained_on or preset or settings != CardConfig() or (renew and (out or strip_hashes)):
+            flag = "--renew" if renew else "--strip-hashes"
+            raise ConfigError(f"{flag} keeps the card as it is, so that nothing else can be said with it")
+        written, made = (locate(model), renew_digest(model)) if renew else public_copy(model, out, overwrite=overwrite)
     else:
         written, made = _written(model, settings, dataset, trained_on, out, overwrite)
         if preset is not None:

@@ -16,9 +16,10 @@ from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.evaluation import measure
 from deepfer_yolo.evaluate.predictions import MAP_HINT, common_labels, score_dataset
 from deepfer_yolo.export.foreign import CANONICAL, Form, completed, form_of, precision_of, renamed, wrap
-from deepfer_yolo.files import atomic_path, sha256_of
+from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
 from deepfer_yolo.records import plain
 from deepfer_yolo.runtime.card import (
+    HASHES_KEY,
     METADATA_KEY,
     Card,
     InputSpec,
@@ -30,7 +31,7 @@ from deepfer_yolo.runtime.card import (
 )
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
-from deepfer_yolo.runtime.model_file import attach, checked_sidecar
+from deepfer_yolo.runtime.model_file import STEM, attach, checked_sidecar, locate, parts
 from deepfer_yolo.runtime.onnx_graph import io_shapes, open_graph, put_card, read_graph
 
 if TYPE_CHECKING:
@@ -148,6 +149,40 @@ def card_onnx(
         card = put_card(model, _with_golden(card, classifier))
         part.write_bytes(model.SerializeToString())
     return card
+
+
+def public_copy(source: Path, out: Path | None = None, *, overwrite: bool = False) -> tuple[Path, Card]:
+    """Write a copy of a model, `STEM-public` beside it unless `out` says otherwise, without the hashes of the images
+    that it has learned; all else stays. Returns the copy's path and card.
+    """
+    model = locate(source)
+    stem = model.parent if model.stem == STEM else model.with_suffix("")  # a folder of the format's own, or a file
+    default = Path(f"{stem}-public", model.name) if model.stem == STEM else Path(f"{stem}-public{model.suffix}")
+    target = out or default
+    if target.suffix != model.suffix:
+        raise ModelError(f"a copy of {model.name} must end in {model.suffix}, not {target.name}", "change --out")
+    if target.exists() and not overwrite:
+        raise ModelError(f"the file exists: {target}", "name another one with --out, or add --overwrite")
+    if target.resolve() == model.resolve():
+        raise ModelError(f"{target} is the model itself", "name another file with --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if model.suffix == ".onnx":
+        graph, card = open_graph(model)
+        kept = [entry for entry in graph.metadata_props if entry.key != HASHES_KEY]
+        del graph.metadata_props[:]
+        graph.metadata_props.extend(kept)
+        card = put_card(graph, card.model_copy(update={"trained_hashes": None}))
+        write_atomic(target, graph.SerializeToString())
+        return target, card
+    card = checked_sidecar(model)
+    if model.suffix == ".pt":
+        from deepfer_yolo.yolo import without_hashes
+
+        write_atomic(target, without_hashes(model))
+    else:
+        for part in parts(model):
+            write_atomic(target.with_suffix(part.suffix), part.read_bytes())
+    return target, attach(card.model_copy(update={"trained_hashes": None}), target)
 
 
 def _only_renames(facts: CardConfig) -> bool:

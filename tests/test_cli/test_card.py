@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from deepfer_yolo.cli.options import open_classifier
 from deepfer_yolo.emotions import EMOTIONS
+from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.runtime.card import pack_hashes
+from deepfer_yolo.runtime.model_file import SHIPPED, attach, locate
 
 Deepfer = Callable[..., Any]
 SEVEN = ",".join(EMOTIONS)
+HASHES = pack_hashes(np.arange(1, 40, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 FIVE = [
     ("fer", ("n", 64, 64, 1), 7, True, ()),
     ("deepface", ("n", 48, 48, 1), 7, True, ()),
@@ -88,3 +96,47 @@ def test_a_checkpoint_has_no_preset(deepfer: Deepfer, checkpoint: Path) -> None:
     done = deepfer("card", checkpoint, "--as", "fer", "--overwrite")
     assert done.returncode == 1
     assert "--as is for ONNX files" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt"])
+def test_a_public_copy_has_no_hashes_and_is_the_same_model(deepfer: Deepfer, tmp_path: Path, suffix: str) -> None:
+    model, beside = tmp_path / f"own{suffix}", SHIPPED / "deepfer-xs.json"
+    shutil.copy(SHIPPED / f"deepfer-xs{suffix}", model)
+    if suffix == ".pt":
+        shutil.copy(beside, tmp_path / "own.json")
+    before = model.read_bytes()
+    original = open_classifier(model)
+    hashes = original.card.trained_hashes
+    assert hashes is not None
+    done = deepfer("card", model, "--strip-hashes")
+    assert done.returncode == 0, done.stderr
+    copy = tmp_path / f"own-public{suffix}"
+    assert done.stdout.startswith(str(copy))
+    assert model.read_bytes() == before
+    opened = open_classifier(copy)
+    assert opened.card.learned is None
+    assert opened.card.model_dump(exclude={"file_sha256"}) == original.card.model_dump(exclude={"file_sha256"})
+    crops = paint_golden(1, 4, opened.card.input.size)
+    assert (opened.predict(crops) == original.predict(crops)).all()
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("own-public*"))
+    packed = np.frombuffer(base64.b64decode(hashes), "<u8")
+    assert hashes[:64].encode() not in content
+    assert packed[:4].tobytes() not in content
+    assert np.sort(packed.view(np.int64))[:4].tobytes() not in content
+    assert deepfer("verify", copy).returncode == (0 if suffix == ".onnx" else 1)  # the .pt has no golden answers
+    assert deepfer("card", model, "--strip-hashes").returncode == 1
+    assert deepfer("card", model, "--strip-hashes", "--overwrite").returncode == 0
+    for words in (("--out", tmp_path / "other.zip"), ("--out", model, "--overwrite"), ("--labels", SEVEN)):
+        assert deepfer("card", model, "--strip-hashes", *words).returncode == 1
+
+
+def test_a_public_copy_of_a_format_with_a_card_beside(deepfer: Deepfer, checkpoint: Path, tmp_path: Path) -> None:
+    done = deepfer("export", checkpoint, "--format", "torchscript", "--out", tmp_path / "made", "--pictures", "14")
+    assert done.returncode == 0, done.stderr
+    model = locate(tmp_path / "made")
+    attach(open_classifier(model).card.model_copy(update={"trained_hashes": HASHES}), model)
+    assert open_classifier(model).card.learned is not None
+    done = deepfer("card", tmp_path / "made", "--strip-hashes")
+    assert done.returncode == 0, done.stderr
+    assert open_classifier(tmp_path / "made-public" / "model.torchscript").card.learned is None
+    assert deepfer("verify", tmp_path / "made-public").returncode == 0

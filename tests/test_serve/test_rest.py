@@ -20,6 +20,7 @@ from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.runtime.model_file import SHIPPED
 
 Png = Callable[[Image], bytes]
 
@@ -156,6 +157,24 @@ def test_the_model_card_and_health(client: httpx.Client, linear_model: Path) -> 
     assert client.get("/v1/sources").json()["sources"] == []
     missing = client.get("/v1/sources/0/picture")
     assert (missing.status_code, missing.json()["title"]) == (404, "Not Found")
+
+
+def test_what_a_model_has_learned_is_never_sent(
+    start_server: Callable[..., Any], png: Callable[[Image], bytes]
+) -> None:
+    hashes = Classifier(SHIPPED / "deepfer-xs.onnx").card.trained_hashes
+    assert hashes is not None
+    with httpx.Client(base_url=start_server(SHIPPED / "deepfer-xs.onnx", rate_per_s=0).url, timeout=30) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        asked = [path for path, verbs in paths.items() if "get" in verbs and "{" not in path]
+        assert {"/v1/model", "/metrics", "/healthz"} <= set(asked)
+        answers = [client.get(path) for path in ("/", *asked) if "stream" not in path]
+        answers.append(client.post("/v1/predict", files=as_files(png(np.zeros((48, 48, 3), np.uint8)))))
+    assert all(answer.status_code < 500 for answer in answers)
+    told = "".join(answer.text for answer in answers)
+    assert hashes[:40] not in told
+    assert hashes[-40:] not in told
+    assert "trained_hashes" not in told
 
 
 def test_metrics_count_by_route_and_never_by_a_strangers_path(client: httpx.Client) -> None:
