@@ -29,7 +29,9 @@ def benchmark(
     """Measure models side by side, each in its own process.
 
     The models take turns, so that a noisy machine hits all alike; speed is against the first model, the median over the
-    rounds. A model that fails, hangs or crashes becomes a row with its reason, and the exit code is 1.
+    rounds. A model that fails, hangs or crashes becomes a row with its reason, and the exit code is 1. On OpenVINO a
+    line tells what its own choice of arithmetic would give and cost; of an int8 file slower than the first model, that
+    signed activations are the cause, where they are.
 
     Example: deepfer benchmark best.pt best.onnx best-int8.onnx --threads 1
     """
@@ -79,6 +81,9 @@ def _print(found: list[Measured], conditions: Conditions) -> None:
             times = f"p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  p99 {row.p99_ms:.2f} ms"
             speed = "" if row.speed is None else f", {row.speed:.2f} ×"
             print(f"  batch {row.batch:>3}: {times}, {row.pictures_per_s:>7.0f} images/s{speed}")
+        for note in (one.own_choice, one.signed):
+            if note is not None:
+                print(f"  {note.line}")
     c = conditions
     turns = f"{c.threads} threads a model, {c.rounds} rounds of {c.calls} calls"
     print(f"{c.cpu}, {c.cores} cores, {turns}" + ("" if c.load is None else f", load {c.load:.1f}"))

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from deepfer_yolo.errors import DeepferError
 from deepfer_yolo.records import Json, JsonValue, without_none
+from deepfer_yolo.runtime.arithmetic import OwnChoice, SignedActivations, own_choice, signed_activations
 from deepfer_yolo.runtime.backends.protocol import Model
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.child_process import Child, Message, answer_parent
 from deepfer_yolo.runtime.classifier import meet, opened_file
+from deepfer_yolo.runtime.golden import ModelFile
 from deepfer_yolo.runtime.model_file import is_for_torch, locate, n_bytes
 from deepfer_yolo.runtime.preprocess import to_input
 
@@ -70,6 +72,8 @@ class Measured:
     resize_ms: float = 0.0
     peak_mb: float = 0.0
     times_ms: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
+    own_choice: OwnChoice | None = None
+    signed: SignedActivations | None = None
 
     def medians_ms(self, batch: int) -> NDArray[np.float64]:
         """Milliseconds a call, the median of each round."""
@@ -97,7 +101,9 @@ class Measured:
             return shown
         figures = ("start_s", "open_ms", "first_ms", "resize_ms", "peak_mb")
         shown |= {key: round(getattr(self, key), 4) for key in figures}
-        return shown | {"batches": [batch.to_json() for batch in self.batches(baseline)]}
+        shown["batches"] = [batch.to_json() for batch in self.batches(baseline)]
+        notes = {"own_choice": self.own_choice, "signed_activations": self.signed}
+        return shown | {key: note.to_json() for key, note in notes.items() if note is not None}
 
 
 def benchmark(
@@ -120,6 +126,9 @@ def benchmark(
                 if subject.found.error is None:
                     subject.guarded(subject.take_turn)
             tick()
+        for subject in alive:
+            if subject.found.error is None:
+                subject.guarded(lambda subject=subject: subject.note(subjects[0].found))  # type: ignore[misc]
     return [subject.found for subject in subjects]
 
 
@@ -155,10 +164,21 @@ class _Subject:
             answer = self._ask({"batch": batch, "calls": self._config.calls})
             times.append(np.array(answer.head["times_ms"]))
 
+    def note(self, baseline: Measured) -> None:
+        """What OpenVINO would choose by itself, and why an int8 file is no faster than the first model."""
+        found, batch = self.found, self._config.batch[-1]
+        question: Json = {"note": found.provider, "batch": batch, "calls": self._config.calls}
+        if found.provider == "openvino" and (said := self._ask(question).head["note"]):
+            found.own_choice = OwnChoice(**said)
+        is_slow = baseline.error is None and float(np.median(baseline.medians_ms(batch) / found.medians_ms(batch))) < 1
+        is_int8 = found.provider == "cpu" and found.precision == "int8"
+        if is_slow and is_int8 and (said := self._ask(question).head["note"]):
+            found.signed = SignedActivations(**said)
+
     def _ask(self, question: Json) -> Message:
         assert self._child is not None
         answer = self._child.ask(question)
-        for key in answer.head.keys() - {"times_ms"}:
+        for key in answer.head.keys() - {"times_ms", "note"}:
             setattr(self.found, key, answer.head[key])
         return answer
 
@@ -172,16 +192,22 @@ class _Measurement:
     """The child's part: a model and what has been asked of it."""
 
     def __init__(self) -> None:
-        self._model: Model | None = None
+        self._model: ModelFile | None = None
         self._random = np.random.RandomState(0)
         self._crops: dict[int, NDArray[np.uint8]] = {}
+        self._threads = 1
 
     def answer(self, question: Message) -> Json:
-        """Open the model at first, then time calls of one batch."""
+        """Open the model at first, then time calls of one batch, or look at its arithmetic."""
         said = question.head
         if self._model is None:
+            self._threads = int(said["threads"])
             return self._open(said["opener"], Path(said["path"]), said["provider"], said["threads"])
         batch, model = said["batch"], self._model
+        if "note" in said:
+            look = own_choice if said["note"] == "openvino" else signed_activations
+            found = look(model.path, self._threads, batch, said["calls"])
+            return {"note": None if found is None else found.to_json()}
         if batch not in self._crops:
             self._crops[batch] = self._paint(model, batch)
             model.predict(self._crops[batch])

@@ -71,6 +71,22 @@ def test_a_format_answers_like_the_checkpoint(
         open_classifier(found.path)
 
 
+@needs("litert_torch", "ai_edge_litert")
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_litert_file_takes_any_number_of_images_unless_it_is_fixed(
+    checkpoint: Path, tmp_path: Path, batch: int | None
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    found = export_model(checkpoint, ExportConfig(format="litert", batch=batch, pictures=70), out=tmp_path / "made")
+    (taken,) = Interpreter(model_path=str(locate(found.path))).get_input_details()
+    assert taken["shape_signature"].tolist() == [batch or -1, 32, 32, 3]
+    classifier, reference = open_classifier(found.path), TorchClassifier(checkpoint)
+    for n in (1, 3, 70, 2, 1):
+        crops = paint_golden(n, n, 32)
+        np.testing.assert_allclose(classifier.predict(crops), reference.predict(crops), atol=1e-5)
+
+
 def test_fp16_halves_the_file_and_keeps_its_borders(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
     found = export_model(checkpoint, ExportConfig(precision="fp16", pictures=70), out=tmp_path / "half.onnx")
     assert found.n_bytes < 0.6 * exported.stat().st_size

@@ -15,6 +15,7 @@ import torch  # noqa: TID253 - this package is one of the few that know torch
 from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.export.candidates import Candidate, Request
 from deepfer_yolo.export.onnx import ProbabilityGraph
+from deepfer_yolo.export.writers.free_batch import TRACED_N, free_batch
 from deepfer_yolo.yolo import load_checkpoint
 
 if TYPE_CHECKING:
@@ -45,15 +46,18 @@ def ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
 
 
 def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
-    """LiteRT's flat file: the same graph as ONNX has, one image a call unless the configuration fixes more."""
+    """LiteRT's flat file: the same graph as ONNX has, any number of images a call unless the configuration fixes it."""
 
     def write(path: Path) -> None:
         with _silent(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with explained_imports():
                 import litert_torch
-            images = _images(request, request.config.batch or 1)
+            fixed_n = request.config.batch
+            images = _images(request, fixed_n or TRACED_N)
             litert_torch.convert(_network(request, ProbabilityGraph), (images,)).export(str(path))
+            if fixed_n is None:
+                free_batch(path)
 
     yield Candidate("fp32", "fp32", write)
 

@@ -1,20 +1,25 @@
 """LiteRT, once TensorFlow Lite: for phones and microcontroller boards.
 
-Its batch is fixed in the file, one image unless the export said more.
+The batch is free unless the export fixed it; the run-time makes room anew whenever it changes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from deepfer_yolo.errors import ModelError, explained_imports
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
 from deepfer_yolo.runtime.model_file import checked_sidecar
 
+MAX_N = 64
+"""Images in one run of a file with a free batch, whose memory grows with them."""
+
 
 class LiteRtBackend:
-    """A `.tflite` file: uint8 (n, S, S, 3) to float32 (n, C), n fixed."""
+    """A `.tflite` file: uint8 (n, S, S, 3) to float32 (n, C)."""
 
     provider = "litert"
 
@@ -42,13 +47,20 @@ class LiteRtBackend:
                 f"{path}: the card says uint8 (n, {side}, {side}, 3) to float32 (n, {n_labels}), the model says {found}"
             )
         self._source, self._answer = inputs[0]["index"], outputs[0]["index"]
+        self._is_free = int(inputs[0]["shape_signature"][0]) == -1
 
     def run(self, crops: Crops) -> Probs:
         """See `Backend.run`."""
-        return in_batches(self._run, crops, self._n)
+        if not self._is_free:
+            return in_batches(self._run, crops, self._n)
+        return np.concatenate([self._run(crops[start : start + MAX_N]) for start in range(0, len(crops), MAX_N)])
 
     def _run(self, crops: Crops) -> Probs:
         try:
+            if len(crops) != self._n:
+                self._interpreter.resize_tensor_input(self._source, crops.shape)
+                self._interpreter.allocate_tensors()
+                self._n = len(crops)
             self._interpreter.set_tensor(self._source, crops)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
