@@ -40,7 +40,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Image files, folders (searched through), glob patterns, frame_%04d.png, or @FILE with one a line.",
+            help="Image files, folders (searched through), parquet files, glob patterns, frame_%04d.png, or @FILE.",
         ),
     ],
     model: FacesModelOption = None,
@@ -171,5 +171,6 @@ def _write_csv(rows: Iterable[Labelled], labels: tuple[str, ...], *, has_faces: 
             place = [*box, f"{row.face.score:.4f}", row.lack or "", *row.quality.to_json().values()]
         said = [""] * (2 + len(labels))
         if row.prediction is not None:
-            said = [row.label or "", *(f"{p:.6f}" for p in (row.prediction.confidence, *row.prediction.probs))]
+            probs = [f"{p:.6f}" for p in row.prediction.probs.tolist()]
+            said = [row.label or "", max(probs), *probs]
         writer.writerow([row.path, *said, row.error or "", *(place if has_faces else ())])

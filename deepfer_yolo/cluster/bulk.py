@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -27,8 +28,9 @@ from deepfer_yolo.errors import DeepferError, require
 from deepfer_yolo.files import atomic_path, locked, write_atomic
 from deepfer_yolo.records import Json
 
-LARGEST_BLOCK, BLOCKS_A_WORKER = 2048, 8
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_A_WORKER = 64, 2048, 8
 """Images that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
+MARK = "error of deepfer: "
 Places = NDArray[np.int64]
 """Places of images in the list of all."""
 TASK_RETRIES = 100
@@ -155,7 +157,7 @@ def _execute(task: Task, places: Places, out: Path, n_workers: int, each: int) -
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.checkpoint_config = _checkpoints(out / CHECKPOINT / f"{time.time_ns()}")
-    size = max(1, min(LARGEST_BLOCK, -(-len(places) // (n_workers * BLOCKS_A_WORKER))))
+    size = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, -(-len(places) // (n_workers * BLOCKS_A_WORKER))))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of retries, which have no other name in 2.60
@@ -179,14 +181,19 @@ def _execute(task: Task, places: Places, out: Path, n_workers: int, each: int) -
         context.checkpoint_config = None
 
 
-def _cause(error: BaseException | None) -> DeepferError | None:
-    """The error of ours that a worker raised, which Ray wraps."""
-    seen = 0
-    while error is not None and seen < 10:
-        if isinstance(error, DeepferError):
-            return error
-        error, seen = getattr(error, "cause", None) or error.__cause__ or error.__context__, seen + 1
-    return None
+@contextmanager
+def _errors_spelt_out() -> Iterator[None]:
+    """Put an error of ours into the text of one of Python's: of the chain Ray brings back but the text."""
+    try:
+        yield
+    except DeepferError as error:
+        raise RuntimeError(MARK + json.dumps([error.message, error.hint])) from error
+
+
+def _cause(error: Exception) -> DeepferError | None:
+    """The error of ours that a worker raised."""
+    found = re.search(rf"{MARK}(\[.*\])", str(error))
+    return DeepferError(*json.loads(found[1])) if found else None
 
 
 def _source(places: Places, size: int) -> Any:
@@ -221,12 +228,14 @@ class _Worker:
 
         self._task, self._items = task, pa.ipc.open_file(pa.memory_map(items)).read_all()
         self._schema = pa.schema({"index": pa.int64(), **task.schema()})
-        task.start()
+        with _errors_spelt_out():
+            task.start()
 
     def __call__(self, places: Any) -> Any:
         import pyarrow as pa
 
         index = places["index"]
-        found = self._task.look(self._items.take(index).to_pylist())
-        rows = [row | {"index": place} for place, row in zip(index.to_pylist(), found, strict=True)]
+        with _errors_spelt_out():
+            found = self._task.look(self._items.take(index).to_pylist())
+            rows = [row | {"index": place} for place, row in zip(index.to_pylist(), found, strict=True)]
         return pa.Table.from_pylist(rows, self._schema)

@@ -22,6 +22,7 @@ from deepfer_yolo.data.audit.model_checks import FaceCheck
 from deepfer_yolo.data.audit.parts import Check, items_of
 from deepfer_yolo.data.audit.parts import job_of as audit_job
 from deepfer_yolo.data.dataset import Dataset
+from deepfer_yolo.data.parquet_images import file_of
 from deepfer_yolo.data.row_files import RowFolder
 from deepfer_yolo.data.shards import Asked, Names
 from deepfer_yolo.errors import DatasetError
@@ -46,7 +47,7 @@ def predict(
         asked.out,
         asked.cluster,
         threads=config.threads,
-        files=_first([classifier.path, *(path for _, path in images[:1])]),
+        files=_first([classifier.path, *(file_of(path) for _, path in images[:1])]),
         summarise=_summary,
     )
 

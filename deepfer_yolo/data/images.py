@@ -61,7 +61,7 @@ def load_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArra
     """
     path = source if isinstance(source, Path) else None
     content = _start_of(source) if isinstance(source, Path) else source
-    if (path is None or path.suffix == ".png") and len(content) <= OURS_BYTES:
+    if len(content) <= OURS_BYTES and (path is None or str(path).endswith(".png")):
         pixels = decode_png(content, max_pixels)
         if pixels is not None:
             return pixels

@@ -16,8 +16,9 @@ import numpy as np
 from deepfer_yolo.config import PredictConfig
 from deepfer_yolo.data.image_formats import OTHERS, SUFFIXES, why_left_out
 from deepfer_yolo.data.images import load_pixels, map_in_order, rgb
+from deepfer_yolo.data.parquet_images import ParquetImages, is_parquet, rows_in
 from deepfer_yolo.data.untrusted import Problems, walk_files
-from deepfer_yolo.errors import DatasetError, SourceError, redact
+from deepfer_yolo.errors import DatasetError, SourceError, redact, require
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, open_detector
 from deepfer_yolo.faces.quality import lack_of, quality_of
@@ -28,6 +29,8 @@ from deepfer_yolo.runtime.card import Card
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.stream.file_names import closed_folders, expanded, is_url, matching
+
+PARQUET = ParquetImages()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +100,11 @@ def _images_of(source: str, left_out: Counter[str]) -> Iterator[Path]:
     before, path = left_out.copy(), Path(source)
     is_folder = os.path.isdir(path)  # noqa: PTH112 (no error where the folder above cannot be entered)
     named = _images_in(path, left_out) if is_folder else matching(source)
-    inside = iter([path]) if named is None else chain(named, () if is_folder else closed_folders(source))
+    files = [path] if named is None else named if is_folder else _with_rows(named)
+    if named is None and is_parquet(path) and path.is_file():
+        require("pyarrow")
+        files = _rows_of(path) or [path]
+    inside = chain(files, () if named is None or is_folder else closed_folders(source))
     first = next(inside, None)
     if first is None:
         others = left_out - before
@@ -114,15 +121,30 @@ def in_words(left_out: Counter[str]) -> str:
 
 def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
     """All images of a folder, also those that will have an error instead of a label; last, what cannot be looked at."""
-    problems = Problems()
+    problems, named = Problems(), SUFFIXES | OTHERS.keys()
     for path in walk_files(folder, problems):
-        if path.suffix.lower() in SUFFIXES | OTHERS.keys():
+        if path.suffix.lower() in named:
             yield path
+        elif is_parquet(path) and (rows := _rows_of(path)) is not None:
+            yield from rows
         else:
             left_out[why_left_out(path)] += 1
     unread = {str(path) for path in problems.unread}
     left_out.update(f"× {what}" for place, what in problems.found if place not in unread)
     yield from problems.unread
+
+
+def _with_rows(files: Iterable[Path]) -> Iterator[Path]:
+    for file in files:
+        yield from (_rows_of(file) if is_parquet(file) else None) or [file]
+
+
+def _rows_of(file: Path) -> list[Path] | None:
+    """The images of a parquet file; a broken one is itself an image that cannot be read, one without images None."""
+    try:
+        return rows_in(file)
+    except DatasetError:
+        return [file]
 
 
 def label_images(paths: Iterable[Path], classifier: Classifier, config: PredictConfig) -> Iterator[Labelled]:
@@ -199,7 +221,8 @@ def _read_faces(
 def _load(path: Path) -> Image | str:
     """The image at `path`, of a grey one its channel, or why it cannot be read."""
     try:
-        return load_pixels(path)
+        content = PARQUET.content(path)
+        return load_pixels(path if content is None else content)
     except DatasetError as error:
         return error.reason
     except OSError as error:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -150,42 +149,49 @@ def rows_of(work: Path, way: str, source: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def simulated(start_s: float, one_s: float, one_start_s: float, own_s: float, per_node: int, cores: int) -> None:
-    """From what sizes a cluster ends before one process, from measured costs: how long both take."""
-    print(f"\nimages, {cores} cores a node: one process on one core; seconds by nodes of Ray")
-    nodes_shown = (1, 2, 4, 16, 64)
-    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000):
-        alone = one_start_s + n * one_s
-        spread = []
-        for count in nodes_shown:
-            begin = start_s + 2 * own_s  # the model is opened in every worker, at once
-            spread.append(begin + n * (one_s + per_node * 1e-6) / (count * cores))
-        print(
-            f"{n:>11,}: {alone:>10,.0f}; "
-            + ", ".join(f"{c}: {s:,.0f}" for c, s in zip(nodes_shown, spread, strict=True))
-        )
+def simulated(one_s: float, row_s: float, one_start_s: float, start_s: float, cores: int = 16) -> None:
+    """From measured costs, how long one process takes and nodes of some cores: Ray's start, then work and its price."""
+    sizes = (1, 4, 16, 64)
+    print(f"\nsimulated, {cores} cores a node, seconds: one process on one core | Ray on {sizes} nodes")
+    for n in (1_000, 30_000, 100_000, 1_000_000, 10_000_000):
+        spread = [start_s + n * (one_s + row_s) / (count * cores) for count in sizes]
+        print(f"{n:>11,} images: {one_start_s + n * one_s:>8,.0f} | " + ", ".join(f"{s:,.0f}" for s in spread))
+    for count in (1, *sizes):
+        workers = count * cores if count > 1 else cores
+        left = one_s - (one_s + row_s) / workers
+        print(f"on {workers:>5} cores Ray is first done from {(start_s - one_start_s) / left:,.0f} images on")
 
 
 def main() -> None:
     """Print what every way took, and whether all rows are equal."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source")
+    parser.add_argument("source", type=Path)
     parser.add_argument("--ways", nargs="+", default=["one", "shards", "local", "nodes"])
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     with tempfile.TemporaryDirectory(prefix="cluster-") as name:
-        work, costs, seen = Path(name), {}, {}
+        work, costs, seen, starts = Path(name), {}, {}, {}
+        few = work / "few"
+        few.mkdir()
+        for path in sorted(options.source.iterdir())[:16]:
+            (few / path.name).symlink_to(path.resolve())
+        for way in ("one", "local"):
+            (work / f"start-{way}").mkdir()
+            starts[way] = measured(lambda way=way: globals()[way](str(few), work / f"start-{way}"))
+            print(f"16 images, {way}: {starts[way].cpu_s:.1f} s of processors, {starts[way].wall_s:.1f} s")
         for way in options.ways:
-            costs[way] = measured(lambda way=way: globals()[way](options.source, work))
-            seen[way] = rows_of(work, way, options.source)
-            lines = sum(1 for _ in (work / f"{way}.jsonl").open("rb"))
+            costs[way] = measured(lambda way=way: globals()[way](str(options.source), work))
+            seen[way] = rows_of(work, way, str(options.source))
+            n = sum(1 for _ in (work / f"{way}.jsonl").open("rb"))
             cost = costs[way]
-            print(f"{way:<7} {lines:,} rows, {cost.cpu_s:6.1f} s of processors, {cost.wall_s:6.1f} s, {seen[way][:12]}")
-            print("        " + ", ".join(f"{name} {s:.1f}" for name, s in cost.by_name.most_common(8)))
+            print(f"{way:<7} {n:,} rows, {cost.cpu_s:6.1f} s of processors, {cost.wall_s:6.1f} s, {seen[way][:12]}")
+            print("        " + ", ".join(f"{name} {s:.1f}" for name, s in cost.by_name.most_common(8)), flush=True)
         print("rows are equal" if len(set(seen.values())) == 1 else "ROWS DIFFER")
-        for way in ("local", "nodes"):
-            if way in costs and (work / way / "summary.json").exists():
-                print(way, json.loads((work / way / "summary.json").read_text()) | {"labels": "…"})
+        if {"one", "local"} <= costs.keys():
+            one_s = (costs["one"].cpu_s - starts["one"].cpu_s) / n
+            row_s = (costs["local"].cpu_s - starts["local"].cpu_s) / n - one_s
+            print(f"beyond start-up: one process {one_s * 1e3:.2f} s a thousand, Ray {row_s * 1e3:+.2f} s")
+            simulated(one_s, max(0.0, row_s), starts["one"].wall_s, starts["local"].wall_s)
     sys.exit(len(set(seen.values())) != 1)
 
 

@@ -206,3 +206,16 @@ def test_an_archive_is_not_for_a_cluster(deepfer: Deepfer, painted_dataset: Path
     done = deepfer("audit", archive, "--cluster", "local", "--out", tmp_path / "rows")
     assert done.returncode == 1
     assert "is an archive, which workers elsewhere cannot see into" in done.stderr
+
+
+def test_an_error_of_ours_comes_back_whole(tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise DatasetError("is\nbroken", "mend [it]", path="a.png")
+
+    claim(tmp_path / "out", job := Job(command="predict", n=1, images="x"))
+    with pytest.raises(RuntimeError) as raised:
+        work_through(tasks.PredictTask(broken, PredictConfig()), {"path": ["a"]}, job, tmp_path / "out")
+    found = bulk._cause(RuntimeError(f"Traceback of Ray:\n  RuntimeError: {raised.value}\nand more [so]\n"))
+    assert found is not None
+    assert (found.message, found.hint) == ("a.png: is\nbroken", "mend [it]")
+    assert bulk._cause(RuntimeError("something else")) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,39 @@ def test_a_face_that_is_seen_too_badly_is_uncertain_and_keeps_its_probabilities(
         assert (other.label, other.lack) == ("uncertain", "small")
         assert np.array_equal(one.prediction.probs, other.prediction.probs)
         assert {"reason", "size_px", "sharpness"} <= set(other.to_json())
+
+
+def test_images_in_parquet_files_are_rows_of_them(tmp_path: Path, linear_model: Path) -> None:
+    """As Hugging Face writes them: in any order of rows, row groups smaller than a batch, beside image files."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    contents = []
+    for i, face in enumerate(paint_faces(5, 30)[0]):
+        Image.fromarray(face).save(tmp_path / f"{i}.png")
+        contents.append((tmp_path / f"{i}.png").read_bytes())
+    contents[7] = b"no image"
+    rows = [{"bytes": content, "path": "x.png"} for content in contents] + [{"bytes": None, "path": "elsewhere.png"}]
+    for name, part in (("a", rows[:20]), ("b", rows[20:])):
+        pq.write_table(
+            pa.table({"image": part, "label": range(len(part))}), folder / f"data/{name}.parquet", row_group_size=9
+        )
+    pq.write_table(pa.table({"index": [1, 2]}), folder / "numbers.parquet")
+    (folder / "broken.parquet").write_bytes(b"PAR1")
+    left_out: Counter[str] = Counter()
+    paths = list(find_images([str(folder)], left_out))
+    assert left_out.total() == 1
+    assert [path.name for path in paths[:4]] == ["broken.parquet", "a.parquet#0", "a.parquet#1", "a.parquet#2"]
+    model = Classifier(linear_model)
+    found = list(label_images(paths, model, PredictConfig(batch=4)))
+    assert [row.path.name for row in found if row.error] == ["broken.parquet", "a.parquet#7", "b.parquet#10"]
+    plain = list(label_images([tmp_path / f"{i}.png" for i in range(30)], model, PredictConfig()))
+    for k in (0, 8, 19, 20, 29):
+        one, two = found[k + 1].prediction, plain[k].prediction
+        assert one is not None
+        assert two is not None
+        np.testing.assert_array_equal(one.probs, two.probs)
+    backwards = list(label_images(paths[:0:-1], model, PredictConfig(workers=1)))
+    assert [row.label for row in backwards] == [row.label for row in found[:0:-1]]
+    assert len(list(find_images([str(folder / "data" / "*.parquet")]))) == 31
+    assert len(list(find_images([str(folder / "data" / "b.parquet")]))) == 11
