@@ -36,7 +36,9 @@ FLATTERS = "labels that a model's answers helped to correct flatter that model"
 def applied(found: Corrections) -> AppliedCorrections:
     """What a record, a card or dataset.json says of a file of corrections."""
     counts = {name: int(str(n)) for name, n in found.counts().items()}
-    return AppliedCorrections(file=found.path.name, sha256=found.digest, held_out=found.is_held_out, counts=counts)
+    return AppliedCorrections(
+        file=found.path.name, sha256=found.digest, held_out=found.is_held_out, counts=counts, models=found.models
+    )
 
 
 def read_for(file: Path, *, held_out: bool) -> Corrections:
@@ -91,7 +93,8 @@ class SplitCorrections:
         for one in self.files:
             n = defaultdict(int, one.counts)
             settled = n["changed"] + n["kept"] + n["left_out"] + n["unsure"]
-            how = f"{n['with_model']:,} with a model's answer shown, {n['blind']:,} blind, by {n['reviewers']:,}"
+            whose = f"the answer of {' or '.join(one.models)}" if one.models else "a model's answer"
+            how = f"{n['with_model']:,} with {whose} shown, {n['blind']:,} blind, by {n['reviewers']:,}"
             who = "reviewer" if n["reviewers"] == 1 else "reviewers"
             lines.append(f"{corrections_line(one)}. Of {settled:,} decisions {how} {who}.")
         if any(one.counts.get("with_model") for one in self.files):

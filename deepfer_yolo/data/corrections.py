@@ -200,6 +200,11 @@ class Corrections:
             reason = f"says {printable(other.new_label)} and {printable(decision.new_label)} of '{printable(row.path)}'"
             raise DatasetError(f"{reason}, which has the bytes of several reviewed images", HINT, path=self.path)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models whose answers were shown to those who settled images, as far as lines name them."""
+        return tuple(sorted({name for decision in self.settled() for name in decision.models}))
+
     def counts(self) -> Json:
         """What the decisions come to: of the settled images, those changed, kept, left out, unsure; and conflicts."""
         settled = self.settled()

@@ -19,6 +19,8 @@ LEAVE_OUT, UNSURE, UNDO = "leave-out", "unsure", "undo"
 WORDS = (LEAVE_OUT, UNSURE, UNDO)
 """What `new_label` may be besides a label; no label of a data set under review may be called so."""
 HOW = ("blind", "model", "repeat", "import")
+BY = "by:"
+"""Begins the word of `how` that names the model whose answer was shown."""
 """blind: neither label nor model's answer was shown before; model: the model's answer was shown; repeat: shown a second
 time to measure consistency; import: decided in another program."""
 MAX_CHARS = {"path": 1000, "old_label": 200, "new_label": 200, "reviewer": 80, "why": 500}
@@ -26,6 +28,7 @@ MAX_SECONDS = 86_400.0
 ImageKey = tuple[str, str]
 """What tells images apart: path and SHA-256."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+_MODEL = re.compile(r"by:[A-Za-z0-9._-]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMULA = re.compile(r"'*[=+\-@]")
 """How a cell begins that a spreadsheet would run, or that was made plain by a leading apostrophe."""
@@ -57,6 +60,11 @@ class Decision:
         return "repeat" in self.how
 
     @property
+    def models(self) -> list[str]:
+        """The models whose answer was shown, as far as the line names them."""
+        return [word.removeprefix(BY) for word in self.how if word.startswith(BY)]
+
+    @property
     def is_change(self) -> bool:
         """Whether it gives the image another label."""
         return self.new_label not in (*WORDS, self.old_label)
@@ -71,6 +79,12 @@ class Decision:
 def now() -> str:
     """The time as a decision bears it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown_by(model: str) -> tuple[str, ...]:
+    """The words of `how` for an answer that was shown, of a model by this name, which may be unknown."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[:60]
+    return ("model", *((f"{BY}{name}",) if name else ()))
 
 
 def is_plain_text(text: str) -> bool:
@@ -101,7 +115,7 @@ def fault_of(cells: Sequence[str]) -> str:
         "split": values["split"] in SPLITS,
         "old_label": bool(values["old_label"]) and values["old_label"] not in WORDS,
         "new_label": bool(values["new_label"]),
-        "how": set(values["how"].split()) <= set(HOW),
+        "how": all(word in HOW or _MODEL.fullmatch(word) for word in values["how"].split()),
         "seconds": not values["seconds"] or _is_seconds(values["seconds"]),
         "time": _is_time(values["time"]),
     }
@@ -109,7 +123,7 @@ def fault_of(cells: Sequence[str]) -> str:
         "path": "a path inside the data set",
         "sha256": "64 hexadecimal digits",
         "split": f"one of {', '.join(SPLITS)}",
-        "how": f"of {', '.join(HOW)}",
+        "how": f"of {', '.join(HOW)} and {BY}MODEL",
         "seconds": "a number",
         "time": "UTC such as 2026-11-28T02:10:16Z",
     }

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
 from deepfer_yolo.data.dataset import Dataset, Row
-from deepfer_yolo.data.decisions import LEAVE_OUT, MAX_CHARS, MAX_SECONDS, UNSURE, Decision, now, text_of_cell
+from deepfer_yolo.data.decisions import LEAVE_OUT, MAX_CHARS, MAX_SECONDS, UNSURE, Decision, now, shown_by, text_of_cell
 from deepfer_yolo.data.exchange import ANSWER, IMAGE
 from deepfer_yolo.data.layouts.item import Reading, read_table
 from deepfer_yolo.data.layouts.registry import find_layout
@@ -51,6 +51,7 @@ class Answer:
     time: str = ""
     seconds: float | None = None
     saw_model: bool = False
+    model: str = ""
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def read_answers(file: Path, dataset: Dataset, *, held_out: bool) -> Imported:
 
 
 def _decision(row: Row, label: str, answer: Answer) -> Decision:
-    how = ("model", "import") if answer.saw_model else ("import",)
+    how = (*(shown_by(answer.model) if answer.saw_model else ()), "import")
     who, when = printable(answer.reviewer)[: MAX_CHARS["reviewer"]], answer.time or now()
     return Decision(row.path, row.sha256, row.split, row.label, label, who, "", how, answer.seconds, when)
 
@@ -222,8 +223,8 @@ def _from_record(place: str, record: Mapping[str, Any], passed: Counter[str], pr
     who = str(record.get("reviewer") or (f"{LABEL_STUDIO} {annotator}" if annotator not in (None, "") else ""))
     when, seconds = _time(record.get("updated_at") or record.get("created_at")), _seconds(record.get("lead_time"))
     name = "" if path else UPLOADED.sub("", posixpath.basename(unquote(image)), count=1)
-    saw = bool(record.get("model_label"))
-    yield Answer(place, label, path or _local(image), sha256, name, who, when, seconds, saw)
+    saw, model = bool(record.get("model_label")), str(record.get("model") or "")
+    yield Answer(place, label, path or _local(image), sha256, name, who, when, seconds, saw, model)
 
 
 def _local(image: str) -> str:

@@ -74,7 +74,9 @@ def create_app(
     """The whole server as one ASGI application, and the review that it holds."""
     images = _images(entries)
     names = {row.path: name for name, row in images.items()}
-    review = Review(entries, [names[entry.row.path] for entry in entries], dataset.labels, writer, config)
+    review = Review(
+        entries, [names[entry.row.path] for entry in entries], dataset.labels, writer, config, model=model or ""
+    )
     app = FastAPI(title="DeepFER review", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     _add_facts(app, dataset, review, model)
     _add_decisions(app, review, names)

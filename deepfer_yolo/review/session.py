@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter, Standing, final_of
-from deepfer_yolo.data.decisions import MAX_CHARS, UNDO, WORDS, Decision, now
+from deepfer_yolo.data.decisions import MAX_CHARS, UNDO, WORDS, Decision, now, shown_by
 from deepfer_yolo.review.queue import Entry
 from deepfer_yolo.serve.schemas import ProblemError, too_many
 from deepfer_yolo.servers import ReviewConfig
@@ -71,9 +71,10 @@ class Review:
         writer: CorrectionsWriter,
         config: ReviewConfig,
         clock: Callable[[], float] = time.monotonic,
+        model: str = "",
     ) -> None:
         self.entries, self.labels, self.config = tuple(entries), tuple(labels), config
-        self._writer, self._clock = writer, clock
+        self._writer, self._clock, self._model = writer, clock, model
         self._decisions = list(writer.before.decisions)
         self._standing = Standing()
         for decision in self._decisions:
@@ -165,8 +166,8 @@ class Review:
             self._give_back(browser, self._share(browser.reviewer), place)
 
     def _written(self, entry: Entry, reviewer: str, answer: str, seconds: float | None, *, is_repeat: bool) -> Decision:
-        shown = "blind" if self.config.blind else "model" if entry.probs else ""
-        how = tuple(word for word in (shown, "repeat" if is_repeat else "") if word)
+        shown = ("blind",) if self.config.blind else shown_by(self._model) if entry.probs else ()
+        how = (*shown, *(("repeat",) if is_repeat else ()))
         row, why = entry.row, "; ".join(entry.why)[: MAX_CHARS["why"]]
         decision = Decision(row.path, row.sha256, row.split, row.label, answer, reviewer, why, how, seconds, now())
         self._writer.append(decision)

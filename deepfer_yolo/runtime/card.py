@@ -83,13 +83,14 @@ class CropSpec(_Part):
 
 class AppliedCorrections(_Part):
     """A file of people's corrections that was applied to a data set: its name and SHA-256, whether it is of held-out
-    images, and how many images it changed, kept, left out and so on.
+    images, how many images it changed, kept, left out and so on, and the models whose answers people had before them.
     """
 
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     held_out: bool = False
     counts: dict[str, int] = {}
+    models: tuple[str, ...] = ()
 
 
 class TrainedOn(_Part):

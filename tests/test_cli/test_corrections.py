@@ -46,7 +46,7 @@ def flattered(sheets: Path, correct: Correct, tmp_path: Path) -> Path:
     assert len(wrong) == 70
     said = {row.path: EMOTIONS[(EMOTIONS.index(row.label) + 1) % 7] for row in wrong}
     file = tmp_path / "corrections.held-out.csv"
-    return correct(file, sheets / "sheets", {**said, rows[0].path: "leave-out"}, how=["model"])
+    return correct(file, sheets / "sheets", {**said, rows[0].path: "leave-out"}, how=["model", "by:challenger"])
 
 
 def found(done: Any, code: int) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def test_gate_judges_by_the_original_labels_unless_asked_and_gives_both_scores(
     said = default["corrections"]
     assert (said["changed"], said["left_out"]) == (70, 1)
     assert said["files"][0]["counts"]["with_model"] == 71
+    assert said["files"][0]["models"] == ["challenger"]
     other = said["other"]
     assert (other["labels"], other["verdict"]) == ("corrected", "pass")
     assert other["challenger"]["top1"] == pytest.approx((0.8 * N - 1) / (N - 1))
@@ -79,7 +80,7 @@ def test_gate_judges_by_the_original_labels_unless_asked_and_gives_both_scores(
     text = " ".join(done.stdout.split())
     for told in (
         "The test labels were corrected: 70 changed, 1 images left out.",
-        "71 with a model's answer shown, 0 blind, by 1 reviewer.",
+        "71 with the answer of challenger shown, 0 blind, by 1 reviewer.",
         "Labels that a model's answers helped to correct flatter that model.",
         "The original labels decided (--judge).",
         "By the corrected ones the verdict would be pass: top-1 of the challenger 79.9 %, of the champion 59.9 %",

@@ -204,6 +204,7 @@ def test_applying_the_same_file_twice_says_that_left_out_images_are_not_there(
         (lambda old: old.replace(b",happy,Ada", b",bored,Ada").replace(b",sad,Ada", b",bored,Ada"), "bored"),
         (lambda old: old.replace(b"train/", b"../train/"), "path must be a path inside"),
         (lambda old: old + b"\x00\xff\n", "values where|NUL|csv"),
+        (lambda old: old.replace(b",model,", b",model by:a/b,"), "how must be of"),
         (lambda old: old.replace(b",train,", b",val,"), "was in val and is in train|never share"),
     ],
 )  # fmt: skip

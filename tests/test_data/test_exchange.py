@@ -111,7 +111,7 @@ def test_label_studio_takes_the_tasks_and_all_three_of_its_exports_come_back(
         found = read_answers(tmp_path / name, dataset, held_out=False)
         assert answers_of(found) == expected, name
         assert len(found.decisions) == 9
-        assert {(one.how, one.seconds) for one in found.decisions} == {(("model", "import"), 1.5)}
+        assert {(one.how, one.seconds) for one in found.decisions} == {(("model", "by:deepfer-n", "import"), 1.5)}
         assert found.decisions[0].time == "2026-11-28T02:21:16Z"
         assert found.passed_over["of test"] == 2
         held = read_answers(tmp_path / name, dataset, held_out=True)

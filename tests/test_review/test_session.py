@@ -12,6 +12,7 @@ import pytest
 
 from deepfer_yolo.data.corrections import CorrectionsWriter, read_corrections
 from deepfer_yolo.data.dataset import Row
+from deepfer_yolo.data.decisions import Decision, decision_of, fault_of, shown_by
 from deepfer_yolo.review.queue import CONFLICT, Entry
 from deepfer_yolo.review.session import AHEAD, GAP, Filter, Review
 from deepfer_yolo.serve.schemas import ProblemError
@@ -255,3 +256,14 @@ def test_many_browsers_are_too_many(start: Callable[..., Review]) -> None:
     for number in range(64):
         review.next(f"browser-{number}", "Ada")
     assert refused(lambda: review.next("one-more", "Ada")) == 429
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("deepfer-n", ("model", "by:deepfer-n")), ("", ("model",)), ("my net, v2\n=1", ("model", "by:my-net-v2-1"))],
+)
+def test_the_line_names_the_model_whose_answer_was_shown(model: str, words: tuple[str, ...]) -> None:
+    assert shown_by(model) == words
+    cells = Decision("a.png", "0" * 64, "train", "sad", "fear", how=words, time="2026-11-28T02:10:16Z").cells()
+    assert fault_of(cells) == ""
+    assert decision_of(cells).models == [word.removeprefix("by:") for word in words[1:]]
