@@ -147,7 +147,7 @@ function showCopies(item) {
   const copies = item.copies ?? [];
   $("copies").hidden = copies.length === 0;
   $("copy-list").replaceChildren(...copies.map((copy) => {
-    const image = fetched(copy.id, THUMB).cloneNode();
+    const image = fetched(copy.id, THUMB);
     image.alt = `${copy.exact ? "Exact" : "Near"} copy, labelled ${copy.label}`;
     return el("figure", { class: copy.label === item.label ? "" : "other" }, image, el("figcaption", {}, el("b", {}, copy.label), `${copy.exact ? "exact" : "near"}, ${copy.split}`));
   }));
