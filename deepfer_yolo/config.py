@@ -245,6 +245,7 @@ class CardConfig(Config):
     size_px: int | None = key(None, "Side of the input in pixels.", shown="the file's own")
     planes: Literal[1, 3] | None = key(None, "Channels that a foreign ONNX takes.")
     colour: Literal["grey", "rgb"] = key("rgb", "What it learned from: grey or rgb.")
+    channels: Literal["rgb", "bgr"] = key("rgb", "Foreign ONNX: the order of its channels, rgb or bgr.")
     native_px: int | None = key(None, "Side of the images it learned from: 48 for FER2013.", shown="any")
     name: str | None = key(None, "Name of the model.", shown="the file's stem")
     layout: Literal["nchw", "nhwc"] | None = key(

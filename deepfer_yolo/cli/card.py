@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @options_of(
     CardConfig,
-    "model preset labels size colour native_px name layout white mean std output answers license dataset split "
-    "trained_on allow_leak out renew strip_hashes overwrite as_json",
+    "model preset labels size colour channels native_px name layout white mean std output answers license dataset "
+    "split trained_on allow_leak out renew strip_hashes overwrite as_json",
 )
 def card(
     flags: dict[str, Any],

@@ -111,7 +111,7 @@ def fitting(form: Form, unlike: CardConfig | None = None) -> list[str]:
 
 
 def _alike(preset: CardConfig, other: CardConfig | None) -> bool:
-    keys = ("order", "white", "mean", "std", "colour", "answers")
+    keys = ("order", "white", "mean", "std", "colour", "channels", "answers")
     return other is not None and all(getattr(preset, key) == getattr(other, key) for key in keys)
 
 
@@ -149,6 +149,8 @@ def completed(form: Form, facts: CardConfig, own: tuple[str, ...] | None, source
         raise ModelError(f"{source} does not say its input size", "name it: --size 64")
     if form.planes == 1 and facts.colour == "rgb" and "colour" in facts.model_fields_set:
         raise ConfigError(f"{source} is {form.shape}: one channel is grey", "leave --colour out")
+    if form.planes == 1 and facts.channels == "bgr":
+        raise ConfigError(f"{source} is {form.shape}: one channel has no order", "leave --channels out")
     colour = "grey" if form.planes == 1 else facts.colour
     found = facts.model_copy(update={"labels": labels, "size_px": size, "colour": colour})
     if found.mean is None or found.std is None:
@@ -254,6 +256,9 @@ def _before(
         stored["scale"] = np.array([255 / facts.white], np.float32)
         steps.append(("Div", ["scale"], {}))
     steps += [("Sub", ["mean"], {}), ("Div", ["std"], {})]
+    if facts.channels == "bgr":  # behind the numbers, which are said in the order r,g,b
+        stored["backwards"] = np.array([2, 1, 0], np.int64)
+        steps.append(("Gather", ["backwards"], {"axis": 1 if form.layout == "nchw" else 3}))
     if (kind := taken.type.tensor_type.elem_type) != FLOAT:
         steps.append(("Cast", [], {"to": kind}))
     names = [INPUT, *(f"step{i}" for i in range(1, len(steps))), taken.name]

@@ -105,7 +105,7 @@ def model_probes(model: Classifier, crops: Crops) -> Iterator[Probe]:
     yield Probe(
         "channels",
         f"{path.name} takes blue, green, red, though images are red, green, blue",
-        "export it again so that it takes red first; into a foreign graph put the flip before: deepfer card",
+        "export it again so that it takes red first; of a foreign graph: deepfer card FILE.onnx --channels bgr",
         lambda: model.predict(np.ascontiguousarray(crops[..., ::-1])),
     )
     if path.suffix == ".onnx":

@@ -233,6 +233,22 @@ def test_probabilities_that_are_kept_sum_to_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(three.predict(crops), part / part.sum(1, keepdims=True), atol=2e-5)
 
 
+@pytest.mark.parametrize("shape", [("n", 3, 48, 48), ("n", 48, 48, 3)])
+def test_a_model_that_takes_blue_first(shape: tuple[int | str, ...], tmp_path: Path) -> None:
+    net = write_net(tmp_path / "net.onnx", shape, 7)
+    facts = {"labels": EMOTIONS, "mean": tuple(MEAN), "std": tuple(STD), "answers": "logits"}
+    for channels in ("rgb", "bgr"):
+        card_onnx(net, tmp_path / f"{channels}.onnx", CardConfig(**facts, channels=channels))  # type: ignore[arg-type]
+    crops = paint_golden(5, 6, 48)
+    x = ((crops / 255 - MEAN) / STD)[..., ::-1]
+    expected = softmax(run(net, planes_first(x) if shape[1] == 3 else x))
+    np.testing.assert_allclose(Classifier(tmp_path / "bgr.onnx").predict(crops), expected, atol=1e-5)
+    assert np.abs(Classifier(tmp_path / "rgb.onnx").predict(crops) - expected).max() > 0.01
+    grey = write_net(tmp_path / "grey.onnx", ("n", 48, 48, 1), 7)
+    with pytest.raises(ConfigError, match="one channel has no order"):
+        card_onnx(grey, tmp_path / "g.onnx", CardConfig(**facts, channels="bgr"))  # type: ignore[arg-type]
+
+
 def test_half_precision_in_and_out(tmp_path: Path) -> None:
     net = write_net(tmp_path / "net.onnx", ("n", 3, 112, 112), 7, kind=TensorProto.FLOAT16)
     card = card_onnx(net, tmp_path / "card.onnx", resolve(CardConfig, "opencv-mobilefacenet"))
