@@ -281,6 +281,20 @@ def test_tasks_of_a_teams_own_are_found_by_their_images(dataset: Dataset, tmp_pa
         assert answers_of(read_answers(file, dataset, held_out=False)) == {row.path: ("happy", "Label Studio 7")}
 
 
+def test_the_last_answer_of_an_annotator_counts_though_label_studio_names_it_first(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    row, file = dataset.rows("train")[0], tmp_path / "min.json"
+    about = {"path": row.path, "sha256": row.sha256, "annotator": 7}
+    newest = {**about, "new_label": "sad", "updated_at": "2026-11-28T04:10:16.5+02:00"}
+    file.write_text(json.dumps([newest, {**about, "new_label": "happy", "updated_at": "2026-11-28T01:10:16.5Z"}]))
+    found = read_answers(file, dataset, held_out=False)
+    assert [(one.new_label, one.time) for one in found.decisions] == [
+        ("happy", "2026-11-28T01:10:16Z"),
+        ("sad", "2026-11-28T02:10:16Z"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -222,3 +222,18 @@ def test_the_command_says_what_is_kept_and_why(
     assert "consent" in done.stderr
     assert "7 days" in done.stderr
     assert read_description(folder).options["keep_days"] == 7
+
+
+def test_a_review_opens_the_folder_without_what_is_too_old(
+    deepfer: Callable[..., Any], kept: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = kept(keep_days=3)
+    words = ["review", folder, "--only", "all", "--no-near", "--export", "csv"]
+    done = deepfer(*words)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "csv" / "review.csv").read_text().splitlines()) == 4
+    aged(folder, 3.1)
+    done = deepfer(*words, "--to", "later")
+    assert not list(folder.glob("train/*/*.png"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
