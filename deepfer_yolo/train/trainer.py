@@ -74,10 +74,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             overrides=stock_arguments(run.config, folder, resume=run.state is not None),
             _callbacks=trainer_callbacks(run.config.logger),
         )
-        if WORLD_SIZE > 1:
-            self.world_size = (
-                WORLD_SIZE  # of all machines: Ultralytics counts the devices of this one, and none on CPUs
-            )
+        if WORLD_SIZE > 1:  # of all machines: Ultralytics counts the devices of this one, and none on CPUs
+            self.world_size = WORLD_SIZE
         # Ultralytics asks for deterministic algorithms, and torch then also fills all memory that it takes: a pass over
         # each tensor, on a GPU a launch, and nothing gained, since memory is written before it is read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -121,6 +122,20 @@ def test_a_worker_that_died_while_it_asked_holds_no_trial(join: Callable[..., Sh
     assert trial
     assert trial.number == 0
     assert trial.params.keys() == SPACE.keys()
+
+
+def test_a_worker_that_died_while_it_asked_for_a_repetition_holds_none(join: Callable[..., SharedStudy]) -> None:
+    one, two, three = (join(name) for name in ("one", "two", "three"))
+    first = one.ask()
+    assert first
+    silence(one, first)
+    with pytest.warns(Warning):
+        optuna.storages.fail_stale_trials(two.study)
+        two.study.ask()  # the repetition, which bears a copy of the first one's attributes
+    assert one.left() is None
+    anew = three.ask()
+    assert anew
+    assert (anew.number, three.slot(anew)) == (1, 0)
 
 
 def test_signs_of_life_come_while_a_trial_runs(join: Callable[..., SharedStudy]) -> None:
