@@ -227,13 +227,13 @@ def test_a_resume_keeps_what_live_sources_gave(clips: Path, model: Classifier, t
 
 
 def test_a_resume_of_cameras_adds_to_a_log_that_keeps_the_newest(model: Classifier, tmp_path: Path) -> None:
-    config = WHOLE.model_copy(update={"policy": "lossless", "resume": True, "keep": 3, "max_bytes": 1500})
+    config = WHOLE.model_copy(update={"policy": "lossless", "resume": True, "keep": 6, "max_bytes": 1500})
     order: list[str] = []
-    for seconds in (0.5, 0.2, 0.2):
+    for seconds in (1.0, 0.1, 0.1):
         source = f"testsrc=size=64x48:rate=50:duration={seconds}"
         order.append(run_stream([source], model, [f"jsonl={tmp_path / 'o.jsonl'}"], config).run)
         paths = sorted(tmp_path.glob("o*.jsonl"))
-        assert [len(paths), paths[-1].name] == [4, "o.jsonl"]
+        assert [len(paths), paths[-1].name] == [7, "o.jsonl"]
         runs = [order.index(json.loads(line)["run"]) for path in paths for line in path.read_text().splitlines()]
         assert runs == sorted(runs)  # names sort by age
     assert len(set(runs)) > 1

@@ -129,8 +129,9 @@ def test_a_worker_that_died_while_it_asked_for_a_repetition_holds_none(join: Cal
     first = one.ask()
     assert first
     silence(one, first)
-    with pytest.warns(Warning):
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
         optuna.storages.fail_stale_trials(two.study)
+    with pytest.warns(UserWarning, match="Heartbeat"):
         two.study.ask()  # the repetition, which bears a copy of the first one's attributes
     assert one.left() is None
     anew = three.ask()
