@@ -53,6 +53,8 @@ def resting(self: torch.nn.BatchNorm2d, mode: bool = True) -> torch.nn.Module:
 
 
 if __name__ == "__main__":
+    if "DIE_BEFORE_THE_MEASUREMENT" in os.environ:
+        run.finish = lambda *_: os._exit(9)  # type: ignore[assignment]
     batch, TrainLoader.batch = TrainLoader.batch, noted  # type: ignore[method-assign]
     torch.nn.BatchNorm2d.train = resting  # type: ignore[method-assign, assignment]
     run._execute.__defaults__ = (NotingTrainer,)

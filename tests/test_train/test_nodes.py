@@ -147,6 +147,22 @@ def test_a_signal_to_either_node_saves_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+def test_a_run_that_died_before_its_measurement_is_measured(
+    tmp_path: Path, tiny_yaml: Path, painted_dataset: Path
+) -> None:
+    words = ["train", painted_dataset, "--config", recipe(tmp_path, tiny_yaml, epochs=2), "--name", "r"]
+    nodes = Nodes(tmp_path, WORKER, words, NOTES=str(tmp_path), DIE_BEFORE_THE_MEASUREMENT="1")
+    assert any(nodes.ends())
+    run = nodes.folders[0] / "runs/train/r"
+    assert not (run / "metrics.json").exists()
+    again = Nodes(tmp_path, DEEPFER, ["train", "--resume", "runs/train/r"])
+    assert again.ends() == [0, 0], again.text()
+    assert "from its last epoch, to measure it" in (run / "log.txt").read_text()
+    assert column(run, "epoch") == [1, 2]
+    assert json.loads((run / "metrics.json").read_text())["val"]["n"] == 56
+
+
+@pytest.mark.slow
 def test_what_one_node_cannot_do_is_an_error_of_both(tmp_path: Path, tiny_yaml: Path, painted_dataset: Path) -> None:
     path = recipe(tmp_path, tiny_yaml)
     words = ["train", painted_dataset, "--config", path]
