@@ -28,6 +28,8 @@ LOCAL = {"RAY_worker_niceness": "0", "no_proxy": "", "NO_PROXY": "", **PROXIES}
 the cloud's metadata service where it runs (findings/ray_offline.sh); its own calls ask no proxy.
 """
 LONGEST_FOLDER = 20
+ATTEMPTS = 3
+"""Ray waits 30 seconds for a node to start, which on a busy machine are too few."""
 ADDRESS_HINT = "--cluster local starts one on this machine; ray start --head starts one that others join"
 
 
@@ -96,23 +98,23 @@ def _init(ray: Any, address: str | None, home: Path | None) -> None:
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        if address is None:
-            n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            ray.init(
-                address="local",
-                num_cpus=n,
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                _temp_dir=str(home),
-                **quiet,
-            )
-        else:
-            ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        hint = "all nodes and this machine need one RAY_AUTH_MODE and token, and one version of ray and Python"
-        raise DeepferError(f"no connection to the cluster {address or 'local'}: {reason}", hint) from None
+    attempts = ATTEMPTS if address is None else 1
+    for left in reversed(range(attempts)):
+        try:
+            if address is not None:
+                ray.init(address=address, **quiet)
+            else:
+                n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                local = {"num_cpus": n, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+                ray.init(address="local", _temp_dir=str(home), **local, **quiet)
+            return
+        except Exception as error:  # what it raises, where it has waited 30 s in vain, is a plain Exception
+            if left:
+                ray.shutdown()
+                continue
+            reason = " ".join(str(error).split())[:300]
+            hint = "all nodes and this machine need one RAY_AUTH_MODE and token, and one version of ray and Python"
+            raise DeepferError(f"no connection to the cluster {address or 'local'}: {reason}", hint) from None
 
 
 def address_of(where: str) -> str:
