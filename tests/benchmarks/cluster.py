@@ -156,8 +156,7 @@ def simulated(one_s: float, row_s: float, one_start_s: float, start_s: float, co
     for n in (1_000, 30_000, 100_000, 1_000_000, 10_000_000):
         spread = [start_s + n * (one_s + row_s) / (count * cores) for count in sizes]
         print(f"{n:>11,} images: {one_start_s + n * one_s:>8,.0f} | " + ", ".join(f"{s:,.0f}" for s in spread))
-    for count in (1, *sizes):
-        workers = count * cores if count > 1 else cores
+    for workers in (count * cores for count in sizes):
         left = one_s - (one_s + row_s) / workers
         print(f"on {workers:>5} cores Ray is first done from {(start_s - one_start_s) / left:,.0f} images on")
 
