@@ -89,6 +89,8 @@ def stream(
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.session import run_stream
 
+    if not sources and cameras is None:
+        raise typer.BadParameter("name a source, or a file of sources by --sources", param_hint="'sources'")
     part = None if shard is None else Shard.parse(shard)
     sinks = sink or ["jsonl=-"]
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)

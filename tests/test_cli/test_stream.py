@@ -56,6 +56,12 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
     )
 
 
+def test_no_source_at_all_is_wrong_usage() -> None:
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--sources" in done.stderr
+
+
 def test_a_painted_video_from_end_to_end_without_torch(painted_clip: Path, model_file: Path, tmp_path: Path) -> None:
     lines, video = tmp_path / "out.jsonl", tmp_path / "annotated.mp4"
     code = "import sys; from deepfer_yolo.cli.app import app; code = app(sys.argv[1:], standalone_mode=False)\n"
