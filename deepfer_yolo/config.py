@@ -223,6 +223,7 @@ class ExportConfig(Config):
         "onnx", "onnx, openvino, engine, ncnn, torchscript or litert (also called tflite)."
     )
     precision: Precision = key("fp32", "fp32, fp16 or int8.")
+    fp16_arithmetic: bool = key(False, "An ONNX file in fp16 that calculates in fp16 too, for GPUs.", shown="")
     opset: int = key(17, "ONNX operator set.", ge=13, le=20)
     batch: int | None = key(None, "Fix the number of images a call.", shown="dynamic", ge=1, le=1024)
     split: Split = key("val", "Split of --data to compare on.")

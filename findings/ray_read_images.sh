@@ -10,7 +10,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet "ray[data]==2.60.0" pillow==13.0.0 numpy==2.4.6 pyarrow==26.0.1 || exit 69
-RAY_USAGE_STATS_ENABLED=0 "$folder/venv/bin/python" - "$folder" 2> "$folder/log" <<'PYTHON'
+RAY_USAGE_STATS_ENABLED=0 RAY_raylet_start_wait_time_s=120 "$folder/venv/bin/python" - "$folder" 2> "$folder/log" <<'PYTHON'
 import sys
 from pathlib import Path
 
@@ -30,8 +30,12 @@ white = Image.new("P", (48, 48), 0)
 white.putpalette([255, 255, 255])
 white.save(palette / "white.png")
 
-ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
-         object_store_memory=200_000_000)
+try:
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+             object_store_memory=200_000_000)
+except Exception as error:  # on a machine that is too busy
+    print("Ray did not start:", error)
+    sys.exit(69)
 rows = ray.data.read_images(str(mixed), include_paths=True, override_num_blocks=1).take_all()
 shapes = dict(sorted((Path(row["path"]).name, row["image"].shape) for row in rows))
 plain, rgb = (int(ray.data.read_images(str(palette), mode=mode).take(1)[0]["image"].max()) for mode in (None, "RGB"))

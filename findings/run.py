@@ -1,6 +1,6 @@
 """Runs each NAME.sh beside this file (or those named) and prints a table of answers and versions.
 
-A finding exits 0 where it holds, 1 where the behaviour has changed, 69 where its packages could not be installed.
+A finding exits 0 where it holds, 1 where the behaviour has changed, 69 where its packages cannot be had or started.
 """
 
 import re
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-ANSWERS = {0: "holds", 1: "changed", 69: "not installed"}
+ANSWERS = {0: "holds", 1: "changed", 69: "not run"}
 
 
 def pinned(script: Path) -> list[str]:

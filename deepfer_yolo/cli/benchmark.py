@@ -43,10 +43,14 @@ def benchmark(
         task = bar.add_task("rounds", total=settings.rounds)
         found = measure(models, settings, "deepfer_yolo.cli.options:open_classifier", lambda: bar.advance(task))
     conditions = Conditions(cpu_name(), os.cpu_count(), settings.threads, settings.rounds, settings.calls, _load())
+    advice = _advice(found)
     if as_json:
-        print_json({"conditions": asdict(conditions), "models": [one.to_json(found[0]) for one in found]})
+        models_json = [one.to_json(found[0]) for one in found]
+        print_json({"conditions": asdict(conditions), "models": models_json, "advice": advice})
     else:
         _print(found, conditions)
+        for line in advice:
+            print(line)
     if png is not None:
         _draw(found, settings.batch[-1], png)
     if any(one.error for one in found):
@@ -67,6 +71,24 @@ class Conditions:
 
 def _load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _advice(found: list[Measured]) -> list[str]:
+    """Where int8 is slower than fp32: by the processor, and as measured between files of one model."""
+    from deepfer_yolo.runs import int8_note
+
+    good = [one for one in found if one.error is None]
+    small = [one for one in good if (one.precision, one.provider) == ("int8", "cpu")]
+    lines = list(filter(None, (int8_note(one.precision, one.provider) for one in small[:1])))
+    for one in small:
+        for whole in good:
+            if (whole.precision, whole.provider, whole.name) == ("fp32", "cpu", one.name):
+                speeds = {row.batch: row.speed for row in one.batches(whole) if row.speed is not None}
+                slower = [f"{1 / speed:.2f} × at {batch}" for batch, speed in speeds.items() if speed < 1]
+                if slower:
+                    times = ", ".join(slower)
+                    lines.append(f"take {whole.model} here: {one.model}, in int8, needs its time {times} images a call")
+    return lines
 
 
 def _print(found: list[Measured], conditions: Conditions) -> None:

@@ -81,7 +81,9 @@ class Report:
     deepfer: str
     python: str
     system: str
+    processor: str
     cores: int | None
+    notes: list[str]
     libraries: dict[str, Library]
     face_detector: str
     cameras: list[str]
@@ -133,13 +135,17 @@ def doctor(
 
 
 def _examine(*, with_sizes: bool) -> Report:
+    from deepfer_yolo.runs import FASTER_IN_FP32, cpu_name, int8_is_slow
+
     libraries = _ask_libraries()
     problems = _problems(libraries)
     return Report(
         deepfer=importlib.metadata.version(DISTRIBUTION),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
+        processor=cpu_name(),
         cores=os.cpu_count(),
+        notes=[FASTER_IN_FP32] if int8_is_slow() else [],
         libraries=libraries,
         face_detector=_face_detector(libraries, problems),
         cameras=sorted(str(path) for path in Path("/dev").glob("video*")),
@@ -287,6 +293,8 @@ def _print(report: Report) -> None:
 
     console = stdout()
     console.print(f"deepfer {report.deepfer} · Python {report.python} · {report.system} · {report.cores} cores")
+    for note in report.notes:
+        console.print(f"{report.processor}: {note}", markup=False)
     rows = [(name, one.version or "", one.error or _offers(one.offers)) for name, one in report.libraries.items()]
     console.print(table(("library", "version", "offers"), rows))
     console.print(f"faces: {FACE_DETECTORS[report.face_detector]}")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @options_of(
     ExportConfig,
-    "model format precision data split pictures out batch opset calibration sha256 version_compatible triton config "
-    "overwrite as_json",
+    "model format precision fp16_arithmetic data split pictures out batch opset calibration sha256 "
+    "version_compatible triton config overwrite as_json",
 )
 def export(
     settings: ExportConfig,
@@ -41,8 +41,9 @@ def export(
     """Write MODEL in a deployable form, and prove that it answers alike.
 
     The file takes uint8 RGB images (n, S, S, 3) and gives probabilities; its card holds golden answers and the parity
-    result. int8 tries one calibration after the other, then fp16, and keeps the first that passes. Where parity fails
-    nothing is written and the exit code is 3.
+    result. int8 tries one calibration after the other, then fp16, and keeps the first that passes. fp16 in ONNX and
+    OpenVINO stores weights in fp16 and calculates in fp32, so that it answers alike on every processor. Where parity
+    fails nothing is written and the exit code is 3.
 
     Example: deepfer export best.pt --format onnx --precision int8 --data datasets/fer2013
     """

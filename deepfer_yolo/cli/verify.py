@@ -33,6 +33,7 @@ def verify(
 
     from deepfer_yolo.cli.options import open_classifier, print_json
     from deepfer_yolo.records import plain
+    from deepfer_yolo.runs import int8_note
     from deepfer_yolo.runtime.causes import golden_cause
     from deepfer_yolo.runtime.classifier import opened_file
     from deepfer_yolo.runtime.first_contact import first_contact
@@ -47,6 +48,7 @@ def verify(
     result = check_golden(classifier)
     cause = None if result.passed else golden_cause(classifier)
     card = classifier.card
+    note = int8_note(card.precision, classifier.provider)
     if as_json:
         facts = {
             "model": str(file),
@@ -55,14 +57,17 @@ def verify(
             "precision": card.precision,
             "provider": classifier.provider,
         }
-        print_json(facts | asdict(result) | {"cause": plain(cause)})
+        print_json(facts | asdict(result) | {"cause": plain(cause), "note": note})
     else:
-        what = f"{card.name}, {card.precision}, {len(card.labels)} labels, input {card.input.size} px"
+        how = f"{card.precision}, calculated in {card.arithmetic}" if card.arithmetic else card.precision
+        what = f"{card.name}, {how}, {len(card.labels)} labels, input {card.input.size} px"
         print(f"{'verified' if result.passed else 'FAILED'}: {file} ({what}, on {classifier.provider})")
         allowed = f"allowed {result.tolerance:.0e}, labels changed {result.n_changed}"
         print(f"golden test: {result.n} painted inputs, max |Δp| {result.max_diff:.1e}, {allowed}")
         for line in () if cause is None else cause.lines:
             print(line)
+        if note is not None:
+            print(f"note: {note}")
         print(f"SHA-256 {digest(file)}")
     if not result.passed:
         raise typer.Exit(EXIT_GATE_FAILED)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deepfer_yolo.export.graph import save
 from deepfer_yolo.runtime.card import Card
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import onnx
 
     from deepfer_yolo.config import ExportConfig
+
+Arithmetic = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,23 @@ class Request:
 class Candidate:
     """One way to write the model; `write` puts it (and its companion file) at the path it is given.
 
-    `producer` are facts for the card; `finish` is called with the proven file and its final card.
+    `arithmetic` is what a file in fp16 calculates in; `producer` are facts for the card; `finish` is called with the
+    proven file and its final card.
     """
 
     name: str
     precision: str
     write: Callable[[Path], None]
+    arithmetic: Arithmetic | None = None
     producer: Mapping[str, str] = field(default_factory=dict)
     finish: Callable[[Path, Card], None] | None = None
 
 
-def of_graph(name: str, precision: str, make: Callable[[], onnx.ModelProto]) -> Candidate:
+def of_graph(
+    name: str, precision: str, make: Callable[[], onnx.ModelProto], arithmetic: Arithmetic | None = None
+) -> Candidate:
     """The candidate that is the ONNX graph which `make` returns."""
-    return Candidate(name, precision, lambda path: save(make(), path))
+    return Candidate(name, precision, lambda path: save(make(), path), arithmetic)
 
 
 def candidates(wanted: Format, graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:

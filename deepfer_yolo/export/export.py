@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from deepfer_yolo.config import ExportConfig
 from deepfer_yolo.errors import ConfigError, ModelError, ParityError
 from deepfer_yolo.export.candidates import Candidate, Request, candidates
@@ -18,9 +20,13 @@ from deepfer_yolo.records import Json, JsonValue
 from deepfer_yolo.runtime.card import Card, producer
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.formats import BY_SUFFIX, FORMATS, OPENVINO, Format
-from deepfer_yolo.runtime.golden import make_golden
+from deepfer_yolo.runtime.golden import FP16, golden_inputs, make_golden
 from deepfer_yolo.runtime.model_file import STEM, attach, by_name, check_pin, is_for_torch, n_bytes
+from deepfer_yolo.runtime.preprocess import to_inputs
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint
+
+N_EMULATED = 64
+"""Images on which fp16 arithmetic is worked out in numpy, at some 50 ms each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,11 @@ def _format(config: ExportConfig, data: Path | None) -> Format:
         if OPENVINO in wanted.libraries.values():
             hint = "OpenVINO runs int8 from ONNX: --format onnx --precision int8, then --provider openvino"
         raise ConfigError(f"{config.format} cannot be exported in {config.precision}", hint)
+    if config.fp16_arithmetic and (config.format, config.precision) != ("onnx", "fp16"):
+        raise ConfigError(
+            f"--fp16-arithmetic is of ONNX files in fp16, not of {config.format} in {config.precision}",
+            "add --format onnx --precision fp16; engine and ncnn in fp16 calculate in it anyway",
+        )
     if config.precision == "int8" and data is None:
         raise ConfigError(
             "int8 is calibrated on the training images of a data set, and none was named", "add --data DATASET"
@@ -170,6 +181,7 @@ def _card(candidate: Candidate, stock: Card, wanted: Format) -> Card:
     libraries = producer("torch", "ultralytics", "onnx", "onnxruntime", *wanted.distributions)
     changed = {
         "precision": candidate.precision,
+        "arithmetic": candidate.arithmetic,
         "golden": None,
         # Measured on the checkpoint, they hold for a file that gives the same label on every image, and for no other.
         "metrics": stock.metrics if candidate.precision == "fp32" else {},
@@ -186,13 +198,51 @@ def _prove(candidate: Candidate, card: Card, part: Path, reference: Classifier, 
     else:
         classifier = Classifier(part, provider=next(iter(BY_SUFFIX[part.suffix].libraries)), threads=2)
     try:
-        golden = make_golden(classifier.predict, card.input.size)
+        card = _with_golden(card, classifier, part)
         parity = compare(reference, classifier, sample, candidate.precision)
+        if candidate.arithmetic == "fp16" and part.suffix == ".onnx":
+            card, parity = _prove_in_fp16(card, parity, part, reference, sample)
     except ParityError:
         raise
     except ModelError as error:
         raise ParityError(f"{candidate.name}: {error.message}", error.hint) from None
-    return card.model_copy(update={"golden": golden}), parity
+    return card, parity
+
+
+def _with_golden(card: Card, classifier: Classifier, part: Path) -> Card:
+    """`card` with the golden answers of the file; those of int8 leave room for processors that round otherwise."""
+    import onnx
+
+    from deepfer_yolo.export.int8 import steady_golden
+
+    if card.precision != "int8" or part.suffix != ".onnx":
+        return card.model_copy(update={"golden": make_golden(classifier.predict, card.input.size)})
+    golden, room = steady_golden(onnx.load(part), classifier.predict, card.input.size)
+    return card.model_copy(update={"golden": golden, "metrics": card.metrics | {"golden_elsewhere": room}})
+
+
+def _prove_in_fp16(
+    card: Card, parity: Parity, part: Path, reference: Classifier, sample: Sample
+) -> tuple[Card, Parity]:
+    """What the file answers where fp16 is calculated in fp16, which the classifier here may not have done: the golden
+    answers, and those to some of the images, must stay within what `verify` will allow there.
+    """
+    import onnx
+
+    from deepfer_yolo.export.fp16 import emulated
+
+    model, allowed = onnx.load(part), FP16["fp16"]
+    images = to_inputs(sample.images[:N_EMULATED], card.input)
+    crops = np.concatenate([golden_inputs(card), images])
+    assert card.golden is not None
+    expected = np.concatenate([np.array(card.golden.probs), reference.predict(images)])
+    diff = float(np.abs(emulated(model, crops) - expected).max())
+    found = {"n": len(crops), "max_diff": diff, "allowed": allowed}
+    card = card.model_copy(update={"metrics": card.metrics | {"fp16_arithmetic": found}})
+    if diff > allowed:
+        missed = f"calculated in fp16, max |Δp| {diff:.1e} where {allowed:.0e} is allowed"
+        parity = replace(parity, failures=(*parity.failures, missed))
+    return card, parity
 
 
 def _with_proof(card: Card, parity: Parity, checkpoint: Path, recipe: str) -> Card:

@@ -1,15 +1,17 @@
-"""fp16 in the ONNX graph: a ladder that begins with all of it and ends with fp16 as a mere way to store."""
+"""fp16 in the ONNX graph: as a mere way to store or, for GPUs, all of it; and the latter's answers worked out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepfer_yolo.export.candidates import Candidate, of_graph
 from deepfer_yolo.export.graph import block_names, block_of, copied, keep, quiet, strip
+from deepfer_yolo.records import Crops, Probs
+from deepfer_yolo.runtime.onnx_graph import INPUT
 
 if TYPE_CHECKING:
     import onnx
@@ -21,17 +23,18 @@ MIN_STORED = 64
 """Elements of a tensor that is worth storing in fp16."""
 
 
-def ladder(model: onnx.ModelProto) -> Iterator[Candidate]:
-    """The fp16 graphs, the fastest first.
+def ladder(model: onnx.ModelProto, *, arithmetic: bool = False) -> Iterator[Candidate]:
+    """The fp16 graphs; with `arithmetic` those first that calculate in fp16, the fastest in front.
 
     An early error goes through everything that follows, and early blocks have few weights: half of the blocks cost a
     twentieth of the size.
     """
-    half = len(block_names(model)) // 2
-    yield of_graph("fp16", "fp16", partial(to_fp16, model))
-    yield of_graph(f"fp16, first {half} blocks in fp32", "fp16", partial(to_fp16, model, half))
+    if arithmetic:
+        half = len(block_names(model)) // 2
+        yield of_graph("fp16", "fp16", partial(to_fp16, model), "fp16")
+        yield of_graph(f"fp16, first {half} blocks in fp32", "fp16", partial(to_fp16, model, half), "fp16")
     name, make = stored(model)
-    yield of_graph(name, "fp16", make)
+    yield of_graph(name, "fp16", make, "fp32")
 
 
 def stored(model: onnx.ModelProto) -> tuple[str, Callable[[], onnx.ModelProto]]:
@@ -76,6 +79,18 @@ def store_fp16(model: onnx.ModelProto, n_first: int) -> onnx.ModelProto:
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
+
+
+def emulated(model: onnx.ModelProto, crops: Crops) -> Probs:
+    """What `model` answers where fp16 is calculated in fp16, every result of a node rounded to it: ONNX's own reference
+    in numpy. x86 processors calculate such files in fp32, and prove the rounding of their weights alone.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    with np.errstate(over="ignore", invalid="ignore"):  # the branch of its sigmoid that is not taken
+        answers: Any = ReferenceEvaluator(model).run(None, {INPUT: crops})
+    probs: Probs = answers[0]
+    return probs
 
 
 def _drop_round_trips(graph: onnx.GraphProto) -> None:

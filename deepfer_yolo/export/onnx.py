@@ -136,4 +136,4 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
         return
     if precision == "int8":
         yield from int8.ladder(graph, request)
-    yield from fp16.ladder(graph)
+    yield from fp16.ladder(graph, arithmetic=request.config.fp16_arithmetic)

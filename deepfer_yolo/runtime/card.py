@@ -126,6 +126,8 @@ class Card(_Part):
     crop: CropSpec = CropSpec()
     temperature: float = Field(1.0, gt=0, le=100)
     precision: Literal["fp32", "fp16", "int8", "bf16"] = "fp32"
+    # Of a file in fp16: what it calculates in. None in all others, and in files of before this was told apart.
+    arithmetic: Literal["fp32", "fp16"] | None = None
     graph_sha256: str | None = None
     file_sha256: str | None = None
     trained_on: TrainedOn | None = None

@@ -20,7 +20,7 @@ from deepfer_yolo.records import Crops, Image, Json, Probs, plain
 from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.classifier import Classifier, meet
-from deepfer_yolo.runtime.golden import golden_inputs, held_against
+from deepfer_yolo.runtime.golden import golden_inputs, held_against, tolerance_of
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, io_shapes, read_graph
 from deepfer_yolo.runtime.preprocess import centre_crop, fitted_sides, to_inputs
 
@@ -86,13 +86,13 @@ def find_cause(wanted: Probs, actual: Probs, probes: Iterable[Probe], passes: Ca
 
 def golden_cause(model: Classifier) -> Cause | None:
     """Why a model fails its golden self-test, where a probe says so."""
-    golden, crops, precision = model.card.golden, golden_inputs(model.card), model.card.precision
+    golden, crops, allowed = model.card.golden, golden_inputs(model.card), tolerance_of(model.card)
     if golden is None:
         return None
     wanted = np.array(golden.probs, np.float32)
     probes = model_probes(model, crops)
     return find_cause(
-        wanted, model.predict(crops), probes, lambda answers: held_against(golden, answers, precision).passed
+        wanted, model.predict(crops), probes, lambda answers: held_against(golden, answers, allowed).passed
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from typer.testing import CliRunner
 
+from deepfer_yolo.cli import benchmark
 from deepfer_yolo.cli.app import app
+from deepfer_yolo.runtime.benchmark import Measured
 
 runner = CliRunner()
 
@@ -40,3 +43,15 @@ def test_figures_and_a_reason(linear_model: Path, tmp_path: Path) -> None:
     assert good["start_s"] * 1000 > good["open_ms"] > 0
     assert "not a readable ONNX file" in bad["error"]
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_int8_file_that_needs_longer_is_told() -> None:
+    def model(file: str, precision: str, ms: float, name: str = "best") -> Measured:
+        times = {batch: [np.full(3, batch * ms)] for batch in (1, 32)}
+        return Measured(file, name=name, precision=precision, provider="cpu", times_ms=times)
+
+    whole, slow, quick = model("a.onnx", "fp32", 1.0), model("b.onnx", "int8", 2.0), model("c.onnx", "int8", 0.5)
+    assert benchmark._advice([whole, slow, quick]) == [
+        "take a.onnx here: b.onnx, in int8, needs its time 2.00 × at 1, 2.00 × at 32 images a call"
+    ]
+    assert benchmark._advice([model("a.onnx", "fp32", 1.0, "another"), slow]) == []

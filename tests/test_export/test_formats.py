@@ -22,6 +22,7 @@ from deepfer_yolo.export.calibration import calibration_images
 from deepfer_yolo.export.export import default_name, export_model
 from deepfer_yolo.export.parity import LIMITS, Limits, load_sample
 from deepfer_yolo.painted import paint_golden
+from deepfer_yolo.runtime import golden
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.first_contact import first_contact
 from deepfer_yolo.runtime.formats import FORMATS
@@ -92,6 +93,29 @@ def test_fp16_halves_the_file_and_keeps_its_borders(checkpoint: Path, exported: 
     assert found.n_bytes < 0.6 * exported.stat().st_size
     model = onnx.load(str(found.path))
     assert (model.graph.input[0].type.tensor_type.elem_type, model.graph.output[0].type.tensor_type.elem_type) == (2, 1)
+    assert (found.card.precision, found.card.arithmetic) == ("fp16", "fp32")
+    assert check_golden(Classifier(found.path)).tolerance == 1e-4
+
+
+def test_fp16_arithmetic_is_said_and_proven_where_it_is_calculated(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExportConfig(precision="fp16", fp16_arithmetic=True, pictures=70)
+    found = export_model(checkpoint, config, out=tmp_path / "gpu.onnx")
+    assert [attempt.name for attempt in found.attempts] == ["fp16"]
+    card = Classifier(found.path).card
+    assert (card.precision, card.arithmetic) == ("fp16", "fp16")
+    proof = card.metrics["fp16_arithmetic"]
+    assert proof["n"] == 8 + 64
+    assert 1e-4 < proof["max_diff"] < proof["allowed"] == 0.02
+    assert check_golden(Classifier(found.path)).tolerance == 0.02
+    # Where fp16 arithmetic goes too far, the weights alone become fp16, whatever this machine calculates in.
+    monkeypatch.setitem(golden.FP16, "fp16", 1e-5)
+    cautious = export_model(checkpoint, config, out=tmp_path / "cautious.onnx")
+    assert [attempt.parity.passed for attempt in cautious.attempts] == [False, False, True]
+    assert cautious.card.arithmetic == "fp32"
+    with pytest.raises(ConfigError, match="not of ncnn in fp16"):
+        export_model(checkpoint, ExportConfig(format="ncnn", precision="fp16", fp16_arithmetic=True))
 
 
 def test_int8_takes_the_first_rung_that_passes(
@@ -116,6 +140,24 @@ def test_int8_takes_the_first_rung_that_passes(
         assert stored[weights.input[1]].dims == stored[weights.input[0]].dims[:1], "quantised per channel"
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert check_golden(Classifier(found.path)).passed
+    # The network answers nearly alike to all: no seed has its labels apart, and the steadiest is taken.
+    elsewhere = found.card.metrics["golden_elsewhere"]
+    assert elsewhere["max_diff"] <= 0.01
+    assert elsewhere["allowed"] == 0.05
+
+
+def test_golden_inputs_of_int8_leave_room_for_other_processors() -> None:
+    shipped = Classifier(locate(Path("deepfer-xs")))
+    model = onnx.load(str(shipped.path))
+    chosen, room = int8.steady_golden(model, shipped.predict, shipped.card.input.size)
+    assert room["max_diff"] <= 0.05 / int8.ROOM
+    assert room["label_margin"] > 0.05
+    assert shipped.card.golden is not None
+    assert chosen.seed == shipped.card.golden.seed, "the shipped file's own inputs have the room"
+    np.testing.assert_allclose(chosen.probs, shipped.card.golden.probs, atol=1e-6)
+    # Answers that lie half-way to another processor's are passed over.
+    picky, _ = int8.steady_golden(model, lambda crops: 0.9 * shipped.predict(crops) + 0.1 / 7, shipped.card.input.size)
+    assert picky.seed != chosen.seed
 
 
 def test_int8_that_never_passes_ends_in_fp16(

@@ -18,6 +18,7 @@ from deepfer_yolo.export.graph import copied, lighten, pixel_products, shorten
 from deepfer_yolo.export.onnx import OnePlaneGraph, build_graph, merged, reads_one_plane
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.presets import find_preset
+from deepfer_yolo.runtime.golden import FP16
 from deepfer_yolo.yolo import ClassificationModel, RepConv, build_model, load_checkpoint, look_at_one_plane
 
 CROPS = paint_golden(4, 12, 32)
@@ -75,7 +76,9 @@ def stored(model: onnx.ModelProto) -> Counter[int]:
 def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto, tmp_path: Path) -> None:
     light = lighten(copied(plain))
     expected = answers(light, CROPS)
-    rungs = list(fp16.ladder(light))
+    rungs = list(fp16.ladder(light, arithmetic=True))
+    assert [rung.arithmetic for rung in rungs] == ["fp16", "fp16", "fp32"]
+    assert [rung.name for rung in fp16.ladder(light)] == [rungs[-1].name]
     assert len({rung.name for rung in rungs}) == 3
     means = []
     for rung in rungs:
@@ -94,6 +97,10 @@ def test_every_fp16_rung_is_smaller_and_close(plain: onnx.ModelProto, tmp_path: 
         diff = np.abs(answers(model, CROPS) - expected)
         assert 0 < diff.max() < 5e-3, name
         means.append(diff.mean())
+        # What processors with fp16 arithmetic make of it: weights that are merely stored answer there as they do here.
+        there = np.abs(fp16.emulated(model, CROPS) - answers(model, CROPS)).max()
+        assert there < (1e-4 if rung.arithmetic == "fp32" else FP16["fp16"]), name
+        assert there > 1e-4 or rung.arithmetic == "fp32", name
     assert means[-1] < means[0]
 
 

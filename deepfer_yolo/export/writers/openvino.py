@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfer_yolo.export.candidates import Candidate, Request
+from deepfer_yolo.export.candidates import Arithmetic, Candidate, Request
 from deepfer_yolo.export.fp16 import stored
 from deepfer_yolo.runtime.backends.openvino import import_openvino
 from deepfer_yolo.runtime.card import Card
@@ -25,10 +25,11 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
     def write_ir(path: Path) -> None:
         write(convert(graph), path, fp16=precision == "fp16")
 
-    yield Candidate(precision, precision, write_ir, finish=put_rt_info)
+    arithmetic: Arithmetic | None = "fp32" if precision == "fp16" else None
+    yield Candidate(precision, precision, write_ir, arithmetic, finish=put_rt_info)
     if precision == "fp16":
         name, make = stored(graph)
-        yield Candidate(name, "fp16", lambda path: write(convert(make()), path, fp16=False), finish=put_rt_info)
+        yield Candidate(name, "fp16", lambda path: write(convert(make()), path, fp16=False), "fp32", finish=put_rt_info)
 
 
 def put_rt_info(path: Path, card: Card) -> None:

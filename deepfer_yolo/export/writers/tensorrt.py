@@ -38,7 +38,7 @@ def candidates(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
 
         # What the engine is bound to is compared before it is opened anywhere.
         bound = here | {"version_compatible": "yes" if compatible else "no"}
-        return Candidate(name, precision, write, producer=bound)
+        return Candidate(name, precision, write, "fp16" if precision == "fp16" else None, producer=bound)
 
     precision = config.precision
     if precision == "int8":

@@ -42,7 +42,7 @@ def ncnn(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
         if not path.is_file():
             raise ModelError(f"{request.checkpoint}: pnnx wrote no ncnn model", "use another format")
 
-    yield Candidate(precision, precision, write)
+    yield Candidate(precision, precision, write, "fp16" if precision == "fp16" else None)
 
 
 def litert(graph: onnx.ModelProto, request: Request) -> Iterator[Candidate]:
