@@ -241,28 +241,31 @@ def append(file: Path, row: Cells) -> None:
         writer.writerow(row)
 
 
-def points(rows: list[dict[str, str]], order: str, figure: str) -> list[tuple[float, list[float]]]:
-    """(corrections, the figure of each seed) of one order, from no correction upward."""
+def points(rows: list[dict[str, str]], order: str, figure: str) -> list[tuple[float, dict[str, float]]]:
+    """(corrections, the figure by seed) of one order, from no correction upward."""
     chosen = [row for row in rows if row["order"] in ("none", order)]
     found = []
     for per_cent in sorted({int(row["per_cent"]) for row in chosen}):
         here = [row for row in chosen if int(row["per_cent"]) == per_cent]
         touched = [int(row["corrected"]) + int(row["left_out"]) for row in here]
-        found.append((float(np.mean(touched)), [float(row[figure]) for row in here]))
+        found.append((float(np.mean(touched)), {row["seed"]: float(row[figure]) for row in here}))
     return found
 
 
 def summarise(rows: list[dict[str, str]]) -> None:
-    """Mean, each seed, and the gain per hundred corrections, for each order and share."""
+    """What each order and share gives: accuracy, and the gain over no correction, seed by seed."""
     for order in ORDERS:
         for figure in ("majority_top1", "label_top1"):
             (_, before), *rest = points(rows, order, figure)
-            print(f"\n{order}, {figure}: uncorrected {np.mean(before):.2%}, n = {len(before)} seeds {before}")
+            print(f"\n{order}, {figure}: uncorrected {np.mean(list(before.values())):.2%}, seeds {before}")
             for touched, values in rest:
-                gain = 100 * (np.mean(values) - np.mean(before))
-                spread = f"± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "one seed"
-                print(f"{touched:6.0f} corrections: {np.mean(values):.2%} {spread}, {gain:+.2f} points, "
-                      f"{100 * gain / touched:+.3f} per hundred, n = {len(values)} seeds {values}")  # fmt: skip
+                gains = [100 * (value - before[seed]) for seed, value in values.items() if seed in before]
+                spread = f" ± {np.std(gains, ddof=1):.2f}" if len(gains) > 1 else ""
+                each = ", ".join(f"{gain:+.2f}" for gain in gains)
+                print(
+                    f"{touched:6.0f} corrections: {np.mean(list(values.values())):.2%}, gain {np.mean(gains):+.2f}{spread} "
+                    f"points (n = {len(gains)}: {each}), {100 * np.mean(gains) / touched:+.3f} per hundred"
+                )
 
 
 def draw(rows: list[dict[str, str]], file: Path) -> None:
@@ -272,9 +275,11 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
         for i, order in enumerate(ORDERS):
             curve = points(rows, order, f"{kind}_top1")
             x = [touched / 100 for touched, _ in curve]
-            plots.line(axis, i, x, [100 * float(np.mean(values)) for _, values in curve], label=order)
+            plots.line(axis, i, x, [100 * float(np.mean(list(values.values()))) for _, values in curve], label=order)
             for at, (_, values) in zip(x, curve, strict=True):
-                plots.line(axis, i, [at] * len(values), [100 * v for v in values], linestyle="none", alpha=0.35)
+                plots.line(
+                    axis, i, [at] * len(values), [100 * v for v in values.values()], linestyle="none", alpha=0.35
+                )
         axis.set_xlabel("hundreds of corrections")
         axis.set_title({"majority": "as most FER+ voters see it", "label": "FER2013's own label"}[kind])
     axes[0].set_ylabel("right on PublicTest, %")
