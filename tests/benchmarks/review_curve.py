@@ -263,8 +263,8 @@ def summarise(rows: list[dict[str, str]]) -> None:
                 spread = f" ± {np.std(gains, ddof=1):.2f}" if len(gains) > 1 else ""
                 each = ", ".join(f"{gain:+.2f}" for gain in gains)
                 print(
-                    f"{touched:6.0f} corrections: {np.mean(list(values.values())):.2%}, gain {np.mean(gains):+.2f}{spread} "
-                    f"points (n = {len(gains)}: {each}), {100 * np.mean(gains) / touched:+.3f} per hundred"
+                    f"{touched:6.0f} corrections: {np.mean(list(values.values())):.2%}, gain {np.mean(gains):+.2f}"
+                    f"{spread} points (n = {len(gains)}: {each}), {100 * np.mean(gains) / touched:+.3f} per hundred"
                 )
 
 
