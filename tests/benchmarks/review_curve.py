@@ -7,7 +7,7 @@ whose majority is no label here (contempt) is left out, one without a majority s
 on what that gives, its last epoch is judged on PublicTest: by the majority, and by FER2013's own label.
 
 .venv/bin/python tests/benchmarks/review_curve.py DATASET BACKBONE.pt --work FOLDER [--csv docs/training/review.csv]
-[--plot FILE.svg] [--seeds 3] [--threads 1] [--no-train]
+[--plot FILE.png] [--seeds 3] [--threads 1] [--no-train]
 
 DATASET is FER2013 converted with --ferplus, BACKBONE.pt an ImageNet checkpoint of yolo26n-cls. The answers come from a
 cross-validation of Training (`deepfer train --folds 5`), kept in FOLDER; each training is one row of the csv. What is
@@ -284,7 +284,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
         axis.set_title({"majority": "as most FER+ voters see it", "label": "FER2013's own label"}[kind])
     axes[0].set_ylabel("right on PublicTest, %")
     plots.legend(axes[0])
-    figure.savefig(file)
+    plots.save_png(figure, file)
 
 
 def parsed() -> argparse.Namespace:
