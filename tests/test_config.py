@@ -18,12 +18,12 @@ from deepfer_yolo.config import (
     ConvertConfig,
     EvaluateConfig,
     PredictConfig,
-    ServeConfig,
     StreamConfig,
 )
 from deepfer_yolo.errors import ConfigError
 from deepfer_yolo.presets import Config, key_of, resolve, to_yaml
 from deepfer_yolo.recipe import TrainConfig, TuneConfig
+from deepfer_yolo.servers import ServeConfig
 
 
 def test_flag_beats_file_beats_default(tmp_path: Path) -> None:

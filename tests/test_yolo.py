@@ -68,7 +68,8 @@ def test_stock_fitness_mixes_in_top5_and_ours_does_not() -> None:
 
 OVERRIDDEN = {
     FaceTrainer: {
-        "_do_train", "_handle_nan_recovery", "_setup_scheduler", "build_optimizer", "check_resume", "final_eval",
+        "_do_train", "_handle_nan_recovery", "_setup_ddp", "_setup_scheduler", "build_optimizer", "check_resume",
+        "final_eval",
         "get_dataloader", "get_dataset", "get_validator", "preprocess_batch", "read_results_csv", "resume_training",
         "save_model", "setup_model", "validate",
     },
@@ -92,6 +93,7 @@ def test_what_we_override_is_named_here_and_is_still_there_with_the_same_paramet
 
 PRIVATE = {
     "_do_train": "            else:\n                self._do_train()\n",  # not for a run that is over
+    "_setup_ddp": "        if self.world_size > 1:\n            self._setup_ddp()\n        self._setup_train()",
     "_setup_train": "        self._setup_train()\n\n        nb = len(self.train_loader)",
     "_setup_scheduler": "self._setup_scheduler()\n                self.scheduler.last_epoch = self.epoch",
     "_handle_nan_recovery": "            if self._handle_nan_recovery(epoch):\n",
@@ -116,7 +118,7 @@ def test_every_private_name_that_we_lean_on_is_named_here_and_still_does_what_we
         own |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)} - PRIVATE.keys()
         used |= {node.attr for node in attributes if re.match("_[^_]", node.attr)}
     used |= {name for name in OVERRIDDEN[FaceTrainer] if name.startswith("_")}
-    others = {"_is_avx512_bf16_supported", "_is_amx_tile_supported", "_trial_id"}  # torch's and Optuna's
+    others = {"_is_avx512_bf16_supported", "_is_amx_tile_supported", "_trial_id", "_storage"}  # torch's and Optuna's
     assert used - own - others == PRIVATE.keys()
     assert callable(torch.cpu._is_avx512_bf16_supported)
     assert callable(torch.cpu._is_amx_tile_supported)

@@ -162,6 +162,12 @@ class Card(_Part):
             raise ValueError("golden.probs must have one number a label")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files whose arithmetic is not told apart bear the card that they bore before."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "arithmetic" or value}
+
     def to_json(self, indent: int | None = None) -> str:
         """The card as JSON text."""
         return json.dumps(self.model_dump(mode="json"), indent=indent, ensure_ascii=False)

@@ -16,7 +16,7 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, its event loop runs in this thread, which other tests cannot bear
 def open_browser() -> Iterator[Callable[..., Any]]:
     """A function that opens headless Chromium with more flags."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
