@@ -181,11 +181,9 @@ def best_correlations(one: Floats, two: Floats, enough: float) -> Floats:
     with explained_imports():
         from scipy.fft import irfft2, rfft2  # numpy's takes five times as long
     heights = np.full((len(one), len(SCALES)), -1, np.float32)
-    waves, spread = rfft2(two) if len(two) else two, _spread_of_windows(two)
+    waves, spread = rfft2(two), _spread_of_windows(two)
 
     def look(index: int, pairs: NDArray[np.int64]) -> None:
-        if not len(pairs):
-            return
         along = _core_of(SCALES[index])
         core = along @ one[pairs] @ along.T
         core -= core.mean(axis=(1, 2), keepdims=True)
@@ -225,7 +223,7 @@ def _spread_of_windows(thumbs: Floats) -> Floats:
 def _peaks(surface: Floats) -> Floats:
     """The height of each peak between the pixels, by a parabola each way: half a pixel of shift costs up to 0.1."""
     every, last = np.arange(len(surface)), surface.shape[1] - 1
-    row, column = np.divmod(surface.reshape(len(surface), -1).argmax(axis=1), last + 1)
+    row, column = np.divmod(surface.reshape(len(surface), (last + 1) ** 2).argmax(axis=1), last + 1)
     top = surface[every, row, column]
     height = top.copy()
     for at, before, after in (
