@@ -17,6 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@$(BIN)/deepfer models pull onnxruntime-web >/dev/null || echo "note: without it there is no page that works in the browser (deepfer export --web)"
 	@touch $@
 
 demo: $(READY) ## The whole story on painted faces, offline, in under 3 minutes

@@ -457,3 +457,25 @@ def start_review(start_process: Callable[..., Served]) -> Callable[..., Served]:
         return start_process(folder, "review", dataset, "--port", 0, *words)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def start_files() -> Iterator[Callable[[Path], str]]:
+    """A function that serves a folder by nothing but `python -m http.server`, and returns its address."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(folder: Path) -> str:
+        words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        processes.append(process)
+        assert process.stdout is not None
+        said = process.stdout.readline().decode()
+        process.stdout.close()
+        found = re.search(r"port (\d+)", said)
+        assert found is not None, said
+        return f"http://127.0.0.1:{found[1]}/"
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(10)

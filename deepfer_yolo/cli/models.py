@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def models(
     action: Annotated[str, typer.Argument(help="list, or pull to fetch a file.")] = "list",
-    name: Annotated[str | None, typer.Argument(help="What to pull: yunet.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="What to pull: yunet, or onnxruntime-web for browsers (by npm).", show_default=False),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option("--url", help="Pull from this mirror; the SHA-256 stays pinned.", show_default="the maker's own"),
@@ -36,13 +39,7 @@ def models(
             f"deepfer models takes 'list' or 'pull NAME', not '{' '.join(filter(None, (action, name)))}'",
             "deepfer models pull yunet",
         )
-    if name is not None:
-        from deepfer_yolo.runtime.model_file import pull
-
-        path = pull(name, url=url)
-        found = [ModelFile(name, "pulled", path.stat().st_size, str(path))]
-    else:
-        found = _known()
+    found = [_pull(name, url)] if name is not None else _known()
     if as_json:
         print_json([model.to_json() for model in found])
         return
@@ -66,6 +63,14 @@ class ModelFile:
         return {"name": self.name, "kind": self.kind, "path": self.path, "bytes": self.n_bytes, **licensed}
 
 
+def _pull(name: str, url: str | None) -> ModelFile:
+    from deepfer_yolo.runtime.model_file import pull
+    from deepfer_yolo.web.runtime_files import NAME, pull_runtime, size_of
+
+    path = pull_runtime(url=url) if name == NAME else pull(name, url=url)
+    return ModelFile(name, "pulled", size_of(path) if path.is_dir() else path.stat().st_size, str(path))
+
+
 def _known() -> list[ModelFile]:
     from deepfer_yolo.runtime.model_file import PULLABLE, SHIPPED, pulled
 
@@ -75,4 +80,13 @@ def _known() -> list[ModelFile]:
         here = pulled(wanted.name)
         kind, path = ("pulled", str(here)) if here else ("can be pulled", None)
         found.append(ModelFile(wanted.name, kind, wanted.size, path, wanted.license))
-    return found
+    return [*found, _browser_runtime()]
+
+
+def _browser_runtime() -> ModelFile:
+    from deepfer_yolo.web.runtime_files import ARCHIVE_BYTES, NAME, PACKAGED, runtime_folder, size_of
+
+    folder = runtime_folder()
+    if folder is None:
+        return ModelFile(NAME, "can be pulled", ARCHIVE_BYTES, None, "MIT")
+    return ModelFile(NAME, "shipped" if folder == PACKAGED else "pulled", size_of(folder), str(folder), "MIT")
