@@ -137,7 +137,7 @@ def write_linear_model() -> Callable[..., Path]:
         from onnx import TensorProto, helper, numpy_helper
 
         from deepfer_yolo.runtime.card import Card, InputSpec
-        from deepfer_yolo.runtime.onnx_graph import put_card
+        from deepfer_yolo.runtime.model_file import attach
 
         size = round((weights.shape[1] / 3) ** 0.5)
         nodes = [
@@ -157,8 +157,8 @@ def write_linear_model() -> Callable[..., Path]:
         )
         model.ir_version = 9
         card = Card(name=name, labels=tuple(labels), input=InputSpec(size=size, colour="grey"))
-        put_card(model, card)
         onnx.save(model, str(path))
+        attach(card, path)
         return path
 
     return write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +32,8 @@ from deepfer_yolo.runtime.card import (
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
 from deepfer_yolo.runtime.model_file import STEM, attach, checked_sidecar, locate, parts
-from deepfer_yolo.runtime.onnx_graph import io_shapes, open_graph, put_card, read_graph
-
-if TYPE_CHECKING:
-    import onnx
+from deepfer_yolo.runtime.onnx_graph import io_shapes, metadata, open_graph, read_graph, with_card, with_metadata
+from deepfer_yolo.runtime.protobuf import Message
 
 STRIDE = 32
 """Of which Ultralytics makes the side of its inputs a multiple."""
@@ -128,7 +126,7 @@ def card_onnx(
         raise ModelError(f"an ONNX model must be named .onnx, not {out.name}", "change --out")
     model = read_graph(source)
     old = None
-    if any(entry.key == METADATA_KEY for entry in model.metadata_props):
+    if any(key == METADATA_KEY for key, _ in metadata(model)):
         old = open_graph(source)[1] if _only_renames(facts) else None
         if old is None and not overwrite:
             raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
@@ -142,12 +140,12 @@ def card_onnx(
             facts = facts.model_copy(update={"license": facts.license or UNKNOWN_LICENCE})
     card = _taught(_card(facts, source, old, precision_of(model)), taught)
     with atomic_path(out) as part:
-        card = put_card(model, card)
-        part.write_bytes(model.SerializeToString())
+        model, card = with_card(model, card)
+        part.write_bytes(model.content)
         classifier = Classifier(part)
         _check_batches(classifier, source)
-        card = put_card(model, _with_golden(card, classifier))
-        part.write_bytes(model.SerializeToString())
+        model, card = with_card(model, _with_golden(card, classifier))
+        part.write_bytes(model.content)
     return card
 
 
@@ -168,11 +166,9 @@ def public_copy(source: Path, out: Path | None = None, *, overwrite: bool = Fals
     target.parent.mkdir(parents=True, exist_ok=True)
     if model.suffix == ".onnx":
         graph, card = open_graph(model)
-        kept = [entry for entry in graph.metadata_props if entry.key != HASHES_KEY]
-        del graph.metadata_props[:]
-        graph.metadata_props.extend(kept)
-        card = put_card(graph, card.model_copy(update={"trained_hashes": None}))
-        write_atomic(target, graph.SerializeToString())
+        bare = with_metadata(graph, {key: value for key, value in metadata(graph) if key != HASHES_KEY})
+        graph, card = with_card(bare, card.model_copy(update={"trained_hashes": None}))
+        write_atomic(target, bytes(graph.content))
         return target, card
     card = checked_sidecar(model)
     if model.suffix == ".pt":
@@ -235,9 +231,9 @@ def _trained_size(arguments: Any, step: int) -> int | None:
     return -(-imgsz // step) * step if isinstance(imgsz, int) and imgsz > 0 else None
 
 
-def _complete(model: onnx.ModelProto, form: Form | None, facts: CardConfig, source: Path) -> CardConfig:
+def _complete(model: Message, form: Form | None, facts: CardConfig, source: Path) -> CardConfig:
     """`facts` filled from the graph's shapes and from Ultralytics' metadata, whose values are Python literals."""
-    said = {entry.key: entry.value for entry in model.metadata_props}
+    said = dict(metadata(model))
     own = _literal_names(said["names"], source) if "names" in said else None
     if form is not None:
         if said.get("task") == "classify" and "Ultralytics" in said.get("author", ""):

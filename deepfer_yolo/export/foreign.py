@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfer_yolo.config import CardConfig
 from deepfer_yolo.emotions import can_rename, canonical_label, meeting
-from deepfer_yolo.errors import ConfigError, ModelError, listed
+from deepfer_yolo.errors import ConfigError, ModelError, explained_imports, listed
 from deepfer_yolo.presets import configs_dir, resolve
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, graph_inputs, value_shape
+from deepfer_yolo.runtime.onnx_graph import FLOAT, INPUT, OUTPUT, UINT8, elem_type, graph_inputs, value_shape
+from deepfer_yolo.runtime.protobuf import Message, parse
 
-if TYPE_CHECKING:
-    import onnx
-
-FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes
+FLOAT16, DOUBLE = 10, 11  # TensorProto's codes
 FLOATS = {FLOAT: "float32", FLOAT16: "float16", DOUBLE: "float64"}
 CANONICAL = "canonical"
 """Said as --labels: the model's own, called as the data sets here call them."""
@@ -45,19 +43,21 @@ class Form:
     output: str
 
 
-def form_of(model: onnx.ModelProto, facts: CardConfig, source: Path) -> Form | None:
+def form_of(model: Message, facts: CardConfig, source: Path) -> Form | None:
     """The form of a foreign graph; None for one in this program's own. Raises ModelError where it can be neither."""
-    inputs, outputs = graph_inputs(model.graph), list(model.graph.output)
+    graph = model.child("graph")
+    inputs, outputs = graph_inputs(graph), graph.children("output")
     if len(inputs) != 1:
         raise ModelError(f"{source} has {len(inputs)} inputs; a classifier has one, the images")
-    kinds = [value.type.tensor_type.elem_type for value in (inputs[0], *outputs)]
-    if [inputs[0].name, *(value.name for value in outputs)] == [INPUT, OUTPUT] and kinds == [UINT8, FLOAT]:
+    kinds = [elem_type(value) for value in (inputs[0], *outputs)]
+    names = [value.text("name") for value in (inputs[0], *outputs)]
+    if names == [INPUT, OUTPUT] and kinds == [UINT8, FLOAT]:
         return None
     chosen = _output(outputs, facts.output, source)
     taken, given = _shown(inputs[0]), _shown(chosen)
     shape_in, shape_out = value_shape(inputs[0]), value_shape(chosen)
     can = "float images with one or three channels, first or last, to one row of numbers an image can be wrapped"
-    if kinds[0] not in FLOATS or chosen.type.tensor_type.elem_type not in FLOATS or len(shape_in) != 4:
+    if kinds[0] not in FLOATS or elem_type(chosen) not in FLOATS or len(shape_in) != 4:
         raise ModelError(f"{source} takes {taken} and gives {given}: {can}", "export the model in one of these forms")
     if len(shape_out) != 2:
         raise ModelError(
@@ -72,15 +72,15 @@ def form_of(model: onnx.ModelProto, facts: CardConfig, source: Path) -> Form | N
     if len(known) > 1:
         raise ModelError(f"{source} takes {taken}; only square images can be given", "export it for square images")
     size = known.pop() if known else None
-    return Form(f"{taken} → {given}", layout, planes or 0, size, shape_out[1], shape_in[0], chosen.name)
+    return Form(f"{taken} → {given}", layout, planes or 0, size, shape_out[1], shape_in[0], chosen.text("name"))
 
 
-def _output(outputs: Sequence[onnx.ValueInfoProto], name: str | None, source: Path) -> onnx.ValueInfoProto:
+def _output(outputs: Sequence[Message], name: str | None, source: Path) -> Message:
     if name is None and len(outputs) == 1:
         return outputs[0]
-    found = [value for value in outputs if value.name == name]
+    found = [value for value in outputs if value.text("name") == name]
     if not found:
-        there = ", ".join(f"{value.name} {_shown(value)}" for value in outputs)
+        there = ", ".join(f"{value.text('name')} {_shown(value)}" for value in outputs)
         said = f"no output '{name}'" if name else f"{len(outputs)} outputs"
         raise ModelError(f"{source} has {said}: {there}", "name the one with a number a label: --output NAME")
     return found[0]
@@ -98,8 +98,8 @@ def _layout(
     return said
 
 
-def _shown(value: onnx.ValueInfoProto) -> str:
-    kind = value.type.tensor_type.elem_type
+def _shown(value: Message) -> str:
+    kind = elem_type(value)
     sides = ("?" if side is None else str(side) for side in value_shape(value))
     return f"{FLOATS.get(kind, {UINT8: 'uint8'}.get(kind, f'type {kind}'))} ({', '.join(sides)})"
 
@@ -191,37 +191,41 @@ def kept(
     return renamed(order, given, source), None
 
 
-def wrap(model: onnx.ModelProto, form: Form, facts: CardConfig, source: Path) -> onnx.ModelProto:
-    """`model` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under a
-    prefix.
+def wrap(foreign: Message, form: Form, facts: CardConfig, source: Path) -> Message:
+    """`foreign` in this program's form: uint8 (n, S, S, 3) in, probabilities out; the inner graph keeps its names under
+    a prefix.
     """
-    from onnx import compose, helper
+    with explained_imports():
+        import onnx
+        from onnx import compose, helper, numpy_helper
 
+    model = onnx.load_from_string(bytes(foreign.content))
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=1)
     if opset < MIN_OPSET:
         raise ModelError(f"{source} is of ONNX opset {opset}; {MIN_OPSET} is the oldest that can be wrapped")
-    answers = _answers(model, form, facts, source)
+    answers = _answers(foreign, form, facts, source)
     inner = compose.add_prefix(model, "inner/")
     inner.ir_version = max(inner.ir_version, 4)  # before, stored tensors had to be inputs as well
     graph = inner.graph
-    taken = graph_inputs(graph)[0]
+    stored = {tensor.name for tensor in graph.initializer}
+    taken = next(value for value in graph.input if value.name not in stored)
     given = next(value for value in graph.output if value.name == f"inner/{form.output}")
     columns = kept(facts.order, facts.labels, source)[1] if facts.order else None
-    before, stored = _before(taken, form, facts)
-    after, sums = _after(given, answers, columns)
+    before, scales = _before(taken.name, taken.type.tensor_type.elem_type, form, facts)
+    after, sums = _after(given.name, answers, columns)
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
-    for name, array in (stored | sums).items():
-        graph.initializer.append(_tensor(name, array))
+    for name, array in (scales | sums).items():
+        graph.initializer.append(numpy_helper.from_array(array, name))
     n, size = form.batch or "n", facts.size_px
     graph.input.append(helper.make_tensor_value_info(INPUT, UINT8, [n, size, size, 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, FLOAT, [n, len(facts.labels or ())]))
     del inner.metadata_props[:]
-    return inner
+    return parse("Model", inner.SerializeToString())
 
 
-def _answers(model: onnx.ModelProto, form: Form, facts: CardConfig, source: Path) -> Literal["logits", "probs"]:
+def _answers(model: Message, form: Form, facts: CardConfig, source: Path) -> Literal["logits", "probs"]:
     has_softmax = _ends_in_softmax(model, form.output)
     if facts.answers == "logits" and has_softmax:
         raise ConfigError(
@@ -235,9 +239,7 @@ def _answers(model: onnx.ModelProto, form: Form, facts: CardConfig, source: Path
     return facts.answers or "probs"
 
 
-def _before(
-    taken: onnx.ValueInfoProto, form: Form, facts: CardConfig
-) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.generic]]]:
+def _before(taken: str, kind: int, form: Form, facts: CardConfig) -> tuple[list[Any], dict[str, NDArray[np.generic]]]:
     """The nodes from uint8 (n, S, S, 3) to what the model takes, and their numbers."""
     from onnx import helper
 
@@ -259,23 +261,21 @@ def _before(
     if facts.channels == "bgr":  # behind the numbers, which are said in the order r,g,b
         stored["backwards"] = np.array([2, 1, 0], np.int64)
         steps.append(("Gather", ["backwards"], {"axis": 1 if form.layout == "nchw" else 3}))
-    if (kind := taken.type.tensor_type.elem_type) != FLOAT:
+    if kind != FLOAT:
         steps.append(("Cast", [], {"to": kind}))
-    names = [INPUT, *(f"step{i}" for i in range(1, len(steps))), taken.name]
+    names = [INPUT, *(f"step{i}" for i in range(1, len(steps))), taken]
     nodes = [
-        helper.make_node(kind, [names[i], *more], [names[i + 1]], **attributes)
-        for i, (kind, more, attributes) in enumerate(steps)
+        helper.make_node(operator, [names[i], *more], [names[i + 1]], **attributes)
+        for i, (operator, more, attributes) in enumerate(steps)
     ]
     return nodes, stored
 
 
-def _after(
-    given: onnx.ValueInfoProto, answers: str, columns: list[int] | None
-) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.generic]]]:
+def _after(given: str, answers: str, columns: list[int] | None) -> tuple[list[Any], dict[str, NDArray[np.generic]]]:
     """The nodes from the model's answer to probabilities of the labels that are kept, and their numbers."""
     from onnx import helper
 
-    nodes = [helper.make_node("Cast", [given.name], ["numbers"], to=FLOAT)]
+    nodes = [helper.make_node("Cast", [given], ["numbers"], to=FLOAT)]
     stored: dict[str, NDArray[np.generic]] = {}
     if columns is not None:
         stored["columns"] = np.array(columns, np.int64)
@@ -295,31 +295,27 @@ def _after(
     return [*nodes, *rest], stored
 
 
-def _tensor(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
-    from onnx import numpy_helper
-
-    return numpy_helper.from_array(array, name)
-
-
-def precision_of(model: onnx.ModelProto) -> Literal["fp32", "fp16", "int8"]:
+def precision_of(model: Message) -> Literal["fp32", "fp16", "int8"]:
     """What a foreign graph is stored in, which decides how closely another machine must answer."""
-    if any("Quantize" in node.op_type or node.op_type.endswith("Integer") for node in model.graph.node):
+    nodes = model.child("graph").children("node")
+    if any("Quantize" in (kind := node.text("op_type")) or kind.endswith("Integer") for node in nodes):
         return "int8"
-    kinds = {tensor.data_type for tensor in model.graph.initializer}
-    casts = {a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to"}
-    return "fp16" if FLOAT16 in kinds | casts else "fp32"
+    kinds = {tensor.number("data_type") for tensor in model.child("graph").children("initializer")}
+    casts = [a for node in nodes if node.text("op_type") == "Cast" for a in node.children("attribute")]
+    kinds |= {a.number("i") for a in casts if a.text("name") == "to"}
+    return "fp16" if FLOAT16 in kinds else "fp32"
 
 
-def _ends_in_softmax(model: onnx.ModelProto, output: str) -> bool:
-    makers = {name: node for node in model.graph.node for name in node.output}
+def _ends_in_softmax(model: Message, output: str) -> bool:
+    makers = {name: node for node in model.child("graph").children("node") for name in node.texts("output")}
     name = output
     for _ in range(8):
         node = makers.get(name)
         if node is None:
             return False
-        if node.op_type == "Softmax":
+        if node.text("op_type") == "Softmax":
             return True
-        if node.op_type not in PASS_THROUGH:
+        if node.text("op_type") not in PASS_THROUGH:
             return False
-        name = node.input[0]
+        name = next(iter(node.texts("input")), "")
     return False

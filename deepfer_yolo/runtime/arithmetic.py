@@ -9,17 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.records import Crops, Json, Probs, plain
 from deepfer_yolo.runtime.backends.protocol import Backend
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, open_graph
-
-if TYPE_CHECKING:
-    import onnx
+from deepfer_yolo.runtime.onnx_graph import INPUT, INT8, OUTPUT, UINT8, open_graph, stored_ints
+from deepfer_yolo.runtime.protobuf import Message, made, parse
 
 N_FACES, SEED = 64, 2013
 
@@ -130,33 +127,40 @@ def _in_parts(backend: Backend, crops: Crops) -> Probs:
     return np.concatenate([backend.run(crops[start : start + 8]) for start in range(0, len(crops), 8)])
 
 
-def _opened(graph: onnx.ModelProto, threads: int) -> tuple[Callable[[Crops], Probs], int, int]:
+def _opened(graph: Message, threads: int) -> tuple[Callable[[Crops], Probs], int, int]:
     """The graph in onnxruntime, its convolutions, and how many of them it calculates in floating point."""
-    import onnx
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory(prefix="deepfer-graph-") as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
-        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+        session = ort.InferenceSession(bytes(graph.content), options, providers=["CPUExecutionProvider"])
+        optimised = parse("Model", Path(options.optimized_model_filepath).read_bytes())
+        kinds = [node.text("op_type") for node in optimised.child("graph").children("node")]
     n_float = sum("Conv" in kind and "QLinear" not in kind for kind in kinds)
     return lambda crops: session.run([OUTPUT], {INPUT: crops})[0], n_float + kinds.count("QLinearConv"), n_float
 
 
-def _unsigned(graph: onnx.ModelProto) -> onnx.ModelProto | None:
+def _unsigned(model: Message) -> Message | None:
     """The same numbers with unsigned activations: zero points moved by 128; None where none are signed."""
-    from onnx import TensorProto, numpy_helper
+    graph = model.child("graph")
+    nodes, stored = graph.children("node"), graph.children("initializer")
+    rounding = [node for node in nodes if node.text("op_type") == "QuantizeLinear"]
+    rounded = {output for node in rounding for output in node.texts("output")}
+    pairs = [
+        node
+        for node in nodes
+        if node.text("op_type") == "DequantizeLinear" and rounded.intersection(node.texts("input")[:1])
+    ]
+    names = {name for node in (*pairs, *rounding) for name in node.texts("input")[2:3]}
+    signed = {tensor.text("name") for tensor in stored if tensor.number("data_type") == INT8} & names
+    moved = [_moved(tensor) if tensor.text("name") in signed else tensor for tensor in stored]
+    return model.replaced("graph", [graph.replaced("initializer", moved)]) if signed else None
 
-    copy = type(graph)()
-    copy.CopyFrom(graph)
-    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
-    rounded = {node.output[0]: node for node in copy.graph.node if node.op_type == "QuantizeLinear"}
-    pairs = [node for node in copy.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in rounded]
-    names = {node.input[2] for node in (*pairs, *rounded.values()) if len(node.input) > 2}
-    signed = {name for name in names if name in stored and stored[name].data_type == TensorProto.INT8}
-    for name in signed:
-        moved = numpy_helper.to_array(stored[name]).astype(np.int16) + 128
-        stored[name].CopyFrom(numpy_helper.from_array(moved.astype(np.uint8), name))
-    return copy if signed else None
+
+def _moved(tensor: Message) -> Message:
+    """An int8 tensor as uint8, each number larger by 128."""
+    numbers = (stored_ints(tensor).astype(np.int16) + 128).astype(np.uint8)
+    dims, name = tensor.numbers("dims"), tensor.text("name")
+    return made("Tensor", dims=dims, data_type=[UINT8], name=[name], raw_data=[numbers.tobytes()])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,16 @@ from deepfer_yolo.runtime.backends.protocol import first_line, in_batches
 from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.runtime.classifier import Classifier, meet
 from deepfer_yolo.runtime.golden import golden_inputs, held_against, tolerance_of
-from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, io_shapes, read_graph
+from deepfer_yolo.runtime.onnx_graph import INPUT, INT8, OUTPUT, io_shapes, read_graph, stored_ints
 from deepfer_yolo.runtime.preprocess import centre_crop, fitted_sides, to_inputs
-
-if TYPE_CHECKING:
-    import onnx
+from deepfer_yolo.runtime.protobuf import Message, made
 
 SHARE = 0.1
 """Of the mean difference that a cause leaves at most."""
 MAX_LEVEL = 64
 """Of a weight in 7 bits: products of two with unsigned 8-bit activations fit the 16 bits of kernels without VNNI."""
+ATTRIBUTE_INT = 2
+"""AttributeProto's code of a whole number."""
 Floats = NDArray[np.float32]
 
 
@@ -119,8 +119,8 @@ def model_probes(model: Classifier, crops: Crops) -> Iterator[Probe]:
         )
 
 
-def _graph_probes(model: Classifier, graph: onnx.ModelProto, crops: Crops) -> Iterator[Probe]:
-    name, kinds = model.path.name, {node.op_type for node in graph.graph.node}
+def _graph_probes(model: Classifier, graph: Message, crops: Crops) -> Iterator[Probe]:
+    name, kinds = model.path.name, {node.text("op_type") for node in graph.child("graph").children("node")}
     if "Resize" in kinds and model.provider != "cpu":
         yield Probe(
             "antialias",
@@ -184,7 +184,7 @@ def in_bf16(path: Path, crops: Crops) -> Probs:
     return backend.run(crops)
 
 
-def graph_answers(graph: onnx.ModelProto, crops: Crops, *, in_float: bool = False) -> Probs:
+def graph_answers(graph: Message, crops: Crops, *, in_float: bool = False) -> Probs:
     """The answers of a graph on this processor in onnxruntime; `in_float` with 8-bit numbers taken out of the integer
     kernels. Raises ModelError where it cannot run.
     """
@@ -196,35 +196,31 @@ def graph_answers(graph: onnx.ModelProto, crops: Crops, *, in_float: bool = Fals
     if in_float:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(bytes(graph.content), options, providers=["CPUExecutionProvider"])
         fixed_n = io_shapes(graph, Path("graph"))[0][0]
         return in_batches(lambda part: session.run([OUTPUT], {INPUT: part})[0], crops, fixed_n or len(crops))
     except Exception as error:  # onnxruntime's exception types share no base class of their own
         raise ModelError(f"onnxruntime refuses the graph: {first_line(error)}") from None
 
 
-def _antialiased(graph: onnx.ModelProto) -> onnx.ModelProto:
-    from onnx import helper
-
-    copy = type(graph)()
-    copy.CopyFrom(graph)
-    for node in copy.graph.node:
-        if node.op_type == "Resize":
-            others = [
-                attribute for attribute in node.attribute if attribute.name not in ("antialias", "exclude_outside")
-            ]
-            del node.attribute[:]
-            node.attribute.extend(others)
-            node.attribute.extend(helper.make_attribute(name, 1) for name in ("antialias", "exclude_outside"))
-    return copy
+def _antialiased(model: Message) -> Message:
+    graph = model.child("graph")
+    nodes = [_with_antialias(node) if node.text("op_type") == "Resize" else node for node in graph.children("node")]
+    return model.replaced("graph", [graph.replaced("node", nodes)])
 
 
-def _wide_weights(graph: onnx.ModelProto) -> int:
+def _with_antialias(node: Message) -> Message:
+    names = ("antialias", "exclude_outside")
+    others = [attribute for attribute in node.children("attribute") if attribute.text("name") not in names]
+    added = [made("Attribute", name=[name], i=[1], type=[ATTRIBUTE_INT]) for name in names]
+    return node.replaced("attribute", [*others, *added])
+
+
+def _wide_weights(model: Message) -> int:
     """How many stored 8-bit weights need more than 7 bits."""
-    from onnx import TensorProto, numpy_helper
-
-    weights = (tensor for tensor in graph.graph.initializer if tensor.data_type == TensorProto.INT8 and tensor.dims)
-    return sum(int((np.abs(numpy_helper.to_array(tensor).astype(np.int16)) > MAX_LEVEL).sum()) for tensor in weights)
+    tensors = model.child("graph").children("initializer")
+    weights = (tensor for tensor in tensors if tensor.number("data_type") == INT8 and tensor.has("dims"))
+    return sum(int((np.abs(stored_ints(tensor).astype(np.int16)) > MAX_LEVEL).sum()) for tensor in weights)
 
 
 def prepared(image: Image, spec: InputSpec, shrink: Callable[[Floats, int, int], Floats]) -> Image:

@@ -13,7 +13,7 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
 from deepfer_yolo.runtime.card import SCHEMA_VERSION, Card, read_sidecar, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.formats import BY_SUFFIX
-from deepfer_yolo.runtime.onnx_graph import open_graph, put_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import open_graph, read_graph, with_card
 
 STEM = "model"
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -115,9 +115,8 @@ def attach(card: Card, model: Path) -> Card:
     as written.
     """
     if model.suffix == ".onnx":
-        graph = read_graph(model)
-        card = put_card(graph, card)
-        write_atomic(model, graph.SerializeToString())
+        graph, card = with_card(read_graph(model), card)
+        write_atomic(model, bytes(graph.content))
         return card
     completed = {"schema_version": SCHEMA_VERSION, "graph_sha256": None, "file_sha256": digest(model)}
     card = card.model_copy(update=completed)

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.runtime.card import (
@@ -21,92 +23,80 @@ from deepfer_yolo.runtime.card import (
     parse_card,
     unpack_hashes,
 )
-
-if TYPE_CHECKING:
-    import onnx
+from deepfer_yolo.runtime.protobuf import Message, made, parse
 
 MAX_BYTES = 512_000_000
 """No classifier of faces is larger; read into memory once."""
-MAX_ELEMENTS = 200_000_000
+MAX_ELEMENTS, MAX_DIMS = 200_000_000, 64
 """In one stored tensor."""
 DOMAINS = frozenset({"", "ai.onnx"})
 """Operators outside ONNX itself need a library beside the file, which a file from a stranger must not bring."""
 INPUT, OUTPUT = "image", "probs"
+FLOAT, UINT8, INT8 = 1, 2, 3
+"""TensorProto's codes of types."""
 
 
-def read_graph(path: Path) -> onnx.ModelProto:
-    """The parsed file, free of external data and custom operators. Raises ModelError that says what was refused."""
-    import onnx
-
+def read_graph(path: Path) -> Message:
+    """The file taken apart, free of external data and custom operators. Raises ModelError that says what was
+    refused.
+    """
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ModelError(
             f"{path} is larger than {MAX_BYTES // 1_000_000} MB ({size:,} bytes)", "no face classifier needs that much"
         )
-    content = path.read_bytes()
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(content)
-    except Exception as error:  # protobuf's DecodeError has a different class in each of its implementations
+        model = parse("Model", path.read_bytes())
+        is_empty = not model.child("graph").has("node") or not model.child("graph").has("output")
+        if not is_empty:
+            _check_safe(model, path)
+    except ValueError as error:
         raise ModelError(
             f"{path} is not a readable ONNX file, or a truncated one ({error})", "export it again with: deepfer export"
         ) from None
-    if not model.graph.node or not model.graph.output:
+    if is_empty:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph", "export it again with: deepfer export")
-    _check_safe(model, path)
     return model
 
 
-def _check_safe(model: onnx.ModelProto, path: Path) -> None:
-    bodies = list(_bodies(model))
-    for node in (node for body in bodies for node in body.node):
-        if node.domain not in DOMAINS:
+def _check_safe(model: Message, path: Path) -> None:
+    for part in _parts(model):
+        if part.kind == "Node" and part.text("domain") not in DOMAINS:
             raise ModelError(
-                f"{path}: the operator {node.domain}::{node.op_type} is not part of ONNX",
+                f"{path}: the operator {part.text('domain')}::{part.text('op_type')} is not part of ONNX",
                 "only files made of ONNX's own operators are opened",
             )
-    for tensor in (tensor for body in bodies for tensor in _tensors(body)):
-        if tensor.external_data or tensor.data_location == 1:
+        if part.kind != "Tensor":
+            continue
+        if part.has("external_data") or part.number("data_location"):
             raise ModelError(
-                f"{path}: the tensor '{tensor.name}' lies outside the file (external data)",
+                f"{path}: the tensor '{part.text('name')}' lies outside the file (external data)",
                 "save the model as one file",
             )
-        if min(tensor.dims, default=0) < 0 or prod(tensor.dims) > MAX_ELEMENTS:
-            raise ModelError(f"{path}: the tensor '{tensor.name}' claims the shape {list(tensor.dims)}")
+        dims = part.numbers("dims", MAX_DIMS)
+        if min(dims, default=0) < 0 or prod(dims) > MAX_ELEMENTS:
+            raise ModelError(f"{path}: the tensor '{part.text('name')}' claims the shape {dims}")
 
 
-def _bodies(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """The graph, the functions, and the graphs nested in them (If, Loop, Scan)."""
-    stack = [model.graph, *model.functions]
+def _parts(model: Message) -> Iterator[Message]:
+    """All that is read of a file: the graph, the functions, the graphs nested in them (If, Loop, Scan), and all tensors
+    in them.
+    """
+    stack = [model]
     while stack:
-        body = stack.pop()
-        yield body
-        for attribute in (attribute for node in body.node for attribute in node.attribute):
-            stack += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+        part = stack.pop()
+        yield part
+        stack += part.children()
 
 
-def _tensors(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    """The tensors stored in one body: initialisers, sparse ones, constants and other attributes."""
-    holders = [attribute for node in body.node for attribute in node.attribute]
-    dense = [*(holder.t for holder in holders if holder.HasField("t")), *(t for h in holders for t in h.tensors)]
-    sparse = [holder.sparse_tensor for holder in holders if holder.HasField("sparse_tensor")]
-    sparse += [tensor for holder in holders for tensor in holder.sparse_tensors]
-    if hasattr(body, "initializer"):  # functions have none
-        dense += body.initializer
-        sparse += body.sparse_initializer
-    yield from dense
-    for tensor in sparse:
-        yield from (tensor.values, tensor.indices)
+def graph_sha256(model: Message) -> str:
+    """SHA-256 of the graph's bytes alone, so that the metadata around it can change."""
+    return hashlib.sha256(model.child("graph").content).hexdigest()
 
 
-def graph_sha256(model: onnx.ModelProto) -> str:
-    """SHA-256 of the serialised graph alone, so that the metadata around it can change."""
-    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
-
-
-def open_graph(path: Path, *, changed: bool = False) -> tuple[onnx.ModelProto, Card]:
-    """The parsed file and its card, which describes it. Raises ModelError that says what was refused; a card or hashes
-    that were changed are, unless they may be `changed`.
+def open_graph(path: Path, *, changed: bool = False) -> tuple[Message, Card]:
+    """The file taken apart and its card, which describes it. Raises ModelError that says what was refused; a card or
+    hashes that were changed are, unless they may be `changed`.
     """
     model = read_graph(path)
     said = _metadata(model, path)
@@ -117,13 +107,19 @@ def open_graph(path: Path, *, changed: bool = False) -> tuple[onnx.ModelProto, C
     return model, card
 
 
-def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, str]:
+def metadata(model: Message) -> list[tuple[str, str]]:
+    """What a file says beside its graph: keys and values."""
+    return [(entry.text("key"), entry.text("value")) for entry in model.children("metadata_props")]
+
+
+def _metadata(model: Message, path: Path) -> dict[str, str]:
     """What the file says by key; raises ModelError where a key of ours stands twice."""
-    keys = [entry.key for entry in model.metadata_props]
+    entries = metadata(model)
+    keys = [key for key, _ in entries]
     for key in (METADATA_KEY, HASHES_KEY, DIGEST_KEY):
         if keys.count(key) > 1:
             raise ModelError(f"{path}: the metadata '{key}' stands twice", "export it again with: deepfer export")
-    return {entry.key: entry.value for entry in model.metadata_props}
+    return dict(entries)
 
 
 def _card_of(said: dict[str, str], path: Path) -> Card:
@@ -139,41 +135,35 @@ def _card_of(said: dict[str, str], path: Path) -> Card:
     return card.model_copy(update={"trained_hashes": hashes})
 
 
-def _digest(model: onnx.ModelProto, graph: str, said: dict[str, str]) -> str:
+def _digest(model: Message, graph: str, said: dict[str, str]) -> str:
     """One digest over all that a run-time or a judge of the model reads: the SHA-256 of the graph, what stands around
     it (versions of the operators, functions), the card's text and that of the hashes, where there are any.
     """
-    around = type(model)()
-    for field, value in model.ListFields():
-        if field.name not in ("graph", "metadata_props"):
-            if hasattr(value, "MergeFrom"):
-                getattr(around, field.name).MergeFrom(value)
-            else:
-                setattr(around, field.name, value)
     texts = [said[key].encode() for key in (METADATA_KEY, HASHES_KEY) if key in said]
-    return digest_of(graph.encode(), around.SerializeToString(deterministic=True), *texts)
+    return digest_of(graph.encode(), bytes(model.without("graph", "metadata_props").content), *texts)
 
 
-def put_card(model: onnx.ModelProto, card: Card) -> Card:
-    """Write `card`, completed by the graph's SHA-256, and the digest into the metadata of `model`; returns the card as
-    written.
+def with_card(model: Message, card: Card) -> tuple[Message, Card]:
+    """`model` with `card`, completed by the graph's SHA-256, and the digest in its metadata; and the card as written.
 
     Hashes of training images that are in the metadata already stay there where `card` has none.
     """
     graph = graph_sha256(model)
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "graph_sha256": graph, "file_sha256": None})
-    said = {entry.key: entry.value for entry in model.metadata_props if entry.key not in (METADATA_KEY, DIGEST_KEY)}
+    said = {key: value for key, value in metadata(model) if key not in (METADATA_KEY, DIGEST_KEY)}
     if card.trained_hashes is not None:
         said[HASHES_KEY] = card.trained_hashes
     said[METADATA_KEY] = card.to_json()
     said[DIGEST_KEY] = _digest(model, graph, said)
-    del model.metadata_props[:]
-    for key, value in said.items():
-        model.metadata_props.add(key=key, value=value)
-    return card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
+    return with_metadata(model, said), card.model_copy(update={"trained_hashes": said.get(HASHES_KEY)})
 
 
-def _check_card(model: onnx.ModelProto, card: Card, path: Path, digest: str) -> None:
+def with_metadata(model: Message, said: dict[str, str]) -> Message:
+    """`model` that says this by key, and nothing else."""
+    return model.replaced("metadata_props", [made("Entry", key=[key], value=[said[key]]) for key in said])
+
+
+def _check_card(model: Message, card: Card, path: Path, digest: str) -> None:
     """Raise ModelError with the difference where the card and the graph beside it disagree."""
     shape_in, shape_out = io_shapes(model, path)
     side, n_labels = card.input.size, len(card.labels)
@@ -194,13 +184,14 @@ def _check_card(model: onnx.ModelProto, card: Card, path: Path, digest: str) -> 
         )
 
 
-def io_shapes(model: onnx.ModelProto, path: Path) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+def io_shapes(model: Message, path: Path) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
     """Shapes of the one input `image` (uint8) and the one output `probs` (float32), None where dynamic; raises
     ModelError for others.
     """
-    inputs, outputs = graph_inputs(model.graph), list(model.graph.output)
-    named = [(v.name, v.type.tensor_type.elem_type) for v in (*inputs, *outputs)]
-    if named != [(INPUT, 2), (OUTPUT, 1)]:  # TensorProto.UINT8 and FLOAT
+    graph = model.child("graph")
+    inputs, outputs = graph_inputs(graph), graph.children("output")
+    named = [(value.text("name"), elem_type(value)) for value in (*inputs, *outputs)]
+    if named != [(INPUT, UINT8), (OUTPUT, FLOAT)]:
         listed = ", ".join(name for name, _ in named)
         raise ModelError(
             f"{path} is not in this program's form (uint8 '{INPUT}' in, float32 '{OUTPUT}' out): it has {listed}",
@@ -209,15 +200,27 @@ def io_shapes(model: onnx.ModelProto, path: Path) -> tuple[tuple[int | None, ...
     return value_shape(inputs[0]), value_shape(outputs[0])
 
 
-def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+def graph_inputs(graph: Message) -> list[Message]:
     """The inputs that a caller gives; old graphs list their stored tensors too."""
-    stored = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in stored]
+    stored = {tensor.text("name") for tensor in graph.children("initializer")}
+    return [value for value in graph.children("input") if value.text("name") not in stored]
 
 
-def value_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+def stored_ints(tensor: Message) -> NDArray[np.int8]:
+    """The numbers of an int8 tensor, flat."""
+    raw = tensor.data("raw_data")
+    return np.frombuffer(raw, np.int8) if len(raw) else np.array(tensor.numbers("int32_data"), np.int64).astype(np.int8)
+
+
+def elem_type(value: Message) -> int:
+    """TensorProto's code of the type of an input or output."""
+    return value.child("type").child("tensor_type").number("elem_type") or 0
+
+
+def value_shape(value: Message) -> tuple[int | None, ...]:
     """The declared shape of an input or output, None for a dynamic side."""
-    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
+    dims = value.child("type").child("tensor_type").child("shape").children("dim")
+    return tuple(dim.number("dim_value") for dim in dims)
 
 
 def _show(shape: tuple[int | None, ...]) -> str:

@@ -21,7 +21,8 @@ import numpy as np
 from deepfer_yolo.data.dataset import load_images, open_dataset
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.card import InputSpec
-from deepfer_yolo.runtime.onnx_graph import open_graph, put_card, read_graph
+from deepfer_yolo.runtime.model_file import attach
+from deepfer_yolo.runtime.onnx_graph import open_graph
 from deepfer_yolo.runtime.preprocess import to_inputs
 
 ANSWER = """
@@ -58,9 +59,7 @@ def quantised(model: Path, crops: Crops, out: Path) -> Path:
 
     form = {"quant_format": QuantFormat.QDQ, "per_channel": True, "activation_type": QuantType.QUInt8}
     quantize_static(str(model), str(out), OneBatch(), **form)
-    made = read_graph(out)
-    put_card(made, open_graph(model)[1].model_copy(update={"precision": "int8", "golden": None}))
-    out.write_bytes(made.SerializeToString())
+    attach(open_graph(model)[1].model_copy(update={"precision": "int8", "golden": None}), out)
     return out
 
 

@@ -18,14 +18,13 @@ from deepfer_yolo.export.onnx import build_graph
 from deepfer_yolo.export.rounding import best_range, full_range, round_weights, silu, steps_of
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.presets import find_preset
-from deepfer_yolo.runtime.onnx_graph import read_graph
 from deepfer_yolo.yolo import build_model, look_at_one_plane
 
 
 @pytest.fixture(scope="module")
 def observed(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Observed:
     faces = np.repeat(paint_faces(8, 96, 32)[0][..., None], 3, axis=3)
-    return observe(prepare(read_graph(exported), tmp_path_factory.mktemp("prepared")), faces)
+    return observe(prepare(onnx.load(exported), tmp_path_factory.mktemp("prepared")), faces)
 
 
 @pytest.fixture(scope="module")

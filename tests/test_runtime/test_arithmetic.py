@@ -15,8 +15,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.records import Crops
 from deepfer_yolo.runtime.arithmetic import _opened, _unsigned, own_choice, signed_activations
-from deepfer_yolo.runtime.model_file import SHIPPED
-from deepfer_yolo.runtime.onnx_graph import open_graph, put_card, read_graph
+from deepfer_yolo.runtime.model_file import SHIPPED, attach
+from deepfer_yolo.runtime.onnx_graph import open_graph, read_graph, with_metadata
 
 Deepfer = Callable[..., Any]
 MODEL = SHIPPED / "deepfer-n.onnx"
@@ -38,10 +38,8 @@ def quantised(path: Path, activations: QuantType) -> Path:
     made = path.with_name("raw.onnx")
     options = {"quant_format": QuantFormat.QDQ, "per_channel": True, "activation_type": activations}
     quantize_static(str(MODEL), str(made), Faces(card.input.size), **options)
-    model = read_graph(made)
-    del model.metadata_props[:]
-    put_card(model, card.model_copy(update={"precision": "int8", "golden": None}))
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(bytes(with_metadata(read_graph(made), {}).content))
+    attach(card.model_copy(update={"precision": "int8", "golden": None}), path)
     return path
 
 

@@ -14,7 +14,7 @@ import pytest
 from deepfer_yolo.errors import MissingDependencyError, ModelError
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.onnx_graph import put_card
+from deepfer_yolo.runtime.model_file import attach
 
 
 def test_predict_is_the_bare_session(exported: Path) -> None:
@@ -39,9 +39,9 @@ def test_a_fixed_batch_answers_any_number(linear_model: Path, tmp_path: Path) ->
     model = onnx.load(str(linear_model))
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 4
-    put_card(model, Classifier(linear_model).card)
     path = tmp_path / "fixed.onnx"
     path.write_bytes(model.SerializeToString())
+    attach(Classifier(linear_model).card, path)
     fixed, dynamic = Classifier(path), Classifier(linear_model)
     for n in (1, 3, 4, 5, 9):
         crops = paint_golden(2, n, 24)

@@ -19,6 +19,7 @@ from deepfer_yolo.runtime.card import DIGEST_KEY, HASHES_KEY, METADATA_KEY, pack
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import SHIPPED, card_beside, renew_digest
 from deepfer_yolo.runtime.onnx_graph import graph_sha256, open_graph
+from deepfer_yolo.runtime.protobuf import parse
 
 SMALL = SHIPPED / "deepfer-xs.onnx"
 """The smallest shipped file: every part is there, and a test reads it often."""
@@ -60,7 +61,7 @@ def other_weights(model: onnx.ModelProto) -> None:
     """Weights that are others, with the graph's hash made to fit."""
     tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
     tensor.raw_data = bytes([tensor.raw_data[0] ^ 1]) + tensor.raw_data[1:]
-    edited(lambda card: card.update(graph_sha256=graph_sha256(model)))(model)
+    edited(lambda card: card.update(graph_sha256=graph_sha256(parse("Model", model.SerializeToString()))))(model)
 
 
 CHANGES: dict[str, Callable[[onnx.ModelProto], None]] = {

@@ -32,7 +32,8 @@ from deepfer_yolo.runtime.card import Card, Golden, InputSpec
 from deepfer_yolo.runtime.causes import graph_answers
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import golden_inputs, make_golden
-from deepfer_yolo.runtime.onnx_graph import open_graph, put_card, read_graph
+from deepfer_yolo.runtime.model_file import attach
+from deepfer_yolo.runtime.onnx_graph import open_graph
 
 SIDE, LARGE = 48, 120
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,11 +79,10 @@ def write_net(path: Path, *, side: int = SIDE, flip: bool = False, antialias: in
 
 def write_card(model: onnx.ModelProto, card: Card, path: Path, golden: Golden | None = None) -> Path:
     """The file with its card; golden answers are its own unless others are given."""
-    put_card(model, card)
     path.write_bytes(model.SerializeToString())
+    attach(card, path)
     made = golden or make_golden(Classifier(path).predict, card.input.size)
-    put_card(model, card.model_copy(update={"golden": made}))
-    path.write_bytes(model.SerializeToString())
+    attach(card.model_copy(update={"golden": made}), path)
     return path
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_takes_blue_first_is_named(deepfer, tmp_path: Path, colours:
     good = write_net(tmp_path / "good.onnx")
     card = open_graph(good)[1]
     turned = write_net(tmp_path / "turned.onnx", flip=True)
-    write_card(read_graph(turned), card.model_copy(update={"golden": None}), turned, card.golden)
+    write_card(onnx.load(turned), card.model_copy(update={"golden": None}), turned, card.golden)
     done = deepfer("verify", turned)
     assert done.returncode == 3
     assert "cause: turned.onnx takes blue, green, red" in done.stdout
@@ -239,7 +239,7 @@ def openvino_default(model: Path) -> Callable[[NDArray[np.uint8]], Probs]:
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bf16, so that OpenVINO calculates in fp32")
-    compiled = core.compile_model(core.read_model(read_graph(model).SerializeToString(), b""), "CPU")
+    compiled = core.compile_model(core.read_model(model.read_bytes(), b""), "CPU")
     return lambda crops: compiled({"image": crops})[0]
 
 
@@ -256,10 +256,10 @@ def test_bf16_of_a_program_and_of_a_card_is_named(deepfer, exported: Path, tmp_p
     assert done.returncode == 3
     assert "cause: the program calculates in bf16, OpenVINO's default" in done.stdout
     assert '"INFERENCE_PRECISION_HINT": "f32"' in done.stdout
-    graph, card = open_graph(exported)
+    card = open_graph(exported)[1]
     assert card.golden is not None
     rows = [[round(float(p), 8) for p in row] for row in run(golden_inputs(card))]
-    made = write_card(graph, card, tmp_path / "made.onnx", card.golden.model_copy(update={"probs": rows}))
+    made = write_card(onnx.load(exported), card, tmp_path / "made.onnx", card.golden.model_copy(update={"probs": rows}))
     done = deepfer("verify", made)
     assert done.returncode == 3
     assert "cause: the answers expected are those of bf16 arithmetic" in done.stdout
@@ -319,7 +319,7 @@ def test_sums_that_overflow_without_vnni_are_named(tmp_path: Path) -> None:
 
 def test_nothing_is_claimed_where_nothing_fits(deepfer, tmp_path: Path, colours: Path) -> None:  # type: ignore[no-untyped-def]
     good, other = write_net(tmp_path / "good.onnx"), write_net(tmp_path / "other.onnx")
-    graph, card = open_graph(other)
+    graph, card = onnx.load(other), open_graph(other)[1]
     weights = next(tensor for tensor in graph.graph.initializer if tensor.name == "weights")
     moved = numpy_helper.to_array(weights) + np.random.default_rng(0).normal(0, 0.001, (3 * SIDE * SIDE, 7))
     weights.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), "weights"))

@@ -12,18 +12,18 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import check_golden, make_golden
-from deepfer_yolo.runtime.onnx_graph import put_card, read_graph
+from deepfer_yolo.runtime.model_file import attach
 
 
 def with_weights(source: Path, target: Path, factor: float) -> Path:
     """The model with its last bias moved, and with a card that describes the new graph but keeps the old answers."""
-    model = read_graph(source)
+    model = onnx.load(str(source))
     tensor = next(t for t in model.graph.initializer if list(t.dims) == [7])
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0] += factor
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    put_card(model, Classifier(source).card)
     target.write_bytes(model.SerializeToString())
+    attach(Classifier(source).card, target)
     return target
 
 
@@ -50,12 +50,11 @@ def test_nan_weights_fail(exported: Path, tmp_path: Path) -> None:
 
 
 def test_other_painted_inputs_are_not_the_models_fault(exported: Path, tmp_path: Path) -> None:
-    model = read_graph(exported)
     card = Classifier(exported).card
     assert card.golden is not None
-    put_card(model, card.model_copy(update={"golden": card.golden.model_copy(update={"seed": card.golden.seed + 1})}))
     path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(exported.read_bytes())
+    attach(card.model_copy(update={"golden": card.golden.model_copy(update={"seed": card.golden.seed + 1})}), path)
     with pytest.raises(ModelError, match="golden inputs painted here are not the card's"):
         check_golden(Classifier(path))
 

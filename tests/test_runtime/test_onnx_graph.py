@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.runtime.card import DIGEST_KEY, METADATA_KEY, parse_card
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.onnx_graph import MAX_BYTES, graph_sha256, put_card, read_graph
+from deepfer_yolo.runtime.onnx_graph import MAX_BYTES, graph_sha256, metadata, read_graph, with_card, with_metadata
+from deepfer_yolo.runtime.protobuf import parse
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -103,7 +104,9 @@ def float_input(model: onnx.ModelProto) -> None:
 
 def broken_graph(model: onnx.ModelProto) -> None:
     model.graph.node[2].op_type = "Conv"
-    put_card(model, parse_card(next(e.value for e in model.metadata_props if e.key == METADATA_KEY), "test"))
+    card = parse_card(next(e.value for e in model.metadata_props if e.key == METADATA_KEY), "test")
+    written = with_card(parse("Model", model.SerializeToString()), card)[0]
+    model.ParseFromString(bytes(written.content))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,6 @@ def test_weights_changed_after_the_export_are_noticed(exported: Path, tmp_path: 
 def test_the_graphs_hash_ignores_the_metadata(exported: Path) -> None:
     model = read_graph(exported)
     before = graph_sha256(model)
-    model.metadata_props.add(key="note", value="hello")
-    card = put_card(model, Classifier(exported).card)
-    assert graph_sha256(model) == before == card.graph_sha256
-    assert [entry.key for entry in model.metadata_props] == ["note", METADATA_KEY, DIGEST_KEY]
+    noted, card = with_card(with_metadata(model, {"note": "hello"}), Classifier(exported).card)
+    assert graph_sha256(noted) == before == card.graph_sha256
+    assert [key for key, _ in metadata(noted)] == ["note", METADATA_KEY, DIGEST_KEY]

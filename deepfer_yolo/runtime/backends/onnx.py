@@ -37,8 +37,10 @@ class OnnxBackend:
         # decode it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # What was checked is an ONNX file; the same bytes may be one of onnxruntime's own format, too.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[provider]])
+            self._session = ort.InferenceSession(bytes(model.content), options, providers=[PROVIDERS[provider]])
         except Exception as error:  # onnxruntime's exception types share no base class of their own
             raise ModelError(
                 f"{path}: onnxruntime refuses the graph: {first_line(error)}", "export it again with: deepfer export"

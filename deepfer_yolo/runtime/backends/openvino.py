@@ -39,7 +39,7 @@ class OpenVinoBackend:
             if path.suffix == ".onnx":
                 graph, card = open_graph(path)
                 self.card: Card = card
-                model = core.read_model(graph.SerializeToString(), b"")
+                model = core.read_model(bytes(graph.content), b"")
             else:
                 self.card = checked_sidecar(path)
                 model = core.read_model(*map(str, parts(path)))
