@@ -33,7 +33,7 @@ from deepfer_yolo.serve.schemas import ProblemError
 from deepfer_yolo.servers import ReviewConfig
 
 PAGE = Path(__file__).parent / "page"
-SHARED = ("elements.js", "style.css", "icon.svg")
+SHARED = ("elements.js", "icon.svg", "style.css")
 SCHEMA = 1
 MAX_SIDE_PX = 1600
 """The longer side of what is sent; a screen shows no more."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,23 +20,31 @@ from deepfer_yolo.serve.middleware import Guard
 from deepfer_yolo.serve.routes import add_routes
 from deepfer_yolo.serve.schemas import ProblemError
 from deepfer_yolo.serve.services import Services
+from deepfer_yolo.web.source import PAGE as WEB_PAGE
+from deepfer_yolo.web.source import source_zip
 
 if TYPE_CHECKING:
     from deepfer_yolo.runtime.classifier import Classifier
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.servers import ServeConfig
 
-PACKAGE = Path(__file__).parent.parent
-SUFFIXES = frozenset({".py", ".html", ".js", ".css", ".svg", ".yaml", ".typed"})
-EPOCH = (2026, 1, 1, 0, 0, 0)
-"""One date for all members, so that the same source is the same file."""
 PAGE = Path(__file__).parent / "page"
+SHARED = ("camera.js", "elements.js", "icon.svg", "model.js", "style.css", "uploads.js")
+"""What this page has of the one that labels in the browser."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".txt": "text/plain; charset=utf-8",
+    ".zip": "application/zip",
+    ".gz": "application/gzip",
+    ".wasm": "application/wasm",
 }
+BINARY = "application/octet-stream"
 DESCRIPTION = (
     "Labels the apparent expression of faces in images and videos. It does not know what anyone feels. "
     "Images are decoded in memory and forgotten; errors are problem+json (RFC 9457)."
@@ -67,7 +71,7 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
         lifespan=lifespan,
     )
     add_routes(app, services)
-    add_page(app, PAGE)
+    add_page(app, PAGE, SHARED)
     add_errors(app)
 
     @app.websocket("/v1/camera")
@@ -77,14 +81,14 @@ def create_app(classifier: Classifier, config: ServeConfig, live: LiveBoard | No
     return Guard(app, config, services.metrics)
 
 
-def add_page(app: FastAPI, folder: Path, also: Sequence[str] = ()) -> None:
-    """A page's files, and those of this one that it uses `also`, each under a fixed route: no path of a client's ever
-    becomes a file's; and the source.
+def add_page(app: FastAPI, folder: Path, shared: Sequence[str]) -> None:
+    """A page's files, and the `shared` ones, each under a fixed route: no path of a client's ever becomes a file's; and
+    the source.
     """
-    for path in [*sorted(folder.iterdir()), *(PAGE / name for name in also)]:
+    for path in [*sorted(folder.iterdir()), *(WEB_PAGE / name for name in shared)]:
         if path.suffix in TYPES:
             route = {"index.html": "/", "docs.html": "/docs"}.get(path.name, f"/static/{path.name}")
-            app.add_api_route(route, _file_route(path), methods=["GET"], include_in_schema=False)
+            add_file(app, route, path.read_bytes(), path.name)
 
     @app.get("/source.zip", include_in_schema=False)
     def source() -> Response:
@@ -92,17 +96,18 @@ def add_page(app: FastAPI, folder: Path, also: Sequence[str] = ()) -> None:
         return Response(source_zip(), media_type="application/zip", headers=headers)
 
 
-def _file_route(path: Path) -> Callable[[Request], Awaitable[Response]]:
-    content = path.read_bytes()
+def add_file(app: FastAPI, route: str, content: bytes, name: str) -> None:
+    """A route that answers with `content`, the file called `name`; browsers ask each time whether it has changed."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
+    kind = TYPES.get(Path(name).suffix, BINARY)
 
     async def send_file(request: Request) -> Response:
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=TYPES[path.suffix], headers=headers)
+        return Response(content, media_type=kind, headers=headers)
 
-    return send_file
+    app.add_api_route(route, send_file, methods=["GET"], include_in_schema=False)
 
 
 def add_errors(app: FastAPI) -> None:
@@ -131,29 +136,3 @@ def add_errors(app: FastAPI) -> None:
     async def on_bug(request: Request, error: Exception) -> Response:
         # Starlette logs the traceback and raises on; the client learns nothing of the inside.
         return ProblemError(500, "an error of the server's own; its log has the details").response()
-
-
-@cache
-def source_zip() -> bytes:
-    """The package as it is installed here, with its licence."""
-    own = (path for path in PACKAGE.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    members = {f"deepfer_yolo/{path.relative_to(PACKAGE)}": path.read_bytes() for path in sorted(own)} | _beside()
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, text in members.items():
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), text, zipfile.ZIP_DEFLATED)
-    return content.getvalue()
-
-
-def _beside() -> dict[str, bytes]:
-    """Licence and build file: from the source tree where there is one, else from the installed distribution."""
-    found = {
-        name: path.read_bytes()
-        for name in ("LICENSE", "pyproject.toml", "README.md")
-        if (path := PACKAGE.parent / name).is_file()
-    }
-    if "LICENSE" not in found:
-        for file in metadata.files("deepfer-yolo") or []:
-            if file.name in ("LICENSE", "METADATA"):
-                found[file.name] = file.read_binary()
-    return found

@@ -13,7 +13,7 @@ import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -110,7 +110,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 NO_STORE = (b"cache-control", b"no-store")
 LARGE, RETURN_AFTER_S = 4_000_000, 1.0
 """Bodies of so many bytes are worth asking the allocator for, once the last reference to them is gone."""
@@ -119,8 +118,11 @@ LARGE, RETURN_AFTER_S = 4_000_000, 1.0
 class Guard:
     """ASGI middleware: host, origin, token, rate, concurrency, body size and time, security headers, counting."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, metrics: Metrics, headers: Mapping[str, str] = HEADERS
+    ) -> None:
         self._app = app
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._config = config
         self._root_path = config.root_path.rstrip("/")
         self._hosts = allowed_hosts(config.host, config.allow_host)
@@ -149,7 +151,7 @@ class Guard:
         except ProblemError as problem:
             if "websocket.http.response" in scope.get("extensions", {}):
                 answer = problem.response()
-                answer.raw_headers += RAW_HEADERS
+                answer.raw_headers += self._headers
                 await answer(scope, receive, send)
             else:  # the server cannot give a status of ours; it answers 403
                 await send({"type": "websocket.close", "code": 1008})
@@ -167,7 +169,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *RAW_HEADERS]
+                message["headers"] = [*message["headers"], *self._headers]
                 if not any(name == NO_STORE[0] for name, _ in message["headers"]):
                     message["headers"].append(NO_STORE)
                 if status >= 400 and body.is_endless:

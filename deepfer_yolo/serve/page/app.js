@@ -1,40 +1,18 @@
 // The page: tabs, theme, and what the server says about itself.
-import { $, ask, knowLabels, startTheme } from "./elements.js";
+import { $, ask, knowLabels, startTabs, startTheme } from "./elements.js";
 import { startCamera } from "./camera.js";
 import { startUploads } from "./uploads.js";
+import { openSocket } from "./socket.js";
+import { label, watch } from "./post.js";
 import { startLive } from "./live.js";
 import { showModel } from "./model.js";
 
-const tabs = [...document.querySelectorAll('[role="tab"]')];
-
-function select(tab, focus = false) {
-  for (const other of tabs) {
-    const chosen = other === tab;
-    other.setAttribute("aria-selected", chosen);
-    other.tabIndex = chosen ? 0 : -1;
-    $(other.getAttribute("aria-controls")).hidden = !chosen;
-  }
-  if (focus) tab.focus();
-  history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
-  document.dispatchEvent(new CustomEvent("tab", { detail: tab.getAttribute("aria-controls") }));
-}
-
-for (const tab of tabs) {
-  tab.addEventListener("click", () => select(tab));
-  tab.addEventListener("keydown", (event) => {
-    const shown = tabs.filter((other) => !other.hidden);
-    const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -shown.indexOf(tab), End: shown.length - 1 - shown.indexOf(tab) };
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    select(shown[(shown.indexOf(tab) + steps[event.key] + shown.length) % shown.length], true);
-  });
-}
-
+const openAsked = startTabs();
 startTheme();
 $("server-name").textContent = location.host;
 
-startCamera();
-startUploads();
+startCamera(openSocket);
+startUploads({ group: 8, label, watch });
 try {
   const facts = await ask("v1/model");
   knowLabels(facts.card.labels);
@@ -52,6 +30,5 @@ try {
 } catch (error) {
   $("model").replaceChildren(Object.assign(document.createElement("p"), { className: "error", textContent: error.message }));
 }
-const asked = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash && !tab.hidden);
-if (asked) select(asked);
+openAsked();
 document.documentElement.dataset.ready = "yes";

@@ -1,13 +1,15 @@
-// Images and videos: chosen, dropped or pasted.
-import { $, ask, drawBoxes, el, faceCard, flatFace, saveButtons } from "./elements.js";
-import { videoCard } from "./video.js";
+// Images and videos: chosen, dropped or pasted. Who labels them is for the page to say.
+import { $, drawBoxes, el, faceCard, flatFace, saveButtons } from "./elements.js";
 
-const GROUP = 8;
 const SHOWN_FACES = 6;
+let labeller = null;
 let results = [];
 let queue = Promise.resolve();
 
-export function startUploads() {
+// `by.label(files, findFaces)` promises a row for each of at most `by.group` images, `by.watch(file)` what was seen in a video and
+// its card; `by.tools(file, row, show)` gives more for an image's card.
+export function startUploads(by) {
+  labeller = by;
   $("files").addEventListener("change", () => {
     take([...$("files").files]);
     $("files").value = "";
@@ -44,14 +46,21 @@ async function work(files) {
   const moves = await Promise.all(files.map(isVideo));
   const images = files.filter((_, index) => !moves[index]);
   const videos = files.filter((_, index) => moves[index]);
-  for (let start = 0; start < images.length; start += GROUP) {
-    say(`Looking at image ${start + 1} to ${Math.min(start + GROUP, images.length)} of ${images.length} …`);
-    await labelImages(images.slice(start, start + GROUP));
+  for (let start = 0; start < images.length; start += labeller.group) {
+    const end = Math.min(start + labeller.group, images.length);
+    say(`Looking at image ${start + 1}${end > start + 1 ? ` to ${end}` : ""} of ${images.length} …`);
+    const group = images.slice(start, end);
+    const rows = await labeller.label(group, $("find-faces").checked);
+    for (const [index, row] of rows.entries()) await addImage(group[index], row);
   }
   for (const [index, file] of videos.entries()) {
     say(`Watching video ${index + 1} of ${videos.length}: ${file.name} …`);
-    await labelVideo(file);
+    await addVideo(file);
   }
+  sayDone();
+}
+
+function sayDone() {
   const [read, watched] = [results.filter((result) => result.faces), results.filter((result) => result.frames)];
   const n = read.reduce((sum, result) => sum + result.faces.length, 0);
   const broken = results.length - read.length - watched.length;
@@ -73,42 +82,16 @@ async function isVideo(file) {
 
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
-async function labelImages(files) {
-  const form = new FormData();
-  for (const file of files) form.append("files", file, file.name);
-  const rows = await post(`v1/predict?faces=${$("find-faces").checked}`, form).then(
-    (answer) => answer.pictures,
-    (error) => error.body?.pictures ?? files.map((file) => ({ name: file.name, error: error.message })),
-  );
-  for (const [index, row] of rows.entries()) await addImage(files[index], row);
-}
-
-async function labelVideo(file) {
-  const form = new FormData();
-  form.append("files", file, file.name);
-  const began = Date.now();
-  const timer = setInterval(() => say(`Watching ${file.name} … ${Math.round((Date.now() - began) / 1000)} s`), 1000);
+async function addVideo(file) {
   try {
-    const answer = await post("v1/video", form);
-    results.push(answer);
-    put(videoCard(file, answer));
+    const [watched, card] = await labeller.watch(file);
+    results.push(watched);
+    put(card);
   } catch (error) {
     results.push({ name: file.name, error: error.message });
     put(el("article", { class: "card" }, el("h3", {}, file.name), el("p", { class: "error" }, error.message)));
-  } finally {
-    clearInterval(timer);
   }
   offer();
-}
-
-async function post(path, body, tries = 4) {
-  try {
-    return await ask(path, { method: "POST", body });
-  } catch (error) {
-    if (error.status !== 429 || tries === 0) throw error;
-    await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter));
-    return post(path, body, tries - 1);
-  }
 }
 
 async function addImage(file, row) {
@@ -116,33 +99,53 @@ async function addImage(file, row) {
   const card = el("article", { class: "card" }, el("h3", {}, row.name));
   put(card);
   offer();
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
   if (row.error) {
     card.append(el("p", { class: "error" }, row.error));
     return;
   }
-  card.append(bitmap === null ? el("p", { class: "hint" }, "This browser cannot show the image.") : stillStage(bitmap, row));
-  if (row.faces.length === 0) card.append(el("p", { class: "hint" }, "No face was found. If the image is a face already, switch “Find the faces first” off."));
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
+  const stage = bitmap === null ? el("p", { class: "hint" }, "This browser cannot show the image.") : stillStage(bitmap);
+  const none = el("p", { class: "hint" }, "No face was found. If the image is a face already, switch “Find the faces first” off.");
   const list = el("div", { class: "faces" });
-  for (const [index, face] of row.faces.slice(0, SHOWN_FACES).entries()) {
-    const one = faceCard(`face ${index + 1}`);
-    one.show(face);
-    list.append(one);
-  }
-  card.append(list);
-  if (row.faces.length > SHOWN_FACES) card.append(el("p", { class: "hint" }, `${row.faces.length - SHOWN_FACES} more faces are in the download.`));
+  const more = el("p", { class: "hint" });
+  const show = () => {
+    stage.show?.(row);
+    none.hidden = row.faces.length > 0;
+    list.replaceChildren(...row.faces.slice(0, SHOWN_FACES).map((face, index) => {
+      const one = faceCard(`face ${index + 1}`);
+      one.show(face);
+      return one;
+    }));
+    more.textContent = `${row.faces.length - SHOWN_FACES} more faces are in the download.`;
+    more.hidden = row.faces.length <= SHOWN_FACES;
+  };
+  const changed = () => {
+    show();
+    sayDone();
+  };
+  card.append(stage, ...(labeller.tools?.(file, row, stage, changed) ?? []), none, list, more);
+  show();
 }
 
-function stillStage(bitmap, row) {
+function stillStage(bitmap) {
   const scale = Math.min(1, 960 / Math.max(bitmap.width, bitmap.height));
   const image = el("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale), role: "img" });
-  image.setAttribute("aria-label", `${row.name}: ${row.faces.map((face) => face.label).join(", ") || "no face"}`);
   image.getContext("2d").drawImage(bitmap, 0, 0, image.width, image.height);
   bitmap.close();
   const overlay = el("canvas", { "aria-hidden": "true" });
   const stage = el("div", { class: "stage still" }, image, overlay);
-  const isWhole = row.faces.length === 1 && row.faces[0].box[2] - row.faces[0].box[0] === row.width;
-  new ResizeObserver(() => drawBoxes(overlay, isWhole ? [] : row.faces, row.width, row.height)).observe(stage);
+  let shown = null;
+  const draw = () => {
+    if (shown === null) return;
+    const isWhole = shown.faces.length === 1 && shown.faces[0].box[2] - shown.faces[0].box[0] === shown.width;
+    drawBoxes(overlay, isWhole ? [] : shown.faces, shown.width, shown.height);
+  };
+  new ResizeObserver(draw).observe(stage);
+  stage.show = (row) => {
+    shown = row;
+    image.setAttribute("aria-label", `${row.name}: ${row.faces.map((face) => face.label).join(", ") || "no face"}`);
+    draw();
+  };
   return stage;
 }
 

@@ -186,3 +186,34 @@ export function startTheme() {
   wanted.addEventListener("change", () => set(wanted.matches));
   $("theme").addEventListener("click", () => set(document.documentElement.dataset.theme !== "dark"));
 }
+
+// The tabs, by click and arrow keys; the address says which one is open, and so does an event `tab` of the document.
+export function startTabs() {
+  const tabs = [...document.querySelectorAll('[role="tab"]')];
+  const select = (tab, focus = false) => {
+    for (const other of tabs) {
+      const chosen = other === tab;
+      other.setAttribute("aria-selected", chosen);
+      other.tabIndex = chosen ? 0 : -1;
+      $(other.getAttribute("aria-controls")).hidden = !chosen;
+    }
+    if (focus) tab.focus();
+    history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
+    document.dispatchEvent(new CustomEvent("tab", { detail: tab.getAttribute("aria-controls") }));
+  };
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => select(tab));
+    tab.addEventListener("keydown", (event) => {
+      const shown = tabs.filter((other) => !other.hidden);
+      const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -shown.indexOf(tab), End: shown.length - 1 - shown.indexOf(tab) };
+      if (!(event.key in steps)) return;
+      event.preventDefault();
+      select(shown[(shown.indexOf(tab) + steps[event.key] + shown.length) % shown.length], true);
+    });
+  }
+  // The tab that the address asks for, once it is known which ones there are.
+  return () => {
+    const asked = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash && !tab.hidden);
+    if (asked) select(asked);
+  };
+}
