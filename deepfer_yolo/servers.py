@@ -34,7 +34,9 @@ class ServerConfig(Config):
 class ServeConfig(LabelConfig, ServerConfig):
     """`deepfer serve`."""
 
-    local: bool = key(False, "Label in the visitor's browser: the server hands out files and never sees an image.", shown="")
+    local: bool = key(
+        False, "Label in the visitor's browser: the server hands out files and never sees an image.", shown=""
+    )
     max_batch: int = key(32, "Faces labelled in one inference at most.", ge=1, le=1024)
     max_wait_ms: float = key(2.0, "How long a face waits for company.", ge=0, le=1000)
     workers: Threads = key(2, "Processes that decode uploads.")

@@ -22,8 +22,8 @@ from deepfer_yolo.runtime.model_file import LIVE, locate
 from deepfer_yolo.runtime.onnx_graph import INPUT, OUTPUT, io_shapes, read_graph
 from deepfer_yolo.web.graph_bytes import output_names, with_free_sides, without_metadata
 from deepfer_yolo.web.runtime_files import NAME, VERSION, WASM, runtime_files
+from deepfer_yolo.web.source import PAGE, source_zip
 
-PAGE = Path(__file__).parent / "page"
 MAX_DETECTOR_BYTES = 4_000_000
 DETECTOR_OUTPUTS = frozenset(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32))
 
@@ -52,6 +52,7 @@ def web_files(model: Path | None, detector: Path | None = None) -> WebFiles:
     for path in PAGE.rglob("*"):
         if path.is_file():
             files[path.relative_to(PAGE).as_posix()] = path
+    files["source.zip"] = source_zip()
     return _with_list(files)
 
 

@@ -104,7 +104,11 @@ class _Forwarding(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = do_HEAD = do_OPTIONS = do_CONNECT = do_DELETE = do_PATCH = _forward
+    def __getattr__(self, name: str) -> Any:
+        """Every method is taken, so that none is missed."""
+        if name.startswith("do_"):
+            return self._forward
+        raise AttributeError(name)
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the requests are written down."""

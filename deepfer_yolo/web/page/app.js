@@ -11,7 +11,7 @@ import { startUploads } from "./uploads.js";
 const STAGES = {
   runtime: "Loading the inference engine", model: "Loading the model", detector: "Loading the face detector", session: "Preparing the model; this takes seconds the first time",
 };
-const FIGURE = (value) => (value === 0 ? "0" : value.toExponential(1));
+const figure = (value) => (value === 0 || value >= 1e-3 ? String(Number(value.toPrecision(2))) : value.toExponential(1));
 
 const openAsked = startTabs();
 startTheme();
@@ -59,7 +59,7 @@ function showProgress(stage, done, total) {
 
 // What `deepfer verify` checks, in this browser: the card's own answers to inputs painted from a seed.
 function showTest({ passed, worst, tolerance, n }) {
-  const figures = `largest difference ${FIGURE(worst)} of ${FIGURE(tolerance)} allowed, ${n} inputs`;
+  const figures = `largest difference ${figure(worst)} of ${figure(tolerance)} allowed, ${n} inputs`;
   $("self-test").textContent = `Self-test ${passed ? "passed" : "FAILED"}: ${figures}.`;
   $("self-test").className = passed ? "passed" : "error";
   const words = passed ? "The model answers here as it did where it was made" : "The model does not answer here as it did where it was made: do not use its labels";

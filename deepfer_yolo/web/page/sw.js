@@ -6,7 +6,8 @@ const OURS = `deepfer ${SCOPE.pathname} `;
 const CACHE = OURS + BUNDLE.version;
 const LARGE = 1e6;
 const HASH = "x-deepfer-sha256";
-const files = new Map(BUNDLE.files.map((file) => [file.path, file]));
+// The source code is for those who ask for it, and need a network then.
+const files = new Map(BUNDLE.files.filter((file) => file.path !== "source.zip").map((file) => [file.path, file]));
 
 self.addEventListener("install", (event) => event.waitUntil(keepAll()));
 self.addEventListener("activate", (event) => event.waitUntil(forgetOthers()));
@@ -24,7 +25,7 @@ self.addEventListener("fetch", (event) => {
 async function keepAll() {
   const cache = await caches.open(CACHE);
   try {
-    for (const file of BUNDLE.files) await cache.put(addressOf(file), (await copied(file)) ?? (await fetched(file)));
+    for (const file of files.values()) await cache.put(addressOf(file), (await copied(file)) ?? (await fetched(file)));
   } catch (error) {
     await caches.delete(CACHE);
     throw error;
