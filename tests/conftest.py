@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -479,3 +481,40 @@ def start_files() -> Iterator[Callable[[Path], str]]:
     for process in processes:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes an H.264 clip of `times` (seconds), each frame a ramp of a brightness of its own; never
+    black.
+    """
+
+    def make(
+        name: str = "clip.mp4",
+        times: Sequence[float] = tuple(i / 25 for i in range(25)),
+        size: tuple[int, int] = (96, 64),
+        **options: Any,
+    ) -> Path:
+        import av
+
+        path = tmp_path / name
+        with av.open(str(path), "w", options=options.pop("container", {})) as container:
+            stream = container.add_stream(
+                options.pop("codec", "libx264"), rate=25, options={"preset": "ultrafast", "g": "5"}
+            )
+            stream.width, stream.height = size
+            stream.pix_fmt = options.pop("pix_fmt", "yuv420p")
+            stream.codec_context.time_base = Fraction(1, 12800)
+            assert not options, options
+            for index, time_s in enumerate(times):
+                shades = 40 + (index * 7) % 200 + np.linspace(-40, 15, size[0])
+                grey = np.ascontiguousarray(
+                    np.broadcast_to(shades.astype(np.uint8)[None, :, None], (size[1], size[0], 3))
+                )
+                frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=stream.pix_fmt)
+                frame.pts, frame.time_base = round(time_s * 12800), Fraction(1, 12800)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make

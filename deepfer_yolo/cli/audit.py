@@ -91,6 +91,7 @@ def audit(
             raise ConfigError(NOT_IN_A_PART, "give those flags with --merge")
         _write_part(dataset, settings, checks, asked.shard, asked.out, as_json=as_json)
         return
+    answers = _answers(dataset, settings, checks, opening, asked)
     with progress() as bar:
         show = tracked(bar, "looking")
         result = run(
@@ -100,7 +101,7 @@ def audit(
             predictions=said,
             detector=finder,
             against=against,
-            answers=_answers(dataset, settings, checks, opening, asked),
+            answers=answers,
             corrections=None if corrections is None else read_corrections(corrections),
             progress=lambda part: show(int(100 * part), 100),
             then=functools.partial(_write_report, report) if report else None,
@@ -138,13 +139,15 @@ def _answers(
     dataset: Path, settings: AuditConfig, checks: list[Check], opening: OpenModel | None, asked: Asked
 ) -> Answers | None:
     """What was seen of the images, where others than this process look at them."""
+    from deepfer_yolo.cli.options import progress, tracked
     from deepfer_yolo.data.row_files import answers_in
 
     if not asked.cluster:
         return answers_in(asked.merge)
     from deepfer_yolo.cluster.commands import audit as over_cluster
 
-    return over_cluster(dataset, settings, checks, opening, asked)
+    with progress() as bar:
+        return over_cluster(dataset, settings, checks, opening, asked, tracked(bar, "looking"))
 
 
 def _write_quarantine(file: Path | None, result: AuditResult, report: Path | None) -> None:

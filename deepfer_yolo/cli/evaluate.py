@@ -126,11 +126,13 @@ def _refuse_beside_answers(*, has_model: bool, has_parts: bool) -> None:
 def _over_cluster(
     scored: Dataset, classifier: Classifier, opening: OpenModel, settings: EvaluateConfig, asked: Asked
 ) -> Answers:
+    from deepfer_yolo.cli.options import progress, tracked
     from deepfer_yolo.cluster.commands import evaluate as over_cluster
     from deepfer_yolo.evaluate.evaluation import check_request
 
     check_request(settings)
-    return over_cluster(scored, classifier, opening, settings, asked)
+    with progress() as bar:
+        return over_cluster(scored, classifier, opening, settings, asked, tracked(bar, "evaluating"))
 
 
 def _write_part(

@@ -8,7 +8,9 @@ import json
 import os
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, Union, get_args, get_origin
 
@@ -17,7 +19,7 @@ from pydantic import BeforeValidator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED, ConfigError, DatasetError
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
@@ -184,8 +186,22 @@ def tell_cluster(done: Done) -> None:
     before = f" ({done.n_before:,} of an earlier run)" if done.n_before else ""
     n_nodes = len(done.cluster.cpus)
     who = f"{done.n_workers} workers on {n_nodes} node{'s' * (n_nodes > 1)}"
-    what = f"{done.n:,} images{before} by {who}, in {done.seconds:.1f} s, {done.start_s:.1f} s of them to start"
+    what = f"{done.n:,} {done.what}{before} by {who}, in {done.seconds:.1f} s, {done.start_s:.1f} s of them to start"
     say_all([what, f"rows: {done.out}; the same command with --merge {done.out} gives them in order"])
+
+
+MAX_REASONS = 10
+"""Of the reasons why images could not be read, those that are shown."""
+
+
+def tell_unread(n_failed: int, n: int, reasons: Mapping[str, int], what: str = "images") -> None:
+    """Say how many of them could not be read, and why; the exit code tells it, too."""
+    if not n_failed:
+        return
+    print(f"{n_failed:,} of {n:,} {what} could not be read:", file=sys.stderr)
+    for why, n_of_it in Counter(reasons).most_common(MAX_REASONS):
+        print(f"  {n_of_it:,} × {why}", file=sys.stderr)
+    raise typer.Exit(1 if n_failed == n else EXIT_SOME_SOURCES_FAILED)
 
 
 def note_haar(config: FaceConfig) -> None:
@@ -256,10 +272,21 @@ def print_json(result: JsonValue) -> None:
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
-def progress() -> Progress:
-    """A progress bar on stderr; silent where stderr is not a terminal."""
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on stderr, through a handle of its own, since what libraries say there may be led into a file
+    meanwhile; silent where stderr is not a terminal.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+    if not sys.stderr.isatty():
+        with Progress(*columns, disable=True) as bar:
+            yield bar
+        return
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as terminal,
+        Progress(*columns, console=Console(file=terminal, highlight=False), transient=True) as bar,
+    ):
+        yield bar
 
 
 def tracked(bar: Progress, name: str) -> Callable[[int, int], None]:

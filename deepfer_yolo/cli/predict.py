@@ -12,7 +12,6 @@ import typer
 
 from deepfer_yolo.cli.options import ClusterOption, FacesModelOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import PredictConfig
-from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from deepfer_yolo.stream.batch import Labelled
     from deepfer_yolo.stream.parts import Named
 
-MAX_REASONS = 10
-"""Of the reasons why images could not be read, those that are shown."""
 FACE_COLUMNS = ("x1", "y1", "x2", "y2", "score", "reason", "size_px", "brightness", "contrast", "sharpness")
 """What csv has of each face, after the error."""
 
@@ -58,7 +55,7 @@ def predict(
 
     Example: deepfer predict faces/ portrait.jpg -m best.onnx --json
     """
-    from deepfer_yolo.cli.options import note_haar, open_classifier, tell_part
+    from deepfer_yolo.cli.options import note_haar, open_classifier, tell_part, tell_unread
     from deepfer_yolo.data.row_files import answers_in
     from deepfer_yolo.data.shards import asked_of
     from deepfer_yolo.stream import parts
@@ -90,17 +87,18 @@ def predict(
     write(seen.passing(rows), classifier.labels, has_faces=settings.faces)
     if left_out:
         print(f"left out: {in_words(left_out)}", file=sys.stderr)
-    _tell_errors(seen.errors.total(), seen.n_images, dict(seen.errors.most_common(MAX_REASONS)))
+    tell_unread(seen.errors.total(), seen.n_images, seen.errors)
 
 
 def _over_cluster(
     images: Named, classifier: Classifier, opening: OpenModel, settings: PredictConfig, asked: Asked, *, as_json: bool
 ) -> None:
-    from deepfer_yolo.cli.options import print_json, tell_cluster
+    from deepfer_yolo.cli.options import print_json, progress, tell_cluster, tell_unread, tracked
     from deepfer_yolo.cluster.commands import predict as over_cluster
     from deepfer_yolo.data.row_files import summary_of
 
-    done = over_cluster(images, classifier, opening, settings, asked)
+    with progress() as bar:
+        done = over_cluster(images, classifier, opening, settings, asked, tracked(bar, "labelling"))
     tell_cluster(done)
     summary = summary_of(asked.out)
     if as_json:
@@ -108,17 +106,7 @@ def _over_cluster(
     else:
         for label, n in summary["labels"].items():
             print(f"{label:<9}  {n:>9,}")
-    _tell_errors(summary["errors"], done.n, summary["reasons"])
-
-
-def _tell_errors(n_failed: int, n_images: int, reasons: dict[str, int]) -> None:
-    """Say how many images could not be read, and why; the exit code tells it, too."""
-    if not n_failed:
-        return
-    print(f"{n_failed:,} of {n_images:,} images could not be read:", file=sys.stderr)
-    for why, n in reasons.items():
-        print(f"  {n:,} × {why}", file=sys.stderr)
-    raise typer.Exit(1 if n_failed == n_images else EXIT_SOME_SOURCES_FAILED)
+    tell_unread(summary["errors"], done.n, summary["reasons"])
 
 
 @dataclass(slots=True)

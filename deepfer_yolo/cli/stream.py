@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -11,10 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption, LiveModelOption, options_of
+from deepfer_yolo.cli.options import (
+    ClusterOption,
+    JsonOption,
+    LiveModelOption,
+    MergeOption,
+    OutOption,
+    options_of,
+)
 from deepfer_yolo.config import StreamConfig
+from deepfer_yolo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from deepfer_yolo.cluster.tasks import OpenModel
+    from deepfer_yolo.data.shards import Asked
+    from deepfer_yolo.runtime.classifier import Classifier
+    from deepfer_yolo.stream.address import Address
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.pipeline import Pipeline
     from deepfer_yolo.stream.records import Summary
@@ -46,16 +59,19 @@ PartOption = Annotated[
 
 @options_of(
     StreamConfig,
-    "sources cameras shard model config sink detector face_model detect_size detect_every policy max_age smooth hold "
-    "min_confidence retries open_timeout read_timeout stall poll sequence_fps rtsp_transport input_option allow_host "
-    "max_frames max_seconds jobs resume failed fail_fast clock anonymise show overwrite max_bytes keep review_crops "
-    "keep_days stats_json quiet as_json",
+    "sources cameras shard cluster out merge model config sink detector face_model detect_size detect_every policy "
+    "max_age smooth hold min_confidence retries open_timeout read_timeout stall poll sequence_fps rtsp_transport "
+    "input_option allow_host max_frames max_seconds jobs resume failed fail_fast clock anonymise show overwrite "
+    "max_bytes keep review_crops keep_days stats_json quiet as_json",
 )
 def stream(
     settings: StreamConfig,
     sources: SourcesArgument = None,
     cameras: CamerasOption = None,
     shard: PartOption = None,
+    cluster: ClusterOption = None,
+    out: OutOption = None,
+    merge: MergeOption = None,
     model: LiveModelOption = None,
     sink: Annotated[list[str] | None, typer.Option(help=SINKS, show_default="jsonl=- (stdout)")] = None,
     stats_json: Annotated[
@@ -74,7 +90,8 @@ def stream(
     jsonl=FILE sink is complete is finished: with --resume the same command goes on after it, drops what FILE holds of
     the others, and reads those again. Records of live sources are added to FILE.
 
-    With --sources cameras.yaml --shard 2/4 one of four processes, on any machine, reads its part of many cameras.
+    With --sources cameras.yaml --shard 2/4 one of four processes, on any machine, reads its part of many cameras. With
+    --cluster WHERE --out DIR workers of Ray read many files; --merge DIR then gives all records, file by file.
 
     Images that a pattern or a list names are one source, at --sequence-fps. Single images are for deepfer predict.
 
@@ -87,14 +104,21 @@ def stream(
     from deepfer_yolo.data.kept_faces import consent
     from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.stream.display import LiveStatus
+    from deepfer_yolo.stream.recordings import recordings_of
     from deepfer_yolo.stream.session import run_stream
 
     if not sources and cameras is None:
         raise typer.BadParameter("name a source, or a file of sources by --sources", param_hint="'sources'")
     part = None if shard is None else Shard.parse(shard)
     sinks = sink or ["jsonl=-"]
-    classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
+    opening = partial(open_classifier, model, provider=settings.provider, threads=settings.threads, from_frames=True)
+    classifier = opening()
     note_haar(settings)
+    if cluster or merge or out:
+        beside: dict[str, object] = {"--shard": shard, "--sink": sink, "--stats-json": stats_json, "--failed": failed}
+        asked = _asked(settings, cluster, out, merge, beside)
+        _of_cluster(recordings_of(sources or (), cameras), classifier, opening, settings, asked, as_json=as_json)
+        return
     if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
         note_drawing(classifier.labels)
     if any(kind.startswith("review=") for kind in sinks):
@@ -106,6 +130,53 @@ def stream(
     start = partial(named, model=classifier, sinks=sinks, config=settings, others=others, failed=failed)
     with LiveStatus(is_table=is_table, stats=stats_json, is_quiet=quiet, appends=settings.resume) as status:
         raise typer.Exit(_run(start, status, partial(_conclude, is_json=as_json, takes_stdout=takes_stdout)))
+
+
+def _asked(
+    settings: StreamConfig, cluster: str | None, out: Path | None, merge: Path | None, beside: dict[str, object]
+) -> Asked:
+    """What is asked of a cluster. Raises ConfigError for flags that have no meaning there."""
+    from deepfer_yolo.data.shards import asked_of
+
+    of_one = ("show", "resume", "overwrite", "max_seconds", "fail_fast", "anonymise")
+    beside |= {f"--{key.replace('_', '-')}": getattr(settings, key) for key in of_one}
+    if wrong := [flag for flag, value in beside.items() if value]:
+        reason = f"{' and '.join(wrong)}: workers leave records in --out, and --merge gives them as JSON lines"
+        raise ConfigError(reason, "leave it out" if len(wrong) == 1 else "leave them out")
+    return asked_of(None, cluster, out, merge)
+
+
+def _of_cluster(
+    recordings: list[Address],
+    classifier: Classifier,
+    opening: OpenModel,
+    settings: StreamConfig,
+    asked: Asked,
+    *,
+    as_json: bool,
+) -> None:
+    """Let the workers read recordings, or give the records that they have left."""
+    from deepfer_yolo.cli.options import print_json, progress, tell_cluster, tell_unread, tracked
+    from deepfer_yolo.data.row_files import answers_in, summary_of
+    from deepfer_yolo.stream.recordings import recorded_again
+
+    if (answers := answers_in(asked.merge)) is not None:
+        failed: Counter[str] = Counter()
+        for recorded in recorded_again(recordings, classifier, settings, answers):
+            sys.stdout.writelines(f"{line}\n" for line in recorded.records)
+            failed.update([] if recorded.error is None else [recorded.error])
+        tell_unread(failed.total(), len(recordings), failed, "recordings")
+        return
+    from deepfer_yolo.cluster.commands import stream as over_cluster
+
+    with progress() as bar:
+        tell_cluster(over_cluster(recordings, classifier, opening, settings, asked, tracked(bar, "reading")))
+    summary = summary_of(asked.out)
+    if as_json:
+        print_json(summary)
+    else:
+        print(f"{summary['frames']:,} frames and {summary['faces']:,} faces")
+    tell_unread(summary["errors"], len(recordings), summary["reasons"], "recordings")
 
 
 def _run(start: Callable[..., Summary], status: LiveStatus, conclude: Callable[[Summary, LiveStatus], None]) -> int:

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +25,17 @@ from deepfer_yolo.cluster.engine import Cluster, check_nodes, connected
 from deepfer_yolo.cluster.tasks import Task
 from deepfer_yolo.data.row_files import CHECKPOINT, ITEMS, LOG, ROWS, SUMMARY, claim, sorted_rows
 from deepfer_yolo.data.shards import Job
-from deepfer_yolo.errors import DeepferError, require
+from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.errors import DatasetError, DeepferError, require
 from deepfer_yolo.files import atomic_path, locked, write_atomic
 from deepfer_yolo.records import Json
 
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_A_WORKER = 64, 2048, 8
-"""Images that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
+SMALLEST_BLOCK, BLOCKS_A_WORKER, ITEMS_A_PIECE = 64, 8, 2048
+"""Items that a worker takes at a time: few enough that all end together, and that a lost one costs little."""
+LOOK_S = 1.0
+"""How often it is seen how many blocks are finished."""
 MARK = "error of deepfer: "
+Progress = Callable[[int, int], None]
 Places = NDArray[np.int64]
 """Places of images in the list of all."""
 TASK_RETRIES = 100
@@ -56,9 +61,12 @@ def native_errors_into(file: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished job; `seconds` from the connection on, of which `start_s` went by before the first image."""
+    """A finished job; `seconds` from the connection on, of which `start_s` went by before the first item. `what` they
+    are is `images` or `recordings`.
+    """
 
     out: Path
+    what: str
     n: int
     n_before: int
     cluster: Cluster
@@ -69,8 +77,8 @@ class Done:
     def to_json(self) -> Json:
         """What `summary.json` says of the run."""
         return {
-            "images": self.n,
-            "images_of_an_earlier_run": self.n_before,
+            self.what: self.n,
+            f"{self.what}_of_an_earlier_run": self.n_before,
             "nodes": len(self.cluster.cpus),
             "processors": sum(self.cluster.cpus),
             "workers": self.n_workers,
@@ -88,12 +96,15 @@ def run(
     *,
     threads: int = 1,
     files: Iterable[Path] = (),
-    summarise: Callable[[Any], Json] | None = None,
+    counted: Sequence[str] = (),
+    summarise: Callable[[Any], Json] = lambda rows: {},
+    progress: Progress | None = None,
 ) -> Done:
     """Do `task` for all items over the cluster `where`, and leave their rows in `out`; `summary.json` is written last.
 
-    A run that was ended goes on. `files` must be there on every node. Raises DeepferError for a folder that is finished
-    or another job's, for a cluster that does not answer, and what a worker raised.
+    A run that was ended goes on. `files` must be there on every node; `summarise` makes what the summary says of the
+    columns `counted`; `progress` is told how many of how many items are done. Raises DeepferError for a folder that is
+    finished or another job's, for a cluster that does not answer, and what a worker raised.
     """
     require("ray", "pyarrow")  # Ray itself is imported by `connected`: it reads its environment only then
     import pyarrow as pa
@@ -102,11 +113,10 @@ def run(
     busy = DeepferError(f"another run is filling {out}", "wait for it, or name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out.parent / f".{out.name}.lock", busy):
+        table = _table(items)
         is_begun = claim(out, job)
-        with atomic_path(out / ITEMS) as file, pa.OSFile(str(file), "wb") as sink:
-            table = pa.table(items)
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table, max_chunksize=LARGEST_BLOCK)
+        with atomic_path(out / ITEMS) as file, pa.ipc.new_file(str(file), table.schema) as writer:
+            writer.write_table(table, max_chunksize=ITEMS_A_PIECE)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         began = time.monotonic()
         with native_errors_into(out / LOG), connected(where) as cluster:
@@ -114,14 +124,27 @@ def run(
             n_workers, each = cluster.workers(threads)
             places = _unfinished(out, job.n) if is_begun else np.arange(job.n)
             start_s, n_before = time.monotonic() - began, job.n - len(places)
-            _execute(task, places, out, n_workers, each)
-        done = Done(out, job.n, n_before, cluster, n_workers, start_s, time.monotonic() - began)
-        rows = sorted_rows(out, job.n, ["index", "label", "error"] if summarise else ["index"])
+            size = min(task.most, max(SMALLEST_BLOCK, -(-len(places) // (n_workers * BLOCKS_A_WORKER))))
+            with _watched(out / ROWS, n_before, job.n, size, progress):
+                _execute(task, places, out, size, each)
+        done = Done(out, task.what, job.n, n_before, cluster, n_workers, start_s, time.monotonic() - began)
+        rows = sorted_rows(out, job.n, ["index", *counted])
         summary = {"schema_version": 1, "command": job.command, "model": job.model, **done.to_json()}
-        summary |= summarise(rows) if summarise else {}
+        summary |= summarise(rows)
         write_atomic(out / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
     return done
+
+
+def _table(items: dict[str, list[Any]]) -> Any:
+    """The items as a table of pyarrow. Raises DatasetError for a name that no column of text can hold."""
+    import pyarrow as pa
+
+    try:
+        return pa.table(items)
+    except UnicodeEncodeError as error:
+        hint = "rename it; without --cluster it is read as it is"
+        raise DatasetError("has a name whose bytes are no text", hint, path=printable(str(error.object))) from None
 
 
 def _unfinished(out: Path, n: int) -> Places:
@@ -148,33 +171,52 @@ def _checkpoints(folder: Path) -> Any:
     return CheckpointConfig("index", str(folder), delete_checkpoint_on_success=False)
 
 
-def _execute(task: Task, places: Places, out: Path, n_workers: int, each: int) -> None:
+@contextmanager
+def _watched(rows: Path, n_before: int, n: int, size: int, progress: Progress | None) -> Iterator[None]:
+    """Tell `progress` while the body runs: of `n` items `n_before` are done, then `size` a file more in `rows`."""
+    if progress is None:
+        yield
+        return
+    earlier, ended = len(os.listdir(rows)), threading.Event()  # noqa: PTH208 (a month of recordings is many files)
+
+    def watch() -> None:
+        while not ended.wait(LOOK_S):
+            n_files = len(os.listdir(rows)) - earlier  # noqa: PTH208
+            progress(min(n, n_before + n_files * size), n)
+
+    progress(n_before, n)
+    watching = threading.Thread(target=watch, name="progress", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
+    progress(n, n)
+
+
+def _execute(task: Task, places: Places, out: Path, size: int, each: int) -> None:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import DataContext
 
     if not len(places):
         return
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.checkpoint_config = _checkpoints(out / CHECKPOINT / f"{time.time_ns()}")
-    size = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, -(-len(places) // (n_workers * BLOCKS_A_WORKER))))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of retries, which have no other name in 2.60
+            # Reading, looking and writing become one task, where all ask for the same. Apart, each has processes of its
+            # own, which come and go, and cost more to start than their blocks take.
+            alike = {"num_cpus": each, "max_retries": TASK_RETRIES}
             n_blocks = -(-len(places) // size)
             source = ray.data.read_datasource(
-                _source(places, size), num_cpus=0, concurrency=2, override_num_blocks=n_blocks
+                _source(places, size), override_num_blocks=n_blocks, ray_remote_args=alike
             )
-            found = source.map_batches(
-                _Worker,
-                fn_constructor_args=(task, str(out / ITEMS)),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=n_workers),
-                num_cpus=each,
-                max_task_retries=TASK_RETRIES,
-            )
-            found.write_parquet(str(out / ROWS), ray_remote_args={"num_cpus": 0}, concurrency=2)
+            look = partial(_look, task, str(out / ITEMS))
+            found = source.map_batches(look, batch_size=None, batch_format="pyarrow", **alike)
+            found.write_parquet(str(out / ROWS), ray_remote_args=alike)
     except Exception as error:
         raise _cause(error) or error from None
     finally:
@@ -221,7 +263,7 @@ def _source(places: Places, size: int) -> Any:
 
 
 class _Worker:
-    """Looks at the items of a block: what Ray calls in an actor of its own."""
+    """What a process of the cluster keeps from block to block: the model, and the list of all items."""
 
     def __init__(self, task: Task, items: str) -> None:
         import pyarrow as pa
@@ -239,3 +281,13 @@ class _Worker:
             found = self._task.look(self._items.take(index).to_pylist())
             rows = [row | {"index": place} for place, row in zip(index.to_pylist(), found, strict=True)]
         return pa.Table.from_pylist(rows, self._schema)
+
+
+_workers: dict[str, _Worker] = {}
+
+
+def _look(task: Task, items: str, places: Any) -> Any:
+    """Look at the items of a block: what Ray calls, in a process that has done so before or has not."""
+    if items not in _workers:
+        _workers[items] = _Worker(task, items)
+    return _workers[items](places)

@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: the model opened once, then rows of images, exactly as one process makes them."""
+"""What a worker of a cluster does: the model opened once, then rows of items, exactly as one process makes them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from deepfer_yolo.config import AuditConfig, EvaluateConfig, PredictConfig
+from deepfer_yolo.config import AuditConfig, EvaluateConfig, PredictConfig, StreamConfig
 from deepfer_yolo.data.audit.parts import checks_with, seen_of
 from deepfer_yolo.data.dataset import Dataset, Row
 from deepfer_yolo.data.layouts.boxes import Box
@@ -18,8 +18,10 @@ from deepfer_yolo.data.layouts.item import Item
 from deepfer_yolo.evaluate.predictions import model_probs
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.stream.address import Address
 from deepfer_yolo.stream.batch import label_images
 from deepfer_yolo.stream.parts import Named, found_in
+from deepfer_yolo.stream.recordings import read_recording
 
 OpenModel = Callable[[], Classifier]
 Found = dict[str, Any]
@@ -27,6 +29,11 @@ Found = dict[str, Any]
 
 class Task(Protocol):
     """One kind of work; travels to the workers, where it opens what it needs."""
+
+    what: ClassVar[str] = "images"
+    """What its items are called."""
+    most: ClassVar[int] = 2048
+    """How many of them a worker takes at a time, at most: a lost block costs a second or, of large photos, minutes."""
 
     def start(self) -> None:
         """Open the model: once a worker."""
@@ -42,7 +49,7 @@ class Task(Protocol):
 
 
 @dataclass(slots=True)
-class PredictTask:
+class PredictTask(Task):
     """`deepfer predict`: items have `path`."""
 
     open_model: OpenModel
@@ -83,7 +90,7 @@ class PredictTask:
 
 
 @dataclass(slots=True)
-class EvaluateTask:
+class EvaluateTask(Task):
     """`deepfer evaluate`: items have `path` in the data set and `sha256`."""
 
     open_model: OpenModel
@@ -113,7 +120,7 @@ class EvaluateTask:
 
 
 @dataclass(slots=True)
-class AuditTask:
+class AuditTask(Task):
     """`deepfer audit`: items have `key`, and `file` (perhaps with `box`), `content`, or `pixels` with `shape`."""
 
     open_model: OpenModel | None
@@ -142,6 +149,36 @@ class AuditTask:
         return text | dict.fromkeys(("width", "height"), pa.int64()) | light
 
 
+@dataclass(slots=True)
+class RecordingTask(Task):
+    """`deepfer stream` of files: items have `name` and `path`."""
+
+    what: ClassVar[str] = "recordings"
+    most: ClassVar[int] = 1
+
+    open_model: OpenModel
+    config: StreamConfig
+    classifier: Classifier | None = None
+
+    def start(self) -> None:
+        """Open the model."""
+        self.classifier = self.open_model()
+
+    def look(self, items: Sequence[dict[str, Any]]) -> Iterator[Found]:
+        """The records of each recording, and how it ended."""
+        assert self.classifier is not None
+        for item in items:
+            yield read_recording(Address(item["name"], "file", item["path"]), self.classifier, self.config)
+
+    def schema(self) -> Any:
+        """What `read_recording` keeps."""
+        import pyarrow as pa
+
+        text = dict.fromkeys(("source", "state", "error"), pa.string())
+        counts = dict.fromkeys(("images", "faces"), pa.int64())
+        return text | counts | {"records": pa.large_list(pa.large_string())}
+
+
 def predict_items(images: Named) -> dict[str, list[Any]]:
     """The columns of the items of a `PredictTask`."""
     return {"path": [str(path.absolute()) for _, path in images]}
@@ -150,6 +187,14 @@ def predict_items(images: Named) -> dict[str, list[Any]]:
 def evaluate_items(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The columns of the items of an `EvaluateTask`."""
     return {"path": [row.path for row in rows], "sha256": [row.sha256 for row in rows]}
+
+
+def recording_items(recordings: Sequence[Address]) -> dict[str, list[Any]]:
+    """The columns of the items of a `RecordingTask`."""
+    return {
+        "name": [recording.name for recording in recordings],
+        "path": [str(Path(recording.target).absolute()) for recording in recordings],
+    }
 
 
 def audit_items(items: Iterable[Item]) -> dict[str, list[Any]]:

@@ -9,11 +9,13 @@ DIR/summary.json    written last: the rows are whole, each once
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from deepfer_yolo.data.shards import MAX_JSON_BYTES, Answers, Job, Parts
@@ -25,7 +27,7 @@ JOB, ITEMS, ROWS, CHECKPOINT, SUMMARY = "job.json", "items.arrow", "rows", "chec
 LOG = "ray.log"
 ANOTHER = "name another --out, or remove this one"
 GO_ON = "the same command with --cluster and the same --out goes on with what is missing"
-BATCH = 1024
+BATCH, OPEN_FILES = 1024, 4
 
 
 def answers_in(folder: Path | None) -> Answers | None:
@@ -82,34 +84,58 @@ class RowFolder:
         self.folder = folder
 
     def of(self, job: Job) -> Iterator[Mapping[str, Any]]:
-        """What was found of each image, in the order of the list; all rows are in memory at once."""
+        """What was found of each image, in the order of the list; the rows of a few files are in memory at once."""
         known = _job_of(self.folder)
         if difference := job.difference(known):
             raise DatasetError(f"is {difference}", "name the images, model and settings of that job", path=self.folder)
-        table = sorted_rows(self.folder, known.n)
-        return (_row(row) for start in range(0, len(table), BATCH) for row in table.slice(start, BATCH).to_pylist())
+        return map(_row, _in_order(self.folder, sorted_rows(self.folder, known.n, ["index"])))
 
 
-def sorted_rows(folder: Path, n: int, columns: list[str] | None = None) -> Any:
-    """All rows as a table of pyarrow, ordered by `index`. Raises DatasetError where they are not the n of the job."""
+def sorted_rows(folder: Path, n: int, columns: list[str]) -> Any:
+    """Columns of all rows as a table of pyarrow, ordered by `index`, with the number of the `file` that each stands in
+    and its `place` there. Raises DatasetError where they are not the n of the job.
+    """
     with explained_imports():
         import pyarrow as pa
-        import pyarrow.parquet as pq
-    import numpy as np
 
-    files = sorted((folder / ROWS).glob("*.parquet"))
-    try:
-        # One by one: a data set over them would take the folder's name for a column where it has a `=`.
-        parts = [pq.ParquetFile(file).read(columns=columns) for file in files]
-        table = pa.concat_tables(parts).sort_by("index") if parts else pa.table({"index": pa.array([], pa.int64())})
-        places = table["index"].to_numpy()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DatasetError(f"holds rows that cannot be read ({error})", GO_ON, path=folder) from None
-    if len(places) != n or not np.array_equal(places, np.arange(n)):
-        n_met = len(np.unique(places))
-        reason = f"holds {len(places):,} rows of {n_met:,} images, and the job has {n:,}"
-        raise DatasetError(reason, GO_ON if n_met == len(places) else ANOTHER, path=folder)
+    parts = [_read(file, columns) for file in _files(folder)]
+    for number, part in enumerate(parts):
+        at = [pa.array(np.full(len(part), number)), pa.array(np.arange(len(part)))]
+        parts[number] = part.append_column("file", at[0]).append_column("place", at[1])
+    none = pa.table(dict.fromkeys(("index", "file", "place"), pa.array([], pa.int64())))
+    table = pa.concat_tables(parts).sort_by("index") if parts else none
+    indices = table["index"].to_numpy()
+    if len(indices) != n or not np.array_equal(indices, np.arange(n)):
+        n_met = len(np.unique(indices))
+        reason = f"holds {len(indices):,} rows of {n_met:,} images, and the job has {n:,}"
+        raise DatasetError(reason, GO_ON if n_met == len(indices) else ANOTHER, path=folder)
     return table
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((folder / ROWS).glob("*.parquet"))
+
+
+def _read(file: Path, columns: list[str] | None = None) -> Any:
+    """One file: a data set over all would take the folder's name for a column where it has a `=`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(file).read(columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DatasetError(f"holds rows that cannot be read ({error})", GO_ON, path=file) from None
+
+
+def _in_order(folder: Path, table: Any) -> Iterator[dict[str, Any]]:
+    """The whole rows of a table of `sorted_rows`. Blocks of a run that went on lie among those of the one before."""
+    files, (file_of, place_of) = _files(folder), (table[name].to_numpy() for name in ("file", "place"))
+    read = functools.lru_cache(OPEN_FILES)(_read)
+    starts = np.flatnonzero(np.diff(file_of, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(file_of)], strict=True):
+        rows = read(files[file_of[start]]).take(place_of[start:end])
+        for at in range(0, len(rows), BATCH):
+            yield from rows.slice(at, BATCH).to_pylist()
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ LAST_BATCH_S = 30.0
 class Pipeline:
     """One run over some sources; `on_tick` is called many times a second in the caller's thread.
 
-    A run that `needs_sinks` ends where none is left. `n_done` further sources were finished by an earlier run.
+    A run that `needs_sinks` ends where none is left. `n_done` further sources were finished by an earlier run. Where
+    others use this machine's cores as well, `decoder_threads` says how many a file's decoder takes.
 
     >>> summary = Pipeline(addresses, classifier, [SinkWorker(sink)], StreamConfig()).run()
     """
@@ -58,6 +59,7 @@ class Pipeline:
         *,
         needs_sinks: bool = True,
         n_done: int = 0,
+        decoder_threads: int | None = None,
     ) -> None:
         self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
         self.lock = threading.Condition()
@@ -77,6 +79,7 @@ class Pipeline:
         self._jobs = min(config.jobs or min(MAX_JOBS, max(MIN_JOBS, cores())), max(n_files, 1))
         # Each thread of a decoder holds frames of its own; files side by side keep the cores busy without.
         threads = 0 if self._jobs == 1 else max(1, cores() // self._jobs)
+        threads = threads if decoder_threads is None else decoder_threads
         self.readers = [Reader(one, config, self.lock, self._tell, threads if one.is_file else 0) for one in addresses]
         self._live = [reader for reader in self.readers if not reader.address.is_file]
         self._waiting = deque(reader for reader in self.readers if reader.address.is_file)

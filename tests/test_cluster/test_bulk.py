@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import socket
 import time
@@ -17,7 +18,7 @@ from PIL import Image
 
 from deepfer_yolo.cli.options import open_classifier
 from deepfer_yolo.cluster import bulk, engine, tasks
-from deepfer_yolo.config import AuditConfig, EvaluateConfig, PredictConfig
+from deepfer_yolo.config import AuditConfig, EvaluateConfig, PredictConfig, StreamConfig
 from deepfer_yolo.data.audit.audit import audit
 from deepfer_yolo.data.audit.parts import checks_with, items_of
 from deepfer_yolo.data.audit.parts import job_of as audit_job
@@ -33,6 +34,9 @@ from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.stream.batch import label_images, named_images
 from deepfer_yolo.stream.parts import job_of as predict_job
 from deepfer_yolo.stream.parts import rows_again
+from deepfer_yolo.stream.recordings import job_of as recordings_job
+from deepfer_yolo.stream.recordings import recorded_again, recordings_of
+from deepfer_yolo.stream.session import run_stream
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -102,6 +106,50 @@ def test_a_worker_audits_as_one_process_does(
     whole, again = (audit(source, config, classifier=opening(), answers=answers) for answers in (None, found))
     assert again.to_json() == whole.to_json()
     assert any(finding.kind == ("duplicate" if form == "folder" else "label-error") for finding in whole.findings)
+
+
+def test_a_worker_reads_recordings_as_one_process_does(
+    make_clip: Callable[..., Path], linear_model: Path, tmp_path: Path
+) -> None:
+    """Three clips and a broken one: the lines of `--sink jsonl`, source by source."""
+    folder = tmp_path / "2026"
+    folder.mkdir()
+    for name, n in (("a", 5), ("b", 3), ("c", 9)):
+        make_clip(f"2026/{name}.mp4", times=[i / 25 for i in range(n)])
+    (folder / "d.mp4").write_bytes(b"x")
+    config, opening = StreamConfig(detector="whole"), functools.partial(open_classifier, linear_model)
+    recordings = recordings_of([str(folder)], None)
+    job = recordings_job(recordings, opening(), config)
+    items = tasks.recording_items(recordings)
+    found = work_through(tasks.RecordingTask(opening, config), items, job, tmp_path / "out", size=1)
+    again = list(recorded_again(recordings, opening(), config, found))
+    run_stream([str(folder)], opening(), [f"jsonl={tmp_path / 'plain.jsonl'}"], config)
+    plain = [json.loads(line) for line in (tmp_path / "plain.jsonl").read_text().splitlines()]
+    for recorded in again:
+        lines = [json.loads(line) | {"run": ""} for line in recorded.records]
+        assert lines == [line | {"run": ""} for line in plain if line["source"] == recorded.source]
+    assert sum(len(recorded.records) for recorded in again) == len(plain) > 17
+    assert [recorded.error is None for recorded in again] == [True, True, True, False]
+    other = config.model_copy(update={"smooth_s": 0.1})
+    with pytest.raises(DatasetError, match=r"is made with other settings: smooth_s 0\.6, not 0\.1"):
+        recorded_again(recordings, opening(), other, found).__next__()
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has a name whose bytes are no text"):
+        bulk._table({"path": ["/x/a.png", "/x/\udcff.png"]})
+
+
+def test_a_cluster_reads_files_alone(deepfer: Deepfer, tmp_path: Path) -> None:
+    over = ("--cluster", "local", "--out", tmp_path / "rows")
+    for words, why in (
+        (("testsrc", *over), "testsrc is no video file, and a cluster reads those alone"),
+        (("a.mp4", *over, "--sink", "csv=x.csv", "--show"), "--sink and --show: workers leave records in --out"),
+        (("a.mp4", "--cluster", "local"), "--cluster needs a folder to write into"),
+    ):
+        done = deepfer("stream", *words)
+        assert done.returncode == 1
+        assert why in done.stderr
 
 
 def test_items_travel_as_they_are() -> None:
@@ -203,9 +251,11 @@ def test_flags_that_do_not_go_together(deepfer: Deepfer, painted_dataset: Path, 
 
 def test_an_archive_is_not_for_a_cluster(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "set"), "zip", painted_dataset)
-    done = deepfer("audit", archive, "--cluster", "local", "--out", tmp_path / "rows")
-    assert done.returncode == 1
-    assert "is an archive, which workers elsewhere cannot see into" in done.stderr
+    for command, hint in (("audit", "deepfer convert"), ("predict", "unpack it")):
+        done = deepfer(command, archive, "--cluster", "local", "--out", tmp_path / "rows")
+        assert done.returncode == 1
+        assert "is an archive, which workers elsewhere cannot see into" in done.stderr
+        assert hint in done.stderr
 
 
 def test_an_error_of_ours_comes_back_whole(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ slowly.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -12,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,8 +28,11 @@ from deepfer_yolo.painted import paint_faces
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
+pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 N = 3000
+FER2013_NEAR = "b5fd3eef2ee6c18beac83d7a832339ca14dd94d25c38054bbf7b91bbcbc6dd81"
+"""SHA-256 of the groups of near copies in Training and PublicTest."""
 
 SHIM = """
 #define _GNU_SOURCE
@@ -135,21 +140,34 @@ def test_a_cluster_of_this_machine_talks_to_nobody_and_leaves_nothing(
     assert "is finished" in again.stderr, "a second run would double every row"
 
 
-@pytest.fixture
-def cluster(nodes: ModuleType, tmp_path: Path) -> Iterator[tuple[str, Any, dict[str, str]]]:
+@contextmanager
+def two_nodes(nodes: ModuleType, folder: Path) -> Iterator[tuple[str, Any, dict[str, str]]]:
     """Two nodes of one core: the address, the second node, and the environment that they agree on."""
     env = nodes.environment()
     for name in ("head", "other"):
-        (tmp_path / name).mkdir()
-    with nodes.node(tmp_path / "head", env) as (address, _):  # noqa: SIM117 (the second needs the first)
-        with nodes.node(tmp_path / "other", env, address) as (_, second):
+        (folder / name).mkdir()
+    with nodes.node(folder / "head", env) as (address, _):  # noqa: SIM117 (the second needs the first)
+        with nodes.node(folder / "other", env, address) as (_, second):
             yield address, second, env
 
 
+@pytest.fixture(scope="module")
+def cluster(nodes: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of two nodes that stay, and the environment that they agree on."""
+    with two_nodes(nodes, tmp_path_factory.mktemp("nodes")) as (address, _, env):
+        yield address, env
+
+
 def test_a_lost_node_and_an_ended_run_lose_and_double_nothing(
-    cluster: tuple[str, Any, dict[str, str]], nodes: ModuleType, faces: Path, linear_model: Path, tmp_path: Path
+    nodes: ModuleType, faces: Path, linear_model: Path, tmp_path: Path
 ) -> None:
-    address, second, env = cluster
+    with two_nodes(nodes, tmp_path) as (address, second, env):
+        lose_and_go_on(nodes, address, second, env, faces, linear_model, tmp_path)
+
+
+def lose_and_go_on(
+    nodes: ModuleType, address: str, second: Any, env: dict[str, str], faces: Path, linear_model: Path, tmp_path: Path
+) -> None:
     out, words = tmp_path / "rows", ["predict", faces, "-m", linear_model]
     command = [sys.executable, "-m", "deepfer_yolo", *map(str, words), "--cluster", address, "--out", str(out)]
     env["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
@@ -183,9 +201,9 @@ def test_a_lost_node_and_an_ended_run_lose_and_double_nothing(
 
 
 def test_evaluate_and_audit_over_two_nodes(
-    cluster: tuple[str, Any, dict[str, str]], painted_dataset: Path, linear_model: Path, tmp_path: Path
+    cluster: tuple[str, dict[str, str]], painted_dataset: Path, linear_model: Path, tmp_path: Path
 ) -> None:
-    address, _, env = cluster
+    address, env = cluster
     model, over = ["-m", linear_model], ["--cluster", address, "--out"]
     one = shell("evaluate", painted_dataset, *model, "--json", cwd=tmp_path)
     two = shell("evaluate", painted_dataset, *model, "--json", *over, tmp_path / "scores", cwd=tmp_path, env=env)
@@ -202,6 +220,86 @@ def test_evaluate_and_audit_over_two_nodes(
     assert two.returncode == one.returncode == 1
     assert two.stderr == one.stderr
     assert "is not the image that was converted" in two.stderr
+
+
+def test_parquet_files_and_a_checkpoint_over_two_nodes(
+    cluster: tuple[str, dict[str, str]], checkpoint: Path, tmp_path: Path
+) -> None:
+    """Images in the rows of Hugging Face's files, a broken one among them, looked at by torch."""
+    address, env = cluster
+    files = []
+    for face in paint_faces(3, 130)[0]:
+        Image.fromarray(face).save(buffer := io.BytesIO(), "PNG")
+        files.append({"bytes": buffer.getvalue(), "path": None})
+    files[7]["bytes"] = b"x"
+    (tmp_path / "set").mkdir()
+    for i, part in enumerate((files[:60], files[60:61], files[61:])):
+        pq.write_table(pa.table({"image": part}), tmp_path / "set" / f"train-{i}.parquet", row_group_size=9)
+    words = ["predict", tmp_path / "set", "-m", checkpoint, "--json"]
+    done = shell(*words, "--cluster", address, "--out", tmp_path / "rows", env=env)
+    assert done.returncode == 4, done.stderr
+    assert json.loads(done.stdout)["images"] == 130
+    one, merged = shell(*words), shell(*words, "--merge", tmp_path / "rows")
+    assert merged.stdout == one.stdout
+    assert one.stdout.count("\n") == 130
+    assert "train-2.parquet#68" in one.stdout
+
+
+def test_recordings_over_two_nodes_go_on_after_a_kill(
+    cluster: tuple[str, dict[str, str]], make_clip: Callable[..., Path], linear_model: Path, tmp_path: Path
+) -> None:
+    """Each clip is read once, and its records are those of one process; a broken one costs the exit code alone."""
+    address, env = cluster
+    folder, out = tmp_path / "2026", tmp_path / "rows"
+    folder.mkdir()
+    clip = make_clip(times=[i / 25 for i in range(400)])
+    for i in range(16):
+        shutil.copy(clip, folder / f"{i:02d}.mp4")
+    (folder / "broken.mp4").write_bytes(b"x")
+    words = ["stream", folder, "-m", linear_model, "--detector", "whole"]
+    command = [sys.executable, "-m", "deepfer_yolo", *map(str, words), "--cluster", address, "--out", str(out)]
+    env["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    while len(list((out / "rows").glob("*.parquet"))) < 2:
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    done = shell(*words, "--cluster", address, "--out", out, "--json", env=env)
+    assert done.returncode == 4, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["recordings"], summary["frames"], summary["errors"]) == (17, 6400, 1)
+    assert 0 < summary["recordings_of_an_earlier_run"] < 17
+    assert shell(*words, "--sink", f"jsonl={tmp_path / 'plain.jsonl'}").returncode == 4
+    merged = shell(*words, "--merge", out)
+    assert merged.returncode == 4
+    assert "1 of 17 recordings could not be read" in merged.stderr
+    assert by_source(merged.stdout) == by_source((tmp_path / "plain.jsonl").read_text())
+
+
+def by_source(lines: str) -> dict[str, list[Any]]:
+    """The records of each source, without the id of the run."""
+    found: dict[str, list[Any]] = {}
+    for line in map(json.loads, lines.splitlines()):
+        found.setdefault(line["source"], []).append(line | {"run": ""})
+    return found
+
+
+def test_fer2013_has_the_same_findings_in_parts_and_over_a_cluster(shared_dir: Path, tmp_path: Path) -> None:
+    """Copies and near copies that lie in different parts and blocks among them."""
+    source = shared_dir / "datasets" / "fer2013_dev.csv.gz"
+    if not source.is_file():
+        pytest.skip("needs the FER2013 csv in shared/")
+    words = ["audit", source, "--json"]
+    one = shell(*words)
+    for number in (1, 2, 3):
+        assert shell(*words, "--shard", f"{number}/3", "--out", tmp_path / "parts").returncode == 0
+    assert shell(*words, "--merge", tmp_path / "parts").stdout == one.stdout
+    over = shell(*words, "--cluster", "local", "--out", tmp_path / "rows")
+    assert over.stdout == one.stdout, over.stderr
+    findings = json.loads(one.stdout)["findings"]
+    near = {finding["kind"]: finding["groups"] for finding in findings if finding["kind"].startswith("near-")}
+    assert hashlib.sha256(json.dumps(near).encode()).hexdigest() == FER2013_NEAR
 
 
 def test_a_node_that_does_not_share_the_folder_is_named(
