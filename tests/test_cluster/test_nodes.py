@@ -321,7 +321,7 @@ def test_a_node_that_does_not_share_the_folder_is_named(
     assert not list((tmp_path / "shared" / "rows" / "rows").iterdir()), "before any work"
 
 
-def test_the_model_is_opened_once_a_worker(linear_model: Path, faces: Path, tmp_path: Path) -> None:
+def test_the_model_is_opened_once_a_worker_that_is_as_nice_as_we_are(linear_model: Path, faces: Path, tmp_path: Path) -> None:
     log, code = tmp_path / "opened.txt", tmp_path / "run.py"
     code.write_text(f"""
 import os
@@ -335,7 +335,7 @@ from deepfer_yolo.stream.parts import job_of
 def main():
     def opening():
         with open({str(log)!r}, "a") as file:
-            file.write(f"{{os.getpid()}}\\n")
+            file.write(f"{{os.getpid()}} {{os.nice(0)}}\\n")
         return Classifier(Path({str(linear_model)!r}))
     images, config = list(named_images([{str(faces)!r}])), PredictConfig()
     job = job_of(images, Classifier(Path({str(linear_model)!r})), config)
@@ -349,7 +349,8 @@ main()
         [sys.executable, str(code)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    opened = log.read_text().split()
+    opened, niceness = zip(*map(str.split, log.read_text().splitlines()), strict=True)
     assert len(opened) == len(set(opened)) == int(done.stdout)
+    assert {*map(int, niceness)} == {os.nice(0)}, "Ray nices its workers by 15"
     n_blocks = len(list((tmp_path / "rows" / "rows").iterdir()))
     assert n_blocks > 2 * len(opened)
