@@ -321,7 +321,9 @@ def test_a_node_that_does_not_share_the_folder_is_named(
     assert not list((tmp_path / "shared" / "rows" / "rows").iterdir()), "before any work"
 
 
-def test_the_model_is_opened_once_a_worker_that_is_as_nice_as_we_are(linear_model: Path, faces: Path, tmp_path: Path) -> None:
+def test_the_model_is_opened_once_a_worker_that_is_as_nice_as_we_are(
+    linear_model: Path, faces: Path, tmp_path: Path
+) -> None:
     log, code = tmp_path / "opened.txt", tmp_path / "run.py"
     code.write_text(f"""
 import os
