@@ -17,6 +17,8 @@ from pathlib import Path
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_USAGE_DISABLED": "1", "RAY_worker_niceness": "0"}
 START_S = 120.0
+ATTEMPTS = 3
+"""Ray waits 30 seconds for a node to start, which on a busy machine are too few."""
 
 
 def environment() -> dict[str, str]:
@@ -45,18 +47,34 @@ def node(
     command = [*around, sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--num-cpus=1", "--block"]
     command += ["--disable-usage-stats", "--object-store-memory=200000000"]
     log = folder / f"{'node' if address else 'head'}.log"
-    with log.open("wb") as file:
-        started = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
+    started = _started(command, log, env)
     try:
-        deadline = time.monotonic() + START_S
-        while b"runtime started" not in log.read_bytes():
-            if started.poll() is not None or time.monotonic() > deadline:
+        for left in reversed(range(ATTEMPTS)):
+            if _answers(started, log):
+                break
+            if not left:
                 raise RuntimeError(f"no node: {log.read_text()[-2000:]}")
-            time.sleep(0.5)
+            lose(started)
+            started = _started(command, log, env)
         yield address or f"127.0.0.1:{words[1].partition('=')[2]}", started
     finally:
         lose(started)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _started(command: list[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
+
+
+def _answers(started: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait until a node says that it runs; False where it does not."""
+    deadline = time.monotonic() + START_S
+    while b"runtime started" not in log.read_bytes():
+        if started.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def lose(started: subprocess.Popen[bytes]) -> None:

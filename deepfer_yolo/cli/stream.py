@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from deepfer_yolo.cluster.tasks import OpenModel
     from deepfer_yolo.data.shards import Asked
     from deepfer_yolo.runtime.classifier import Classifier
-    from deepfer_yolo.stream.address import Address
     from deepfer_yolo.stream.display import LiveStatus
     from deepfer_yolo.stream.pipeline import Pipeline
     from deepfer_yolo.stream.records import Summary
@@ -100,11 +99,9 @@ def stream(
 
     Example: deepfer stream clip.mp4 --sink jsonl=out.jsonl --sink video=annotated.mp4
     """
-    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier, say_all
-    from deepfer_yolo.data.kept_faces import consent
+    from deepfer_yolo.cli.options import note_haar, open_classifier
     from deepfer_yolo.data.shards import Shard
     from deepfer_yolo.stream.display import LiveStatus
-    from deepfer_yolo.stream.recordings import recordings_of
     from deepfer_yolo.stream.session import run_stream
 
     if not sources and cameras is None:
@@ -115,39 +112,47 @@ def stream(
     classifier = opening()
     note_haar(settings)
     if cluster or merge or out:
-        beside: dict[str, object] = {"--shard": shard, "--sink": sink, "--stats-json": stats_json, "--failed": failed}
+        beside = {"--shard": shard, "--sink": sink, "--failed": failed, "--stats-json": stats_json}
         asked = _asked(settings, cluster, out, merge, beside)
-        _of_cluster(recordings_of(sources or (), cameras), classifier, opening, settings, asked, as_json=as_json)
+        _of_cluster(sources or [], cameras, classifier, opening, settings, asked, as_json=as_json)
         return
-    if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
-        note_drawing(classifier.labels)
-    if any(kind.startswith("review=") for kind in sinks):
-        say_all([f"note: {consent(settings.keep_days)}"])
+    _note(settings, sinks, classifier.labels)
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty()) and not quiet
-    others = [stats_json] if stats_json else []
-    named = partial(run_stream, sources or (), cameras=cameras, shard=part)
-    start = partial(named, model=classifier, sinks=sinks, config=settings, others=others, failed=failed)
+    named = partial(run_stream, sources or (), cameras=cameras, shard=part, others=[stats_json] if stats_json else [])
+    start = partial(named, model=classifier, sinks=sinks, config=settings, failed=failed)
     with LiveStatus(is_table=is_table, stats=stats_json, is_quiet=quiet, appends=settings.resume) as status:
         raise typer.Exit(_run(start, status, partial(_conclude, is_json=as_json, takes_stdout=takes_stdout)))
 
 
+def _note(settings: StreamConfig, sinks: list[str], labels: tuple[str, ...]) -> None:
+    """Say what those should know who draw faces or keep them."""
+    from deepfer_yolo.cli.options import note_drawing, say_all
+    from deepfer_yolo.data.kept_faces import consent
+
+    if settings.show or any(kind.startswith(DRAWN) for kind in sinks):
+        note_drawing(labels)
+    if any(kind.startswith("review=") for kind in sinks):
+        say_all([f"note: {consent(settings.keep_days)}"])
+
+
 def _asked(
-    settings: StreamConfig, cluster: str | None, out: Path | None, merge: Path | None, beside: dict[str, object]
+    settings: StreamConfig, cluster: str | None, out: Path | None, merge: Path | None, beside: Mapping[str, object]
 ) -> Asked:
     """What is asked of a cluster. Raises ConfigError for flags that have no meaning there."""
     from deepfer_yolo.data.shards import asked_of
 
     of_one = ("show", "resume", "overwrite", "max_seconds", "fail_fast", "anonymise")
-    beside |= {f"--{key.replace('_', '-')}": getattr(settings, key) for key in of_one}
-    if wrong := [flag for flag, value in beside.items() if value]:
+    keys = {f"--{key.replace('_', '-')}": getattr(settings, key) for key in of_one}
+    if wrong := [flag for flag, value in {**beside, **keys}.items() if value]:
         reason = f"{' and '.join(wrong)}: workers leave records in --out, and --merge gives them as JSON lines"
         raise ConfigError(reason, "leave it out" if len(wrong) == 1 else "leave them out")
     return asked_of(None, cluster, out, merge)
 
 
 def _of_cluster(
-    recordings: list[Address],
+    sources: list[str],
+    cameras: Path | None,
     classifier: Classifier,
     opening: OpenModel,
     settings: StreamConfig,
@@ -158,8 +163,9 @@ def _of_cluster(
     """Let the workers read recordings, or give the records that they have left."""
     from deepfer_yolo.cli.options import print_json, progress, tell_cluster, tell_unread, tracked
     from deepfer_yolo.data.row_files import answers_in, summary_of
-    from deepfer_yolo.stream.recordings import recorded_again
+    from deepfer_yolo.stream.recordings import recorded_again, recordings_of
 
+    recordings = recordings_of(sources, cameras)
     if (answers := answers_in(asked.merge)) is not None:
         failed: Counter[str] = Counter()
         for recorded in recorded_again(recordings, classifier, settings, answers):
