@@ -73,11 +73,12 @@ def review(
 ) -> None:
     """Correct labels on a local page, the most doubtful first; the data set itself is never changed.
 
-    Keys 1 to 9 set a label, space keeps it, x leaves the image out, ? marks it as unsure, u undoes. Each decision is
-    one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and gate take the file
-    as --corrections. Ends with Ctrl-C and a summary. --export and --import leave the deciding to another tool.
+    Keys 1 to 9 (then 0 and letters) set a label, space keeps it, x leaves the image out, ? marks it as unsure, u
+    undoes. Each decision is one line of --out, on the disk before the next image shows; convert, train, evaluate,
+    compare and gate take the file as --corrections. Ends with Ctrl-C and a summary. --export and --import leave the
+    deciding to another tool.
 
-    Example: deepfer review datasets/fer2013 --with-model deepfer-n --open
+    Example: deepfer review datasets/fer2013 --predictions runs/train/cv/predictions.csv --open
     """
     from deepfer_yolo.cli.options import refuse_inside
     from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter
@@ -135,7 +136,7 @@ def _answers(dataset: Dataset, settings: ReviewConfig, model: Path | None, files
 
 def _entries(dataset: Dataset, settings: ReviewConfig, before: Corrections, answers: Answers) -> tuple[Entry, ...]:
     """What would be shown, the most doubtful first."""
-    from deepfer_yolo.cli.options import progress, tracked
+    from deepfer_yolo.cli.options import progress, say_all, tracked
     from deepfer_yolo.data.kept_faces import is_kept_faces
     from deepfer_yolo.review.doubts import find_doubts
     from deepfer_yolo.review.queue import build
@@ -145,6 +146,8 @@ def _entries(dataset: Dataset, settings: ReviewConfig, before: Corrections, answ
     with progress() as bar:
         show = tracked(bar, "looking")
         doubts = find_doubts(dataset, settings, answers, lambda part: show(int(100 * part), 100))
+    # What the model has learned it ranks badly: that stands in the message.
+    say_all(f"{len(one.groups):,} label errors: {one.message}" for one in doubts.found if one.kind == "label-error")
     return build(dataset, doubts, settings, before)
 
 
@@ -172,8 +175,7 @@ def _import(dataset: Dataset, writer: CorrectionsWriter, file: Path, *, is_held_
     from deepfer_yolo.data.foreign_answers import read_answers
 
     found = read_answers(file, dataset, held_out=is_held_out)
-    known = {(one.image, one.reviewer, one.new_label, one.time) for one in writer.before.decisions}
-    new = [one for one in found.decisions if (one.image, one.reviewer, one.new_label, one.time) not in known]
+    new = found.new_to(writer.before)
     writer.append(*new)
     there = len(found.decisions) - len(new)
     say_all([f"{len(new):,} decisions of {file} into {writer.path}"])
@@ -193,7 +195,8 @@ def _review(
         settings = settings.model_copy(update={"token": secrets.token_hex(16)})
     entries = _entries(dataset, settings, writer.before, answers)
     if not entries:
-        say_all(["nothing to review: no image is doubted; --only all shows each"])
+        model = "" if answers.labels else ", --with-model MODEL doubts labels, too"
+        say_all([f"nothing to review: no image is doubted; --only all shows each{model}"])
         return writer.before
     if settings.held_out and answers.labels and not settings.blind:
         say_all(

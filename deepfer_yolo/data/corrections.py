@@ -13,12 +13,12 @@ Decisions on train and on held-out images (val, test) never share a file.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import logging
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ from deepfer_yolo.records import Json
 LOG = logging.getLogger("deepfer.corrections")
 FILE, HELD_OUT_FILE = "corrections.csv", "corrections.held-out.csv"
 MAX_BYTES = 100_000_000
+ENDS_IN_TIME = re.compile(rb",\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\r?$")
 HINT = "each line is a decision that `deepfer review` wrote; mend the line, or remove it"
 
 
@@ -178,8 +179,9 @@ class Corrections:
         strangers = sorted(path for path, sha256 in images if sha256 not in by_hash)
         if strangers:
             reason = f"names {len(strangers):,} of {len(images):,} images that are not in {dataset.name}, such as "
+            other = ", which has other bytes there" if any(row.path == strangers[0] for row in dataset.all_rows) else ""
             hint = "name the data set that was reviewed, or one that was converted from it"
-            raise DatasetError(f"{reason}'{printable(strangers[0])}'", hint, path=self.path)
+            raise DatasetError(f"{reason}'{printable(strangers[0])}'{other}", hint, path=self.path)
         unknown = sorted({d.new_label for d in self.decisions} - {*dataset.labels, *WORDS})
         if unknown:
             reason = f"'{printable(unknown[0])}' is no label of {dataset.name}: {', '.join(dataset.labels)[:200]}"
@@ -243,8 +245,10 @@ class CorrectionsWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise DatasetError("is no file that decisions can be appended to", "name another --out", path=path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path, self._is_new, self._size = path, not path.exists(), 0
         self._file: IO[bytes] = path.open("a+b", buffering=0)
         try:
             if lock_handle(self._file.fileno()) is False:
@@ -261,7 +265,7 @@ class CorrectionsWriter:
                 self._put(b"\n")
             sync_folder(path.parent)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
         self._is_held_out: bool | None = self.before.is_held_out if self.before.decisions else None
 
@@ -272,12 +276,22 @@ class CorrectionsWriter:
         self._is_held_out = is_held_out
 
     def append(self, *decisions: Decision) -> None:
-        """Write decisions and sync them, all or none. Raises DatasetError for one that could not be read again."""
+        """Write decisions and sync them, all or none. Raises DatasetError for one that could not be read again, or
+        where another program has touched the file.
+        """
+        self._check_untouched()
         for decision in decisions:
             if fault := fault_of(decision.cells()):
                 raise DatasetError(fault, HINT, path=self.path)
             self.check_kind(is_held_out=decision.split != "train")
         self._put(b"".join(line_of(decision.cells()) for decision in decisions))
+
+    def _check_untouched(self) -> None:
+        """What an editor saves is a new file under the old name: a line to the old one would be lost."""
+        ours, there = os.fstat(self._file.fileno()), self.path.stat() if self.path.exists() else None
+        if there is None or not os.path.samestat(ours, there) or ours.st_size != self._size:
+            reason = "another program has changed, moved or removed it since the review began"
+            raise DatasetError(reason, "end the review, look at the file, and start it again", path=self.path)
 
     def _put(self, line: bytes) -> None:
         try:
@@ -291,8 +305,10 @@ class CorrectionsWriter:
         self._size += len(line)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which is not there where nothing was decided in a new one."""
         self._file.close()
+        if self._is_new and self._size <= len(line_of(COLUMNS)):
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -318,16 +334,15 @@ def _read_all(file: IO[bytes]) -> bytes:
 def _parse(content: bytes, path: Path) -> Corrections:
     if len(content) > MAX_BYTES:
         raise DatasetError(f"is larger than {MAX_BYTES // 1_000_000} MB", HINT, path=path)
-    end = content.rfind(b"\n") + 1
-    tail = content[end:]
+    end, digest = content.rfind(b"\n") + 1, hashlib.sha256(content).hexdigest()
     if line_of(COLUMNS).startswith(content):  # a kill before the first line was whole
-        return Corrections(path, (), hashlib.sha256(content).hexdigest(), bool(tail))
-    decisions = _decisions(content[:end], path)
-    last = _last(tail)
-    if tail and last is None:
+        return Corrections(path, (), digest, end < len(content))
+    # A line that ends in a whole time was not cut short, though some editors leave its end away.
+    is_torn = 0 < end < len(content) and not ENDS_IN_TIME.search(content, max(end, len(content) - 40))
+    decisions = _decisions(content[:end] if is_torn else content, path)
+    if is_torn:
         LOG.warning("warning: %s: its last line was cut short, as a kill leaves it, and does not count", path)
-    decisions += [last] if last is not None else []
-    return Corrections(path, tuple(decisions), hashlib.sha256(content).hexdigest(), bool(tail) and last is None)
+    return Corrections(path, tuple(decisions), digest, is_torn)
 
 
 def _decisions(content: bytes, path: Path) -> list[Decision]:
@@ -345,14 +360,6 @@ def _decisions(content: bytes, path: Path) -> list[Decision]:
             raise DatasetError(fault, HINT, path=path, line=number)
         decisions.append(decision_of(cells))
     return decisions
-
-
-def _last(tail: bytes) -> Decision | None:
-    """The decision of a last line without an end, as some editors leave it; None where it was cut short."""
-    if not 0 < len(tail) < 10_000 or set(tail) & {0, 13}:
-        return None
-    cells = next(csv.reader([tail.decode("utf-8", "surrogateescape")]), [])
-    return None if fault_of(cells) else decision_of(cells)
 
 
 def _mixes(*, is_held_out: bool) -> str:

@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,19 @@ from urllib.parse import unquote
 
 from deepfer_yolo.config import ConvertConfig
 from deepfer_yolo.data.archives import unpacked
+from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import Dataset, Row
-from deepfer_yolo.data.decisions import LEAVE_OUT, MAX_CHARS, MAX_SECONDS, UNSURE, Decision, now, shown_by, text_of_cell
+from deepfer_yolo.data.decisions import (
+    COLUMNS,
+    LEAVE_OUT,
+    MAX_CHARS,
+    MAX_SECONDS,
+    UNSURE,
+    Decision,
+    now,
+    shown_by,
+    text_of_cell,
+)
 from deepfer_yolo.data.exchange import ANSWER, IMAGE
 from deepfer_yolo.data.layouts.item import Reading, read_table
 from deepfer_yolo.data.layouts.registry import find_layout
@@ -35,7 +46,7 @@ UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of a file that was uploaded."""
 RENAMED = re.compile(r"(?P<stem>.+)_(?P<suffix>png|jpe?g|bmp|webp|PNG|JPE?G|BMP|WEBP)\.rf\.[0-9A-Za-z]+\.[a-z]+")
 """What Roboflow calls an image."""
-SKIPPED, NO_ANSWER = "skipped there", "without an answer"
+SKIPPED, NO_ANSWER, TWICE = "skipped there", "without an answer, or with several", "that stand twice in it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,34 @@ class Answer:
 
 @dataclass(slots=True)
 class Imported:
-    """The decisions of a file, and how many of its rows said nothing, by reason."""
+    """The decisions of a file, without a time where it has none, and how many of its rows said nothing, by reason."""
 
     decisions: list[Decision] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+    _first: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """By image and reviewer the label and place of the first answer."""
+
+    def take(self, decision: Decision, answer: Answer, problems: Problems) -> None:
+        """Take a decision. Of two by one reviewer of one image the later one counts; where no time says which that is,
+        they must be the same.
+        """
+        key, said = (decision.path, decision.reviewer), decision.new_label
+        label, place = self._first.get(key, ("", ""))
+        if not place or answer.time:
+            self._first.setdefault(key, (said, answer.place))
+            self.decisions.append(decision)
+        elif label == said:
+            self.passed_over[TWICE] += 1
+        else:
+            problems.add(answer.place, f"says {said} of an image of which the same reviewer says {label}, {place}")
+
+    def new_to(self, known: Corrections) -> list[Decision]:
+        """The decisions that do not stand in a file yet; those without a time get that of now, where no line says the
+        same, so that a table which comes a second time takes nothing back.
+        """
+        there = {(one.image, one.reviewer, one.new_label, time) for one in known.decisions for time in ("", one.time)}
+        new = [one for one in self.decisions if (one.image, one.reviewer, one.new_label, one.time) not in there]
+        return [one if one.time else replace(one, time=now()) for one in new]
 
 
 def read_answers(file: Path, dataset: Dataset, *, held_out: bool) -> Imported:
@@ -71,18 +106,17 @@ def read_answers(file: Path, dataset: Dataset, *, held_out: bool) -> Imported:
     found, problems = Imported(), Problems()
     images = _Images(dataset)
     for answer in _answers(file, found.passed_over, problems, dataset.labels):
-        row = images.find(answer, problems)
-        label = images.label(answer.label)
-        if row is not None and label is None:
+        row, label = images.find(answer, problems), images.label(answer.label)
+        if row is None:
+            continue
+        if label is None:
             problems.add(answer.place, f"'{answer.label[:80]}' is no label of {dataset.name}")
-        elif row is not None and label is not None:
-            is_kept = (row.split != "train") is held_out
-            if not is_kept:
-                found.passed_over[f"of {row.split}"] += 1
-            elif answer.reviewer == ROBOFLOW and label == row.label:
-                found.passed_over["with the label that they have"] += 1
-            else:
-                found.decisions.append(_decision(row, label, answer))
+        elif (row.split != "train") is not held_out:
+            found.passed_over[f"of {row.split}"] += 1
+        elif answer.reviewer == ROBOFLOW and label == row.label:
+            found.passed_over["with the label that they have"] += 1
+        else:
+            found.take(_decision(row, label, answer), answer, problems)
     problems.raise_if_any("nothing was imported: mend them, or leave those rows out")
     found.decisions.sort(key=lambda one: one.time)  # an annotator's last answer counts, and Label Studio's stands first
     return found
@@ -90,8 +124,8 @@ def read_answers(file: Path, dataset: Dataset, *, held_out: bool) -> Imported:
 
 def _decision(row: Row, label: str, answer: Answer) -> Decision:
     how = (*(shown_by(answer.model) if answer.saw_model else ()), "import")
-    who, when = printable(answer.reviewer)[: MAX_CHARS["reviewer"]], answer.time or now()
-    return Decision(row.path, row.sha256, row.split, row.label, label, who, "", how, answer.seconds, when)
+    who = printable(answer.reviewer)[: MAX_CHARS["reviewer"]]
+    return Decision(row.path, row.sha256, row.split, row.label, label, who, "", how, answer.seconds, answer.time)
 
 
 @dataclass(slots=True)
@@ -202,6 +236,9 @@ def _from_records(
     """Flat rows: Label Studio's JSON-MIN and CSV, and the table of `--export csv`."""
     is_known = False
     for place, record in rows:
+        if not is_known and set(COLUMNS) <= set(record):
+            hint = f"give it as --corrections {file}, or go on with it as --out {file}"
+            raise DatasetError("is a file of decisions already", hint, path=file)
         if not is_known and ANSWER not in record:
             hint = "of a table the column new_label counts; " + HINT
             raise DatasetError(f"has no '{ANSWER}': {', '.join(map(str, record))[:200]}", hint, path=file)
@@ -255,7 +292,11 @@ def _from_roboflow(source: Path, passed: Counter[str], problems: Problems, label
     options = ConvertConfig(labels="keep", drop=(MULTI_LABEL, NO_LABEL))
     with unpacked(source) as root:
         reading = Reading(root, options, problems, labels=frozenset(labels))
-        for item in find_layout(root, "auto").read(reading):
+        try:
+            layout = find_layout(root, "auto")
+        except DatasetError as error:
+            raise DatasetError("is nothing that can be imported", HINT, path=source) from error
+        for item in layout.read(reading):
             found = RENAMED.fullmatch(item.file.name if item.file is not None else item.name)
             if found is None:
                 problems.add(item.place, "is not named as Roboflow names images: NAME_png.rf.HASH.jpg")

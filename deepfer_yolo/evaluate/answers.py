@@ -120,7 +120,8 @@ def read_answers(
     targets = np.array([scored.index(row.label) for row in rows], np.int64)
     scores = Scores(rows, scored, targets, columns(probs.astype(np.float32), known, scored), has_probs=bool(labels))
     if labels:
-        _check_said(given, scores, labels, probs)
+        own = {row.path: row.label for row in (whole or dataset).all_rows}
+        _check_said(given, [own[row.path] for row in rows], scores.labels, labels, probs)
     return scores, tuple(read)
 
 
@@ -241,14 +242,17 @@ def _certain(given: Sequence[_Answer], labels: Sequence[str]) -> Floats:
     return np.eye(len(labels))[[labels.index(names[answer.said]) for answer in given]]
 
 
-def _check_said(given: Sequence[_Answer], scores: Scores, labels: Sequence[str], probs: Floats) -> None:
-    """Raise DatasetError where a label column is neither the most probable label nor the truth."""
+def _check_said(
+    given: Sequence[_Answer], truth: Sequence[str], scored: Sequence[str], labels: Sequence[str], probs: Floats
+) -> None:
+    """Raise DatasetError where a label column is neither the most probable label nor the `truth`, which are the labels
+    of the manifest, whatever corrections make of them.
+    """
     names = meeting({answer.said for answer in given}, labels)
     said = np.array([labels.index(names[answer.said]) if answer.said in names else -1 for answer in given])
     if not any(answer.said for answer in given):
         return
-    meant = meeting(labels, scores.labels)
-    truth = [scores.labels[target] for target in scores.targets]
+    meant = meeting(labels, scored)
     is_truth = all(i >= 0 and meant.get(labels[i]) == label for i, label in zip(said, truth, strict=True))
     is_answer = (said >= 0) & (probs[np.arange(len(said)), said] >= probs.max(1) - TIE)
     if not is_truth and not is_answer.all():

@@ -215,6 +215,8 @@ class Evaluation:
     robustness: Robustness | None
     answers: tuple[AnswersFile, ...] = ()
     corrections: OriginalLabels | None = None
+    uncorrected: Scores | None = None
+    """Where the split was corrected: `scores` under the manifest's own labels, with the images that were left out."""
 
     @property
     def name(self) -> str:
@@ -287,9 +289,10 @@ def check_request(config: EvaluateConfig) -> None:
 
 def _measured(scores: Scores, judged: Judged, config: EvaluateConfig) -> Evaluation:
     """All that scores tell, yet without who gave them; where people corrected the split, under both labels."""
-    dataset, corrections = judged.dataset, None
+    dataset, corrections, uncorrected = judged.dataset, None, None
     if judged.how is not None:
         corrections = OriginalLabels(judged.how, judged.original.fingerprint, measure(scores, config))
+        uncorrected = relabelled(scores, dataset.before or dataset)
         scores = relabelled(scores, dataset)
     clean = without(scores, copies_in_train(dataset, config.split)) if config.clean else None
     return Evaluation(
@@ -304,4 +307,5 @@ def _measured(scores: Scores, judged: Judged, config: EvaluateConfig) -> Evaluat
         groups={column: by_column(scores, column) for column in config.by},
         robustness=None,
         corrections=corrections,
+        uncorrected=uncorrected,
     )

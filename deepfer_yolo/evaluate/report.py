@@ -48,8 +48,10 @@ SHOWN_PX = 96
 def write_files(
     result: Evaluation, dataset: Dataset, classifier: Classifier | None, config: EvaluateConfig, run: Path
 ) -> None:
-    """Write `predictions.csv`, `report.html` and `metrics.json` into `run`."""
-    write_atomic(run / PREDICTIONS, predictions_csv(result.scores))
+    """Write `predictions.csv`, `report.html` and `metrics.json` into `run`. The csv has the labels of the manifest and
+    every image that was asked for, whatever corrections made of them, so that --predictions can take it again.
+    """
+    write_atomic(run / PREDICTIONS, predictions_csv(result.uncorrected or result.scores))
     write_report(result, dataset, classifier, config, run / REPORT)
     write_metrics(run, result.to_json())  # last: it says that the run is whole
 

@@ -48,11 +48,14 @@ MAX_CACHED_BYTES = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A finding of an audit: groups of paths that belong together, the worst first, and notes on single ones."""
+    """A finding of an audit: groups of paths that belong together, the worst first, and notes on single ones; `message`
+    is what the audit says of all of them.
+    """
 
     kind: str
     groups: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    message: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +138,9 @@ def _key(dataset: Dataset, settings: AuditConfig, answers: Answers) -> str:
 
 def _of(result: AuditResult, labels: Sequence[str]) -> Doubts:
     found = tuple(
-        Doubt(finding.kind, finding.groups, finding.notes) for finding in result.findings if finding.kind in WORST_FIRST
+        Doubt(finding.kind, finding.groups, finding.notes, finding.message)
+        for finding in result.findings
+        if finding.kind in WORST_FIRST
     )
     return Doubts(found, tuple(labels), dict(result.probs))
 
@@ -143,7 +148,7 @@ def _of(result: AuditResult, labels: Sequence[str]) -> Doubts:
 def _packed(doubts: Doubts) -> bytes:
     probs = doubts.probs or {}
     told = {
-        "found": [[doubt.kind, doubt.groups, doubt.notes] for doubt in doubts.found],
+        "found": [[doubt.kind, doubt.groups, doubt.notes, doubt.message] for doubt in doubts.found],
         "labels": doubts.labels,
         "paths": list(probs),
     }
@@ -162,7 +167,7 @@ def _read(path: Path) -> Doubts:
         told = json.loads(archive.read("doubts.json"))
         numbers = np.load(io.BytesIO(archive.read("probs.npy")), allow_pickle=False)
     found = tuple(
-        Doubt(kind, tuple(tuple(map(str, group)) for group in groups), tuple(notes))
-        for kind, groups, notes in told["found"]
+        Doubt(kind, tuple(tuple(map(str, group)) for group in groups), tuple(notes), str(message))
+        for kind, groups, notes, message in told["found"]
     )
     return Doubts(found, tuple(told["labels"]), dict(zip(told["paths"], numbers, strict=True)))

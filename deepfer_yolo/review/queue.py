@@ -42,6 +42,9 @@ def check_choice(dataset: Dataset, config: ReviewConfig, *, has_answers: bool) -
     if config.split is not None and (config.split in HELD_OUT) is not config.held_out:
         hint = "add --held-out: their corrections are kept apart" if not config.held_out else "leave out --held-out"
         raise ConfigError(f"--split {config.split} is {'not ' if config.held_out else ''}held out", hint)
+    if not set(_splits(config)) & set(dataset.splits):
+        hint = f"it has {', '.join(dataset.splits)}; val and test need --held-out"
+        raise DatasetError(f"has no images in {' or '.join(_splits(config))}", hint, path=dataset.root)
     if config.blind and config.label:
         raise ConfigError("--blind hides the label, and --label would tell it", "leave out one of them")
     if config.only == "uncertain" and not has_answers:
@@ -93,8 +96,12 @@ def build(dataset: Dataset, doubts: Doubts, config: ReviewConfig, decided: Corre
 
 
 def _is_wanted(row: Row, config: ReviewConfig) -> bool:
-    split = row.split == config.split if config.split else (row.split in HELD_OUT) is config.held_out
-    return split and (not config.label or row.label in config.label)
+    return row.split in _splits(config) and (not config.label or row.label in config.label)
+
+
+def _splits(config: ReviewConfig) -> tuple[str, ...]:
+    """The splits to review."""
+    return (config.split,) if config.split else HELD_OUT if config.held_out else ("train",)
 
 
 def _doubted(

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from deepfer_yolo.data.corrections import Corrections, CorrectionsWriter, Standing, final_of
 from deepfer_yolo.data.decisions import MAX_CHARS, UNDO, WORDS, Decision, now, shown_by
+from deepfer_yolo.data.untrusted import printable
+from deepfer_yolo.errors import DatasetError
+from deepfer_yolo.files import os_reason
 from deepfer_yolo.review.queue import Entry
 from deepfer_yolo.serve.schemas import ProblemError, too_many
 from deepfer_yolo.servers import ReviewConfig
@@ -170,7 +173,12 @@ class Review:
         how = (*shown, *(("repeat",) if is_repeat else ()))
         row, why = entry.row, "; ".join(entry.why)[: MAX_CHARS["why"]]
         decision = Decision(row.path, row.sha256, row.split, row.label, answer, reviewer, why, how, seconds, now())
-        self._writer.append(decision)
+        try:
+            self._writer.append(decision)
+        except DatasetError as error:
+            raise ProblemError(507, printable(f"{error}; {error.hint}")) from None
+        except OSError as error:
+            raise ProblemError(507, printable(f"{self._writer.path}: {os_reason(error)}")) from None
         self._decisions.append(decision)
         self._standing.add(decision)
         return decision

@@ -87,7 +87,7 @@ def test_a_review_by_keyboard_alone(
 ) -> None:
     words = ("--only", "conflicts", "--with-model", linear_model, "--repeat", 0, "--no-near")
     page = enter(start_review(tmp_path, doubtful, *words))
-    assert page.evaluate("document.getElementById('stage').firstChild.naturalWidth") == 48
+    page.wait_for_function("() => document.getElementById('stage').firstChild.naturalWidth === 48")
     paths = [page.inner_text("#path")]
     assert page.locator("#labels button").count() == 7
     assert page.locator("#labels button.is-label .name").inner_text() in ("happy", "sad")
@@ -156,6 +156,58 @@ def test_a_phone_by_touch(
     page.wait_for_function("() => document.getElementById('count').textContent.includes(' 1 by you')")
     read = read_corrections(tmp_path / "corrections.csv").decisions
     assert [(one.new_label, one.reviewer) for one in read] == [("happy", "Cyd"), ("leave-out", "Cyd"), ("undo", "Cyd")]
+
+
+def with_labels(folder: Path, n: int) -> None:
+    """Let the data set know `n` labels more, of which no image bears one: more-01, more-02, …"""
+    dataset = open_dataset(folder)
+    labels = (*dataset.labels, *(f"more-{i:02}" for i in range(1, n + 1)))
+    register(list(dataset.all_rows), read_description(folder).model_copy(update={"labels": labels}), folder)
+
+
+def test_labels_beyond_nine_have_keys(
+    start_review: Callable[..., Any], enter: Callable[..., Any], doubtful: Path, tmp_path: Path
+) -> None:
+    with_labels(doubtful, 27)
+    labels = sorted(open_dataset(doubtful).labels)
+    page = enter(start_review(tmp_path, doubtful, "--only", "all", "--repeat", 0))
+    assert page.is_hidden("#find-line")
+    keys = page.locator("#labels kbd").all_inner_texts()
+    assert keys == list("1234567890abcdefghijklmnopqrstvwyz")
+    assert page.locator("#labels .name").all_inner_texts() == labels
+    for key in ("0", "a", "W", "z", "x", "u"):
+        press(page, key)
+    said = [label for _, label in decisions(tmp_path)]
+    assert said == [labels[9], labels[10], labels[31], labels[33], "leave-out", "undo"]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_labels_beyond_all_keys_are_found_by_name(
+    start_review: Callable[..., Any], enter: Callable[..., Any], doubtful: Path, tmp_path: Path, size: dict[str, int]
+) -> None:
+    with_labels(doubtful, 60)
+    page = enter(start_review(tmp_path, doubtful, "--only", "all", "--repeat", 0), size)
+    visible = page.locator("#labels button:visible .name")
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")  # nothing is typed
+    page.keyboard.type("re-5")  # x, u and space are letters here
+    assert visible.all_inner_texts() == [f"more-5{i}" for i in range(10)]
+    page.keyboard.press("Enter")  # ten are left
+    assert decisions(tmp_path) == []
+    page.keyboard.type("7")
+    press(page, "Enter")
+    assert visible.count() == 67
+    press(page, "x")
+    page.locator("#find").fill("SAD")
+    page.locator("#labels button:visible").click()
+    page.wait_for_function("() => document.getElementById('count').textContent.includes(' 3 by you')")
+    page.keyboard.press("/")
+    page.keyboard.type("no such label")
+    assert visible.count() == 0
+    page.keyboard.press("Escape")
+    assert visible.count() == 67
+    assert [label for _, label in decisions(tmp_path)] == ["more-57", "leave-out", "sad"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
 
 
 def test_blind_shows_neither_label_nor_answers(

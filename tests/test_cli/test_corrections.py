@@ -166,6 +166,27 @@ def test_answers_of_files_are_judged_under_both_labels(deepfer: Deepfer, sheets:
     assert metrics["corrections"]["original"]["top1"] == pytest.approx(0.6)
 
 
+def test_predictions_of_corrected_labels_can_be_measured_again(
+    deepfer: Deepfer, sheets: Path, flattered: Path, tmp_path: Path
+) -> None:
+    plain = ["--split", "test", "--pictures", 0, "--json"]
+    corrected = [*plain, "--corrections", flattered, "--held-out"]
+    model = ["-m", sheets / "challenger.onnx"]
+    first = found(deepfer("evaluate", sheets / "sheets", *corrected, *model, "--name", "c"), 0)
+    done = deepfer("convert", sheets / "sheets", tmp_path / "new", "--corrections", flattered, "--held-out")
+    assert done.returncode == 0, done.stderr
+    other = found(deepfer("evaluate", tmp_path / "new", *plain, *model, "--name", "n"), 0)
+    answers = ["--predictions", Path("runs/evaluate/c/predictions.csv")]
+    again = found(deepfer("evaluate", sheets / "sheets", *corrected, *answers), 0)
+    assert again["top1"] == first["top1"] == pytest.approx((0.8 * N - 1) / (N - 1))
+    assert again["corrections"]["original"]["top1"] == pytest.approx(0.6)
+    assert found(deepfer("evaluate", sheets / "sheets", *plain, *answers), 0)["top1"] == pytest.approx(0.6)
+    answers = ["--predictions", Path("runs/evaluate/n/predictions.csv")]
+    again = found(deepfer("evaluate", tmp_path / "new", *plain, *answers), 0)
+    assert again["top1"] == other["top1"] != other["corrections"]["original"]["top1"]
+    assert again["corrections"]["original"]["top1"] == other["corrections"]["original"]["top1"]
+
+
 def test_compare_gives_both_tables(deepfer: Deepfer, sheets: Path, flattered: Path) -> None:
     models = [sheets / "champion.onnx", sheets / "challenger.onnx"]
     words = ["--data", sheets / "sheets", "--split", "test", "--corrections", flattered, "--held-out"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deepfer_yolo.data.corrections import read_corrections
+from deepfer_yolo.data.corrections import read_corrections, write_corrections
 from deepfer_yolo.data.dataset import open_dataset
 
 Deepfer = Callable[..., Any]
@@ -74,6 +75,23 @@ def test_the_same_import_twice_adds_nothing(deepfer: Deepfer, painted_dataset: P
     assert (tmp_path / "corrections.csv").read_bytes() == before
 
 
+def test_a_table_that_comes_again_takes_nothing_back(deepfer: Deepfer, painted_dataset: Path, tmp_path: Path) -> None:
+    one, two, *_ = open_dataset(painted_dataset).rows("train")
+    table, file = tmp_path / "filled.csv", tmp_path / "corrections.csv"
+    table.write_text(f"path,new_label,reviewer\n{one.path},sad,Ada\n")
+    assert deepfer("review", painted_dataset, "--import", table).returncode == 0
+    (first,) = read_corrections(file).decisions
+    write_corrections(file, [replace(first, new_label="fear", how=())])
+    table.write_text(f"{table.read_text()}{two.path},sad,Ada\n")
+    done = deepfer("review", painted_dataset, "--import", table)
+    assert "1 decisions of" in done.stderr
+    assert "passed over: 1 that stand there" in done.stderr
+    assert [(d.path, d.new_label) for d in read_corrections(file).settled()] == [(one.path, "fear"), (two.path, "sad")]
+    done = deepfer("review", painted_dataset, "--import", file, "--out", "other.csv")
+    assert "is a file of decisions already" in done.stderr
+    assert not Path("other.csv").exists()  # nothing was decided
+
+
 def test_held_out_answers_are_imported_where_that_is_asked_for(
     deepfer: Deepfer, painted_dataset: Path, tmp_path: Path
 ) -> None:
@@ -82,7 +100,7 @@ def test_held_out_answers_are_imported_where_that_is_asked_for(
     filled(tmp_path / "csv" / "review.csv", {rows[0].path: "sad"})
     done = deepfer("review", painted_dataset, "--import", "csv/review.csv")
     assert "passed over: 1 of test" in done.stderr
-    assert not read_corrections(tmp_path / "corrections.csv").decisions
+    assert not (tmp_path / "corrections.csv").exists()
     assert deepfer("review", painted_dataset, "--held-out", "--import", "csv/review.csv").returncode == 0
     assert [one.split for one in read_corrections(tmp_path / "corrections.held-out.csv").decisions] == ["test"]
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,9 @@ def test_any_text_survives_a_line(path: str, old: str, new: str, who: str) -> No
         assert decision_of(decision.cells()) == decision
 
 
+GOOD = f"train/sad/a.png,{SHA},train,sad,fear,Ada,,,,{TIME}"
+
+
 @pytest.mark.parametrize("cut", [1, 20, 60, 100])
 def test_a_torn_last_line_is_left_out_said_and_written_over(
     tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture
@@ -93,17 +97,35 @@ def test_a_torn_last_line_is_left_out_said_and_written_over(
     )
 
 
+@pytest.mark.parametrize(
+    "line", [GOOD.replace("fear", ""), GOOD.replace(",,,,", ",,guess,,"), GOOD.replace("a.png,", 'a.png,",')]
+)
+def test_a_last_line_that_is_whole_and_wrong_is_refused_and_stays(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "corrections.csv"
+    file.write_text("\n".join([",".join(COLUMNS), GOOD, line]))  # an editor left its end away
+    before = file.read_bytes()
+    for use in (read_corrections, CorrectionsWriter):
+        with pytest.raises(DatasetError, match="line 3"):
+            use(file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems_are_read_and_gone_on_with(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "corrections.csv"
+    lines = [",".join(COLUMNS), GOOD, GOOD.replace("a.png", "b.png")]
+    file.write_bytes(("\ufeff" + end.join([*lines, ""])).encode())
+    write_corrections(file, [said("c", "fear")])
+    assert answers(read_corrections(file)) == {"a": "fear", "b": "fear", "c": "fear"}
+
+
 @pytest.mark.parametrize("kept", [0, 10, len(",".join(COLUMNS))])
 def test_a_kill_before_the_first_line_leaves_a_file_without_decisions(tmp_path: Path, kept: int) -> None:
     file = tmp_path / "corrections.csv"
-    write_corrections(file, [])
-    file.write_bytes(file.read_bytes()[:kept])
+    file.write_text(",".join(COLUMNS)[:kept])
     assert read_corrections(file).decisions == ()
     write_corrections(file, [said("a", "fear")])
     assert answers(read_corrections(file)) == {"a": "fear"}
-
-
-GOOD = f"train/sad/a.png,{SHA},train,sad,fear,Ada,,,,{TIME}"
 
 
 @pytest.mark.parametrize(
@@ -171,8 +193,42 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path: Path) -> None:
 def test_a_file_has_one_writer(tmp_path: Path) -> None:
     with CorrectionsWriter(tmp_path / "c.csv"), pytest.raises(DatasetError, match="another review is writing it"):
         CorrectionsWriter(tmp_path / "c.csv")
+    assert not (tmp_path / "c.csv").exists()  # nothing was decided
     with CorrectionsWriter(tmp_path / "c.csv") as writer:
         assert writer.before.decisions == ()
+
+
+def replaced(file: Path) -> None:
+    copy = file.with_name("saved.csv")
+    copy.write_bytes(file.read_bytes())
+    copy.replace(file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be replaced there")
+@pytest.mark.parametrize(
+    "touch",
+    [replaced, Path.unlink, lambda file: file.write_bytes(b""), lambda file: file.write_bytes(file.read_bytes() * 2)],
+    ids=["saved by an editor", "removed", "emptied", "grown"],
+)
+def test_a_file_that_another_program_touches_takes_no_more_lines(
+    tmp_path: Path, touch: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "corrections.csv"
+    with CorrectionsWriter(file) as writer:
+        writer.append(said("a", "fear"))
+        touch(file)
+        after = file.read_bytes() if file.exists() else None
+        with pytest.raises(DatasetError, match="another program"):
+            writer.append(said("b", "fear"))
+        assert (file.read_bytes() if file.exists() else None) == after
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        with pytest.raises(DatasetError, match="is no file"):
+            CorrectionsWriter(path)
 
 
 def test_undo_takes_back_the_reviewers_own_last_decision() -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from deepfer_yolo.data.corrections import read_corrections, write_corrections
 from deepfer_yolo.data.dataset import Dataset, open_dataset, read_description, read_manifest, register
 from deepfer_yolo.data.exchange import Doubted, export
-from deepfer_yolo.data.foreign_answers import Imported, read_answers
+from deepfer_yolo.data.foreign_answers import NO_ANSWER, TWICE, Imported, read_answers
 from deepfer_yolo.errors import DatasetError, DeepferError
 from deepfer_yolo.files import sha256_of
 
@@ -165,7 +165,7 @@ def test_a_table_is_filled_in_by_a_spreadsheet_and_comes_back(
         doubted[0].row.path: ("happy", "Ada"),
         doubted[1].row.path: ("leave-out", ""),
     }
-    assert found.passed_over == {"without an answer": 9, "of test": 1}
+    assert found.passed_over == {NO_ANSWER: 9, "of test": 1}
 
 
 def test_blind_hides_label_answer_and_reason_everywhere(
@@ -295,6 +295,30 @@ def test_the_last_answer_of_an_annotator_counts_though_label_studio_names_it_fir
     ]
 
 
+def test_one_answer_of_a_reviewer_where_nothing_says_which_is_the_last(
+    dataset: Dataset, roboflow: Callable[..., Path], tmp_path: Path
+) -> None:
+    row, file = dataset.rows("train")[0], tmp_path / "filled.csv"
+    head, line = "path,new_label,reviewer\n", f"{row.path},%s,%s\n"
+    file.write_text(head + line % ("sad", "Ada") + line % ("sad", "Bob") + line % ("Sadness", "Ada"))
+    found = read_answers(file, dataset, held_out=False)
+    assert [(one.reviewer, one.new_label) for one in found.decisions] == [("Ada", "sad"), ("Bob", "sad")]
+    assert found.passed_over == {TWICE: 1}
+    file.write_text(head + line % ("sad", "Ada") + line % ("fear", "Ada"))
+    with pytest.raises(DatasetError, match=r"line 3: says fear of an image of which the same .* sad, filled.csv, line"):
+        read_answers(file, dataset, held_out=False)
+
+
+@pytest.mark.parametrize("name", ["readme.txt", "folder", "empty.zip"])
+def test_what_no_known_tool_exports_is_said_to_be_that(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "readme.txt").write_text("hello")
+    (tmp_path / "empty.zip").write_bytes(b"PK\5\6" + bytes(18))
+    with pytest.raises(DatasetError, match="nothing that can be imported") as error:
+        read_answers(tmp_path / name, dataset, held_out=False)
+    assert "--layout" not in str(error.value.hint)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -311,7 +335,7 @@ def test_hostile_json_is_one_clear_error(dataset: Dataset, tmp_path: Path, conte
     file = tmp_path / "bad.json"
     file.write_text(content)
     if not message:
-        assert read_answers(file, dataset, held_out=False).passed_over == {"without an answer": 1}
+        assert read_answers(file, dataset, held_out=False).passed_over == {NO_ANSWER: 1}
         return
     with pytest.raises(DatasetError, match=message):
         read_answers(file, dataset, held_out=False)

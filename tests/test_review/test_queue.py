@@ -14,7 +14,7 @@ from deepfer_yolo.data.audit.label_errors import Predictions
 from deepfer_yolo.data.corrections import Corrections
 from deepfer_yolo.data.dataset import Dataset, Row, fingerprint, open_dataset, read_description, register
 from deepfer_yolo.data.decisions import Decision
-from deepfer_yolo.errors import ConfigError, DatasetError, DeepferError
+from deepfer_yolo.errors import DatasetError, DeepferError
 from deepfer_yolo.review import doubts as module
 from deepfer_yolo.review.doubts import Answers, Doubt, Doubts, find_doubts
 from deepfer_yolo.review.queue import CONFLICT, Entry, build, check_choice
@@ -145,14 +145,17 @@ def test_a_large_group_of_copies_stays_small() -> None:
         ({"split": "train", "held_out": True}, "not held out"),
         ({"blind": True, "label": ("sad",)}, "--blind hides the label"),
         ({"only": "uncertain"}, "needs a model"),
+        ({"split": "test", "held_out": True}, "has no images in test"),
         ({"label": ("sat",)}, r"'sat' is no label of FER2013 \(did you mean 'sad'\?\)"),
     ],
 )
 def test_choices_that_make_no_sense_are_clear_errors(
     painted_dataset: Path, settings: dict[str, object], words: str
 ) -> None:
-    with pytest.raises(ConfigError, match=words):
-        check_choice(open_dataset(painted_dataset), ReviewConfig.model_validate(settings), has_answers=False)
+    whole = open_dataset(painted_dataset)
+    dataset = replace(whole, all_rows=tuple(row for row in whole.all_rows if row.split != "test"))
+    with pytest.raises(DeepferError, match=words):
+        check_choice(dataset, ReviewConfig.model_validate(settings), has_answers=False)
 
 
 @pytest.mark.parametrize(

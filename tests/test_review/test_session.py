@@ -237,6 +237,24 @@ def test_filters_change_what_a_browser_holds(start: Callable[..., Review]) -> No
     assert review.next("two", "Bob")[:3] == [0, 1, 2]
 
 
+def test_a_decision_that_cannot_be_written_is_told_and_can_be_made_again(
+    start: Callable[..., Review], tmp_path: Path
+) -> None:
+    review, file = start(), tmp_path / "c.csv"
+    (first, *_) = review.next("one", "Ada")
+    review.decide("one", "Ada", str(first), "fear")
+    kept = file.read_bytes()
+    file.rename(tmp_path / "moved.csv")
+    (second, *_) = review.next("one", "Ada")
+    for call in (lambda: review.decide("one", "Ada", str(second), "sad"), lambda: review.undo("one", "Ada")):
+        assert refused(call) == 507
+    assert review.next("one", "Ada")[0] == second
+    assert (tmp_path / "moved.csv").read_bytes() == kept
+    (tmp_path / "moved.csv").rename(file)
+    review.decide("one", "Ada", str(second), "sad")
+    assert [one.new_label for one in read_corrections(file).decisions] == ["fear", "sad"]
+
+
 def test_answers_that_are_none_are_refused(start: Callable[..., Review]) -> None:
     review = start()
     review.next("one", "Ada")

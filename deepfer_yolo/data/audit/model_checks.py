@@ -24,7 +24,7 @@ from deepfer_yolo.runtime.model_file import digest
 from deepfer_yolo.runtime.preprocess import to_input
 
 BATCH = 64
-HELD_OUT_ANSWERS = "deepfer train DATASET --folds 5 writes held-out answers for audit --predictions"
+HELD_OUT_ANSWERS = "deepfer train DATASET --folds 5 writes held-out answers for --predictions"
 LIGHT: dict[FindingKind, str] = {
     "drift-brightness": "brightness",
     "drift-contrast": "contrast",

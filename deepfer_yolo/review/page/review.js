@@ -4,6 +4,8 @@ import { $, ask, colourOf, el, knowLabels, percent, startTheme } from "./element
 const THUMB = "?side=256";
 const SILENCE_MS = 30_000;
 const MAX_OWN_PX = 128;
+// A label each, in order; u, x, ? and / mean something else. Labels beyond them are found by name.
+const LABEL_KEYS = [..."1234567890abcdefghijklmnopqrstvwyz"];
 const WORDS = { "leave-out": "left out", unsure: "unsure" };
 
 let facts = null;
@@ -78,6 +80,8 @@ function show() {
   showOwnSize(item, image);
   $("path").textContent = item.path ? `${item.path}` : "";
   $("why").replaceChildren(...(item.why ?? []).map((words) => el("span", { class: "chip" }, words)));
+  $("find").value = "";
+  showFound();
   showLabels(item);
   showCopies(item);
   shownAt = performance.now();
@@ -109,13 +113,35 @@ function makeLabels() {
     fill.style.background = colourOf(label);
     const share = el("span", { class: "share" });
     const vote = el("span", { class: "vote" });
-    const key = el("kbd", place < 9 ? {} : { class: "none" }, place < 9 ? String(place + 1) : "");
+    const key = el("kbd", place < LABEL_KEYS.length ? {} : { class: "none" }, LABEL_KEYS[place] ?? "");
     const button = el("button", { type: "button", onclick: () => decide(label, button) }, key, el("span", { class: "name" }, label), el("span", { class: "lane", "aria-hidden": "true" }, fill), share, vote);
     button.style.borderLeftColor = colourOf(label);
     rows.set(label, { button, fill, share, vote });
   });
   $("labels").classList.toggle("many", facts.labels.length > 9);
+  $("find-line").hidden = facts.labels.length <= LABEL_KEYS.length;
   $("labels").replaceChildren(...[...rows.values()].map((row) => row.button));
+}
+
+// Of so many labels those whose name holds what is typed; Enter takes the one that is left, or is called so.
+function showFound() {
+  const wanted = $("find").value.trim().toLowerCase();
+  for (const [label, { button }] of rows) button.hidden = !label.toLowerCase().includes(wanted);
+}
+
+function takeFound(event) {
+  const wanted = $("find").value.trim().toLowerCase();
+  if (event.key === "Escape") {
+    $("find").value = "";
+    showFound();
+    $("find").blur();
+  } else if (event.key === "Enter" && wanted && !event.repeat && !event.isComposing) {
+    const left = [...rows].filter(([, { button }]) => !button.hidden);
+    const [label, row] = left.find(([name]) => name.toLowerCase() === wanted) ?? (left.length === 1 ? left[0] : []);
+    if (label === undefined) return;
+    $("find").blur(); // the next key is a key again
+    decide(label, row.button, event.timeStamp);
+  }
 }
 
 const votesOf = (n) => `${n}\u00a0${n === 1 ? "vote" : "votes"}`;
@@ -247,18 +273,20 @@ async function refresh() {
   }
 }
 
-const KEYS = { " ": "keep", x: "leave-out", "?": "unsure", u: "undo" };
+const ACTS = { " ": "keep", x: "leave-out", "?": "unsure", u: "undo" };
 
 document.addEventListener("keydown", (event) => {
   if (!started || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, select, textarea")) return;
   if (event.key === " " && event.target.closest("button, a")) return; // it presses what is focused
-  const place = "123456789".indexOf(event.key);
-  const label = event.key.length === 1 && place >= 0 ? facts.labels[place] : undefined;
-  const act = KEYS[event.key.toLowerCase()];
-  if (label === undefined && act === undefined) return;
+  const key = event.key.toLowerCase();
+  const label = facts.labels[LABEL_KEYS.indexOf(key)];
+  const act = ACTS[key];
+  const isSearch = key === "/" && !$("find-line").hidden;
+  if (label === undefined && act === undefined && !isSearch) return;
   event.preventDefault();
-  if (label !== undefined) decide(label, rows.get(label).button, event.timeStamp);
+  if (isSearch) $("find").focus();
+  else if (label !== undefined) decide(label, rows.get(label).button, event.timeStamp);
   else if (act === "undo") undo();
   else if (act !== "keep") decide(act, $(act), event.timeStamp);
   else if (items[0]?.label !== undefined) decide(items[0].label, $("keep"), event.timeStamp);
@@ -268,6 +296,8 @@ $("keep").addEventListener("click", () => items[0]?.label !== undefined && decid
 $("leave-out").addEventListener("click", () => decide("leave-out", $("leave-out")));
 $("unsure").addEventListener("click", () => decide("unsure", $("unsure")));
 $("undo").addEventListener("click", undo);
+$("find").addEventListener("input", showFound);
+$("find").addEventListener("keydown", takeFound);
 $("end-undo").addEventListener("click", undo);
 // What was pressed by hand does not keep the space bar to itself.
 document.addEventListener("pointerup", () => setTimeout(() => document.activeElement?.closest("button")?.blur()));
