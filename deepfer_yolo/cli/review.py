@@ -73,10 +73,9 @@ def review(
 ) -> None:
     """Correct labels on a local page, the most doubtful first; the data set itself is never changed.
 
-    Keys 1 to 9 (then 0 and letters) set a label, space keeps it, x leaves the image out, ? marks it as unsure, u
-    undoes. Each decision is one line of --out, on the disk before the next image shows; convert, train, evaluate,
-    compare and gate take the file as --corrections. Ends with Ctrl-C and a summary. --export and --import leave the
-    deciding to another tool.
+    Keys 1 to 9, then 0 and letters, set a label, space keeps it, x leaves the image out, ? marks it as unsure, u undoes.
+    Each decision is one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and
+    gate take the file as --corrections. Ends with Ctrl-C and a summary. --export and --import use another tool instead.
 
     Example: deepfer review datasets/fer2013 --predictions runs/train/cv/predictions.csv --open
     """
@@ -127,7 +126,8 @@ def _answers(dataset: Dataset, settings: ReviewConfig, model: Path | None, files
 
     said = read_predictions(dataset.root, files, model)
     if said is not None:
-        return Answers(", ".join(file.stem for file in files), tuple(map(sha256_of, files)), predictions=said)
+        names = (Path(*file.parts[-2:]).with_suffix("").as_posix() for file in files)  # cv/predictions
+        return Answers(", ".join(names), tuple(map(sha256_of, files)), predictions=said)
     if model is None:
         return NO_ANSWERS
     classifier = open_classifier(model, threads=settings.threads)
