@@ -73,9 +73,9 @@ def review(
 ) -> None:
     """Correct labels on a local page, the most doubtful first; the data set itself is never changed.
 
-    Keys 1 to 9, then 0 and letters, set a label, space keeps it, x leaves the image out, ? marks it as unsure, u undoes.
-    Each decision is one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and
-    gate take the file as --corrections. Ends with Ctrl-C and a summary. --export and --import use another tool instead.
+    Keys 1 to 9, then 0 and letters, set a label, space keeps it, x leaves the image out, ? is unsure, u undoes. Each
+    decision is one line of --out, on the disk before the next image shows; convert, train, evaluate, compare and gate
+    take the file as --corrections. Ends with Ctrl-C and a summary. --export and --import leave it to another tool.
 
     Example: deepfer review datasets/fer2013 --predictions runs/train/cv/predictions.csv --open
     """
