@@ -274,6 +274,13 @@ class ParityConfig(Config):
     provider: str = key("cpu", "What runs CANDIDATE: cpu, cuda, tensorrt or openvino.")
 
 
+class VerifyConfig(Config):
+    """`deepfer verify`."""
+
+    provider: str = key("cpu", "What runs it: cpu, cuda, tensorrt or openvino.")
+    timeout_s: float = key(120.0, "Seconds after which a silent model is given up.", gt=0)
+
+
 class BenchmarkConfig(Config):
     """`deepfer benchmark`."""
 

@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-from deepfer_yolo.cli.options import JsonOption
+from deepfer_yolo.cli.options import JsonOption, options_of
+from deepfer_yolo.config import VerifyConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED
 
 
+@options_of(VerifyConfig, "model provider sha256 timeout_s as_json")
 def verify(
+    settings: VerifyConfig,
     model: Annotated[
         Path, typer.Argument(help="An exported model, or a .pt with its card beside it.", show_default=False)
     ],
-    provider: Annotated[str, typer.Option(help="What runs it: cpu, cuda, tensorrt or openvino.")] = "cpu",
     sha256: Annotated[
         str | None, typer.Option(help="Refuse MODEL unless its SHA-256 begins so.", show_default=False)
     ] = None,
@@ -25,7 +27,8 @@ def verify(
 
     Checks the card against the file, opens it in a child process first where a native library could crash, paints the
     golden inputs again, checks their SHA-256, runs the model and compares. Exit code 3 where the answers differ; the
-    cause is named where a probe finds it, as in parity.
+    cause is named where a probe finds it, as in parity. A slow machine may need a longer --timeout-s; other commands
+    know then that this file opens here.
 
     Example: deepfer verify best.onnx
     """
@@ -40,10 +43,10 @@ def verify(
     from deepfer_yolo.runtime.golden import check_golden
     from deepfer_yolo.runtime.model_file import check_pin, digest, is_for_torch, locate
 
-    file = locate(model)
+    file, provider = locate(model), settings.provider
     check_pin(file, sha256)
     if not is_for_torch(file):
-        first_contact(opened_file(file, provider), provider)
+        first_contact(opened_file(file, provider), provider, settings.timeout_s)
     classifier = open_classifier(file, provider=provider)
     result = check_golden(classifier)
     cause = None if result.passed else golden_cause(classifier)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LENGTH = struct.Struct(">I")
 MAX_HEAD, MAX_BLOB = 16_000_000, 1_000_000_000
 TIMEOUT_S = 120.0
+HANGS = "the library hangs on this machine; use another format or provider"
 ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, DeepferError)
 }
@@ -113,11 +114,11 @@ class Child:
     """A module of this package in a process of its own, which answers questions.
 
     Its errors are raised here with type and fields. Its death, and a silence of `timeout_s`, become a ModelError that
-    begins with `what`.
+    begins with `what`; the hint after a silence is `when_late`.
     """
 
-    def __init__(self, module: str, what: str, timeout_s: float = TIMEOUT_S) -> None:
-        self._what, self._timeout_s, self._is_late = what, timeout_s, False
+    def __init__(self, module: str, what: str, timeout_s: float = TIMEOUT_S, when_late: str = HANGS) -> None:
+        self._what, self._timeout_s, self._when_late, self._is_late = what, timeout_s, when_late, False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does)
         pipe = subprocess.PIPE
         # -P: what lies in the working folder, such as a random.py, must not be imported.
@@ -152,10 +153,7 @@ class Child:
     def _end(self) -> ModelError:
         code = self._process.wait()
         if self._is_late:
-            return ModelError(
-                f"{self._what}: no answer within {self._timeout_s:.0f} s",
-                "the library hangs on this machine; use another format or provider",
-            )
+            return ModelError(f"{self._what}: no answer within {self._timeout_s:g} s", self._when_late)
         if code < 0:
             return ModelError(
                 f"{self._what}: the native library crashed ({signal.Signals(-code).name})",

@@ -46,7 +46,7 @@ def opened_file(path: Path, provider: str) -> Path:
     return engine_of(path, prove=_prove_engine) if path.suffix == ".onnx" else path
 
 
-def meet(file: Path, provider: str) -> None:
+def meet(file: Path, provider: str, timeout_s: float | None = None) -> None:
     """Let a child process open the file first, where a native library could end this one.
 
     All but onnxruntime on the processor: that one is what everything here is tested on, and every command pays for its
@@ -55,7 +55,7 @@ def meet(file: Path, provider: str) -> None:
     if (file.suffix, provider) != (".onnx", "cpu"):
         from deepfer_yolo.runtime.first_contact import ensure_contact
 
-        ensure_contact(file, provider)
+        ensure_contact(file, provider, timeout_s)
 
 
 def _prove_engine(engine: Path) -> None:

@@ -16,27 +16,36 @@ from deepfer_yolo.runtime.formats import library_of
 from deepfer_yolo.runtime.model_file import cache_dir, digest
 
 
-def ensure_contact(path: Path, provider: str) -> None:
-    """`first_contact`, once for each file, provider and version of the library on this machine; a note in the cache
-    folder remembers it.
+def ensure_contact(path: Path, provider: str, timeout_s: float | None = None) -> None:
+    """`first_contact`, once for each file, provider and version of the library on this machine."""
+    if not _note(path, provider).is_file():
+        first_contact(path, provider, timeout_s)
+
+
+def first_contact(path: Path, provider: str, timeout_s: float | None = None) -> None:
+    """Open `path` and run it once, in a child, and note in the cache folder that it went well; raises what `Child.ask`
+    raises.
     """
-    library = library_of(path, provider).distribution
-    try:
-        installed = version(library)
-    except PackageNotFoundError:
-        installed = "absent"
-    note = cache_dir() / "contacts" / f"{digest(path)[:32]}-{provider}-{library}-{installed}-{platform.node()}"
-    if note.is_file():
-        return
-    first_contact(path, provider)
+    _ask(path, provider, timeout_s or TIMEOUT_S)
+    note = _note(path, provider)
     with suppress(OSError):  # where nothing can be written, every start is a first one
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
 
 
-def first_contact(path: Path, provider: str, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Open `path` and run it once, in a child; raises what `Child.ask` raises."""
-    with Child(__name__, f"{path} on {provider}", timeout_s) as child:
+def _note(path: Path, provider: str) -> Path:
+    library = library_of(path, provider).distribution
+    try:
+        installed = version(library)
+    except PackageNotFoundError:
+        installed = "absent"
+    return cache_dir() / "contacts" / f"{digest(path)[:32]}-{provider}-{library}-{installed}-{platform.node()}"
+
+
+def _ask(path: Path, provider: str, timeout_s: float) -> None:
+    on = "" if provider == "cpu" else f" --provider {provider}"
+    wait = f"the library hangs here, or the machine is slow: deepfer verify {path}{on} --timeout-s {4 * timeout_s:g}"
+    with Child(__name__, f"{path} on {provider}", timeout_s, wait) as child:
         child.ask({"path": str(path), "provider": provider})
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deepfer_yolo.cli.app import app
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.runtime import first_contact
@@ -40,7 +42,7 @@ def test_a_format_meets_its_library_in_a_child_once(
 ) -> None:
     met: list[tuple[Path, str]] = []
     monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(first_contact, "first_contact", lambda path, provider: met.append((path, provider)))
+    monkeypatch.setattr(first_contact, "_ask", lambda path, provider, _: met.append((path, provider)))
     twin, other = tmp_path / "twin.onnx", tmp_path / "other.onnx"
     twin.write_bytes(exported.read_bytes())
     other.write_bytes(exported.read_bytes() + b"\0")
@@ -71,5 +73,23 @@ def test_a_crash_while_opening_never_reaches_us(
 
 def test_a_child_that_hangs_is_ended(exported: Path, sabotage: Sabotage) -> None:
     sabotage("time.sleep(60)")
-    with pytest.raises(ModelError, match="no answer within 1 s"):
-        first_contact.first_contact(exported, "cpu", timeout_s=1)
+    with pytest.raises(ModelError, match="no answer within 1 s") as caught:
+        first_contact.first_contact(exported, "openvino", timeout_s=1)
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith(f"deepfer verify {exported} --provider openvino --timeout-s 4")
+
+
+def test_who_waits_long_enough_for_a_slow_start_opens_the_door_for_other_commands(
+    exported: Path, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sabotage("time.sleep(2)")
+    monkeypatch.setenv("DEEPFER_CACHE", str(tmp_path / "cache"))
+    verify = ["verify", str(exported), "--timeout-s"]
+    late = CliRunner().invoke(app, [*verify, "1"])
+    assert isinstance(late.exception, ModelError)
+    assert late.exception.message.endswith("no answer within 1 s")
+    assert CliRunner().invoke(app, [*verify, "60"]).exit_code == 0
+    sabotage("os.abort()")
+    first_contact.ensure_contact(exported, "cpu")
+    with pytest.raises(ModelError, match="crashed"):
+        first_contact.ensure_contact(exported, "openvino")
