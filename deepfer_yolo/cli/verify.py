@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepfer_yolo.cli.options import JsonOption, options_of
 from deepfer_yolo.config import VerifyConfig
 from deepfer_yolo.errors import EXIT_GATE_FAILED
+
+if TYPE_CHECKING:
+    from deepfer_yolo.runtime.card import Card
 
 
 @options_of(VerifyConfig, "model provider sha256 timeout_s as_json")
@@ -62,9 +65,8 @@ def verify(
         }
         print_json(facts | asdict(result) | {"cause": plain(cause), "note": note})
     else:
-        how = f"{card.precision}, calculated in {card.arithmetic}" if card.arithmetic else card.precision
-        what = f"{card.name}, {how}, {len(card.labels)} labels, input {card.input.size} px"
-        print(f"{'verified' if result.passed else 'FAILED'}: {file} ({what}, on {classifier.provider})")
+        what = f"{_described(card)}, on {classifier.provider}"
+        print(f"{'verified' if result.passed else 'FAILED'}: {file} ({what})")
         allowed = f"allowed {result.tolerance:.0e}, labels changed {result.n_changed}"
         print(f"golden test: {result.n} painted inputs, max |Δp| {result.max_diff:.1e}, {allowed}")
         for line in () if cause is None else cause.lines:
@@ -74,3 +76,8 @@ def verify(
         print(f"SHA-256 {digest(file)}")
     if not result.passed:
         raise typer.Exit(EXIT_GATE_FAILED)
+
+
+def _described(card: Card) -> str:
+    how = f"{card.precision}, calculated in {card.arithmetic}" if card.arithmetic else card.precision
+    return f"{card.name}, {how}, {len(card.labels)} labels, input {card.input.size} px"

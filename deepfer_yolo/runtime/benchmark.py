@@ -152,7 +152,8 @@ class _Subject:
         file, provider = locate(self._path), self._config.provider
         self.found.n_bytes = n_bytes(file)
         if not is_for_torch(file):
-            meet(opened_file(file, provider), provider, self._config.timeout_s)  # here, so that it is no part of the measured start
+            # Here, so that it is no part of the measured start.
+            meet(opened_file(file, provider), provider, self._config.timeout_s)
         began = time.perf_counter()
         self._child = Child(__name__, str(self._path), self._config.timeout_s)
         self._ask({"opener": opener, "path": str(self._path), "provider": provider, "threads": self._config.threads})

@@ -88,6 +88,8 @@ def test_who_waits_long_enough_for_a_slow_start_opens_the_door_for_other_command
     late = CliRunner().invoke(app, [*verify, "1"])
     assert isinstance(late.exception, ModelError)
     assert late.exception.message.endswith("no answer within 1 s")
+    timed = CliRunner().invoke(app, ["benchmark", str(exported), "--provider", "openvino", "--timeout-s", "1"])
+    assert "on openvino: no answer within 1 s" in timed.stdout
     assert CliRunner().invoke(app, [*verify, "60"]).exit_code == 0
     sabotage("os.abort()")
     first_contact.ensure_contact(exported, "cpu")
