@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import pytest
 from deepfer_yolo.files import STAGING_MARK, locked, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RIGHTS = "-dac_override,-dac_read_search"
 PAGE = ROOT / "docs" / "reliability.md"
 UPDATE = os.environ.get("DEEPFER_UPDATE_RELIABILITY") == "1"
 
@@ -139,6 +141,37 @@ def fault(
     declared = request.node.get_closest_marker("fault")
     what, done, expected = declared.args
     return Fault(what, done, expected, tmp_path, deepfer)
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> list[str]:
+    """What takes root's right to read and write all from a child process; nothing where this is not root."""
+    if os.geteuid():
+        return []
+    words = ["setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}"]
+    (tmp_path / "closed").mkdir(mode=0)
+    if (
+        shutil.which("setpriv") is None
+        or not subprocess.run([*words, "ls", tmp_path / "closed"], check=False).returncode
+    ):
+        pytest.skip("this is root, and nothing here takes root's rights from a child process")
+    (tmp_path / "closed").rmdir()
+    return words
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> str:
+    """A line of the shell that mounts a disk of 300 kB at `disk`, for it and its children alone."""
+    line = "mkdir -p disk && mount -t tmpfs -o size=300k none disk"
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            ["unshare", "-m", "bash", "-c", line], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no file system may be mounted here")
+    shutil.rmtree(tmp_path / "disk")
+    return line
 
 
 @pytest.fixture

@@ -267,6 +267,37 @@ def metrics_reader(folder: Path) -> tuple[bytes, Read]:
     return path.read_bytes(), read
 
 
+def corrections_reader(folder: Path) -> tuple[bytes, Read]:
+    """What people decided of a data set's images, as `--corrections` applies it."""
+    from dataclasses import replace
+
+    from deepfer_yolo.data.corrected import with_corrections
+    from deepfer_yolo.data.corrections import read_corrections, write_corrections
+    from deepfer_yolo.data.dataset import open_dataset
+    from deepfer_yolo.data.decisions import Decision
+
+    dataset = open_dataset(small_set(folder / "small"))
+    path = folder / "corrections.csv"
+    answers = ("fear", "leave-out", "unsure", "sad")
+    for row, answer in zip(dataset.rows("train"), answers, strict=False):
+        said = Decision(row.path, row.sha256, row.split, row.label, answer, "Ada", "blur", ("blind",), 0.5)
+        write_corrections(path, [replace(said, time="2026-11-28T02:10:16Z")])
+
+    def read(content: bytes) -> dict[str, Any]:
+        path.write_bytes(content)
+        found = read_corrections(path)
+        rows = with_corrections(dataset, found).all_rows
+        told = [(one.reviewer, one.why, one.how, one.seconds, one.time) for one in found.decisions]
+        return {
+            "images left": sorted(row.sha256 for row in rows),
+            "labels": sorted((row.sha256, row.label) for row in rows),
+            "decisions": {one.image: (one.old_label, one.new_label) for one in found.settled()},
+            "words about them": told,
+        }
+
+    return path.read_bytes(), read
+
+
 def archive_reader(folder: Path, name: str) -> tuple[bytes, Read]:
     """An archive of two small PNGs and a table; PNGs are decoded."""
     from deepfer_yolo.data.archives import unpacked
@@ -340,6 +371,7 @@ READERS: dict[str, Callable[..., tuple[bytes, Read]]] = {
     "card": card_reader,
     "yaml": yaml_reader,
     "metrics.json": metrics_reader,
+    "corrections": corrections_reader,
     "zip": lambda folder: archive_reader(folder, "zip"),
     "tar": lambda folder: archive_reader(folder, "tar"),
     "tar.gz": lambda folder: archive_reader(folder, "tar.gz"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 
 kind = pytest.mark.fault
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and devices of Linux")
-RIGHTS = "-dac_override,-dac_read_search"
 
 INTERRUPTED = """
 import importlib.abc, os, signal, sys
@@ -26,37 +24,6 @@ sys.meta_path.insert(0, Interrupt())
 from deepfer_yolo.__main__ import main
 main()
 """
-
-
-@pytest.fixture
-def bound(tmp_path: Path) -> list[str]:
-    """What takes root's right to read and write all from a child process; nothing where this is not root."""
-    if os.geteuid():
-        return []
-    words = ["setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}"]
-    (tmp_path / "closed").mkdir(mode=0)
-    if (
-        shutil.which("setpriv") is None
-        or not subprocess.run([*words, "ls", tmp_path / "closed"], check=False).returncode
-    ):
-        pytest.skip("this is root, and nothing here takes root's rights from a child process")
-    (tmp_path / "closed").rmdir()
-    return words
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> str:
-    """A line of the shell that mounts a disk of 300 kB at `disk`, for it and its children alone."""
-    line = "mkdir -p disk && mount -t tmpfs -o size=300k none disk"
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(
-            ["unshare", "-m", "bash", "-c", line], cwd=tmp_path, capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("no file system may be mounted here")
-    shutil.rmtree(tmp_path / "disk")
-    return line
 
 
 @kind("disk: full, standard output", "`predict … > /dev/full`", "one clear line")
