@@ -26,7 +26,7 @@ HARMLESS = {
     "onnx": "nothing was accepted that differs",
     "yaml": "another legal value: the file is the user's own word, and a run's config.yaml says what was in force",
     "metrics.json": "a record for its reader: `compare` and `gate` measure anew, and no verdict is read from it",
-    "corrections": "decisions have no checksum: records, cards and reports name the SHA-256 of the file that they apply",
+    "corrections": "decisions have no checksum: records, cards and reports name the SHA-256 of the file they apply",
     "zip": "nothing was accepted that differs",
     "tar": "a plain tar has checksums for its heads alone; packed ones (gz, bz2, xz) and PNGs have one of their own",
     "tar.gz": "nothing was accepted that differs",
