@@ -30,13 +30,33 @@ function pixelsOf(bitmap) {
   }
   const data = new Uint8ClampedArray(width * height * 4);
   const rows = Math.max(1, Math.min(height, Math.floor(STRIP_PX / width)));
-  const canvas = new OffscreenCanvas(width, rows);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = new OffscreenCanvas(width, rows).getContext("2d", { willReadFrequently: true });
   for (let top = 0; top < height; top += rows) {
     context.clearRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, -top);
-    const count = Math.min(rows, height - top);
-    data.set(context.getImageData(0, 0, width, count).data, top * width * 4);
+    data.set(context.getImageData(0, 0, width, Math.min(rows, height - top)).data, top * width * 4);
   }
+  for (let at = 3; at < data.length; at += 4) if (data[at] !== 255) return { width, height, data: stored(bitmap, data) };
   return { width, height, data };
+}
+
+/**
+ * The same with the colours of transparent pixels as the file has them: a canvas keeps them multiplied by alpha, the
+ * textures of WebGL do not.
+ */
+function stored(bitmap, data) {
+  const { width, height } = bitmap;
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl");
+  if (gl === null || Math.max(width, height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) {
+    throw new EngineError(`this browser cannot read ${width}×${height} pixels with transparency; save them without it`);
+  }
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
+  gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+  gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
+  gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(data.buffer));
+  const error = gl.getError();
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  if (error !== gl.NO_ERROR) throw new EngineError(`WebGL cannot read the image's transparency (error ${error})`);
+  return data;
 }
