@@ -9,9 +9,9 @@ import gzip
 import hashlib
 import io
 import itertools
-import json
-import re
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -108,21 +108,20 @@ def yunet(shared_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def open_page(open_browser: Callable[..., Any], start_files: Callable[[Path], str]) -> Iterator[Callable[..., Any]]:
-    """A function that opens a page of a written folder, without the engine; it asks for nothing outside, and gets no
-    further than `python -m http.server`.
+    """A function that opens a page of a folder that nothing but `python -m http.server` serves, or at an address,
+    without the engine; it asks for nothing outside.
     """
     if runtime_folder() is None:
         pytest.skip("no onnxruntime-web here; deepfer models pull onnxruntime-web")
     browser = open_browser()
 
-    def start(folder: Path, prepare: Callable[[Any], None] = lambda page: None) -> Any:
-        url, page = start_files(folder), browser.new_page()
+    def start(place: Path | str) -> Any:
+        url, page = place if isinstance(place, str) else start_files(place), browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: asked.append(str(error)))
         pages.append((url, asked))
-        prepare(page)
         page.goto(url + "licenses.txt")
         page.evaluate(IN_PAGE)
         return page
@@ -561,31 +560,39 @@ def test_calls_wait_for_each_other_and_end_with_the_engine(
     assert said[2:] == ["the engine is closed", "the engine is closed"]
 
 
-def test_two_threads_where_the_page_is_isolated_and_hosts_that_unpack(
+class Isolated(SimpleHTTPRequestHandler):
+    """Isolates its pages from other origins, and declares packed files as compressed."""
+
+    def end_headers(self) -> None:
+        """Ends every answer's head."""
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        if self.path.endswith(".gz"):
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_two_threads_where_the_page_is_isolated_and_a_host_that_unpacks(
     open_page: Callable[..., Any], folders: Callable[..., Path]
 ) -> None:
-    """The same answers with two threads, and where the host declares the packed file as compressed."""
-    folder = folders("deepfer-live")
-
-    def isolate(page: Any) -> None:
-        def answer(route: Any) -> None:
-            fetched = route.fetch()
-            more = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-            body = fetched.body()
-            if route.request.url.endswith(".gz"):
-                body = gzip.decompress(body)
-            headers = {key: value for key, value in fetched.headers.items() if key != "content-length"}
-            route.fulfill(status=200, headers=headers | more, body=body)
-
-        page.context.route(re.compile(".*"), answer)
-
-    page = open_page(folder, isolate)
-    threads, result = page.evaluate("""async () => {
-        const engine = await openEngine();
-        return [engine.threads, await engine.selfTest()];
-    }""")
-    page.context.unroute_all()
-    assert page.evaluate("crossOriginIsolated") is True
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Isolated, directory=folders("deepfer-live")))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        page = open_page(f"http://127.0.0.1:{server.server_port}/")
+        threads, result = page.evaluate("""async () => {
+            const engine = await openEngine();
+            const said = [engine.threads, await engine.selfTest()];
+            engine.close();
+            return said;
+        }""")
+        assert page.evaluate("crossOriginIsolated") is True
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
     assert (threads, result["passed"]) == (2, True)
     assert result["worst"] <= 1e-4
-    assert json.loads((folder / "model.json").read_text())["golden"]["tolerance"] == result["tolerance"]
