@@ -35,6 +35,7 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "initializer": (5, "Tensor*"),
         "input": (11, "Value*"),
         "output": (12, "Value*"),
+        "value_info": (13, "Value*"),
         "sparse_initializer": (15, "Sparse*"),
     },
     "Node": {
@@ -69,7 +70,7 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "Type": {"tensor_type": (1, "TensorType")},
     "TensorType": {"elem_type": (1, INT32), "shape": (2, "Shape")},
     "Shape": {"dim": (1, "Dim*")},
-    "Dim": {"dim_value": (1, INT)},
+    "Dim": {"dim_value": (1, INT), "dim_param": (2, TEXT)},
 }
 """By message: number and type of the fields that are read, * where one may stand several times (onnx.proto)."""
 _BY_NUMBER = {kind: {number: (name, type_) for name, (number, type_) in of.items()} for kind, of in SCHEMA.items()}

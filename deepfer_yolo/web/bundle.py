@@ -40,7 +40,7 @@ def web_files(model: Path | None, detector: Path | None = None) -> WebFiles:
     """
     files: WebFiles = {f"onnxruntime/{name}": path for name, path in runtime_files().items()}
     classifier = _proven(model)
-    files["model.onnx"] = without_metadata(classifier.path.read_bytes())
+    files["model.onnx"] = bytes(without_metadata(classifier.path.read_bytes()))
     files["golden.bin"] = golden_inputs(classifier.card).tobytes()
     if detector is not None:
         files["detector.onnx"] = _public_detector(detector)
@@ -174,9 +174,12 @@ def _public_detector(path: Path) -> bytes:
     if path.stat().st_size > MAX_DETECTOR_BYTES:
         raise ModelError(f"{path} is larger than a YuNet file", "deepfer models pull yunet fetches one")
     content = path.read_bytes()
-    if output_names(content) != DETECTOR_OUTPUTS:
-        raise ModelError(f"{path} is not a YuNet file", "deepfer models pull yunet fetches one")
-    return with_free_sides(content)
+    try:
+        if output_names(content) == DETECTOR_OUTPUTS:
+            return bytes(with_free_sides(content))
+    except ValueError:
+        pass
+    raise ModelError(f"{path} is not a YuNet file", "deepfer models pull yunet fetches one")
 
 
 def _with_list(files: WebFiles) -> WebFiles:

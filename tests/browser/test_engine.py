@@ -426,7 +426,7 @@ def test_crops_of_any_rule_and_place_are_those_of_python(
     from deepfer_yolo.faces.align import crop_faces
     from deepfer_yolo.runtime.card import CropSpec
     from deepfer_yolo.runtime.golden import make_golden
-    from deepfer_yolo.runtime.onnx_graph import put_card
+    from deepfer_yolo.runtime.model_file import attach
 
     random = np.random.default_rng(0)
     path = write_linear_model(
@@ -437,8 +437,8 @@ def test_crops_of_any_rule_and_place_are_those_of_python(
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
     crop = CropSpec(reference="longer", margin=0.2, shift_x=0.1, shift_y=-0.05, alignment="eyes")
     changed = {"input": InputSpec(size=24, colour="rgb", native_px=None), "crop": crop, "graph_sha256": None}
-    put_card(model, classifier.card.model_copy(update=changed | {"golden": make_golden(classifier.predict, 24)}))
     onnx.save(model, path)
+    attach(classifier.card.model_copy(update=changed | {"golden": make_golden(classifier.predict, 24)}), path)
     page, classifier = open_page(folders(path)), Classifier(path)
     page.evaluate("async () => { window.engine = await openEngine({progress}); }")
     opened = Page(page, classifier)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from deepfer_yolo.config import FaceConfig
 from deepfer_yolo.errors import ConfigError, DeepferError, MissingDependencyError, ModelError
 from deepfer_yolo.runtime.classifier import Classifier
-from deepfer_yolo.runtime.golden import golden_inputs
+from deepfer_yolo.runtime.golden import golden_inputs, make_golden
+from deepfer_yolo.runtime.model_file import attach
 from deepfer_yolo.web import bundle, runtime_files
 from deepfer_yolo.web.bundle import web_detector, web_files, write_web
 from deepfer_yolo.web.graph_bytes import with_free_sides, without_metadata
@@ -109,9 +110,6 @@ def test_a_folder_that_is_not_empty_stays(tmp_path: Path) -> None:
 def test_a_model_that_fails_its_golden_test_is_refused(
     tmp_path: Path, write_linear_model: Callable[..., Path], fitted_weights: tuple[NDArray[np.float32], ...]
 ) -> None:
-    from deepfer_yolo.runtime.golden import make_golden
-    from deepfer_yolo.runtime.model_file import attach
-
     path = write_linear_model(tmp_path / "linear.onnx", *fitted_weights)
     with pytest.raises(ModelError, match="no golden part"):
         web_files(path)
@@ -126,17 +124,15 @@ def test_a_fixed_batch_is_told(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     assert json.loads(bytes(web_files(exported)["model.json"]))["model"]["batch"] is None
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
-    from deepfer_yolo.runtime.onnx_graph import put_card
-
-    put_card(model, Classifier(exported).card.model_copy(update={"graph_sha256": None}))
     onnx.save(model, tmp_path / "eight.onnx")
+    attach(Classifier(exported).card, tmp_path / "eight.onnx")
     assert json.loads(bytes(web_files(tmp_path / "eight.onnx")["model.json"]))["model"]["batch"] == 8
 
 
 def test_yunet_gets_free_sides_and_finds_the_same(yunet: Path) -> None:
     import onnxruntime
 
-    content = with_free_sides(yunet.read_bytes())
+    content = bytes(with_free_sides(yunet.read_bytes()))
     onnx.checker.check_model(onnx.load_model_from_string(content), full_check=True)
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 640, 640)).astype(np.float32)
     fixed, free = onnxruntime.InferenceSession(yunet), onnxruntime.InferenceSession(content)
@@ -149,12 +145,12 @@ def test_yunet_gets_free_sides_and_finds_the_same(yunet: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff", b"no model", bytes(range(256)), b"\x3a\x7f\x0a"])
 def test_what_is_no_detector_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "detector.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match=r"no ONNX file|not a YuNet file"):
+    with pytest.raises(ModelError, match=r"not a YuNet file"):
         web_files(Path("deepfer-xs"), tmp_path / "detector.onnx")
 
 
 def test_removing_metadata_leaves_all_else(exported: Path) -> None:
-    before, after = onnx.load(exported), onnx.load_model_from_string(without_metadata(exported.read_bytes()))
+    before, after = onnx.load(exported), onnx.load_model_from_string(bytes(without_metadata(exported.read_bytes())))
     assert len(before.metadata_props) > 0
     del before.metadata_props[:]
     assert before == after
