@@ -128,7 +128,9 @@ def _proven(model: Path | None) -> Classifier:
 
 
 def _public_card(card: Card, batch: int | None, sizes: dict[str, int]) -> Json:
-    """What the page may know of the model: nothing of the images it has learned, of who made it where."""
+    """What the page may know of the model, and shows: how often it is right, and of what it has learned the name alone;
+    no hash of images or checkpoints.
+    """
     assert card.golden is not None
     tolerance = tolerance_of(card)
     detector = {
@@ -151,6 +153,9 @@ def _public_card(card: Card, batch: int | None, sizes: dict[str, int]) -> Json:
         "precision": card.precision,
         "license": card.license,
         "intended_use": card.intended_use,
+        "metrics": {part: value for part, value in card.metrics.items() if part != "parity"},
+        "trained_on": None if card.trained_on is None else {"name": card.trained_on.name},
+        "producer": dict(card.producer),
         "model": {"file": "model.onnx", "bytes": sizes["model.onnx"], "input": INPUT, "output": OUTPUT, "batch": batch},
         "golden": {
             "inputs": "golden.bin",

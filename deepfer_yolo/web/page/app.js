@@ -44,8 +44,8 @@ async function start(opened) {
   $("camera-whole").hidden = opened.hasDetector;
   $("camera-tools").append(...cameraTools());
   const provider = `${opened.runtime ?? "onnxruntime-web"} in this browser, ${opened.threads > 1 ? `${opened.threads} threads` : "one thread"}`;
-  showModel({ card: { metrics: {}, producer: {}, trained_on: null, ...card }, provider, detector: opened.hasDetector ? "YuNet, in this browser" : "none: the whole image, or a box drawn by hand" });
-  $("version").textContent = Object.entries(card.producer ?? {}).filter(([name]) => name.startsWith("deepfer")).map(([, version]) => `version ${version}`).join();
+  showModel({ card, provider, detector: opened.hasDetector ? "YuNet, in this browser" : "none: the whole image, or a box drawn by hand" });
+  $("version").textContent = `version ${card.deepfer}`;
   showTest(await opened.selfTest());
 }
 

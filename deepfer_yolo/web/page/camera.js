@@ -3,6 +3,7 @@ import { $, drawBoxes, faceCard, flatFace, saveButtons } from "./elements.js";
 
 const FORGET_MS = 700;
 const PATIENCE_MS = 500;
+const SLOW_MS = 300;
 const AGAIN = ", then start again.";
 const REASONS = {
   NotAllowedError: `The browser did not allow the camera. Allow it at the camera sign beside the address, or in the settings of the browser${AGAIN}`,
@@ -94,6 +95,7 @@ function show(answer, now) {
   const seen = isMirrored ? answer.faces.map((face) => ({ ...face, box: mirrored(face.box, answer.width) })) : answer.faces;
   drawBoxes($("camera-overlay"), seen, answer.width, answer.height);
   const median = [...latencies].sort((a, b) => a - b)[Math.floor(latencies.length / 2)];
+  if (median > SLOW_MS) drawBehind($("camera-overlay"), isMirrored);
   const span = Math.max(1, now - replies[0]) / 1000;
   $("camera-fps").textContent = replies.length > 1 ? ((replies.length - 1) / span).toFixed(1) : "–";
   $("camera-latency").textContent = `${Math.round(median)} ms`;
@@ -114,6 +116,17 @@ function show(answer, now) {
   if (hint) hint.hidden = answer.faces.length > 0;
   if (isRecording) record(answer);
   speak(answer.faces, now);
+}
+
+// Where answers come late the camera has moved on: the image that was looked at lies over it, so that boxes and faces agree.
+function drawBehind(canvas, isMirrored) {
+  const context = canvas.getContext("2d");
+  const scale = Math.min(canvas.width / grab.width, canvas.height / grab.height);
+  context.resetTransform();
+  context.globalCompositeOperation = "destination-over";
+  context.translate(canvas.width / 2, canvas.height / 2);
+  context.scale(isMirrored ? -scale : scale, scale);
+  context.drawImage(grab, -grab.width / 2, -grab.height / 2);
 }
 
 const mirrored = ([x1, y1, x2, y2], width) => [width - x2, y1, width - x1, y2];
