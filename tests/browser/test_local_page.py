@@ -22,6 +22,15 @@ CHROMIUMS_OWN = re.compile(r"(http://)?(update\.googleapis|accounts\.google)\.co
 policy.
 """
 CAMERA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+NOTE_BOXES = """() => {
+    const draw = CanvasRenderingContext2D.prototype.strokeRect;
+    CanvasRenderingContext2D.prototype.strokeRect = function (x, y, w, h) {
+        const left = this.getTransform().e + x;
+        window.drawn = [left / this.canvas.width, (left + w) / this.canvas.width];
+        draw.call(this, x, y, w, h);
+    };
+}"""
+"""Between which columns the last box was drawn, as shares of the image's width."""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,85 @@ def test_a_camera_session_sends_nothing(page: Any, recorder: Any, site: Any) -> 
     assert f"{site.url}model.onnx" in {one.url for one in sent}
 
 
+def test_a_box_that_is_drawn_by_keyboard_is_the_face_and_shown_mirrored(page: Any) -> None:
+    page.evaluate(NOTE_BOXES)
+    page.click("#camera-start")
+    page.wait_for_selector("#camera-faces .face h4")
+    page.click("#camera-tools >> text=Mark a face by hand")
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.click("#camera-tools >> text=Forget the box >> visible=true", trial=True)
+    before = int(page.inner_text("#camera-recorded"))
+    page.click("#camera-record")
+    page.wait_for_function(
+        "before => Number(document.getElementById('camera-recorded').textContent) > before", arg=before
+    )
+    x1, y1, x2, y2 = saved(page, "#camera-saves")[-1]["faces"][0]["box"]
+    # In the middle at first, half the height; left in the mirror is right in the image.
+    assert (x2 - x1, y2 - y1) == (180, 180)
+    assert x1 == 150 + 6 * 7
+    left, right = page.evaluate("window.drawn")
+    assert left == pytest.approx((480 - x2) / 480, abs=0.02)
+    assert right == pytest.approx((480 - x1) / 480, abs=0.02)
+    page.click("#camera-tools >> text=Forget the box")
+    page.click("#camera-stop")
+    assert page.evaluate("document.getElementById('camera-video').srcObject") is None
+
+
+def test_by_keyboard_alone(page: Any, material: Path) -> None:
+    page.focus("#tab-camera")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-uploads"
+    page.set_input_files("#files", [str(material / "one.png")] * 2)
+    page.get_by_text("Done: 2 faces in 2 images.").wait_for()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Mark a face by hand":
+            break
+    page.keyboard.press("Enter")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.textContent") == "Mark a face by hand"
+    page.keyboard.press("Enter")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.activeElement.textContent === 'Mark a face by hand'")
+    assert saved(page, "#upload-saves")[0]["faces"][0]["box"] == [150, 90, 330, 291]
+    page.click("#upload-clear")
+
+
+def test_on_a_phone_by_touch(page: Any, material: Path) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    for tab in ("camera", "uploads", "model"):
+        page.tap(f"#tab-{tab}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.tap("#tab-uploads")
+    page.set_input_files("#files", str(material / "one.png"))
+    page.get_by_text("Done: 1 face in 1 image.").wait_for()
+    page.tap("#results >> text=Mark a face by hand")
+    stage = page.locator("#results .stage")
+    stage.scroll_into_view_if_needed()
+    frame = stage.bounding_box()
+    scale = frame["width"] / 480
+    touch = page.context.new_cdp_session(page)
+    for kind, point in (
+        ("touchStart", (120, 60)),
+        ("touchMove", (200, 200)),
+        ("touchMove", (320, 310)),
+        ("touchEnd", None),
+    ):
+        points = [] if point is None else [{"x": frame["x"] + point[0] * scale, "y": frame["y"] + point[1] * scale}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.tap("#results >> text=Label this box")
+    page.wait_for_selector("#results >> text=Mark a face by hand")
+    page.wait_for_timeout(300)
+    assert saved(page, "#upload-saves")[0]["faces"][0]["box"] == pytest.approx([120, 60, 320, 310], abs=2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.tap("#upload-clear")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("NotAllowedError", "did not allow"), ("NotFoundError", "no camera"), ("NotReadableError", "another program")],
@@ -203,3 +291,102 @@ def test_without_a_network_installed_and_updated_as_one(
     page.wait_for_selector("html[data-ready=yes]")
     assert page.inner_text("#model-name") == "deepfer-n"
     assert page.inner_text("#self-test").startswith("Self-test passed")
+
+
+@pytest.mark.slow
+def test_a_turned_photo_of_12_megapixels_has_the_faces_that_the_command_finds(
+    open_browser: Callable[..., Any],
+    start_server: Callable[..., Any],
+    shared_dir: Path,
+    group_photo: Any,
+    deepfer: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    yunet = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
+    photo = PillowImage.fromarray(group_photo).resize((4000, 3000), PillowImage.Resampling.BICUBIC)
+    turned = PillowImage.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    photo.transpose(PillowImage.Transpose.ROTATE_90).save(tmp_path / "photo.jpg", quality=92, exif=turned)
+    done = deepfer("predict", "photo.jpg", "-m", "deepfer-live", "--faces", "--json", "--face-model", yunet)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    served = start_server(Path("deepfer-live"), "--local", detector="yunet", face_model=str(yunet))
+    page = open_browser().new_page()
+    page.set_default_timeout(5 * PATIENCE_MS)
+    page.goto(served.url)
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(tmp_path / "photo.jpg"))
+    page.get_by_text(f"Done: {len(rows)} faces in 1 image.").wait_for()
+    found = saved(page, "#upload-saves")[0]
+    assert (found["width"], found["height"]) == (4000, 3000)
+    assert len(rows) >= 30
+    labels = {row["label"] for row in rows}
+    for row, face in zip(rows, found["faces"], strict=True):
+        assert face["box"] == pytest.approx(row["box"], abs=0.5)
+        if row["label"] != "uncertain":
+            assert face["label"] == row["label"]
+    assert len(labels) > 2
+
+
+@pytest.mark.slow
+def test_a_host_without_https_labels_images_and_says_what_it_lacks(
+    open_browser: Callable[..., Any],
+    web_folder: Callable[..., Path],
+    start_files: Callable[[Path], str],
+    material: Path,
+) -> None:
+    url = start_files(web_folder("deepfer-xs")).replace("127.0.0.1", "visitor.test")
+    page = open_browser("--host-resolver-rules=MAP visitor.test 127.0.0.1").new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(url)
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.evaluate("[isSecureContext, typeof SharedArrayBuffer, 'serviceWorker' in navigator]") == [
+        False,
+        "undefined",
+        False,
+    ]
+    assert page.inner_text("#self-test").startswith("Self-test passed")
+    page.get_by_text("Not kept for use without a network: that needs HTTPS or localhost.").wait_for()
+    page.click("#camera-start")
+    page.get_by_text("The browser gives cameras only to pages from localhost or over HTTPS.").wait_for()
+    page.click("#tab-uploads")
+    page.set_input_files(
+        "#files", [str(material / "one.png"), {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"a"}]
+    )
+    page.get_by_text("Done: 1 face in 1 image, 1 file could not be read.").wait_for()
+    page.get_by_text("This page labels images. Videos are for deepfer serve and deepfer stream.").wait_for()
+
+
+@pytest.mark.slow
+def test_under_a_path_and_with_a_token_it_is_kept_for_that_path_alone(
+    open_browser: Callable[..., Any], start_server: Callable[..., Any], start_nginx: Callable[..., str], site: Any
+) -> None:
+    token = "0123456789abcdef"
+    served = start_server(Path("deepfer-xs"), "--local", detector="whole", token=token, root_path="/faces")
+    url = start_nginx(served.url, "/faces", cuts=False)
+    page = open_browser().new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    elsewhere: list[str] = []
+    page.on("request", lambda asked: None if asked.url.startswith((url, "blob:")) else elsewhere.append(asked.url))
+    page.goto(f"{url}?token={token}")
+    page.get_by_text("Works without a network.").wait_for()
+    assert page.evaluate("navigator.serviceWorker.ready.then(kept => kept.scope)") == url
+    assert all(name.startswith("deepfer /faces/ ") for name in page.evaluate("caches.keys()"))
+    assert page.context.new_cdp_session(page).send("Page.getAppManifest")["errors"] == []
+    page.context.clear_cookies()
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.inner_text("#self-test").startswith("Self-test passed")
+    assert elsewhere == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flags", "words"), [((CAMERA[0],), "There is no camera."), ((), "did not allow the camera")])
+def test_browsers_that_give_no_camera_are_understood(
+    open_browser: Callable[..., Any], site: Any, flags: tuple[str, ...], words: str
+) -> None:
+    page = open_browser(*flags).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(site.url)
+    page.click("#camera-start")
+    page.wait_for_selector("#camera-error:visible")
+    assert words in page.inner_text("#camera-error")
