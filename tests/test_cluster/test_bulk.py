@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -133,6 +136,43 @@ def test_a_worker_reads_recordings_as_one_process_does(
     other = config.model_copy(update={"smooth_s": 0.1})
     with pytest.raises(DatasetError, match=r"is made with other settings: smooth_s 0\.6, not 0\.1"):
         recorded_again(recordings, opening(), other, found).__next__()
+
+
+def test_progress_shows_while_what_libraries_say_goes_into_a_file(tmp_path: Path) -> None:
+    code = """
+import os
+from pathlib import Path
+from deepfer_yolo.cli.options import progress, tracked
+from deepfer_yolo.cluster.bulk import native_errors_into
+with progress() as bar:
+    show = tracked(bar, "labelling")
+    with native_errors_into(Path("log")):
+        os.write(2, b"of no use")
+        show(3, 7)
+        bar.refresh()
+"""
+    leader, follower = os.openpty()
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent), "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", code], stderr=follower, cwd=tmp_path, env=env, check=True)
+    seen = os.read(leader, 100_000)
+    os.close(leader)
+    os.close(follower)
+    assert b"labelling" in seen
+    assert b"3/7" in seen
+    assert b"of no use" not in seen
+    assert (tmp_path / "log").read_bytes() == b"of no use"
+
+
+def test_progress_counts_the_files_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "LOOK_S", 0.01)
+    (tmp_path / "earlier").touch()
+    told: list[tuple[int, int]] = []
+    with bulk._watched(tmp_path, 5, 28, 10, lambda *done: told.append(done)):
+        (tmp_path / "one").touch()
+        while (15, 28) not in told:
+            time.sleep(0.01)
+    assert told[0] == (5, 28)
+    assert told[-1] == (28, 28)
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
