@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,20 +38,23 @@ MARK = "error of deepfer: "
 Progress = Callable[[int, int], None]
 Places = NDArray[np.int64]
 """Places of images in the list of all."""
-TASK_RETRIES = 100
-"""Ray would try for ever a block whose decoder ends its worker. Fewer do not outlast the loss of a node: while Ray has
-not noticed it, a try a second is counted.
+TASK_RETRIES = 20
+"""Ray would try for ever a block whose decoder ends its worker, with a new process each time. A lost node costs a try or
+a few.
 """
 
 
 @contextmanager
-def native_errors_into(file: Path) -> Iterator[None]:
-    """Lead what libraries write to file handle 2 into `file`: Ray's C++ warns of what is no fault, past any logger."""
+def said_into(file: Path) -> Iterator[None]:
+    """Lead what libraries say into `file`: Ray's C++ warns on file handle 2 of what is no fault, past any logger, and
+    its driver prints on standard output that a worker was lost.
+    """
     sys.stderr.flush()
     before, log = os.dup(2), os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 2)
     try:
-        yield
+        with os.fdopen(os.dup(log), "a", encoding="utf-8") as text, redirect_stdout(text):
+            yield
     finally:
         sys.stderr.flush()
         os.dup2(before, 2)
@@ -119,7 +122,7 @@ def run(
             writer.write_table(table, max_chunksize=ITEMS_A_PIECE)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         began = time.monotonic()
-        with native_errors_into(out / LOG), connected(where) as cluster:
+        with said_into(out / LOG), connected(where) as cluster:
             check_nodes(out, [*files])
             n_workers, each = cluster.workers(threads)
             places = _unfinished(out, job.n) if is_begun else np.arange(job.n)
@@ -218,7 +221,7 @@ def _execute(task: Task, places: Places, out: Path, size: int, each: int) -> Non
             found = source.map_batches(look, batch_size=None, batch_format="pyarrow", **alike)
             found.write_parquet(str(out / ROWS), ray_remote_args=alike)
     except Exception as error:
-        raise _cause(error) or error from None
+        raise _cause(error) or _crash(error, out) or error from None
     finally:
         context.checkpoint_config = None
 
@@ -236,6 +239,17 @@ def _cause(error: Exception) -> DeepferError | None:
     """The error of ours that a worker raised."""
     found = re.search(rf"{MARK}(\[.*\])", str(error))
     return DeepferError(*json.loads(found[1])) if found else None
+
+
+def _crash(error: Exception, out: Path) -> DeepferError | None:
+    """The error for a block that no worker outlives: a decoder that crashes, or more memory than there is."""
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+    if not isinstance(error, NodeDiedError | OutOfMemoryError | WorkerCrashedError):
+        return None
+    why = "for want of memory" if isinstance(error, OutOfMemoryError) else "each time it was looked at"
+    reason = f"a block of items ended its worker {why}"
+    return DeepferError(reason, f"{out / LOG} says more; once it is mended, the same command goes on")
 
 
 def _source(places: Places, size: int) -> Any:

@@ -143,24 +143,28 @@ def test_progress_shows_while_what_libraries_say_goes_into_a_file(tmp_path: Path
 import os
 from pathlib import Path
 from deepfer_yolo.cli.options import progress, tracked
-from deepfer_yolo.cluster.bulk import native_errors_into
+from deepfer_yolo.cluster.bulk import said_into
 with progress() as bar:
     show = tracked(bar, "labelling")
-    with native_errors_into(Path("log")):
+    with said_into(Path("log")):
         os.write(2, b"of no use")
+        print(", nor this")
         show(3, 7)
         bar.refresh()
 """
     leader, follower = os.openpty()
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent), "TERM": "xterm"}
-    subprocess.run([sys.executable, "-c", code], stderr=follower, cwd=tmp_path, env=env, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=follower, cwd=tmp_path, env=env, check=True
+    )
     seen = os.read(leader, 100_000)
     os.close(leader)
     os.close(follower)
     assert b"labelling" in seen
     assert b"3/7" in seen
     assert b"of no use" not in seen
-    assert (tmp_path / "log").read_bytes() == b"of no use"
+    assert done.stdout == b""
+    assert (tmp_path / "log").read_bytes() == b"of no use, nor this\n"
 
 
 def test_progress_counts_the_files_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,6 +321,43 @@ def test_a_node_that_does_not_share_the_folder_is_named(
     assert not list((tmp_path / "shared" / "rows" / "rows").iterdir()), "before any work"
 
 
+def test_a_block_that_ends_its_worker_ends_the_job_in_words(linear_model: Path, tmp_path: Path) -> None:
+    code = tmp_path / "run.py"
+    code.write_text(f"""
+import os, signal
+from pathlib import Path
+from deepfer_yolo.cli.options import open_classifier
+from deepfer_yolo.cluster import bulk, tasks
+from deepfer_yolo.config import PredictConfig
+from deepfer_yolo.data.shards import Job
+from deepfer_yolo.errors import DeepferError
+
+class Crashing(tasks.PredictTask):
+    def look(self, items):
+        with open({str(tmp_path / "tries.txt")!r}, "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+def main():
+    bulk.TASK_RETRIES = 1
+    task = Crashing(lambda: open_classifier(Path({str(linear_model)!r})), PredictConfig())
+    try:
+        bulk.run(task, {{"path": ["a.png"]}}, Job(command="predict", n=1), Path("rows"), "local")
+    except DeepferError as error:
+        print(error.message)
+
+main()
+""")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(code)], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a block of items ended its worker each time it was looked at\n"
+    assert done.stderr == ""
+    assert (tmp_path / "tries.txt").read_text() == "xx"
+    assert "A worker died" in (tmp_path / "rows" / "ray.log").read_text()
+
+
 def test_the_model_is_opened_once_a_worker_that_is_as_nice_as_we_are(
     linear_model: Path, faces: Path, tmp_path: Path
 ) -> None:
