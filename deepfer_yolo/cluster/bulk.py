@@ -39,9 +39,7 @@ Progress = Callable[[int, int], None]
 Places = NDArray[np.int64]
 """Places of images in the list of all."""
 TASK_RETRIES = 20
-"""Ray would try for ever a block whose decoder ends its worker, with a new process each time. A lost node costs a try or
-a few.
-"""
+"""Ray would try for ever a block whose decoder ends its worker, in a new process each time. A lost node costs a try."""
 
 
 @contextmanager
