@@ -584,7 +584,7 @@ def test_two_threads_where_the_page_is_isolated_and_a_host_that_unpacks(
     try:
         page = open_page(f"http://127.0.0.1:{server.server_port}/")
         threads, result = page.evaluate("""async () => {
-            const engine = await openEngine();
+            const engine = await openEngine({threads: 2});
             const said = [engine.threads, await engine.selfTest()];
             engine.close();
             return said;

@@ -7,13 +7,14 @@ export { EngineError, readImage };
 
 /**
  * Fetch and open the model beside the page. `base` is the folder of `model.json`; `progress` is called with a stage
- * ("model", "detector", "runtime", "session"), what is done of it and all of it.
+ * ("model", "detector", "runtime", "session"), what is done of it and all of it. More than one of `threads` needs a page
+ * that is isolated from other origins; two took half as much processor time again, and on busy cores no less time.
  */
-export async function openEngine({ base = new URL("../", import.meta.url).href, progress = () => {} } = {}) {
+export async function openEngine({ base = new URL("../", import.meta.url).href, progress = () => {}, threads = 1 } = {}) {
   const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "deepfer" });
   const calls = new Calls(worker, progress);
   try {
-    return new Engine(calls, await calls.call("open", new URL(base, import.meta.url).href));
+    return new Engine(calls, await calls.call("open", new URL(base, import.meta.url).href, threads));
   } catch (error) {
     calls.close();
     throw error;

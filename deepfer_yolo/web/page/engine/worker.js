@@ -21,12 +21,12 @@ self.onmessage = ({ data: { id, name, given } }) => {
 };
 
 const CALLS = {
-  async open(base) {
+  async open(base, threads) {
     const card = JSON.parse(new TextDecoder().decode(await fetched(new URL("model.json", base))));
     const model = await fetched(new URL(card.model.file, base), "model", card.model.bytes);
     const golden = await fetched(new URL(card.golden.inputs, base));
     const finder = card.detector && (await fetched(new URL(card.detector.file, base), "detector", card.detector.bytes));
-    const ort = await runtimeAt(base, card.runtime.bytes);
+    const ort = await runtimeAt(base, card.runtime.bytes, threads);
     const count = finder ? 2 : 1;
     tell("session", 0, count);
     const started = performance.now();
@@ -118,8 +118,8 @@ async function sessionOf(ort, bytes, what) {
   }
 }
 
-/** onnxruntime with its WebAssembly; two threads where the page is isolated from other origins, else one. */
-async function runtimeAt(base, total) {
+/** onnxruntime with its WebAssembly; one thread where the page is not isolated from other origins. */
+async function runtimeAt(base, total, threads) {
   const packed = await fetched(new URL("onnxruntime/ort-wasm-simd-threaded.wasm.gz", base), "runtime", total);
   let ort;
   try {
@@ -129,7 +129,7 @@ async function runtimeAt(base, total) {
   }
   ort.env.wasm.wasmBinary = await unpacked(packed);
   ort.env.wasm.wasmPaths = { mjs: new URL("onnxruntime/ort-wasm-simd-threaded.js", base).href };
-  ort.env.wasm.numThreads = self.crossOriginIsolated && navigator.hardwareConcurrency > 1 ? 2 : 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(threads, navigator.hardwareConcurrency) : 1;
   ort.env.logLevel = "error";
   return ort;
 }
