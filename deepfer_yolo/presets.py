@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Config(BaseModel):
     """Base of all sections: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # A command uses one section; to make the validators of all takes 30 ms.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
     FOLDER: ClassVar[str] = ""
     """Of `configs/`, where it is not called as the section is."""
 

@@ -90,7 +90,8 @@ def test_the_lines_of_the_readme_in_a_fresh_environment(tmp_path: Path) -> None:
         pytest.skip("pip reaches no index here")
     lines = readme_lines()
     assert ["install", "."] in lines
-    assert ["install", ".[train]"] in lines
+    for extra in ("live", "train"):
+        assert ["install", f".[{extra}]"] in lines
     done = run([*pip, "install", "--quiet", "."], ROOT)
     assert done.returncode == 0, done.stderr
     for line in lines:

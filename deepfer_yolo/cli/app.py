@@ -4,6 +4,7 @@ lines and an exit code.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -34,6 +35,15 @@ COMMANDS = {
 
 class Commands(TyperGroup):
     """The commands as their list shows them; the one that is called takes the place of its entry."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The entry of a command, with what the command says of itself: the list of them asks for all, a start for
+        one.
+        """
+        entry = super().get_command(ctx, cmd_name)
+        if entry is not None:
+            entry.help = _filled(_docstring(cmd_name))
+        return entry
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """The command that `args` begin with, imported, and what follows it."""
@@ -75,6 +85,9 @@ def options(
 def load(name: str) -> Any:
     """A command, or a group of them, from its module."""
     found = getattr(importlib.import_module(f"deepfer_yolo.cli.{name}"), name)
+    if not gc.isenabled():  # as `__main__` has left it; a program that calls this one keeps its own way
+        gc.freeze()
+        gc.enable()
     group = found if isinstance(found, typer.Typer) else typer.Typer(add_completion=False)
     if group is not found:
         group.command(name)(found)
@@ -104,7 +117,7 @@ def _entry() -> None:
 
 for panel, names in COMMANDS.items():
     for name in names:
-        app.command(name, help=_filled(_docstring(name)), rich_help_panel=panel)(_entry)
+        app.command(name, rich_help_panel=panel)(_entry)
 
 
 def main() -> NoReturn:

@@ -23,7 +23,7 @@ from deepfer_yolo.cli.options import (
     refuse_inside,
 )
 from deepfer_yolo.config import AuditConfig
-from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError
+from deepfer_yolo.errors import EXIT_GATE_FAILED, ConfigError, require
 from deepfer_yolo.presets import configs_dir, resolve
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def audit(
     from deepfer_yolo.data.corrections import read_corrections
     from deepfer_yolo.data.shards import asked_of
 
+    require("cv2", extra="eval")
     asked = asked_of(shard, cluster, out, merge)
     refuse_inside(dataset, report, quarantine, out)
     said = read_predictions(dataset, predictions, with_model)

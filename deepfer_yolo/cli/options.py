@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, Union, get_ar
 
 import typer
 from pydantic import BeforeValidator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepfer_yolo.errors import EXIT_SOME_SOURCES_FAILED, ConfigError, DatasetError
 from deepfer_yolo.presets import Config, extra_of, key_of, resolve, shown_default
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from deepfer_yolo.cluster.bulk import Done
     from deepfer_yolo.config import FaceConfig
     from deepfer_yolo.data.audit.label_errors import Predictions
@@ -254,11 +255,15 @@ UNWRAPPED = 10_000
 
 def stdout() -> Console:
     """The console for results, as wide as the terminal, or as COLUMNS says."""
+    from rich.console import Console
+
     return Console(highlight=False, width=_width(sys.stdout))
 
 
 def stderr() -> Console:
     """The console for progress and chatter."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, width=_width(sys.stderr))
 
 
@@ -277,6 +282,9 @@ def progress() -> Iterator[Progress]:
     """A progress bar on stderr, through a handle of its own, since what libraries say there may be led into a file
     meanwhile; silent where stderr is not a terminal.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     if not sys.stderr.isatty():
         with Progress(*columns, disable=True) as bar:

@@ -12,6 +12,7 @@ import typer
 
 from deepfer_yolo.cli.options import ClusterOption, FacesModelOption, MergeOption, OutOption, ShardOption, options_of
 from deepfer_yolo.config import PredictConfig
+from deepfer_yolo.errors import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +62,8 @@ def predict(
     from deepfer_yolo.stream import parts
     from deepfer_yolo.stream.batch import in_words, label_images, named_images
 
+    if settings.faces:
+        require("cv2")
     asked = asked_of(shard, cluster, out, merge)
     answers = answers_in(asked.merge)
     left_out: Counter[str] = Counter()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepfer_yolo.cli.options import DatasetArgument, JsonOption, PredictionsOption, options_of
+from deepfer_yolo.errors import require
 from deepfer_yolo.servers import ReviewConfig
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def review(
 
     Example: deepfer review datasets/fer2013 --predictions runs/train/cv/predictions.csv --open
     """
+    require("cv2", "uvicorn", extra="eval,serve")
     from deepfer_yolo.cli.options import refuse_inside
     from deepfer_yolo.data.corrections import FILE, HELD_OUT_FILE, CorrectionsWriter
     from deepfer_yolo.data.dataset import open_dataset
@@ -86,8 +88,7 @@ def review(
     from deepfer_yolo.review.queue import check_choice
     from deepfer_yolo.serve.server import check_exposure
 
-    file = out or Path(HELD_OUT_FILE if settings.held_out else FILE)
-    refuse_inside(dataset, file, to)
+    refuse_inside(dataset, file := out or Path(HELD_OUT_FILE if settings.held_out else FILE), to)
     remove_old(dataset)
     opened = open_dataset(dataset)
     if report:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepfer_yolo.cli.options import LiveModelOption, options_of
+from deepfer_yolo.errors import LIVE, lacking_live, require
 from deepfer_yolo.servers import ServeConfig
 
 if TYPE_CHECKING:
@@ -59,13 +60,18 @@ def serve(
 
 def _app(settings: ServeConfig, model: Path | None, source: list[str] | None) -> tuple[str, Guard]:
     """The model's name, and the server that labels."""
-    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier
+    from deepfer_yolo.cli.options import note_drawing, note_haar, open_classifier, say_all
     from deepfer_yolo.serve.app import create_app
     from deepfer_yolo.serve.live_sources import LiveBoard
     from deepfer_yolo.stream.address import parse_sources
 
+    if source:
+        require(*LIVE)
     classifier = open_classifier(model, provider=settings.provider, threads=settings.threads, from_frames=True)
-    note_haar(settings)
+    if (lacking := lacking_live()) is not None:
+        say_all(["note: images that are faces already are labelled, and nothing else", f"hint: {lacking.hint}"])
+    else:
+        note_haar(settings)
     if source:
         note_drawing(classifier.labels)
     live = LiveBoard(parse_sources(source), classifier, settings) if source else None

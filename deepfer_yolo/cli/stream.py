@@ -21,7 +21,7 @@ from deepfer_yolo.cli.options import (
     options_of,
 )
 from deepfer_yolo.config import StreamConfig
-from deepfer_yolo.errors import ConfigError
+from deepfer_yolo.errors import LIVE, ConfigError, require
 
 if TYPE_CHECKING:
     from deepfer_yolo.cluster.tasks import OpenModel
@@ -106,6 +106,7 @@ def stream(
 
     if not sources and cameras is None:
         raise typer.BadParameter("name a source, or a file of sources by --sources", param_hint="'sources'")
+    require(*LIVE)
     part = None if shard is None else Shard.parse(shard)
     sinks = sink or ["jsonl=-"]
     opening = partial(open_classifier, model, provider=settings.provider, threads=settings.threads, from_frames=True)
@@ -114,8 +115,7 @@ def stream(
     if cluster or merge or out:
         beside = {"--shard": shard, "--sink": sink, "--failed": failed, "--stats-json": stats_json}
         asked = _asked(settings, cluster, out, merge, beside)
-        _of_cluster(sources or [], cameras, classifier, opening, settings, asked, as_json=as_json)
-        return
+        return _of_cluster(sources or [], cameras, classifier, opening, settings, asked, as_json=as_json)
     _note(settings, sinks, classifier.labels)
     takes_stdout = "jsonl=-" in sinks
     is_table = sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty()) and not quiet

@@ -31,7 +31,7 @@ from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, coarse_note, groups_of, parse_shares
 from deepfer_yolo.data.untrusted import Problems, printable, safe_name, unique_name
-from deepfer_yolo.errors import ConfigError, DatasetError
+from deepfer_yolo.errors import ConfigError, DatasetError, require
 from deepfer_yolo.files import refuse_existing, staged_tree
 from deepfer_yolo.runtime.card import AppliedCorrections
 
@@ -161,6 +161,7 @@ class _Conversion:
                 raise ConfigError(reason, f"such as --split {DEFAULT}")
             self.shares = parse_shares(DEFAULT)
         if self.shares is not None and config.near and config.group_by in ("auto", "duplicate"):
+            require("cv2", extra="eval")
             self.thumbs = []
         if config.labels == "original" and (kept := kept_labels(self.layout, self.reading, first)):
             self.reading.labels = kept

@@ -26,6 +26,8 @@ OTHERS = {
     **dict.fromkeys((".tga", ".ico", ".icns", ".qoi", ".dds", ".avifs", ".mpo", ".pcx"), "rarely used"),
 }
 """Names of images that are not read, and what kind they are."""
+PARQUET = (".parquet", ".pq")
+"""Suffixes of tables that may hold images."""
 NO_IMAGE = "files that are no images by their name"
 VIDEO_SUFFIXES = frozenset(
     {

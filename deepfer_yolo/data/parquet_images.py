@@ -13,8 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from deepfer_yolo.data.layouts.parquet import BATCH_ROWS, IMAGE_COLUMNS, SUFFIXES
-from deepfer_yolo.data.layouts.shards import MAX_CONTENT
+from deepfer_yolo.data.image_formats import PARQUET
 from deepfer_yolo.errors import DatasetError
 
 ROW = re.compile(r"(.+\.(?:parquet|pq))#(\d{1,12})", re.DOTALL | re.IGNORECASE)
@@ -22,7 +21,7 @@ ROW = re.compile(r"(.+\.(?:parquet|pq))#(\d{1,12})", re.DOTALL | re.IGNORECASE)
 
 def is_parquet(path: Path) -> bool:
     """True for the name of a parquet file."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in PARQUET
 
 
 def rows_in(file: Path) -> list[Path] | None:
@@ -82,6 +81,8 @@ class ParquetImages:
         first = ends[group] - sizes[group]
 
         def rows() -> Iterator[tuple[int, Any]]:
+            from deepfer_yolo.data.layouts.parquet import BATCH_ROWS
+
             number = first
             for batch in opened.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False):
                 for value in batch.column(0):
@@ -92,6 +93,8 @@ class ParquetImages:
 
 
 def _checked(value: Any) -> bytes:
+    from deepfer_yolo.data.layouts.shards import MAX_CONTENT
+
     content = value.as_py()
     content = content.get("bytes") if isinstance(content, dict) else content
     if not isinstance(content, bytes):
@@ -115,6 +118,8 @@ def _opened(file: Path) -> Any:
 def _column(opened: Any) -> str | None:
     """The first column of images: bytes, or a record that holds some."""
     import pyarrow as pa
+
+    from deepfer_yolo.data.layouts.parquet import IMAGE_COLUMNS
 
     names = {name.lower(): name for name in opened.schema_arrow.names}
     for name in (names[known] for known in IMAGE_COLUMNS if known in names):

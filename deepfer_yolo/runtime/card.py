@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,6 +284,8 @@ def _digest_of_sidecar(content: Json) -> str:
 
 def producer(*distributions: str) -> dict[str, str]:
     """Versions of what made a file: this package and the named distributions."""
+    from importlib.metadata import version
+
     return {"deepfer-yolo": __version__} | {name: version(name) for name in distributions}
 
 

@@ -87,6 +87,7 @@ async def serve_camera(websocket: WebSocket, services: Services) -> None:
     try:
         # A browser shows a page why a connection was closed, but not why it was refused.
         await websocket.accept()
+        services.check_live("labelling a camera's images")
         with services.cameras.hold():
             await _answer_all(websocket, services)
     except ProblemError as problem:

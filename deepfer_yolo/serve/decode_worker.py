@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepfer_yolo.data.images import load_image
-from deepfer_yolo.errors import DatasetError, SourceError
+from deepfer_yolo.errors import DatasetError, SourceError, lacking_live
 from deepfer_yolo.faces.align import crop_faces
 from deepfer_yolo.faces.detect import Detector, WholeDetector, open_detector
 from deepfer_yolo.records import Crops, Image, Json, Probs
@@ -90,11 +90,12 @@ def limit_process(memory_mb: int) -> None:
 
 def main() -> None:
     """Serve one connection to its end."""
-    import cv2
-
     file = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
     os.environ.clear()
-    cv2.setNumThreads(1)
+    if lacking_live() is None:
+        import cv2
+
+        cv2.setNumThreads(1)
     channel = Channel(file, file)
     setup = channel.receive()
     if setup is None:
@@ -112,8 +113,10 @@ def _warm_up(worker: Worker) -> None:
     """Load what the first image and video would load, so that the memory limit counts from there."""
     import io
 
-    import av  # noqa: F401
     from PIL import Image as PillowImage
+
+    if lacking_live() is None:
+        import av  # noqa: F401
 
     PillowImage.init()
     for kind in ("PNG", "JPEG", "WEBP"):

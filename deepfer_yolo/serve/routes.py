@@ -27,6 +27,7 @@ REFUSALS = {
     421: "The Host header is not one of this server's names.",
     422: "What was sent cannot be used.",
     429: "Too many requests, uploads or bytes at once.",
+    501: "The server lacks what finds faces and reads videos.",
     503: "The server is not ready, or all decode workers are busy.",
 }
 READ_REFUSALS = (401, 403, 421, 422, 429)

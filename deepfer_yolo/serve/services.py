@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepfer_yolo.faces.detect import find_face_model, open_detector
+from deepfer_yolo.errors import lacking_live
+from deepfer_yolo.faces.detect import WholeDetector, find_face_model, open_detector
 from deepfer_yolo.faces.quality import lack_of, quality_of
 from deepfer_yolo.faces.smooth import UNCERTAIN
 from deepfer_yolo.records import Prediction
@@ -16,7 +17,7 @@ from deepfer_yolo.serve.batching import Batcher
 from deepfer_yolo.serve.decode_pool import Found, Limit, Pool
 from deepfer_yolo.serve.metrics import Metrics, resident_bytes
 from deepfer_yolo.serve.middleware import Quota
-from deepfer_yolo.serve.schemas import LabelledFace, Picture, Watched
+from deepfer_yolo.serve.schemas import LabelledFace, Picture, ProblemError, Watched
 
 if TYPE_CHECKING:
     from deepfer_yolo.records import Crops, Face, Json, Lack, Probs, Quality
@@ -38,8 +39,10 @@ class Services:
         n_videos = max(1, config.workers - 1)
         self.videos = Quota(n_videos, f"{n_videos} videos are under way already")
         self.cameras = Quota(config.max_cameras, f"{config.max_cameras} cameras are under way already")
+        # Without the extra [live] images are labelled that are faces already, and nothing else is.
+        self.lacking = lacking_live()
         # A wrong or missing detector file shows here, before a worker is started.
-        detector = open_detector(config, "image")
+        detector = WholeDetector() if self.lacking and config.detector == "auto" else open_detector(config, "image")
         self.detector, self.boxes = detector.name, detector.boxes
         self.batcher = Batcher(classifier, config, self.metrics)
         self.pool = Pool(worker_setup(classifier, config, self.detector), config.workers, self.metrics)
@@ -68,8 +71,15 @@ class Services:
         await self.pool.close()
         await self.batcher.close()
 
+    def check_live(self, what: str) -> None:
+        """Raise ProblemError where `what` cannot be done here for want of the extra [live]."""
+        if self.lacking is not None:
+            raise ProblemError(501, f"{what} needs the extra [live], which this server was installed without")
+
     async def label_image(self, upload: Upload, *, faces: bool) -> Picture:
         """Size and labelled faces of one image. Raises ProblemError where it cannot be read."""
+        if faces:
+            self.check_live("finding faces")
         self.batcher.n_coming += 1
         try:
             task: Json = {"task": "crops", "faces": faces}
@@ -88,6 +98,7 @@ class Services:
 
     async def label_video(self, upload: Upload) -> Watched:
         """Frames and events of one video. Raises ProblemError where it cannot be read."""
+        self.check_live("labelling videos")
         task = {"task": "video", "name": upload.name}
         with self.videos.hold():
             reply = await self.pool.run(task, upload.content, limit=self.video_limit, predict=self._predict)

@@ -104,8 +104,29 @@ def test_the_program_as_a_process(arguments: list[str], code: int) -> None:
 
 
 def test_the_list_says_what_each_command_says_of_itself() -> None:
-    entries = program.typer.main.get_command(program.app).commands  # type: ignore[attr-defined]
-    assert {name: entry.help for name, entry in entries.items()} == {name: program.load(name).help for name in entries}
+    group = program.typer.main.get_command(program.app)
+    names = group.list_commands(None)  # type: ignore[attr-defined]
+    said = {name: group.get_command(None, name).help for name in names}  # type: ignore[attr-defined]
+    assert said == {name: program.load(name).help for name in names}
+
+
+def test_what_a_start_has_imported_is_not_looked_through_again() -> None:
+    code = (
+        "import atexit, gc, sys\n"
+        "from deepfer_yolo.__main__ import main\n"
+        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 10_000))\n"
+        "sys.argv = ['deepfer', 'models', 'list']\n"
+        "import deepfer_yolo.cli.standard_files as files\n"
+        "files.end_process = lambda ended: sys.exit(ended.code)\n"  # it would end before what is registered
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True True"
+    code = (
+        "import gc; from deepfer_yolo.cli.app import load; load('models'); print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "0"]
 
 
 def test_a_call_imports_the_module_of_its_command_alone() -> None:

