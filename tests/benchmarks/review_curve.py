@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -66,12 +67,17 @@ class Material:
     rows: tuple[Row, ...]
     probs: NDArray[np.float64]
     given: NDArray[np.int64]
-    answers_sha256: str
 
     @classmethod
     def read(cls, training: Dataset, predictions: Path) -> Material:
-        scores, (file,) = read_answers([predictions], training, ScoringConfig(split="train"))
-        return cls(training, scores.rows, scores.checked()[0], scores.targets, file.sha256)
+        scores, _ = read_answers([predictions], training, ScoringConfig(split="train"))
+        return cls(training, scores.rows, scores.checked()[0], scores.targets)
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for the same images in the same order of doubt, whichever file said so."""
+        worst_first = "\n".join(self.rows[place].path for place in self.order("audit").tolist())
+        return hashlib.sha256(worst_first.encode()).hexdigest()[:12]
 
     @cached_property
     def majority(self) -> list[str | None]:
@@ -221,7 +227,7 @@ def trained(
         "majority_n": len(known),
         "label_top1": f"{np.mean(right):.4f}",
         "label_n": len(right),
-        "answers": material.answers_sha256[:12],
+        "answers": material.identity,
     }
 
 
@@ -313,7 +319,7 @@ def main() -> None:
     print_finds(material.part(np.isin(folds, (1, 2))), "folds 1 and 2, by which the rule was chosen")
     print_finds(material.part(np.isin(folds, (3, 4, 5))), "folds 3 to 5, which had no say")
     rows = read_rows(arguments.csv)
-    if others := {row["answers"] for row in rows} - {material.answers_sha256[:12]}:
+    if others := {row["answers"] for row in rows} - {material.identity}:
         raise SystemExit(f"{arguments.csv} was begun with other answers ({', '.join(others)}): name another --csv")
     done = {(row["order"], int(row["per_cent"]), int(row["seed"])) for row in rows}
     for case in () if arguments.no_train else plan(arguments.seeds):
