@@ -122,8 +122,8 @@ def requirements(extra: str = "", markers: dict[str, str] = MARKERS) -> list[str
     """What the package asks for there, without markers, which pip would judge by the machine that it runs on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: list[str] = []
-    for line in project["dependencies"] + project["optional-dependencies"].get(extra, []):
-        wanted = Requirement(line.replace("opencv-python>", "opencv-python-headless>"))  # the other wants Mesa
+    for line in project["dependencies"] + (project["optional-dependencies"][extra] if extra else []):
+        wanted = Requirement(line)
         if wanted.marker is None or wanted.marker.evaluate(markers):
             own = wanted.name == project["name"]
             found += requirements(next(iter(wanted.extras)), markers) if own else [f"{wanted.name}{wanted.specifier}"]
