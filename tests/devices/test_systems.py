@@ -41,13 +41,14 @@ class System:
     python: str = "3.11"
 
 
+FOR_3_11 = ("onnxruntime", "numpy", "pillow", "typer", "filelock", "platformdirs", "av")
 OF_32_BITS = ("onnxruntime", "numpy", "pillow", "pyyaml")
 SYSTEMS = {
     "Linux on x86-64": System(glibc("x86_64", 28)),
     "Linux on aarch64": System(glibc("aarch64", 28)),
     "Python 3.14": System(glibc("x86_64", 28), python="3.14"),
     "glibc 2.27": System(glibc("x86_64", 27), ("onnxruntime", "av")),
-    "JetPack 6": System(glibc("aarch64", 35), ("onnxruntime", "numpy", "pillow", "av"), python="3.10"),
+    "JetPack 6": System(glibc("aarch64", 35), FOR_3_11, python="3.10"),
     "32-bit ARM": System([*glibc("armv7l", 31), "linux_armv7l"], (*OF_32_BITS, "opencv-python"), False),
     "Alpine": System(["musllinux_1_2_x86_64", "musllinux_1_1_x86_64"], ("onnxruntime", "opencv-python"), False),
     "macOS on Intel": System(macos("x86_64"), ("onnxruntime",)),
