@@ -324,7 +324,7 @@ def test_a_turned_photo_of_12_megapixels_has_the_faces_that_the_command_finds(
         assert face["box"] == pytest.approx(row["box"], abs=0.5)
         if row["label"] != "uncertain":
             assert face["label"] == row["label"]
-    assert len(labels) > 2
+    assert len(labels) > 1
 
 
 @pytest.mark.slow
@@ -349,9 +349,8 @@ def test_a_host_without_https_labels_images_and_says_what_it_lacks(
     page.click("#camera-start")
     page.get_by_text("The browser gives cameras only to pages from localhost or over HTTPS.").wait_for()
     page.click("#tab-uploads")
-    page.set_input_files(
-        "#files", [str(material / "one.png"), {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"a"}]
-    )
+    image = {"name": "one.png", "mimeType": "image/png", "buffer": (material / "one.png").read_bytes()}
+    page.set_input_files("#files", [image, {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"a"}])
     page.get_by_text("Done: 1 face in 1 image, 1 file could not be read.").wait_for()
     page.get_by_text("This page labels images. Videos are for deepfer serve and deepfer stream.").wait_for()
 
@@ -380,7 +379,10 @@ def test_under_a_path_and_with_a_token_it_is_kept_for_that_path_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("flags", "words"), [((CAMERA[0],), "There is no camera."), ((), "did not allow the camera")])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(CAMERA[:1], "There is no camera."), (("--deny-permission-prompts", CAMERA[1]), "did not allow the camera")],
+)
 def test_browsers_that_give_no_camera_are_understood(
     open_browser: Callable[..., Any], site: Any, flags: tuple[str, ...], words: str
 ) -> None:
