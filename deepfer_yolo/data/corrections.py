@@ -180,7 +180,7 @@ class Corrections:
         if strangers:
             reason = f"names {len(strangers):,} of {len(images):,} images that are not in {dataset.name}, such as "
             other = ", which has other bytes there" if any(row.path == strangers[0] for row in dataset.all_rows) else ""
-            hint = "name the data set that was reviewed, or one that was converted from it"
+            hint = "name the data set that was reviewed, or one converted from it; a new review needs another --out"
             raise DatasetError(f"{reason}'{printable(strangers[0])}'{other}", hint, path=self.path)
         unknown = sorted({d.new_label for d in self.decisions} - {*dataset.labels, *WORDS})
         if unknown:

@@ -19,10 +19,10 @@ LEAVE_OUT, UNSURE, UNDO = "leave-out", "unsure", "undo"
 WORDS = (LEAVE_OUT, UNSURE, UNDO)
 """What `new_label` may be besides a label; no label of a data set under review may be called so."""
 HOW = ("blind", "model", "repeat", "import")
-BY = "by:"
-"""Begins the word of `how` that names the model whose answer was shown."""
 """blind: neither label nor model's answer was shown before; model: the model's answer was shown; repeat: shown a second
 time to measure consistency; import: decided in another program."""
+BY = "by:"
+"""Begins the word of `how` that names the model whose answer was shown."""
 MAX_CHARS = {"path": 1000, "old_label": 200, "new_label": 200, "reviewer": 80, "why": 500}
 MAX_SECONDS = 86_400.0
 ImageKey = tuple[str, str]

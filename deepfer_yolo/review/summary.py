@@ -77,7 +77,7 @@ class Summary:
         for pair in self.agreement:
             one, two = (printable(name) or "no name" for name in pair.reviewers)
             kappa = "no kappa: one answer alone" if math.isnan(pair.kappa) else f"Cohen's kappa {pair.kappa:.2f}"
-            yield f"{one} and {two}", f"{kappa}, {percent(pair.agreement)} the same of {pair.n:,}"
+            yield f"{one} and {two}", f"{kappa}, {percent(pair.agreement)} % the same of {pair.n:,}"
         for who in self.consistency:
             name = printable(who.reviewer) or "no name"
             yield f"consistency of {name}", f"{who.same:,} of {who.n:,} shown twice got the same answer"

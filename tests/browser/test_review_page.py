@@ -93,7 +93,7 @@ def test_a_review_by_keyboard_alone(
     assert page.locator("#labels button.is-label .name").inner_text() in ("happy", "sad")
     assert page.locator("#copy-list figure.other").count() == 1
     assert page.inner_text("#legend").startswith("bars: linear")
-    assert page.inner_text("#count") == "0 of 2, 0 by you now"
+    assert page.inner_text("#count") == "0 of 2, your answers: 0"
     press(page, "4")  # happy
     paths.append(page.inner_text("#path"))
     press(page, "u")
@@ -153,7 +153,7 @@ def test_a_phone_by_touch(
         page.locator(name).tap()
         page.wait_for_function("before => document.getElementById('count').textContent !== before", arg=before)
     page.locator("#undo").tap()
-    page.wait_for_function("() => document.getElementById('count').textContent.includes(' 1 by you')")
+    page.wait_for_function("() => document.getElementById('count').textContent.endsWith(' answers: 1')")
     read = read_corrections(tmp_path / "corrections.csv").decisions
     assert [(one.new_label, one.reviewer) for one in read] == [("happy", "Cyd"), ("leave-out", "Cyd"), ("undo", "Cyd")]
 
@@ -200,7 +200,7 @@ def test_labels_beyond_all_keys_are_found_by_name(
     press(page, "x")
     page.locator("#find").fill("SAD")
     page.locator("#labels button:visible").click()
-    page.wait_for_function("() => document.getElementById('count').textContent.includes(' 3 by you')")
+    page.wait_for_function("() => document.getElementById('count').textContent.endsWith(' answers: 3')")
     page.keyboard.press("/")
     page.keyboard.type("no such label")
     assert visible.count() == 0

@@ -222,19 +222,21 @@ def test_guessed_image(fault: Any, served: Any) -> None:
         note(fault, answer)
 
 
-@kind("review: other site", "a decision that a page of another site sends", "HTTP 403")
-def test_other_site(fault: Any, served: Any) -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({"origin": "http://other.example"}, 403, marks=kind(
+            "review: other site", "a decision that a page of another site sends", "HTTP 403")),
+        pytest.param({"host": "other.example"}, 421, marks=kind(
+            "review: other name", "a call to another name that leads to this machine", "HTTP 421")),
+        pytest.param({"authorization": "Bearer guessed"}, 401, marks=kind(
+            "review: wrong token", "a call with another token", "HTTP 401")),
+    ],
+)  # fmt: skip
+def test_strangers_who_call(fault: Any, served: Any, headers: dict[str, str], status: int) -> None:
     with reviewed(fault, served.url) as call:
-        answer = call("v1/undo", headers={"origin": "http://other.example"})
-        assert answer.status_code == 403
-        note(fault, answer)
-
-
-@kind("review: wrong token", "a call with another token", "HTTP 401")
-def test_wrong_token(fault: Any, served: Any) -> None:
-    with reviewed(fault, served.url) as call:
-        answer = call("v1/next", headers={"authorization": "Bearer guessed"})
-        assert answer.status_code == 401
+        answer = call("v1/undo", headers=headers)
+        assert answer.status_code == status
         note(fault, answer)
 
 

@@ -99,7 +99,7 @@ function showProgress() {
   $("going").hidden = false;
   $("bar").max = Math.max(1, total);
   $("bar").value = done;
-  $("count").textContent = `${done.toLocaleString("en")} of ${total.toLocaleString("en")}, ${here.toLocaleString("en")} by you now`;
+  $("count").textContent = `${done.toLocaleString("en")} of ${total.toLocaleString("en")}, your answers: ${here.toLocaleString("en")}`;
   $("bar").title = `${left.toLocaleString("en")} left`;
   $("undo").disabled = $("end-undo").disabled = here === 0;
 }
