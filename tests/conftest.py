@@ -85,6 +85,15 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def yunet(shared_dir: Path) -> Path:
+    """The YuNet file."""
+    path = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
+    if not path.is_file():
+        pytest.skip("no YuNet file")
+    return path
+
+
+@pytest.fixture(scope="session")
 def crowd(shared_dir: Path) -> Callable[..., Image]:
     """`crowds.crowd` of the people in the example image."""
     if not (shared_dir / "media" / "zidane.jpg").is_file():

@@ -212,8 +212,6 @@ def pull(name: str, *, url: str | None = None) -> Path:
     if target.is_file() and sha256_of(target) == wanted.sha256:
         return target
     place = url or wanted.url
-    if not place.startswith(("http://", "https://")):
-        raise ModelError(f"a mirror is an http or https URL, not '{place}'")
     with atomic_path(target) as part:
         found = fetch(place, part, limit=wanted.size)
         if found != wanted.sha256:
@@ -230,6 +228,8 @@ def fetch(url: str, part: Path, *, limit: int) -> str:
     import urllib.error
     import urllib.request
 
+    if not url.startswith(("http://", "https://")):
+        raise ModelError(f"a mirror is an http or https URL, not '{url}'")
     digest, size = hashlib.sha256(), 0
     request = urllib.request.Request(url, headers={"User-Agent": "deepfer"})  # noqa: S310 (the scheme was checked)
     try:

