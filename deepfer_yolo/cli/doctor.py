@@ -150,7 +150,9 @@ def _examine(*, with_sizes: bool) -> Report:
     libraries = _ask_libraries()
     problems = _problems(libraries)
     own = sum(file.stat().st_size for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".pyc")
-    sizes = dict(sorted((_sizes(*EXTRAS, "") | {DISTRIBUTION: own}).items(), key=lambda item: -item[1]))
+    sizes = dict(
+        sorted((_sizes(*EXTRAS, "live-headless", "") | {DISTRIBUTION: own}).items(), key=lambda item: -item[1])
+    )
     return Report(
         deepfer=importlib.metadata.version(DISTRIBUTION),
         python=platform.python_version(),

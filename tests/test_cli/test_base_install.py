@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -37,7 +39,7 @@ def hiding(folder: Path, *kept: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory, painted_dataset: Path) -> Bare:
     """A function that runs `deepfer` on its words in a folder with eight faces, `faces/0.png` and so on, the same in
-    `classes/happy` and `classes/sad`, and a data set, `data`.
+    `classes/happy` and `classes/sad`, a data set, `data`, and somebody's `foreign.onnx`.
     """
     folder = tmp_path_factory.mktemp("bare")
     environment = hiding(folder)
@@ -47,6 +49,14 @@ def bare(tmp_path_factory: pytest.TempPathFactory, painted_dataset: Path) -> Bar
     for label in ("happy", "sad"):
         shutil.copytree(folder / "faces", folder / "classes" / label)
     (folder / "data").symlink_to(painted_dataset)
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 32, 32])
+    probs = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Softmax", ["mean"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(nodes, "foreign", [image], [probs])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), str(folder / "foreign.onnx"))
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "deepfer_yolo", *map(str, words)]
@@ -92,6 +102,7 @@ def test_models_are_measured(bare: Bare) -> None:
     [
         (("predict", "faces", "--faces"), "cv2", "live"),
         (("stream", "clip.mp4"), "cv2", "live"),
+        (("card", "foreign.onnx", "--labels", "a,b,c", "--mean", "0", "--std", "1"), "onnx", "onnx"),
         (("audit", "data"), "cv2", "eval"),
         (("convert", "classes", "out"), "cv2", "eval"),
         (("review", "data"), "cv2", "eval,serve"),

@@ -81,6 +81,10 @@ def test_one_build_of_opencv_is_enough_for_live(monkeypatch: pytest.MonkeyPatch)
     headless = {"opencv-python": False, "opencv-python-headless": True}
     monkeypatch.setattr(doctor, "_is_installed", lambda name: headless.get(name, real(name)))
     assert doctor._missing("live") == []
+    monkeypatch.setattr(
+        doctor, "_sizes", lambda *extras: {"opencv-python-headless": 9} if "live-headless" in extras else {}
+    )
+    assert "opencv-python-headless" in (doctor._examine(with_sizes=True).sizes_mb or {})
     headless["opencv-python-headless"] = False
     assert doctor._missing("live") == ["opencv-python"]
 
