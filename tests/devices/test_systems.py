@@ -59,12 +59,12 @@ SYSTEMS = {
 
 @pytest.fixture(scope="module")
 def base() -> dict[str, str]:
-    """What the base install and [live] ask for everywhere, by name; skips where there is no index to ask."""
+    """What the base install asks for everywhere, by name; skips where there is no index to ask."""
     asked = [*PIP, "--dry-run", "--ignore-installed", "packaging"]
     if subprocess.run(asked, capture_output=True, check=False).returncode:
         pytest.skip("pip reaches no index here")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["live"])]
+    wanted = [Requirement(line) for line in project["dependencies"]]
     return {one.name: f"{one.name}{one.specifier}" for one in wanted if one.marker is None}
 
 
