@@ -19,6 +19,7 @@ from deepfer_yolo.data.images import load_image
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Image
+from deepfer_yolo.serve.app import SHARED
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import SHIPPED
 
@@ -242,7 +243,7 @@ def test_the_page_works_without_a_network_and_without_inline_code(client: httpx.
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]
-    files = {path.name for path in (Path(__file__).parents[2] / "deepfer_yolo/serve/page").iterdir()}
+    files = {path.name for path in (Path(__file__).parents[2] / "deepfer_yolo/serve/page").iterdir()} | {*SHARED}
     texts = {
         name: client.get(f"/static/{name}").raise_for_status().text for name in files - {"index.html", "docs.html"}
     }
