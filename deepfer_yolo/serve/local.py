@@ -27,7 +27,7 @@ LOCAL_HEADERS = {
         "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    # With the opener policy that all pages have, this lets the engine use a second thread.
+    # With the opener policy that all pages have, this would let the engine use a second thread.
     "cross-origin-embedder-policy": "require-corp",
 }
 

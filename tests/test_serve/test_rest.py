@@ -19,9 +19,9 @@ from deepfer_yolo.data.images import load_image
 from deepfer_yolo.faces.align import crop_face
 from deepfer_yolo.faces.detect import open_detector
 from deepfer_yolo.records import Image
-from deepfer_yolo.serve.app import SHARED
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import SHIPPED
+from deepfer_yolo.serve.app import SHARED
 
 Png = Callable[[Image], bytes]
 
