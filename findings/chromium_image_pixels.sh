@@ -7,12 +7,12 @@
 # 3. ImageDecoder hands out a JPEG as I420; its RGBA differs from the canvas, which equals Pillow.
 # 4. createImageBitmap turns JPEG, PNG and AVIF by their EXIF, WebP not.
 # Seen with Chromium 156.0.8078.108 and Pillow 13.0.0: "1. canvas differs in 74 % of pixels, WebGL in 0 %", "2. copyTo
-# differs in 74 %", "3. I420, canvas
-# differs in 0 %, copyTo in 98 %", "4. turned: jpeg True, png True, avif True, webp False".
+# differs in 74 %", "3. I420, canvas differs in 0 %, copyTo in 98 %", "4. turned: jpeg True, png True, avif True, webp
+# False".
 set -euo pipefail
-chromium=$(command -v chromium || command -v google-chrome) || exit 69
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+chromium=$(command -v chromium || command -v google-chrome) || exit 69
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet playwright==1.65.2 pillow==13.0.0 numpy==2.4.6 || exit 69
 cd "$folder"

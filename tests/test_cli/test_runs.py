@@ -140,4 +140,4 @@ def test_models_at_80_columns_have_whole_names_and_paths_without_their_middle() 
     assert all(len(line) <= 80 for line in shown)
     for model in known:
         [line] = [line for line in shown if line.startswith(f"{model['name']} ")]
-        assert model["path"] is None or line.rstrip().endswith(model["name"][-6:])
+        assert model["path"] is None or line.rstrip().endswith(Path(model["path"]).name[-6:])

@@ -40,7 +40,7 @@ class Answers(OnnxBackend):
         return super().run(crops)[:, ::-1].copy() if wrong else super().run(crops)
 tensorrt.require_driver = lambda: None
 tensorrt.TensorRtBackend = lambda path, threads: Answers(source)
-first_contact.ensure_contact = lambda path, provider: None
+first_contact.ensure_contact = lambda path, provider, timeout_s: None
 try:
     print(classifier.opened_file(source, "tensorrt"))
 except classifier.ModelError as error:

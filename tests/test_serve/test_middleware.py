@@ -97,6 +97,7 @@ def test_a_token_opens_the_server_and_a_cookie_stands_for_it(
 
 def test_the_limits_in_the_deployment_notes_are_the_defaults() -> None:
     text = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
+    text = text.split("\n## Limits\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
     said = {
         key.strip(" `"): float(value)

@@ -17,11 +17,11 @@ import pytest
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.records import Face, Frame, Image, Prediction, Track
 from deepfer_yolo.report import fonts
-from deepfer_yolo.serve import server
 from deepfer_yolo.stream.draw import COLOURS, OTHERS, colour_of, draw_faces
 from deepfer_yolo.stream.records import Result
+from deepfer_yolo.web import bundle
 
-PAGE = Path(server.__file__).parent / "page"
+PAGE = Path(bundle.__file__).parent / "page"
 
 
 @pytest.fixture
