@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +26,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from deepfer_yolo.emotions import EMOTIONS, canonical_label
+from deepfer_yolo.errors import EXTRA_OF_MODULE
 from deepfer_yolo.painted import paint_csv, paint_faces
 from deepfer_yolo.records import Image
 
@@ -416,13 +417,27 @@ def start_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 
 @pytest.fixture(scope="session")
+def hiding() -> Callable[..., dict[str, str]]:
+    """A function that gives the environment of a Python that has none of the extras' modules but those of the extras
+    `kept`; what hides them lies in `folder`.
+    """
+
+    def environment(folder: Path, *kept: str) -> dict[str, str]:
+        hidden = [module for module, extra in EXTRA_OF_MODULE.items() if extra not in kept]
+        (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n")
+        return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "COLUMNS": "80"}
+
+    return environment
+
+
+@pytest.fixture(scope="session")
 def start_process() -> Iterator[Callable[..., Served]]:
     """A function that starts `deepfer` on its words in a folder and waits until its log names an address."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: Path, *words: object) -> Served:
+    def start(folder: Path, *words: object, environment: Mapping[str, str] = os.environ) -> Served:
         command = [sys.executable, "-m", "deepfer_yolo", *map(str, words)]
-        environment = {key: value for key, value in os.environ.items() if key != "DEEPFER_TOKEN"}
+        environment = {key: value for key, value in environment.items() if key != "DEEPFER_TOKEN"}
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder, env=environment)
         processes.append(process)

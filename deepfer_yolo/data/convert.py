@@ -31,7 +31,7 @@ from deepfer_yolo.data.layouts.registry import find_layout
 from deepfer_yolo.data.near_candidates import Thumbs
 from deepfer_yolo.data.splits import DEFAULT, assign_splits, coarse_note, groups_of, parse_shares
 from deepfer_yolo.data.untrusted import Problems, printable, safe_name, unique_name
-from deepfer_yolo.errors import ConfigError, DatasetError, require
+from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, require
 from deepfer_yolo.files import refuse_existing, staged_tree
 from deepfer_yolo.runtime.card import AppliedCorrections
 
@@ -160,12 +160,28 @@ class _Conversion:
                 reason = f"--split {config.split}: {self.reading.source.name} has no split of its own"
                 raise ConfigError(reason, f"such as --split {DEFAULT}")
             self.shares = parse_shares(DEFAULT)
-        if self.shares is not None and config.near and config.group_by in ("auto", "duplicate"):
-            require("cv2", extra="eval")
-            self.thumbs = []
+        if config.near and config.group_by in ("auto", "duplicate") and (self.shares is not None or config.val):
+            try:
+                require("cv2", extra="eval")
+            except MissingDependencyError:
+                if self.shares is not None or self._will_carve():
+                    raise
+            if self.shares is not None:
+                self.thumbs = []
         if config.labels == "original" and (kept := kept_labels(self.layout, self.reading, first)):
             self.reading.labels = kept
             self.notes.append(kept_note(kept))
+
+    def _will_carve(self) -> bool:
+        """Whether the source has a train and no val; reads it once for that alone, without decoding image files."""
+        splits = set()
+        reading = Reading(self.reading.source, self.reading.options, Problems(excluded=self.reading.problems.excluded))
+        for item in self.layout.read(reading):
+            if not reading.problems.excludes(item.key):
+                splits.add(item.split)
+            if "val" in splits:
+                return False
+        return "train" in splits
 
     def _assign(self, items: Iterator[Item]) -> Iterator[tuple[Item, str]]:
         """Each item with its label, split and path, in the order of reading, so that names never depend on threads."""

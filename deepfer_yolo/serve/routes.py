@@ -126,6 +126,7 @@ def _add_model(app: FastAPI, services: Services) -> None:
             card=services.classifier.card.model_dump(mode="json"),
             provider=services.classifier.provider,
             detector=services.detector,
+            has_live=services.lacking is None,
             limits=limits,
             sources=live.n_sources if live is not None else 0,
             version=__version__,

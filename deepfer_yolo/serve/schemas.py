@@ -119,12 +119,13 @@ class Limits(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """The answer to `GET /v1/model`."""
+    """The answer to `GET /v1/model`. Without `has_live`, the extra [live], only images that are faces are labelled."""
 
     schema_version: int
     card: dict[str, Any]
     provider: str
     detector: str
+    has_live: bool
     limits: Limits
     sources: int
     version: str

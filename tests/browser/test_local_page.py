@@ -293,6 +293,48 @@ def test_without_a_network_installed_and_updated_as_one(
     assert page.inner_text("#self-test").startswith("Self-test passed")
 
 
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("weights", "the model does not answer here as it did where it was made: largest difference "),
+        ("half", "the model cannot be opened: "),
+        ("inputs", "the golden inputs are not whole"),
+    ],
+)
+def test_a_damaged_model_labels_nothing_and_the_page_says_why(
+    open_browser: Callable[..., Any],
+    web_folder: Callable[..., Path],
+    start_files: Callable[[Path], str],
+    material: Path,
+    damage: str,
+    why: str,
+) -> None:
+    folder = web_folder("deepfer-xs")
+    content = (folder / "model.onnx").read_bytes()
+    middle = len(content) // 2
+    if damage == "weights":
+        (folder / "model.onnx").write_bytes(content[:middle] + bytes(4096) + content[middle + 4096 :])
+    elif damage == "half":
+        (folder / "model.onnx").write_bytes(content[:middle])
+    else:
+        (folder / "golden.bin").write_bytes(b"")
+    page = open_browser(*CAMERA).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(start_files(folder))
+    page.wait_for_selector("html[data-ready=yes]")
+    banner = page.inner_text("#broken")
+    assert banner.startswith(f"This page labels no images: {why}")
+    assert ("FAILED" in page.inner_text("#self-test")) == (damage == "weights")
+    assert page.is_disabled("#camera-start")
+    page.click("#tab-uploads")
+    page.set_input_files("#files", str(material / "one.png"))
+    page.wait_for_function("said => document.getElementById('upload-state').textContent === said", arg=banner)
+    assert page.locator("#results > *").count() == 0
+    page.click("#tab-model")
+    assert "Loading" not in page.inner_text("#model")
+    page.get_by_text("Not kept for use without a network: a file ").wait_for()
+
+
 @pytest.mark.slow
 def test_a_turned_photo_of_12_megapixels_has_the_faces_that_the_command_finds(
     open_browser: Callable[..., Any],

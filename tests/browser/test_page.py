@@ -337,3 +337,22 @@ def test_under_a_path_of_another_site_the_page_works_and_counts_the_faces_that_i
     assert f"{url}v1/predict" in page.inner_text("#calls")
     assert elsewhere == []
     page.context.close()
+
+
+def test_what_a_server_without_live_cannot_do_is_not_offered(
+    browser: Any, start_process: Callable[..., Any], hiding: Callable[..., Any], material: Path, tmp_path: Path
+) -> None:
+    words = ("serve", "--port", "0", "-m", "deepfer-xs")
+    served = start_process(tmp_path, *words, environment=hiding(tmp_path, "serve"))
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(served.url)
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.is_disabled("#camera-start")
+    assert "without the extra [live]" in page.inner_text("#camera-error")
+    page.click("#tab-uploads")
+    assert (page.is_checked("#find-faces"), page.is_disabled("#find-faces")) == (False, True)
+    assert "each image is taken as one face" in page.inner_text("#find-faces-hint")
+    page.set_input_files("#files", str(material / "one.png"))
+    page.get_by_text("Done: 1 face in 1 image.").wait_for()
+    page.close()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import onnx
@@ -20,24 +19,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from deepfer_yolo.cli.app import app
-from deepfer_yolo.errors import EXTRA_OF_MODULE, install_line
+from deepfer_yolo.errors import install_line
 from deepfer_yolo.painted import paint_faces
 from deepfer_yolo.runtime.model_file import SHIPPED
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.stem for path in SHIPPED.glob("*.onnx"))
 Bare = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def hiding(folder: Path, *kept: str) -> dict[str, str]:
-    """The environment of a Python that has none of the extras' modules but those of the extras `kept`."""
-    hidden = [module for module, extra in EXTRA_OF_MODULE.items() if extra not in kept]
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n")
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "COLUMNS": "80"}
+Hiding = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory, painted_dataset: Path) -> Bare:
+def bare(tmp_path_factory: pytest.TempPathFactory, hiding: Hiding, painted_dataset: Path) -> Bare:
     """A function that runs `deepfer` on its words in a folder with eight faces, `faces/0.png` and so on, the same in
     `classes/happy` and `classes/sad`, a data set, `data`, and somebody's `foreign.onnx`.
     """
@@ -65,7 +57,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, painted_dataset: Path) -> Bar
     return run
 
 
-def test_the_hidden_are_hidden(tmp_path: Path) -> None:
+def test_the_hidden_are_hidden(hiding: Hiding, tmp_path: Path) -> None:
     code = "import importlib.util as u; print([n for n in ('cv2', 'av', 'onnx', 'lap', 'torch') if u.find_spec(n)])"
     done = subprocess.run(
         [sys.executable, "-c", code], env=hiding(tmp_path), capture_output=True, text=True, check=True
@@ -128,22 +120,34 @@ def test_what_needs_an_extra_says_which_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+def test_convert_refuses_a_val_that_it_cannot_take_before_it_reads_images(bare: Bare, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label in ("happy", "sad"):
+            (tmp_path / "source" / split / label).mkdir(parents=True)
+            for i, face in enumerate(paint_faces(3 + (label == "sad"), 8)[0]):
+                Image.fromarray(face).save(tmp_path / "source" / split / label / f"{i}.png")
+    done = bare("convert", tmp_path / "source", tmp_path / "both")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "source" / "val")
+    for flags in (("--val", "0"), ("--no-near",), ("--group-by", "none")):
+        done = bare("convert", tmp_path / "source", tmp_path / flags[0], *flags)
+        assert done.returncode == 0, done.stderr
+    (tmp_path / "source" / "train" / "sad" / "0.png").write_bytes(b"no image")
+    done = bare("convert", tmp_path / "source", tmp_path / "out")
+    assert (done.returncode, (tmp_path / "out").exists()) == (1, False)
+    assert "error: this needs the Python module 'cv2'" in done.stderr
+    assert f"hint: {install_line('eval')}" in done.stderr
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, hiding: Hiding, start_process: Callable[..., Any]
+) -> tuple[str, str]:
     """A server of an install with [serve] and no [live]: its address, and what it said at its start."""
     folder = tmp_path_factory.mktemp("served")
-    log = folder / "log.txt"
-    command = [sys.executable, "-m", "deepfer_yolo", "serve", "--port", "0", "-m", "deepfer-xs"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=hiding(folder, "serve"))
-    try:
-        while " at http://" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield log.read_text().partition(" at ")[2].split()[0], log.read_text()
-    finally:
-        process.terminate()
-        process.wait(20)
+    words = ("serve", "--port", "0", "-m", "deepfer-xs")
+    served = start_process(folder, *words, environment=hiding(folder, "serve"))
+    return served.url, served.log.read_text()
 
 
 def test_serve_without_live_labels_images_that_are_faces(server: tuple[str, str]) -> None:
@@ -153,6 +157,7 @@ def test_serve_without_live_labels_images_that_are_faces(server: tuple[str, str]
     content = io.BytesIO()
     Image.fromarray(paint_faces(3, 1)[0][0]).save(content, "PNG")
     with httpx.Client(base_url=url, timeout=60) as client:
+        assert client.get("/v1/model").json()["has_live"] is False
         answer = client.post("/v1/predict", files={"files": ("a.png", content.getvalue())})
         assert answer.status_code == 200, answer.text
         (face,) = answer.json()["pictures"][0]["faces"]
@@ -166,7 +171,7 @@ def test_serve_without_live_labels_images_that_are_faces(server: tuple[str, str]
         assert (refused.status_code, "labelling videos" in refused.text) == (501, True)
 
 
-def test_serve_without_live_refuses_sources_and_detectors(tmp_path: Path) -> None:
+def test_serve_without_live_refuses_sources_and_detectors(hiding: Hiding, tmp_path: Path) -> None:
     environment = hiding(tmp_path, "serve")
     for flags in (("--source", "0"), ("--detector", "haar")):
         command = [sys.executable, "-m", "deepfer_yolo", "serve", "--port", "0", *flags]

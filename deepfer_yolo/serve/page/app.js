@@ -23,6 +23,7 @@ try {
   $("upload-limits").textContent =
     `Up to ${images} images of ${megapixels} megapixels, videos up to ${seconds} seconds, ${size} MB at a time. The server keeps them in memory while it looks at them, no longer.`;
   showModel(facts);
+  if (!facts.has_live) withoutLive();
   if (facts.sources > 0) {
     $("tab-live").hidden = false;
     startLive();
@@ -32,3 +33,13 @@ try {
 }
 openAsked();
 document.documentElement.dataset.ready = "yes";
+
+// What the server cannot do is not offered, and the page says why.
+function withoutLive() {
+  const why = "This server was installed without the extra [live], which finds faces and reads cameras and videos: each image is taken as one face.";
+  for (const id of ["find-faces", "camera-start"]) $(id).disabled = true;
+  $("find-faces").checked = false;
+  $("find-faces-hint").textContent = why;
+  $("camera-error").textContent = why;
+  $("camera-error").hidden = false;
+}

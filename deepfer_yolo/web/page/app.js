@@ -1,4 +1,4 @@
-// The page: the engine is loaded and tests itself, then camera and images go to it. Nothing goes to a server.
+// The page: the engine is loaded and tests itself; camera and images go to one that passes. Nothing goes to a server.
 import { openEngine, readImage } from "./engine/index.js";
 import { startCamera, stopCamera } from "./camera.js";
 import { $, el, knowLabels, startTabs, startTheme } from "./elements.js";
@@ -15,7 +15,7 @@ const figure = (value) => (value === 0 || value >= 1e-3 ? String(Number(value.to
 
 const openAsked = startTabs();
 startTheme();
-const engine = openEngine({ base: new URL("./", location.href).href, progress: showProgress });
+const engine = openProven();
 engine.catch(() => {}); // said below, and by whoever waits for it
 
 let drawnBox = null;
@@ -25,17 +25,33 @@ startUploads({ group: 1, label: async ([file], findFaces) => [await labelFile(aw
 openAsked();
 
 try {
-  await start(await engine);
+  await engine;
 } catch (error) {
-  $("broken").textContent = `The model cannot run in this browser: ${error.message}`;
+  $("broken").textContent = error.message;
   $("broken").hidden = false;
+  if ($("model-loading")) $("model-loading").textContent = error.message;
+  $("camera-start").disabled = true; // nobody is asked for a camera that nothing looks through
 } finally {
   $("loading").hidden = true;
   document.documentElement.dataset.ready = "yes";
 }
 await startOffline();
 
-async function start(opened) {
+// The engine, once it has passed its self-test: one that fails labels nothing. The card is shown of both.
+async function openProven() {
+  try {
+    const opened = await openEngine({ base: new URL("./", location.href).href, progress: showProgress });
+    showCard(opened);
+    const failure = showTest(await opened.selfTest());
+    if (failure === null) return opened;
+    opened.close();
+    throw new Error(failure);
+  } catch (error) {
+    throw new Error(`This page labels no images: ${error.message}`);
+  }
+}
+
+function showCard(opened) {
   const { card } = opened;
   knowLabels(card.labels);
   $("model-name").textContent = card.name;
@@ -43,10 +59,9 @@ async function start(opened) {
   $("find-faces-row").hidden = !opened.hasDetector;
   $("camera-whole").hidden = opened.hasDetector;
   $("camera-tools").append(...cameraTools());
-  const provider = `${opened.runtime ?? "onnxruntime-web"} in this browser, ${opened.threads > 1 ? `${opened.threads} threads` : "one thread"}`;
+  const provider = `${opened.runtime} in this browser, ${opened.threads > 1 ? `${opened.threads} threads` : "one thread"}`;
   showModel({ card, provider, detector: opened.hasDetector ? "YuNet, in this browser" : "none: the whole image, or a box drawn by hand" });
   $("version").textContent = `version ${card.deepfer}`;
-  showTest(await opened.selfTest());
 }
 
 function showProgress(stage, done, total) {
@@ -57,16 +72,14 @@ function showProgress(stage, done, total) {
   else $("loading-bar").removeAttribute("value"); // nobody knows how long it takes: the bar moves by itself
 }
 
-// What `deepfer verify` checks, in this browser: the card's own answers to inputs painted from a seed.
+// What `deepfer verify` checks, in this browser: the card's own answers to inputs painted from a seed. The failure, or null.
 function showTest({ passed, worst, tolerance, n }) {
   const figures = `largest difference ${figure(worst)} of ${figure(tolerance)} allowed, ${n} inputs`;
   $("self-test").textContent = `Self-test ${passed ? "passed" : "FAILED"}: ${figures}.`;
   $("self-test").className = passed ? "passed" : "error";
-  const words = passed ? "The model answers here as it did where it was made" : "The model does not answer here as it did where it was made: do not use its labels";
-  $("model").firstElementChild.append(el("h3", {}, "Self-test in this browser"), el("p", { class: passed ? "" : "error" }, `${words}: ${figures}.`));
-  if (passed) return;
-  $("broken").textContent = `${words}: ${figures}.`;
-  $("broken").hidden = false;
+  const words = `The model ${passed ? "answers" : "does not answer"} here as it did where it was made: ${figures}.`;
+  $("model").firstElementChild.append(el("h3", {}, "Self-test in this browser"), el("p", { class: passed ? "" : "error" }, words));
+  return passed ? null : words.replace("The", "the");
 }
 
 function refuseVideo() {

@@ -18,11 +18,18 @@ export async function startOffline() {
     const registration = await navigator.serviceWorker.register("sw.js");
     registration.addEventListener("updatefound", () => watch(registration));
     watch(registration);
-    if (!navigator.serviceWorker.controller) await navigator.serviceWorker.ready;
+    if (!navigator.serviceWorker.controller) await Promise.race([navigator.serviceWorker.ready, refusal(registration.installing)]);
     $("offline").textContent = "Works without a network.";
   } catch (error) {
     $("offline").textContent = `Not kept for use without a network: ${error.message}`;
   }
+}
+
+// Fails when the first worker of all gives up, for which `ready` waits for ever.
+function refusal(worker) {
+  return new Promise((_, refuse) => {
+    worker?.addEventListener("statechange", () => worker.state === "redundant" && refuse(new Error("a file cannot be kept, or is not the one that files.json lists.")));
+  });
 }
 
 function watch(registration) {
