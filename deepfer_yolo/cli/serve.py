@@ -80,12 +80,10 @@ def _app(settings: ServeConfig, model: Path | None, source: list[str] | None) ->
 
 def _local_app(settings: ServeConfig, model: Path | None, source: list[str] | None) -> tuple[str, Guard]:
     """The model's name, and the server that hands out the page and the model."""
-    import json
-
     from deepfer_yolo.cli.options import say_all
     from deepfer_yolo.errors import ConfigError
     from deepfer_yolo.serve.local import create_local_app
-    from deepfer_yolo.web.bundle import web_detector, web_files
+    from deepfer_yolo.web.bundle import model_name, web_detector, web_files
 
     if source:
         raise ConfigError("--source needs a server that sees images, which --local is not", "leave one of them out")
@@ -93,6 +91,4 @@ def _local_app(settings: ServeConfig, model: Path | None, source: list[str] | No
     if detector is None and settings.detector == "auto":
         say_all(["no YuNet file here: visitors mark faces by hand (deepfer models pull yunet)"])
     files = web_files(model, detector)
-    card = files["model.json"]
-    assert isinstance(card, bytes)
-    return json.loads(card)["name"], create_local_app(files, settings)
+    return model_name(files), create_local_app(files, settings)

@@ -92,10 +92,15 @@ def write_web(model: Path | None, folder: Path, *, detector: Path | None = None,
             else:
                 target.write_bytes(content)
         n_bytes = sum((staged / name).stat().st_size for name in files)
+    found = YUNET_NAME if detector is not None else None
+    return WebFolder(folder, model_name(files), found, len(files), n_bytes)
+
+
+def model_name(files: WebFiles) -> str:
+    """What the model of the page is called."""
     card = files["model.json"]
     assert isinstance(card, bytes)
-    found = YUNET_NAME if detector is not None else None
-    return WebFolder(folder, json.loads(card)["name"], found, len(files), n_bytes)
+    return str(json.loads(card)["name"])
 
 
 def web_detector(config: FaceConfig) -> Path | None:
@@ -189,8 +194,8 @@ def _public_detector(path: Path) -> bytes:
 
 def _with_list(files: WebFiles) -> WebFiles:
     """The files with their list, and the service worker, which begins with it: browsers know a new one by its bytes."""
-    worker = files.pop("sw.js", b"")
-    text = worker.read_bytes() if isinstance(worker, Path) else worker
+    text = (PAGE / "sw.js").read_bytes()
+    del files["sw.js"]
     listed: list[Json] = []
     for name in sorted(files):
         content = files[name]
@@ -199,6 +204,5 @@ def _with_list(files: WebFiles) -> WebFiles:
     version = hashlib.sha256(json.dumps(listed).encode() + text).hexdigest()[:16]
     bundle = json.dumps({"version": version, "files": listed}, indent=1).encode()
     files["files.json"] = bundle + b"\n"
-    if text:
-        files["sw.js"] = b"const BUNDLE = " + bundle + b";\n" + text
+    files["sw.js"] = b"const BUNDLE = " + bundle + b";\n" + text
     return files

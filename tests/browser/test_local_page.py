@@ -246,6 +246,20 @@ def test_it_says_why_there_is_no_camera_and_what_to_do(page: Any, name: str, wor
     assert page.is_enabled("#camera-start")
 
 
+def test_what_is_no_image_is_told_with_its_name_as_text(page: Any) -> None:
+    page.click("#tab-uploads")
+    name = "=cmd<img src=x onerror=alert(1)>.png"
+    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": b"no image"}])
+    page.get_by_text("1 file could not be read.").wait_for()
+    assert page.inner_text("#results h3") == name
+    assert page.inner_text("#results .error").startswith("Not labelled: the image cannot be read: ")
+    assert page.locator("#results img").count() == 0
+    with page.expect_download() as download:
+        page.click("#upload-saves >> text=Download CSV")
+    assert Path(download.value.path()).read_text().splitlines()[1].startswith("'=cmd<img")
+    page.click("#upload-clear")
+
+
 def test_without_a_network_installed_and_updated_as_one(
     open_browser: Callable[..., Any],
     web_folder: Callable[..., Path],

@@ -21,7 +21,7 @@ export async function labelFaces(engine, image, faces) {
 // One image file to a row: its size and its labelled faces, or why it cannot be read.
 export async function labelFile(engine, file, findFaces) {
   const image = await readImage(file).catch((error) => error);
-  if (image instanceof Error) return { name: file.name, error: `This browser cannot read the image: ${image.message}` };
+  if (image instanceof Error) return { name: file.name, error: `Not labelled: ${image.message}` };
   const faces = findFaces && engine.hasDetector ? await engine.faces(image) : null;
   return { name: file.name, width: image.width, height: image.height, faces: await labelFaces(engine, image, faces) };
 }
