@@ -64,9 +64,8 @@ def _prove_engine(engine: Path) -> None:
 
     result = check_golden(Classifier(engine, provider="tensorrt"))
     if not result.passed:
-        differs = f"max |Δp| {result.max_diff:.1e}, allowed {result.tolerance:.0e}"
         raise ModelError(
-            f"the TensorRT engine answers otherwise than the card says ({differs})",
+            f"the TensorRT engine answers otherwise than the card says ({result.difference})",
             "run it on another provider, or export from the checkpoint: deepfer export MODEL.pt --format engine",
         )
 

@@ -47,6 +47,11 @@ class GoldenResult:
     n_changed: int
     passed: bool
 
+    @property
+    def difference(self) -> str:
+        """The largest difference and the allowed one, as error messages say them."""
+        return f"max |Δp| {self.max_diff:.1e}, allowed {self.tolerance:.0e}"
+
 
 def make_golden(run: Callable[[Crops], Probs], size: int, *, seed: int = SEED, n: int = N) -> Golden:
     """The golden part of a card: what `run` answers to `n` painted (size, size) inputs.

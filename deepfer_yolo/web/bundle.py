@@ -126,8 +126,7 @@ def _proven(model: Path | None) -> Classifier:
     classifier = Classifier(path)
     result = check_golden(classifier)
     if not result.passed:
-        differs = f"max |Δp| {result.max_diff:.1e}, allowed {result.tolerance:.0e}"
-        reason = f"{classifier.path} fails its golden self-test ({differs})"
+        reason = f"{classifier.path} fails its golden self-test ({result.difference})"
         raise ModelError(reason, f"deepfer verify {classifier.path}")
     return classifier
 
