@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
+from torch.nn.functional import interpolate  # noqa: TID253
 
 from deepfer_yolo.data.images import map_in_order
 from deepfer_yolo.recipe import TrainConfig
@@ -91,6 +92,8 @@ class TrainLoader:
         self._labels = split.labels.to(device)
         hard = torch.nn.functional.one_hot(split.labels, n_classes).float()
         self._targets = soft_targets(hard if split.soft is None else split.soft, config.label_smoothing).to(device)
+        self.taught: torch.Tensor | None = None
+        """What teachers say of each image, probabilities (n, C), where they were asked once and for all."""
 
     def __len__(self) -> int:
         return self.sampler.n_batches
@@ -112,6 +115,15 @@ class TrainLoader:
         """The images at `index` as they are stored, uint8 (b, c, h, w)."""
         return self._pixels[index.to(self._pixels.device)]
 
+    def still(self) -> Iterator[torch.Tensor]:
+        """All images of the split in its order, as a network is fed them: nothing moved, nothing spoilt."""
+        for part in torch.split(torch.arange(len(self.dataset)), self.batch_size):
+            images = self.pixels_of(part).to(self.device).float().div_(255)
+            side = self.config.imgsz
+            if images.shape[-2:] != (side, side):
+                images = interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            yield _three_channels(images)
+
     def batch(self, index: torch.Tensor, pixels: torch.Tensor, draws: Draws, size: int) -> dict[str, torch.Tensor]:
         """One training batch of the images at `index`."""
         where = index.to(self.device)
@@ -120,11 +132,15 @@ class TrainLoader:
         if self.config.teacher_view == "clean":
             views["clean"] = images
         targets = self._targets[where]
+        if self.taught is not None:
+            targets = torch.cat([targets, self.taught[where]], 1)
         for name, view in views.items():
             mixed, shares = mix(view, targets, draws.share[index])
             mixed, shares = cut_mix(mixed, shares, draws.cut[index])
             views[name] = _three_channels(mixed)
-        return {**views, "cls": self._labels[where], "target": shares}
+        n_classes = self._targets.shape[1]
+        batch = {**views, "cls": self._labels[where], "target": shares[:, :n_classes]}
+        return batch if self.taught is None else {**batch, "taught": shares[:, n_classes:]}
 
 
 class ValLoader:

@@ -43,9 +43,14 @@ def class_weights(kind: str, counts: torch.Tensor) -> torch.Tensor:
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """How far the student is from the teacher's softened answers (Hinton et al., 2015); both logits (b, C)."""
-    wanted = (teacher / temperature).softmax(1)
+def softened(answers: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
+    """What teachers say together, probabilities (b, C) at `temperature`, from the logits (b, C) of each."""
+    mean = torch.stack([logits.float().log_softmax(1) for logits in answers]).mean(0)
+    return (mean / temperature).softmax(1)
+
+
+def distillation(student: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """How far the student's logits (b, C) are from the teachers' softened answers (Hinton et al., 2015)."""
     gap = wanted * (wanted.clamp_min(1e-9).log() - (student / temperature).log_softmax(1))
     return gap.sum(1).mean() * temperature**2
 

@@ -20,8 +20,6 @@ Floats = NDArray[np.float32]
 _SENSOR_STREAM, _KERNEL_STREAM, _NOISE_STREAM, _WARP_STREAM = 3, 4, 5, 7
 FACE_PX = 48
 """Lengths in pixels are those of a face of this side, FER2013's."""
-STAGE_CHANCE = 0.28
-"""Chance of each stage for an image that passes the camera: two or three of them together, as in the field."""
 N_KERNELS, N_NOISES, N_WARPS = 192, 192, 64
 REACH = 12
 """Pixels of the network's input by which a kernel reaches out to either side."""
@@ -55,7 +53,7 @@ class SensorDraws:
 
         def stage(on: object) -> NDArray[np.bool_]:
             """Which images a stage is for: none where the recipe has it off."""
-            chosen: NDArray[np.bool_] = (random.random(n) < STAGE_CHANCE) & seen & bool(on)
+            chosen: NDArray[np.bool_] = (random.random(n) < config.stage_chance) & seen & bool(on)
             return chosen
 
         def upto(value: float, chosen: NDArray[np.bool_]) -> Floats:

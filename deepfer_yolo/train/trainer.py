@@ -17,7 +17,7 @@ from deepfer_yolo.files import atomic_path, write_atomic
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import DEFAULT
 from deepfer_yolo.train.loader import TrainLoader, ValLoader
-from deepfer_yolo.train.losses import distillation, make_loss
+from deepfer_yolo.train.losses import distillation, make_loss, softened
 from deepfer_yolo.train.measure import FaceValidator, read_results, trim_results
 from deepfer_yolo.train.schedule import (
     Plateau,
@@ -168,6 +168,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.network.loss = self._loss
         for teacher in self.run.teachers:
             teacher.to(self.device, memory_format=torch.channels_last).eval()
+        if self.run.teachers and self.run.config.teacher_view == "still":
+            self.train_loader.taught = torch.cat([self._taught(images) for images in self.train_loader.still()])
         keep_layout(self.network)
         steps, epochs = len(self.train_loader), self.run.config.ema_epochs
         self.ema.decay = lambda done: ema_decay(steps, epochs, done)
@@ -180,14 +182,19 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
             logits = self.network.predict(batch["img"]) if preds is None else preds
         loss = self.soft_loss(logits.float(), batch["target"])
         if self.run.teachers:
-            with torch.no_grad(), self._autocast():
-                seen = batch["clean"] if self.run.config.teacher_view == "clean" else batch["img"]
-                answers = [teacher(seen)[1].float().log_softmax(1) for teacher in self.run.teachers]
             config = self.run.config
-            apart = distillation(logits.float(), torch.stack(answers).mean(0), config.teacher_temperature)
+            wanted = batch["taught"] if "taught" in batch else self._taught(batch.get("clean", batch["img"]))
+            apart = distillation(logits.float(), wanted, config.teacher_temperature)
             loss = (1 - config.teacher_share) * loss + config.teacher_share * apart
         # DDP takes the mean, and Ultralytics multiplies by the number of processes.
         return loss / self.n_ranks, {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def _taught(self, images: torch.Tensor) -> torch.Tensor:
+        """What the teachers say of `images`, softened probabilities (b, C)."""
+        with self._autocast():
+            answers = [teacher(images)[1] for teacher in self.run.teachers]
+        return softened(answers, self.run.config.teacher_temperature)
 
     def _begin_run(self) -> None:
         # What was spent before an interruption counts against the budget, and stands in the time column of results.csv.

@@ -198,3 +198,22 @@ def test_teachers_may_see_the_image_without_the_sensor() -> None:
     assert not torch.equal(batch["clean"], batch["img"])
     plain = config.model_copy(update={"sensor": 0.0, "teacher_view": "same"})
     assert torch.equal(next(iter(TrainLoader(split, plain, 2, torch.device("cpu"))))["img"], batch["clean"])
+
+
+def test_teachers_may_see_each_image_once_as_it_is_in_the_file() -> None:
+    split, _ = read_train(iter(faces(16, 64)), [0, 1] * 8, 64)
+    loader = TrainLoader(split, TrainConfig(batch=6, sensor=1.0, haze=0.9), 2, torch.device("cpu"))
+    seen = torch.cat(list(loader.still()))
+    assert torch.equal(seen, (split.pixels[torch.arange(16)].float() / 255).expand(-1, 3, -1, -1))
+    small = TrainLoader(split, TrainConfig(batch=6, imgsz=48), 2, torch.device("cpu"))
+    assert torch.cat(list(small.still())).shape == (16, 3, 48, 48)
+
+
+def test_what_teachers_said_is_mixed_as_the_images_are() -> None:
+    split, _ = read_train(iter(faces(16, 48)), [0, 1] * 8, 64)
+    config = TrainConfig(batch=16, label_smoothing=0.0, mixup=0.4, cutmix=0.5)
+    loader = TrainLoader(split, config, 2, torch.device("cpu"))
+    loader.taught = torch.eye(2)[[0, 1] * 8]
+    batch = next(iter(loader))
+    assert torch.equal(batch["taught"], batch["target"])
+    assert not torch.equal(batch["target"], torch.eye(2)[batch["cls"]])

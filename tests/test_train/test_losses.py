@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.train.losses import class_weights, distillation, make_loss, soft_labels
+from deepfer_yolo.train.losses import class_weights, distillation, make_loss, soft_labels, softened
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 TARGETS = torch.eye(3)[:2]
@@ -57,13 +57,20 @@ def test_distillation_worked_out_by_hand() -> None:
     """Halved logits (0, ln 2) are shares of 1/3 and 2/3, against a half each: (ln(2/3) + 2 ln(4/3)) / 3, times four."""
     teacher, student = torch.tensor([[0.0, 2 * math.log(2)]]), torch.zeros(1, 2)
     expected = 4 * (math.log(2 / 3) + 2 * math.log(4 / 3)) / 3
-    assert float(distillation(student, teacher, 2.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(distillation(student, softened([teacher], 2.0), 2.0)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_distillation_is_nothing_from_an_equal_teacher_and_grows_with_the_distance() -> None:
-    assert float(distillation(LOGITS, LOGITS, 2.0)) == pytest.approx(0.0, abs=1e-6)
+    wanted = softened([LOGITS], 2.0)
+    assert float(distillation(LOGITS, wanted, 2.0)) == pytest.approx(0.0, abs=1e-6)
     near, far = LOGITS + torch.tensor([0.1, 0, 0]), LOGITS + torch.tensor([2.0, 0, 0])
-    assert 0 < float(distillation(near, LOGITS, 2.0)) < float(distillation(far, LOGITS, 2.0))
+    assert 0 < float(distillation(near, wanted, 2.0)) < float(distillation(far, wanted, 2.0))
+
+
+def test_teachers_say_together_the_geometric_mean_of_what_each_says() -> None:
+    first, second = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.2, 0.8]])
+    root = (first * second).sqrt()
+    torch.testing.assert_close(softened([first.log() + 5, second.log()], 1.0), root / root.sum())
 
 
 def test_logit_adjustment_weakens_with_its_power() -> None:

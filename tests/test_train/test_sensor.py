@@ -23,17 +23,12 @@ ALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensor, "STAGE_CHANCE", 1.0)
-
-
 def faces(n: int = 6) -> torch.Tensor:
     return torch.from_numpy(paint_faces(3, n, SIZE)[0]).view(n, 1, SIZE, SIZE).float() / 255
 
 
 def draws(n: int = 6, epoch: int = 0, **keys: Any) -> SensorDraws:
-    return SensorDraws(TrainConfig(**{"sensor": 1.0, **keys}), n, epoch)
+    return SensorDraws(TrainConfig(**{"sensor": 1.0, "stage_chance": 1.0, **keys}), n, epoch)
 
 
 def taken(images: torch.Tensor, **keys: Any) -> torch.Tensor:
@@ -166,3 +161,9 @@ def test_a_sway_moves_no_place_by_more_than_the_recipe_allows() -> None:
     ramp = torch.linspace(0, 1, SIZE).expand(16, 1, SIZE, SIZE).contiguous()
     moved = (taken(ramp, warp_px=4) - ramp).abs()[..., 12:-12] * SIZE * sensor.FACE_PX / SIZE
     assert 1 < float(moved.max()) < 5.5
+
+
+def test_each_stage_comes_by_the_recipes_chance() -> None:
+    camera = draws(4000, **ALL, stage_chance=0.2)
+    for stage in (camera.dead, camera.bands, camera.warp, camera.haze, camera.kernel):
+        assert 0.17 < float((stage > 0).float().mean()) < 0.23

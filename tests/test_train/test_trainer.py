@@ -297,6 +297,23 @@ def test_a_teacher_changes_what_is_learned_and_is_itself_left_alone(
     assert best.read_bytes() == before
 
 
+def test_a_teacher_of_still_images_is_asked_once_for_each(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    best = str(finished_run / "weights" / "best.pt")
+    update = {"teacher": (best,), "teacher_share": 1.0, "teacher_view": "still", "epochs": 2}
+    run = TrainingRun.open(tiny_config.model_copy(update=update))
+    asked: list[int] = []
+    run.teachers[0].model[0].register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
+    trainer = FaceTrainer(run, tmp_path)
+    trainer.train()
+    assert sum(asked) == len(run.train)
+    with torch.inference_mode():
+        images = next(iter(trainer.train_loader.still()))
+        wanted = (run.teachers[0](images)[1] / 2).softmax(1)
+    torch.testing.assert_close(trainer.train_loader.taught[: len(wanted)], wanted, atol=0.02, rtol=0)
+
+
 def test_a_grey_network_learns_from_one_plane_at_sides_that_ultralytics_would_round(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
