@@ -15,6 +15,9 @@ from deepfer_yolo.servers import ServeConfig
 if TYPE_CHECKING:
     from deepfer_yolo.serve.middleware import Guard
 
+ONLY_HERE = {"detect_size_px", "provider", "threads", "workers", "max_batch", "max_wait_ms"}
+"""Settings of a model that runs on this machine."""
+
 
 @options_of(
     ServeConfig,
@@ -81,12 +84,15 @@ def _app(settings: ServeConfig, model: Path | None, source: list[str] | None) ->
 def _local_app(settings: ServeConfig, model: Path | None, source: list[str] | None) -> tuple[str, Guard]:
     """The model's name, and the server that hands out the page and the model."""
     from deepfer_yolo.cli.options import say_all
-    from deepfer_yolo.errors import ConfigError
+    from deepfer_yolo.errors import ConfigError, listed
     from deepfer_yolo.serve.local import create_local_app
     from deepfer_yolo.web.bundle import model_name, web_detector, web_files
 
     if source:
         raise ConfigError("--source needs a server that sees images, which --local is not", "leave one of them out")
+    if given := sorted(settings.model_fields_set & ONLY_HERE):
+        flags = listed([f"--{name.removesuffix('_px').replace('_', '-')}" for name in given])
+        raise ConfigError(f"{flags}: with --local the visitor's browser does this work in its own way", "leave it out")
     detector = web_detector(settings)
     if detector is None and settings.detector == "auto":
         say_all(["no YuNet file here: visitors mark faces by hand (deepfer models pull yunet)"])
