@@ -188,27 +188,29 @@ def unpack_hashes(text: str) -> NDArray[np.uint64]:
     return np.frombuffer(content, "<u8").astype(np.uint64)
 
 
-def parse_card(text: str, where: str) -> Card:
-    """The card in `text`; raises ModelError that names `where`, the key and what was expected."""
-    _parse(text, where)
+def parse_card(text: str, where: str, model: Path | None = None) -> Card:
+    """The card in `text`; raises ModelError that names `where`, the key and what was expected, and gives the command
+    that writes another for `model`, by default `where`.
+    """
+    _parse(text, where, model)
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()[:5])
-        raise _invalid(problems, where) from None
+        raise _invalid(problems, where, model) from None
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, model: Path | None) -> Any:
     """JSON in which no key stands twice: two readers would take it for different things. Raises ModelError."""
     try:
         return parse_json(text)
     except ValueError as error:
-        raise _invalid(str(error), where) from None
+        raise _invalid(str(error), where, model) from None
 
 
-def _invalid(problems: str, where: str) -> ModelError:
+def _invalid(problems: str, where: str, model: Path | None) -> ModelError:
     return ModelError(
-        f"the model card of {where} is not valid: {problems}", "write a new one with: deepfer card " + where
+        f"the model card of {where} is not valid: {problems}", f"write a new one with: deepfer card {model or where}"
     )
 
 
@@ -221,9 +223,9 @@ def digest_of(*parts: bytes) -> str:
     return total.hexdigest()
 
 
-def check_digest(card: Card, said: object, found: str, where: Path) -> None:
-    """Raise ModelError where `said`, the digest in a file, is not the one `found` over what it holds; only cards of
-    before there were digests have none.
+def check_digest(card: Card, said: object, found: str, where: Path, model: Path) -> None:
+    """Raise ModelError where `said`, the digest in the file `where` of `model`, is not the one `found` over what it
+    holds; only cards of before there were digests have none.
     """
     if said is None and card.schema_version == 1:
         return
@@ -235,7 +237,7 @@ def check_digest(card: Card, said: object, found: str, where: Path) -> None:
         return
     raise ModelError(
         f"{where} {reason}: the card, or the hashes of what the model has learned, were changed",
-        f"fetch or export it again; where the change is meant: deepfer card {where} --renew",
+        f"fetch or export it again; where the change is meant: deepfer card {model} --renew",
     )
 
 
@@ -252,15 +254,15 @@ def read_sidecar(model: Path, *, changed: bool = False) -> Card:
     if not path.is_file():
         raise no_card(model)
     if path.stat().st_size > MAX_CARD_BYTES:
-        raise _invalid(f"it is larger than {MAX_CARD_BYTES // 1_000_000} MB", str(path))
+        raise _invalid(f"it is larger than {MAX_CARD_BYTES // 1_000_000} MB", str(path), model)
     try:
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
+        content = _parse(path.read_text(encoding="utf-8"), str(path), model)
     except UnicodeDecodeError as error:
-        raise _invalid(str(error), str(path)) from None
+        raise _invalid(str(error), str(path), model) from None
     said = content.pop("digest", None) if isinstance(content, dict) else None
-    card = parse_card(json.dumps(content), str(path))
+    card = parse_card(json.dumps(content), str(path), model)
     if not changed:
-        check_digest(card, said, _digest_of_sidecar(content), path)
+        check_digest(card, said, _digest_of_sidecar(content), path, model)
     return card
 
 

@@ -103,7 +103,7 @@ def open_graph(path: Path, *, changed: bool = False) -> tuple[Message, Card]:
     card, graph = _card_of(said, path), graph_sha256(model)
     _check_card(model, card, path, graph)
     if not changed:
-        check_digest(card, said.get(DIGEST_KEY), _digest(model, graph, said), path)
+        check_digest(card, said.get(DIGEST_KEY), _digest(model, graph, said), path, path)
     return model, card
 
 

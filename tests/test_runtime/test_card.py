@@ -213,3 +213,20 @@ def test_a_key_that_stands_twice_and_values_of_another_type_are_refused() -> Non
         assert old in card
         with pytest.raises(ModelError, match=reason):
             parse_card(card.replace(old, new, 1), "x")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_hint_for_a_card_beside_its_model_names_the_model(tmp_path: Path, broken: bool) -> None:
+    model = tmp_path / "mine.pt"
+    model.write_bytes((SHIPPED / "deepfer-xs.pt").read_bytes())
+    card = (SHIPPED / "deepfer-xs.json").read_text(encoding="utf-8")
+    model.with_suffix(".json").write_text("{" if broken else card.replace('"deepfer-xs"', '"mine"'))
+    with pytest.raises(ModelError) as caught:
+        card_beside(model)
+    command = str(caught.value.hint).split("deepfer ")[1].split()
+    assert command == (["card", str(model)] if broken else ["card", str(model), "--renew"])
+    if not broken:
+        assert runner.invoke(app, command).exit_code == 0
+        known = card_beside(model)
+        assert known is not None
+        assert known.name == "mine"
