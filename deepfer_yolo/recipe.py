@@ -72,7 +72,7 @@ class TrainConfig(Config):
     teacher_share: float = key(0.5, "Share of the loss that the teachers have.", gt=0, le=1)
     teacher_temperature: float = key(2.0, "Temperature that softens the teachers' answers.", gt=0)
     teacher_view: Literal["same", "clean", "still"] = key(
-        "same", "What teachers see: the same image, it without the sensor, or, once for the whole run, the file's own."
+        "same", "What teachers see: the same image, it without the sensor, or, once for all, it unmoved and unspoilt."
     )
     exclude: str | None = key(None, "A quarantine list of `deepfer audit`: training images to leave out.")
     corrections: str | None = key(
@@ -102,9 +102,7 @@ class TrainConfig(Config):
     margin: float = key(0.0, "More of the surroundings, up to this share on each side.", ge=0, le=1)
     # A simulated camera (train/sensor.py); pixels are those of a face of 48, stops are powers of two of light.
     sensor: Share = key(0.0, "Chance that an image passes a simulated camera, whose stages the next keys bound.")
-    stage_chance: Share = key(
-        0.28, "sensor: chance of each stage for an image that passes the camera; two or three of them meet in one."
-    )
+    stage_chance: Share = key(0.28, "sensor: chance of each stage but colour's for an image that passes the camera.")
     least_face_px: int | None = key(None, "sensor: least side to which a face is reduced.", ge=8, le=48)
     defocus_px: float = key(0.0, "sensor: largest radius of defocus.", ge=0, le=6)
     motion_px: float = key(0.0, "sensor: longest path of motion blur.", ge=0, le=16)

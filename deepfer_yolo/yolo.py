@@ -26,7 +26,7 @@ from deepfer_yolo.errors import ConfigError, MissingDependencyError, ModelError,
 from deepfer_yolo.presets import read_yaml
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Backend
-from deepfer_yolo.runtime.card import Card, pack_hashes
+from deepfer_yolo.runtime.card import Card, another_card, pack_hashes
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import cache_dir, checked_sidecar
 
@@ -314,7 +314,7 @@ class TorchBackend:
         if self.card.labels != labels and (self.card.file_sha256 is None or not can_rename(labels, self.card.labels)):
             raise ModelError(
                 f"{path}: the card's labels {self.card.labels} are not the checkpoint's {labels}",
-                f"deepfer card {path} writes a new one",
+                another_card(path),
             )
         return model
 

@@ -10,13 +10,13 @@ import typer
 
 from deepfer_yolo.cli.options import LiveModelOption, options_of
 from deepfer_yolo.errors import LIVE, lacking_live, require
-from deepfer_yolo.servers import ServeConfig
+from deepfer_yolo.servers import ServeConfig, ServerConfig
 
 if TYPE_CHECKING:
     from deepfer_yolo.serve.middleware import Guard
 
-ONLY_HERE = {"detect_size_px", "provider", "threads", "workers", "max_batch", "max_wait_ms"}
-"""Settings of a model that runs on this machine."""
+LOCAL_KEYS = {"local", "detector", "face_model", *ServerConfig.model_fields}
+"""What counts with --local: the page finds and labels faces in its own way."""
 
 
 @options_of(
@@ -90,9 +90,9 @@ def _local_app(settings: ServeConfig, model: Path | None, source: list[str] | No
 
     if source:
         raise ConfigError("--source needs a server that sees images, which --local is not", "leave one of them out")
-    if given := sorted(settings.model_fields_set & ONLY_HERE):
-        flags = listed([f"--{name.removesuffix('_px').replace('_', '-')}" for name in given])
-        raise ConfigError(f"{flags}: with --local the visitor's browser does this work in its own way", "leave it out")
+    if given := sorted(settings.model_fields_set - LOCAL_KEYS):
+        reason = "with --local the visitor's browser does the work in its own way, and these keys say nothing to it: "
+        raise ConfigError(reason + listed(given), "leave them out")
     detector = web_detector(settings)
     if detector is None and settings.detector == "auto":
         say_all(["no YuNet file here: visitors mark faces by hand (deepfer models pull yunet)"])

@@ -63,24 +63,27 @@ def card_checkpoint(
     if target.exists() and not overwrite:
         raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
     network = load_checkpoint(checkpoint)
-    labels = renamed(labels_of(network), facts.labels, checkpoint)
-    old = checked_sidecar(checkpoint) if target.exists() and _only_renames(facts) else None
+    before, file_sha256 = _card_before(checkpoint), sha256_of(checkpoint)
+    # Of other weights nothing stays but what they had learned.
+    old = before if before is not None and _only_renames(facts) and before.file_sha256 in {None, file_sha256} else None
+    kept = old.labels if old is not None and facts.labels is None else None
+    labels = kept or renamed(labels_of(network), facts.labels, checkpoint)
     arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
     is_own = getattr(network, TRAINED_HASHES, None) is not None
     size = facts.size_px or _trained_size(arguments, step=1 if is_own else STRIDE)
     if size is None:
         raise ModelError(f"{checkpoint} does not say its input size", "name it: --size 64")
-    known = trained_hashes(network, read_sidecar(checkpoint) if target.exists() else None)
-    learned = {"file_sha256": sha256_of(checkpoint), "trained_hashes": None if known is None else pack_hashes(known)}
+    known = trained_hashes(network, before)
+    learned = {"file_sha256": file_sha256, "trained_hashes": None if known is None else pack_hashes(known)}
     card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint, old)
     card = _taught(card.model_copy(update=learned), taught)
-    before = target.read_bytes() if target.exists() else None
+    content = target.read_bytes() if target.exists() else None
     write_sidecar(card, checkpoint)
     try:
         card = _with_golden(card, TorchClassifier(checkpoint))
     except Exception:
         # The card was written so that the checkpoint could be opened; a checkpoint that cannot answer must not keep it.
-        target.unlink() if before is None else target.write_bytes(before)
+        target.unlink() if content is None else target.write_bytes(content)
         raise
     return write_sidecar(card, checkpoint), card
 
@@ -127,7 +130,7 @@ def card_onnx(
     model = read_graph(source)
     old = None
     if any(key == METADATA_KEY for key, _ in metadata(model)):
-        old = open_graph(source)[1] if _only_renames(facts) else None
+        old = open_graph(source)[1] if facts.labels is not None and _only_renames(facts) else None
         if old is None and not overwrite:
             raise ModelError(f"{source} has a card already", "add --overwrite to write a new one")
     if old is not None:
@@ -183,7 +186,20 @@ def public_copy(source: Path, out: Path | None = None, *, overwrite: bool = Fals
 
 def _only_renames(facts: CardConfig) -> bool:
     """Whether nothing is said but other labels or another name, so that all else of a card stays."""
-    return facts.labels is not None and facts.model_fields_set <= {"labels", "name", "split", "allow_leak"}
+    return facts.model_fields_set <= {"labels", "name", "split", "allow_leak"}
+
+
+def _card_before(checkpoint: Path) -> Card | None:
+    """The card beside `checkpoint`; None without one, and where it is no card at all. Raises ModelError where one was
+    changed.
+    """
+    if not sidecar_path(checkpoint).exists():
+        return None
+    try:
+        read_sidecar(checkpoint, changed=True)
+    except ModelError:
+        return None
+    return read_sidecar(checkpoint)
 
 
 def _with_golden(card: Card, classifier: Classifier) -> Card:

@@ -217,7 +217,9 @@ def compare(
     Labels meet by name (see `meeting`), in any order. Raises ParityError where the two do not have the same.
     """
     if differs := difference(reference.labels, candidate.labels, (str(reference.path), str(candidate.path))):
-        raise ParityError(differs, f"if only their names differ: deepfer card {candidate.path} --labels A,B,…")
+        raise ParityError(
+            differs, f"if only their names differ: deepfer card {candidate.path} --overwrite --labels A,B,…"
+        )
     precision = precision or candidate.card.precision
     expected, actual, input_diff = _run_both(reference, candidate, sample)
     names = (str(reference.path), str(candidate.path))

@@ -189,8 +189,8 @@ def unpack_hashes(text: str) -> NDArray[np.uint64]:
 
 
 def parse_card(text: str, where: str, model: Path | None = None) -> Card:
-    """The card in `text`; raises ModelError that names `where`, the key and what was expected, and gives the command
-    that writes another for `model`, by default `where`.
+    """The card in `text`; raises ModelError that names `where`, the key and what was expected, and how `model` gets
+    another card.
     """
     _parse(text, where, model)
     try:
@@ -209,9 +209,16 @@ def _parse(text: str, where: str, model: Path | None) -> Any:
 
 
 def _invalid(problems: str, where: str, model: Path | None) -> ModelError:
-    return ModelError(
-        f"the model card of {where} is not valid: {problems}", f"write a new one with: deepfer card {model or where}"
-    )
+    reason = f"the model card of {where} is not valid: {problems}"
+    return ModelError(reason, None if model is None else another_card(model))
+
+
+def another_card(model: Path) -> str:
+    """How `model` gets another card, for the hint of an error: a command where `deepfer card` takes its format."""
+    command = f"deepfer card {model} --overwrite"
+    if model.suffix == ".onnx":
+        return f"fetch or export it again, or write a new card: {command} --labels A,B,… --colour grey"
+    return f"fetch it again, or write a new card: {command}" if model.suffix == ".pt" else "fetch or export it again"
 
 
 def digest_of(*parts: bytes) -> str:

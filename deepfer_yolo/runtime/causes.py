@@ -114,7 +114,7 @@ def model_probes(model: Classifier, crops: Crops) -> Iterator[Probe]:
         yield Probe(
             "bf16",
             "the answers expected are those of bf16 arithmetic, OpenVINO's default on such a processor",
-            f"write them anew in fp32: deepfer card {path} --overwrite, or export it again",
+            "export it again, so that they are written anew in fp32",
             lambda: in_bf16(path, crops),
         )
 

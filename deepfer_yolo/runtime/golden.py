@@ -16,7 +16,7 @@ from deepfer_yolo.errors import ModelError
 from deepfer_yolo.painted import paint_golden
 from deepfer_yolo.records import Crops, Probs
 from deepfer_yolo.runtime.backends.protocol import Model
-from deepfer_yolo.runtime.card import Card, Golden
+from deepfer_yolo.runtime.card import Card, Golden, another_card
 
 SEED = 2013
 N = 8
@@ -75,7 +75,7 @@ def check_golden(model: ModelFile) -> GoldenResult:
     if card.golden is None:
         raise ModelError(
             f"the card of {model.path} has no golden part to verify against",
-            f"deepfer card {model.path} writes one",
+            another_card(model.path),
         )
     probs = model.predict(golden_inputs(card))
     check_probs(probs, str(model.path))
@@ -110,7 +110,7 @@ def golden_inputs(card: Card) -> Crops:
         found = f"SHA-256 {digest[:12]}… against {card.golden.inputs_sha256[:12]}…"
         raise ModelError(
             f"the golden inputs painted here are not the card's: {found}",
-            "the card was written by another version of the painting, or damaged; write a new one with: deepfer card",
+            "the card was written by another version of the painting, or damaged; fetch or export the model again",
         )
     return inputs
 

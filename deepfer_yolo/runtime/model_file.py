@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepfer_yolo.errors import ModelError
 from deepfer_yolo.files import atomic_path, sha256_of, write_atomic
-from deepfer_yolo.runtime.card import SCHEMA_VERSION, Card, read_sidecar, sidecar_path, write_sidecar
+from deepfer_yolo.runtime.card import SCHEMA_VERSION, Card, another_card, read_sidecar, sidecar_path, write_sidecar
 from deepfer_yolo.runtime.formats import BY_SUFFIX
 from deepfer_yolo.runtime.onnx_graph import open_graph, read_graph, with_card
 
@@ -100,7 +100,7 @@ def checked_sidecar(model: Path, *, changed: bool = False) -> Card:
         if found != card.file_sha256:
             raise ModelError(
                 f"{model} is not the file its card describes (SHA-256 {found[:12]}… against {card.file_sha256[:12]}…)",
-                "the file or the card was replaced; export it again, or write a new card with: deepfer card",
+                f"the file or the card was replaced; {another_card(model)}",
             )
     return card
 

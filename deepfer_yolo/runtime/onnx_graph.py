@@ -17,6 +17,7 @@ from deepfer_yolo.runtime.card import (
     METADATA_KEY,
     SCHEMA_VERSION,
     Card,
+    another_card,
     check_digest,
     digest_of,
     no_card,
@@ -125,7 +126,7 @@ def _metadata(model: Message, path: Path) -> dict[str, str]:
 def _card_of(said: dict[str, str], path: Path) -> Card:
     if METADATA_KEY not in said:
         raise no_card(path)
-    card, hashes = parse_card(said[METADATA_KEY], str(path)), said.get(HASHES_KEY)
+    card, hashes = parse_card(said[METADATA_KEY], str(path), path), said.get(HASHES_KEY)
     if hashes is None:
         return card
     try:
@@ -170,11 +171,11 @@ def _check_card(model: Message, card: Card, path: Path, digest: str) -> None:
     if shape_in[1:] != (side, side, 3):
         raise ModelError(
             f"{path}: the card says the input is (n, {side}, {side}, 3), the graph says {_show(shape_in)}",
-            f"deepfer card {path}",
+            another_card(path),
         )
     if len(shape_out) != 2 or shape_out[1] not in {n_labels, None}:
         raise ModelError(
-            f"{path}: the card has {n_labels} labels, the graph's output is {_show(shape_out)}", f"deepfer card {path}"
+            f"{path}: the card has {n_labels} labels, the graph's output is {_show(shape_out)}", another_card(path)
         )
     if card.graph_sha256 is not None and card.graph_sha256 != digest:
         found = f"SHA-256 {digest[:12]}… against {card.graph_sha256[:12]}…"

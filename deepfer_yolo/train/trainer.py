@@ -168,7 +168,8 @@ class FaceTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.network.loss = self._loss
         for teacher in self.run.teachers:
             teacher.to(self.device, memory_format=torch.channels_last).eval()
-        if self.run.teachers and self.run.config.teacher_view == "still":
+        is_over = self.run.state is not None and self.run.state.done
+        if self.run.teachers and self.run.config.teacher_view == "still" and not is_over:
             self.train_loader.taught = torch.cat([self._taught(images) for images in self.train_loader.still()])
         keep_layout(self.network)
         steps, epochs = len(self.train_loader), self.run.config.ema_epochs

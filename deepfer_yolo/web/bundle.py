@@ -122,7 +122,10 @@ def _proven(model: Path | None) -> Classifier:
     path = locate(Path(LIVE) if model is None else model)
     if path.suffix != ".onnx":
         reason = f"a browser runs ONNX files, not {path}"
-        raise ModelError(reason, f"deepfer export {path} --format onnx, then that file with --web")
+        hint = (
+            f"deepfer export {path} --format onnx, and name that file" if path.suffix == ".pt" else "name an ONNX file"
+        )
+        raise ModelError(reason, hint)
     classifier = Classifier(path)
     result = check_golden(classifier)
     if not result.passed:

@@ -216,7 +216,7 @@ def test_a_key_that_stands_twice_and_values_of_another_type_are_refused() -> Non
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_hint_for_a_card_beside_its_model_names_the_model(tmp_path: Path, broken: bool) -> None:
+def test_the_hint_for_a_card_beside_its_model_gives_a_command_that_works(tmp_path: Path, broken: bool) -> None:
     model = tmp_path / "mine.pt"
     model.write_bytes((SHIPPED / "deepfer-xs.pt").read_bytes())
     card = (SHIPPED / "deepfer-xs.json").read_text(encoding="utf-8")
@@ -224,9 +224,39 @@ def test_the_hint_for_a_card_beside_its_model_names_the_model(tmp_path: Path, br
     with pytest.raises(ModelError) as caught:
         card_beside(model)
     command = str(caught.value.hint).split("deepfer ")[1].split()
-    assert command == (["card", str(model)] if broken else ["card", str(model), "--renew"])
-    if not broken:
-        assert runner.invoke(app, command).exit_code == 0
-        known = card_beside(model)
-        assert known is not None
-        assert known.name == "mine"
+    assert command == ["card", str(model), "--overwrite" if broken else "--renew"]
+    assert runner.invoke(app, command).exit_code == 0
+    known = card_beside(model)
+    assert known is not None
+    assert known.name == "mine"
+
+
+def test_a_card_written_over_keeps_what_it_knew_and_gains_golden_answers(tmp_path: Path) -> None:
+    model = tmp_path / "mine.pt"
+    for suffix in (".pt", ".json"):
+        model.with_suffix(suffix).write_bytes((SHIPPED / f"deepfer-xs{suffix}").read_bytes())
+    before = card_beside(model)
+    assert before is not None
+    assert before.golden is None
+    refused = runner.invoke(app, ["verify", str(model)])
+    assert isinstance(refused.exception, ModelError)
+    command = str(refused.exception.hint).split("deepfer ")[1].split()
+    assert runner.invoke(app, command).exit_code == 0
+    after = card_beside(model)
+    assert after is not None
+    gained = {"golden", "trained_hashes"}
+    assert after.model_dump(exclude=gained) == before.model_dump(exclude=gained)
+    assert runner.invoke(app, ["verify", str(model)]).exit_code == 0
+
+
+def test_a_card_of_other_weights_is_written_anew(tmp_path: Path) -> None:
+    model = tmp_path / "mine.pt"
+    model.write_bytes((SHIPPED / "deepfer-xs.pt").read_bytes())
+    model.with_suffix(".json").write_bytes((SHIPPED / "deepfer-n.json").read_bytes())
+    with pytest.raises(ModelError, match="not the file its card describes") as caught:
+        card_beside(model)
+    command = str(caught.value.hint).split("deepfer ")[1].split()
+    assert runner.invoke(app, command).exit_code == 0
+    after = card_beside(model)
+    assert after is not None
+    assert (after.name, after.metrics) == ("mine", {})

@@ -136,7 +136,7 @@ def test_what_a_browser_cannot_do_is_refused(deepfer: Callable[..., Any]) -> Non
     refused = deepfer("serve", "--local", "-m", "deepfer-xs", "--source", "testsrc=size=160x120")
     assert (refused.returncode, "--source needs a server that sees images" in refused.stderr) == (1, True)
     refused = deepfer("serve", "--local", "--detect-size", "640", "--threads", "1", "--max-batch", "8")
-    assert (refused.returncode, "--detect-size, --max-batch, --threads: with --local" in refused.stderr) == (1, True)
+    assert (refused.returncode, "detect_size_px, max_batch, threads" in refused.stderr) == (1, True)
 
 
 def test_the_page_names_no_other_host_and_holds_no_inline_code() -> None:
