@@ -18,7 +18,7 @@ from deepfer_yolo.records import Json, parse_json, plain
 from deepfer_yolo.runs import METRICS, write_metrics
 from deepfer_yolo.runtime.card import Card, write_sidecar
 from deepfer_yolo.train.losses import hard_labels, judged_labels
-from deepfer_yolo.train.measure import Calibration, Score, calibrate, card_metrics, logits_of, score, softmax
+from deepfer_yolo.train.measure import Calibration, Logits, Score, calibrate, card_metrics, logits_of, score, softmax
 from deepfer_yolo.train.progress import Progress, save_curves
 from deepfer_yolo.train.splits import read_held_out
 from deepfer_yolo.train.trainer import FaceTrainer
@@ -83,7 +83,9 @@ class TrainResult:
 
 
 def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
-    """Measure best.pt as it lies on the disk, write its card and metrics.json, and drop what only a resume needs."""
+    """Measure best.pt as it lies on the disk, write its card, that of last.pt, and metrics.json, and drop what only a
+    resume needs.
+    """
     run, folder, batch = trainer.run, trainer.save_dir, trainer.run.config.batch
     logits, labels = logits_of(trainer.best, run.val, batch), run.val.labels.numpy()
     calibration = calibrate(logits, labels)
@@ -105,25 +107,33 @@ def finish(trainer: FaceTrainer, progress: Progress) -> TrainResult:
         test=test,
         corrections=tuple(one.model_dump(mode="json") for one in run.dataset.corrections),
     )
-    judged, _ = judged_labels(run.dataset.rows("val"), run.dataset, run.config.judge)
-    subjects = [row.subject for row in judged]
-    by = {} if run.config.judge == "label" else {"judged_by": run.config.judge}
-    found = {"dataset": run.dataset.name, **by, **card_metrics(logits, labels, calibration, subjects)}
-    card = Card(
-        name=folder.name,
-        labels=run.dataset.labels,
-        input=run.spec,
-        temperature=calibration.temperature,
-        trained_on=taught_by(run.dataset),
-        metrics={"val": found},
-        file_sha256=sha256_of(trainer.best),
-        producer={"deepfer": __version__} | {name: metadata.version(name) for name in ("ultralytics", "torch")},
-    )
-    write_sidecar(card, trainer.best)
+    write_sidecar(_card(trainer, trainer.best, logits, calibration), trainer.best)
+    if run.config.fold is None:  # the last epoch may be the better one elsewhere, in int8 for one
+        logits = logits_of(trainer.last, run.val, batch)
+        write_sidecar(_card(trainer, trainer.last, logits, calibrate(logits, labels)), trainer.last)
     save_curves(folder)
     write_metrics(folder, result.metrics())
     drop_states(trainer.wdir)
     return result
+
+
+def _card(trainer: FaceTrainer, checkpoint: Path, logits: Logits, calibration: Calibration) -> Card:
+    """The card of a checkpoint of the run that gave these logits, (n, C), for the validation split."""
+    run = trainer.run
+    judged, _ = judged_labels(run.dataset.rows("val"), run.dataset, run.config.judge)
+    subjects = [row.subject for row in judged]
+    by = {} if run.config.judge == "label" else {"judged_by": run.config.judge}
+    figures = card_metrics(logits, run.val.labels.numpy(), calibration, subjects)
+    return Card(
+        name=trainer.save_dir.name,
+        labels=run.dataset.labels,
+        input=run.spec,
+        temperature=calibration.temperature,
+        trained_on=taught_by(run.dataset),
+        metrics={"val": {"dataset": run.dataset.name, **by, **figures}},
+        file_sha256=sha256_of(checkpoint),
+        producer={"deepfer": __version__} | {name: metadata.version(name) for name in ("ultralytics", "torch")},
+    )
 
 
 def _test(trainer: FaceTrainer, temperature: float) -> Score:

@@ -29,6 +29,7 @@ from deepfer_yolo.data.dataset import (
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyError, ModelError, TrainingError
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.runtime.model_file import checked_sidecar
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, absolute, lock, resume, train
 from deepfer_yolo.train.trainer import FaceTrainer
@@ -57,7 +58,7 @@ def weights_hash(checkpoint: Path) -> str:
 def test_a_run_folder_holds_all_that_was_promised(finished_run: Path, tiny_config: TrainConfig) -> None:
     present = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
     assert {"config.yaml", "env.json", "metrics.json", "log.txt", "args.yaml", "results.csv"} <= present
-    assert {"weights/best.pt", "weights/last.pt", "weights/best.json"} <= present
+    assert {f"weights/{name}" for name in ("best.pt", "best.json", "last.pt", "last.json")} <= present
     assert not [path for path in present if "state-" in path or "part" in path]
     assert TrainConfig.model_validate(yaml.safe_load((finished_run / "config.yaml").read_text())) == tiny_config
     rows = results(finished_run)
@@ -76,6 +77,14 @@ def test_a_checkpoint_can_be_passed_on_without_the_paths_of_the_machine(
         assert b"painted" in pickle  # the data set's name
         for path in (str(tiny_config.data), str(tiny_config.model), str(finished_run), str(Path.cwd())):
             assert path.encode() not in pickle, path
+
+
+def test_the_last_epoch_has_a_card_of_its_own(finished_run: Path) -> None:
+    figures = {name: checked_sidecar(finished_run / "weights" / f"{name}.pt") for name in ("best", "last")}
+    last = float(results(finished_run)[-1]["metrics/accuracy_top1"])
+    assert figures["last"].metrics["val"]["top1"] == pytest.approx(last, abs=0.02)
+    assert figures["last"].input == figures["best"].input
+    assert figures["last"].file_sha256 != figures["best"].file_sha256
 
 
 def test_best_is_the_epoch_with_the_best_top1_and_metrics_are_its_own(finished_run: Path) -> None:
