@@ -34,6 +34,7 @@ from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.golden import golden_inputs, make_golden
 from deepfer_yolo.runtime.model_file import attach
 from deepfer_yolo.runtime.onnx_graph import open_graph
+from deepfer_yolo.runtime.protobuf import parse
 
 SIDE, LARGE = 48, 120
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -296,7 +297,8 @@ def write_int8(path: Path, levels: int) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
     card = Card(name="net", labels=EMOTIONS, input=InputSpec(size=32, colour="rgb"), precision="int8")
-    golden = make_golden(lambda crops: graph_answers(model, crops, in_float=True), 32)
+    read = parse("Model", model.SerializeToString())
+    golden = make_golden(lambda crops: graph_answers(read, crops, in_float=True), 32)
     return write_card(model, card, path, golden)
 
 
