@@ -12,6 +12,7 @@ from deepfer_yolo.config import CardConfig, Precision, ScoringConfig
 from deepfer_yolo.data.corrected import taught_by
 from deepfer_yolo.data.dataset import Dataset, open_dataset
 from deepfer_yolo.data.leaks import LeakGuard, check_models
+from deepfer_yolo.emotions import can_rename
 from deepfer_yolo.errors import ConfigError, ModelError
 from deepfer_yolo.evaluate.evaluation import measure
 from deepfer_yolo.evaluate.predictions import MAP_HINT, common_labels, score_dataset
@@ -63,11 +64,11 @@ def card_checkpoint(
     if target.exists() and not overwrite:
         raise ModelError(f"the file exists: {target}", "add --overwrite to replace it")
     network = load_checkpoint(checkpoint)
-    before, file_sha256 = _card_before(checkpoint), sha256_of(checkpoint)
-    # Of other weights nothing stays but what they had learned.
-    old = before if before is not None and _only_renames(facts) and before.file_sha256 in {None, file_sha256} else None
-    kept = old.labels if old is not None and facts.labels is None else None
-    labels = kept or renamed(labels_of(network), facts.labels, checkpoint)
+    own, before, file_sha256 = labels_of(network), _card_before(checkpoint), sha256_of(checkpoint)
+    # Of a card for other weights or other labels nothing stays but what it says was learned.
+    is_its = before is not None and before.file_sha256 in {None, file_sha256} and can_rename(own, before.labels)
+    old = before if is_its and _only_renames(facts) else None
+    labels = renamed(own, facts.labels or (old.labels if old else None), checkpoint)
     arguments = getattr(network, "args", None) or read_checkpoint(checkpoint).get("train_args")
     is_own = getattr(network, TRAINED_HASHES, None) is not None
     size = facts.size_px or _trained_size(arguments, step=1 if is_own else STRIDE)

@@ -15,7 +15,15 @@ from typer.testing import CliRunner
 
 from deepfer_yolo.cli.app import app
 from deepfer_yolo.errors import ModelError
-from deepfer_yolo.runtime.card import DIGEST_KEY, HASHES_KEY, METADATA_KEY, pack_hashes, parse_card, read_sidecar
+from deepfer_yolo.runtime.card import (
+    DIGEST_KEY,
+    HASHES_KEY,
+    METADATA_KEY,
+    pack_hashes,
+    parse_card,
+    read_sidecar,
+    write_sidecar,
+)
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.runtime.model_file import SHIPPED, card_beside, renew_digest
 from deepfer_yolo.runtime.onnx_graph import graph_sha256, open_graph
@@ -260,3 +268,17 @@ def test_a_card_of_other_weights_is_written_anew(tmp_path: Path) -> None:
     after = card_beside(model)
     assert after is not None
     assert (after.name, after.metrics) == ("mine", {})
+
+
+def test_a_card_of_other_labels_is_written_anew(tmp_path: Path) -> None:
+    model = tmp_path / "mine.pt"
+    model.write_bytes((SHIPPED / "deepfer-xs.pt").read_bytes())
+    card = read_sidecar(SHIPPED / "deepfer-xs.pt")
+    write_sidecar(card.model_copy(update={"labels": card.labels[::-1]}), model)
+    refused = runner.invoke(app, ["verify", str(model)])
+    assert "are not the checkpoint's" in str(refused.exception)
+    assert isinstance(refused.exception, ModelError)
+    command = str(refused.exception.hint).split("deepfer ")[1].split()
+    assert runner.invoke(app, command).exit_code == 0
+    assert read_sidecar(model).labels == card.labels
+    assert runner.invoke(app, ["verify", str(model)]).exit_code == 0
