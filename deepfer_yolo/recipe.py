@@ -23,6 +23,7 @@ class TrainConfig(Config):
     pretrained: str | None = key(
         None, "A checkpoint whose matching layers are the start.", shown="from scratch for a bare name"
     )
+    soup: Texts = key((), "Checkpoints whose weights are averaged with those of model as the start (a model soup).")
     epochs: Count = key(20, "Passes over the training split.")
     imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 16.", ge=32, le=640, multiple_of=16)
     batch: int = key(128, "Images a step.", ge=2)
@@ -119,6 +120,10 @@ class TrainConfig(Config):
     shade: Share = key(0.0, "sensor: deepest shadow across the face.")
     haze: Share = key(0.0, "sensor: thickest veil, as a share of the image.")
     covering: Share = key(0.0, "sensor: largest share of a side that something covers.")
+    any_filter: float = key(0.0, "sensor: largest share of a filter of random taps.", ge=0, le=2)
+    texture: Share = key(0.0, "sensor: largest deviation of a random texture, as a share of the range.")
+    hidden: Share = key(0.0, "sensor: largest share of the area, of any form, that a texture hides.")
+    tone_curve: Share = key(0.0, "sensor: largest deviation of a random curve of tones, as a share of the range.")
     colour_cast: Share = key(0.0, "sensor: largest gain or loss of one colour.")
     grey_conversion: Share = key(0.0, "sensor: chance of grey by weights drawn anew, from colour images.")
     start_imgsz: int | None = key(None, "Side of the input in the first epochs.", shown="imgsz", ge=32, multiple_of=16)

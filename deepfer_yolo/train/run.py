@@ -109,6 +109,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
             "corrections": config.corrections and str(Path(config.corrections).resolve()),
             "model": config.model and whole_path(config.model),
             "pretrained": config.pretrained and whole_path(config.pretrained),
+            "soup": tuple(map(whole_path, config.soup)),
             "teacher": tuple(map(whole_path, config.teacher)),
         }
     )

@@ -14,6 +14,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.recipe import TrainConfig
+from deepfer_yolo.train.primitives import PrimitiveDraws, disturb
 
 Floats = NDArray[np.float32]
 
@@ -100,6 +101,9 @@ class SensorDraws:
         self.band_waves = torch.from_numpy(np.stack([1 + 7 * count, phase, upright < 0.3], 1))
         self.warp = torch.from_numpy(upto(config.warp_px, stage(config.warp_px)))
         self.warp_field = torch.from_numpy(random.integers(0, N_WARPS, n))
+        self.primitives = (
+            PrimitiveDraws(config, n, epoch) if config.texture or config.hidden or config.tone_curve else None
+        )
         self._sways: dict[int, torch.Tensor] = {}
         self._banks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
@@ -108,6 +112,8 @@ class SensorDraws:
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 setattr(self, name, value.to(device))
+        if self.primitives is not None:
+            self.primitives.to(device)
         return self
 
     def banks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -161,6 +167,8 @@ def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) ->
         images = _compress(images, draws.quality[index])
     if in_grid:
         images = up[side, offset[0]].unsqueeze(1) @ images @ up[side, offset[1]].unsqueeze(1).mT
+    if draws.primitives is not None:
+        images = disturb(images.clamp(0, 1), draws.primitives, index)
     return torch.where(_column(draws.seen[index]), images.clamp(0, 1), unseen)
 
 
@@ -277,7 +285,7 @@ def _covers(random: np.random.Generator, chosen: NDArray[np.bool_], largest: flo
 
 
 def _kernel_kinds(config: TrainConfig) -> list[str]:
-    return [name for name in ("defocus_px", "motion_px", "ghost_px", "sharpen") if getattr(config, name)]
+    return [name for name in ("defocus_px", "motion_px", "ghost_px", "sharpen", "any_filter") if getattr(config, name)]
 
 
 def _kernels(config: TrainConfig, random: np.random.Generator, size: int) -> Floats:
@@ -303,6 +311,11 @@ def _kernels(config: TrainConfig, random: np.random.Generator, size: int) -> Flo
         elif kind == "sharpen":
             bell = np.exp(-(xs**2 + ys**2) / (2 * (0.8 * zoom) ** 2))
             kernel = identity + strength * config.sharpen * (identity - bell / bell.sum())
+        elif kind == "any_filter":
+            reach = (0.5 + 2.5 * random.random()) * zoom
+            taps = random.standard_normal(xs.shape) * (np.hypot(xs, ys) <= reach)
+            taps -= (taps.sum() - random.random()) * identity
+            kernel = identity + strength * config.any_filter * taps
         else:
             kernel = identity
         bank.append((kernel / kernel.sum()).astype(np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch  # noqa: TID253  (this package exists to run torch)
@@ -44,6 +44,9 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
         checkpoint = load_checkpoint(Path(spec))
         model = build_layers(checkpoint.yaml, len(labels), Path(spec))
         _take(checkpoint, model, labels, Path(spec), say)
+        _stir_in(config.soup, model, labels, say)
+    elif config.soup:
+        raise ConfigError(f"soup averages the weights of checkpoints, and {spec} is none", "name a .pt with --model")
     else:
         model = build_model(_own_yaml(spec), len(labels))
         if config.pretrained is None:
@@ -62,17 +65,48 @@ def open_teachers(config: TrainConfig, labels: tuple[str, ...]) -> tuple[Classif
 
 
 def _open_teacher(path: Path, labels: tuple[str, ...]) -> ClassificationModel:
-    teacher = load_checkpoint(path)
-    known = _labels_of(teacher, path)
-    if differs := difference(known, labels, (f"the teacher {path}", "the data set")):
-        raise ConfigError(differs, "use a teacher of the same labels, or convert the data with --map OLD=NEW")
-    _keep_rows(teacher, known, teacher, labels)
+    teacher = _with_labels(path, labels, "teacher")
     card = card_beside(path)
-    remember(teacher, trained_hashes(teacher, card))
     if card is not None:
         side = card.input.size
         teacher.register_forward_pre_hook(lambda _, inputs: (_enlarged(inputs[0], side), *inputs[1:]))
     return teacher.requires_grad_(False)
+
+
+def _with_labels(path: Path, labels: tuple[str, ...], role: str) -> ClassificationModel:
+    """The network of a checkpoint with its classes in the order of `labels`, and what it has learned. Raises
+    ConfigError where it knows others.
+    """
+    model = load_checkpoint(path)
+    known = _labels_of(model, path)
+    if differs := difference(known, labels, (f"the {role} {path}", "the data set")):
+        raise ConfigError(differs, f"use a {role} of the same labels, or convert the data with --map OLD=NEW")
+    _keep_rows(model, known, model, labels)
+    remember(model, trained_hashes(model, card_beside(path)))
+    return model
+
+
+def _stir_in(paths: Sequence[str], model: ClassificationModel, labels: tuple[str, ...], say: Say) -> None:
+    """Let `model` be the mean, weight by weight, of itself and the checkpoints `paths`: a model soup (Wortsman et al.,
+    2022). Raises ConfigError where one is another network.
+    """
+    weights = [model.state_dict()]
+    for path in (by_name(Path(name), ".pt") for name in paths):
+        other = _with_labels(path, labels, "checkpoint")
+        weights.append(other.state_dict())
+        if {key: value.shape for key, value in weights[0].items()} != {k: v.shape for k, v in weights[-1].items()}:
+            raise ConfigError(
+                f"soup: {path} is another network than the one to train", "average checkpoints of one network"
+            )
+        remember(model, trained_hashes(model), trained_hashes(other))
+    if paths:
+        model.load_state_dict(
+            {
+                key: torch.stack([each[key].float() for each in weights]).mean(0).to(value.dtype)
+                for key, value in weights[0].items()
+            }
+        )
+        say(f"the start is the mean of {len(weights)} checkpoints")
 
 
 def _enlarged(images: torch.Tensor, side: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from deepfer_yolo.presets import configs_dir
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import SHIPPED
 from deepfer_yolo.train.start import open_teachers, starting_model
-from deepfer_yolo.yolo import load_checkpoint
+from deepfer_yolo.yolo import load_checkpoint, trained_hashes
 
 
 def test_a_bare_name_trains_from_scratch_and_says_so() -> None:
@@ -117,6 +118,53 @@ def test_the_shipped_checkpoint_is_the_default_start_and_has_a_name(model: str |
     lines: list[str] = []
     starting_model(TrainConfig(model=model), EMOTIONS, lines.append)
     assert lines == [f"{SHIPPED / 'deepfer-n.pt'}: 40 of 40 layers taken as the start"]
+
+
+def shifted_copy(best: Path, path: Path, by: float) -> Path:
+    """A checkpoint whose weights are larger by `by`, and its statistics too; its card says that it is of nothing."""
+    content = torch.load(best, weights_only=False)
+    for value in content["model"].state_dict().values():
+        if value.is_floating_point():
+            value.add_(by)
+    torch.save(content, path)
+    return path
+
+
+def test_a_soup_is_the_mean_of_the_weights_and_knows_what_all_had_learned(finished_run: Path, tmp_path: Path) -> None:
+    best, lines = finished_run / "weights" / "best.pt", list[str]()
+    others = tuple(str(shifted_copy(best, tmp_path / f"{by}.pt", by)) for by in (0.25, 0.5))
+    model = starting_model(TrainConfig(model=str(best), soup=others), EMOTIONS, lines.append)
+    source = load_checkpoint(best).state_dict()
+    for key, value in model.state_dict().items():
+        wanted = source[key] + 0.25 if value.is_floating_point() else source[key]
+        torch.testing.assert_close(value, wanted, atol=2e-3, rtol=0)
+    assert lines[-1] == "the start is the mean of 3 checkpoints"
+    learned = trained_hashes(model)
+    assert learned is not None
+    assert len(learned) == len(np.unique(trained_hashes(load_checkpoint(best))))
+
+
+def test_a_soup_member_with_its_labels_in_another_order_is_put_in_order(finished_run: Path, tmp_path: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    turned = tmp_path / "turned.pt"
+    content = torch.load(best, weights_only=False)
+    content["model"].names = dict(enumerate(EMOTIONS[::-1]))
+    head = content["model"].model[-1].linear
+    head.weight.data, head.bias.data = head.weight.data.flip(0), head.bias.data.flip(0)
+    torch.save(content, turned)
+    model = starting_model(TrainConfig(model=str(best), soup=(str(turned),)), EMOTIONS, lambda _: None)
+    for key, value in load_checkpoint(best).state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value)
+
+
+def test_a_soup_of_other_networks_labels_or_of_no_checkpoint_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    best = str(finished_run / "weights" / "best.pt")
+    with pytest.raises(ConfigError, match=r"soup: .*deepfer-n\.pt is another network than the one to train"):
+        starting_model(TrainConfig(model=best, soup=("deepfer-n",)), EMOTIONS, lambda _: None)
+    with pytest.raises(ConfigError, match=r"the checkpoint .* alone knows angry, .*; the data set alone knows a, b"):
+        starting_model(TrainConfig(model=best, soup=(best,)), ("a", "b"), lambda _: None)
+    with pytest.raises(ConfigError, match="soup averages the weights of checkpoints, and yolo11n-cls is none"):
+        starting_model(TrainConfig(model="yolo11n-cls", soup=(best,)), EMOTIONS, lambda _: None)
 
 
 def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
