@@ -374,8 +374,13 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
     shutil.copytree(finished_run / "weights", tmp_path / "here" / "w")
     monkeypatch.chdir(tmp_path / "here")
     config = tiny_config.model_copy(
-        update={p: ("w/best.pt",) for p in ("soup", "teacher")}
-        | {"model": "w/best.pt", "epochs": 1, "allow_leak": True}
+        update={
+            "model": "w/best.pt",
+            "soup": ("w/best.pt",),
+            "teacher": ("w/best.pt",),
+            "epochs": 1,
+            "allow_leak": True,
+        }
     )
     stopped = train(config, name="r", show=quiet, should_stop=lambda: True, root=Path("runs"))
     assert isinstance(stopped, Stopped)
