@@ -23,7 +23,7 @@ class TrainConfig(Config):
     pretrained: str | None = key(
         None, "A checkpoint whose matching layers are the start.", shown="from scratch for a bare name"
     )
-    soup: Texts = key((), "Checkpoints whose weights are averaged with those of model as the start (a model soup).")
+    soup: Texts = key((), "A checkpoint whose weights are averaged into the start (a model soup); repeated, all.")
     epochs: Count = key(20, "Passes over the training split.")
     imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 16.", ge=32, le=640, multiple_of=16)
     batch: int = key(128, "Images a step.", ge=2)

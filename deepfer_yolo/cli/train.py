@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @options_of(
     TrainConfig,
     "dataset model pretrained config epochs time imgsz batch lr0 lr_decay schedule device threads seed precision cache "
-    "fitness teacher exclude corrections votes allow_leak freeze patience logger folds group_by dry_run name resume "
-    "as_json",
+    "fitness soup teacher exclude corrections votes allow_leak freeze patience logger folds group_by dry_run name "
+    "resume as_json",
 )
 def train(
     flags: dict[str, object],
