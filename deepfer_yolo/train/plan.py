@@ -15,7 +15,7 @@ from deepfer_yolo.train.device import check_device, use_bf16
 from deepfer_yolo.train.losses import make_loss
 from deepfer_yolo.train.schedule import freeze_first, frozen_at, side_at
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.start import average_in, starting_model
 from deepfer_yolo.yolo import ClassificationModel, count_parameters
 
 TIMED_STEPS = 4
@@ -54,6 +54,7 @@ def plan(config: TrainConfig) -> Plan:
     dataset = open_for_training(config)
     notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
     model = starting_model(config, dataset.labels, notes.append)
+    average_in(config, model, dataset.labels, notes.append)
     operations = flops(model, config.imgsz)  # before the estimate takes the network to its device
     n_train = len(dataset.rows("train"))
     seconds = config.time * 3600 if config.time is not None else estimate(config, model, n_train)

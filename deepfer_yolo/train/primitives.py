@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch  # noqa: TID253  (this package exists to run torch)
-from numpy.typing import NDArray
 
 from deepfer_yolo.recipe import TrainConfig
-
-Floats = NDArray[np.float32]
 
 _STREAM, _TONE_STREAM, _TEXTURE_STREAM = 8, 9, 10
 N_TONES, N_TEXTURES = 256, 192
@@ -87,19 +84,21 @@ class PrimitiveDraws:
 
 def disturb(images: torch.Tensor, draws: PrimitiveDraws, index: torch.Tensor) -> torch.Tensor:
     """`images`, float (b, c, S, S) in 0..1, each with its texture, its hidden part and its curve of tones."""
-    textures, ranks = draws.textures(images.shape[-1])
     config, out = draws.config, images
     if config.texture:
-        out = (out + _column(draws.texture[index]) * textures[draws.field[index]]).clamp(0, 1)
+        textures, _ = draws.textures(images.shape[-1])
+        out = (out + column(draws.texture[index]) * textures[draws.field[index]]).clamp(0, 1)
     if config.hidden:
-        within = _column(draws.grey[index]) + _column(draws.rough[index]) * textures[draws.within[index]]
-        out = torch.where(ranks[draws.hiding[index]] < _column(draws.hidden[index]), within.clamp(0, 1), out)
+        textures, ranks = draws.textures(images.shape[-1])
+        within = column(draws.grey[index]) + column(draws.rough[index]) * textures[draws.within[index]]
+        out = torch.where(ranks[draws.hiding[index]] < column(draws.hidden[index]), within.clamp(0, 1), out)
     if config.tone_curve:
-        place = (out * 255).round().long() + 256 * _column(draws.curve[index])
-        added = draws.curves().view(-1)[place] * _column(draws.tone[index])
+        place = (out * 255).round().long() + 256 * column(draws.curve[index])
+        added = draws.curves().view(-1)[place] * column(draws.tone[index])
         out = (out + added).clamp(0, 1)
     return out
 
 
-def _column(values: torch.Tensor) -> torch.Tensor:
+def column(values: torch.Tensor) -> torch.Tensor:
+    """One value an image, (b,), to be used with images (b, c, S, S)."""
     return values.view(-1, 1, 1, 1)

@@ -24,7 +24,7 @@ from deepfer_yolo.train.progress import Callbacks, Log, Progress, clock
 from deepfer_yolo.train.ranks import launch
 from deepfer_yolo.train.results import TrainResult, finish
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.start import average_in, starting_model
 from deepfer_yolo.train.trainer import FaceTrainer, Interrupted
 from deepfer_yolo.train.training_run import RunState, TrainingRun, newest_state
 from deepfer_yolo.yolo import RANK
@@ -287,7 +287,8 @@ def _cross_validate(
     """Train every fold in a new folder `name` in `parent`."""
     # What is wrong with the input is found here, for every fold, before a folder is made.
     opened = [open_for_training(config.model_copy(update={"fold": number})) for number in range(1, config.n_runs + 1)]
-    starting_model(config, opened[0].labels, lambda _: None)
+    model = starting_model(config, opened[0].labels, lambda _: None)
+    average_in(config, model, opened[0].labels, lambda _: None)
     folder = create_run(parent.name, name, config, parent.parent).resolve()
     try:
         return _each_fold(config, folder, callbacks)

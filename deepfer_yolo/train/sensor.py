@@ -2,7 +2,8 @@
 
 In that order, after how a frame comes about: light falls on the scene, a lens spreads it, a sensor of few pixels counts
 it with shot and read noise, and an encoder quantises blocks of 8 pixels of *that* grid; only then is the crop enlarged
-to the network's input. As in augment.py everything follows from seed, epoch and the image's index.
+to the network's input. What stands for no camera (primitives.py) comes last. As in augment.py everything follows from
+seed, epoch and the image's index.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch  # noqa: TID253  (this package exists to run torch)
 from numpy.typing import NDArray
 
 from deepfer_yolo.recipe import TrainConfig
-from deepfer_yolo.train.primitives import PrimitiveDraws, disturb
+from deepfer_yolo.train.primitives import PrimitiveDraws, column, disturb
 
 Floats = NDArray[np.float32]
 
@@ -169,19 +170,15 @@ def photograph(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) ->
         images = up[side, offset[0]].unsqueeze(1) @ images @ up[side, offset[1]].unsqueeze(1).mT
     if draws.primitives is not None:
         images = disturb(images.clamp(0, 1), draws.primitives, index)
-    return torch.where(_column(draws.seen[index]), images.clamp(0, 1), unseen)
+    return torch.where(column(draws.seen[index]), images.clamp(0, 1), unseen)
 
 
 def inside(box: torch.Tensor, size: int) -> torch.Tensor:
     """Which pixels, (b, 1, size, size), lie in the boxes (b, 4) of x, y, width and height in shares of the side."""
     place = (torch.arange(size, device=box.device) + 0.5) / size
-    left, top, width, height = (column.view(-1, 1) for column in box.unbind(1))
+    left, top, width, height = (one.view(-1, 1) for one in box.unbind(1))
     columns, rows = (place > left) & (place < left + width), (place > top) & (place < top + height)
     return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-
-
-def _column(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 def _sway(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
@@ -191,7 +188,7 @@ def _sway(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torc
     still = torch.stack([place.expand(size, size), place.view(-1, 1).expand(size, size)], -1)
     away = draws.sways(size)[draws.warp_field[index]] * draws.warp[index].view(-1, 1, 1, 1) * (2 / FACE_PX)
     swayed = torch.nn.functional.grid_sample(images, still + away, padding_mode="border", align_corners=False)
-    return torch.where(_column(draws.warp[index] > 0), swayed, images)
+    return torch.where(column(draws.warp[index] > 0), swayed, images)
 
 
 def _colour(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
@@ -201,7 +198,7 @@ def _colour(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> to
     images = images * draws.cast[index].view(-1, 3, 1, 1)
     weights = draws.to_grey[index]
     grey = (images * weights.view(-1, 3, 1, 1)).sum(1, keepdim=True).expand_as(images)
-    return torch.where(_column(weights.sum(1) > 0), grey, images).clamp(0, 1)
+    return torch.where(column(weights.sum(1) > 0), grey, images).clamp(0, 1)
 
 
 def _light(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> torch.Tensor:
@@ -209,18 +206,18 @@ def _light(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor) -> tor
     config, size = draws.config, images.shape[-1]
     place = (torch.arange(size, device=images.device) + 0.5) / size
     if config.covering:
-        images = torch.where(inside(draws.cover[index], size), _column(draws.cover_grey[index]), images)
+        images = torch.where(inside(draws.cover[index], size), column(draws.cover_grey[index]), images)
     if config.shade:
-        across, along, edge, steep = (column.view(-1, 1, 1) for column in draws.shade_line[index].unbind(1))
+        across, along, edge, steep = (one.view(-1, 1, 1) for one in draws.shade_line[index].unbind(1))
         distance = across * (place - 0.5).view(1, 1, -1) + along * (place - 0.5).view(1, -1, 1) - 0.6 * edge
-        images = images * (1 - _column(draws.shade[index]) * torch.sigmoid(steep * distance).unsqueeze(1))
+        images = images * (1 - column(draws.shade[index]) * torch.sigmoid(steep * distance).unsqueeze(1))
     if config.banding:
-        waves, phase, upright = (column.view(-1, 1, 1) for column in draws.band_waves[index].unbind(1))
+        waves, phase, upright = (one.view(-1, 1, 1) for one in draws.band_waves[index].unbind(1))
         across = torch.where(upright > 0, place.view(1, 1, -1), place.view(1, -1, 1))
         bands = 0.5 + 0.5 * torch.sin(2 * torch.pi * (waves * across + phase))
-        images = images * (1 - _column(draws.bands[index]) * bands.unsqueeze(1))
+        images = images * (1 - column(draws.bands[index]) * bands.unsqueeze(1))
     if config.haze:
-        images = torch.lerp(images, _column(draws.haze_grey[index]).expand_as(images), _column(draws.haze[index]))
+        images = torch.lerp(images, column(draws.haze_grey[index]).expand_as(images), column(draws.haze[index]))
     return images
 
 
@@ -230,19 +227,19 @@ def _filter(images: torch.Tensor, spectra: torch.Tensor, kernel: torch.Tensor) -
     padded = torch.nn.functional.pad(images, (REACH,) * 4, mode="replicate")
     wide = torch.fft.irfft2(torch.fft.rfft2(padded) * spectra[kernel].unsqueeze(1), s=padded.shape[-2:])
     filtered = wide[..., REACH : REACH + size, REACH : REACH + size]
-    return torch.where(_column(kernel > 0), filtered, images).clamp(0, 1)
+    return torch.where(column(kernel > 0), filtered, images).clamp(0, 1)
 
 
 def _expose(images: torch.Tensor, draws: SensorDraws, index: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
     """Light counted by a sensor: more or less of it, noise that grows with its root, a constant noise, and clipping."""
     noise = noises[draws.noise[index]]
-    light = images.clamp(1e-4, 1).pow(GAMMA) * _column(draws.stops[index].exp2())
-    spread = (_column(draws.shot[index]).square() * light + _column(draws.read[index]).square()).sqrt()
-    counted = (light + spread * noise) * _column(draws.gain[index].exp2())
+    light = images.clamp(1e-4, 1).pow(GAMMA) * column(draws.stops[index].exp2())
+    spread = (column(draws.shot[index]).square() * light + column(draws.read[index]).square()).sqrt()
+    counted = (light + spread * noise) * column(draws.gain[index].exp2())
     counted = (counted.clamp(1e-6, 1).pow(1 / GAMMA) * 255).round() / 255
     if draws.config.dead_pixels:
         # The tails of the same noise, so that as many pixels are dead as the share says; half of them are white.
-        rare = _column(2**0.5 * torch.erfinv(1 - draws.dead[index]))
+        rare = column(2**0.5 * torch.erfinv(1 - draws.dead[index]))
         counted = torch.where(noise.abs() > rare, (noise > 0).to(counted.dtype), counted)
     return counted
 
@@ -260,7 +257,7 @@ def _compress(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     steps = steps.view(b, 1, 1, 1, 8, 8)
     coarse = ((cosines @ blocks @ cosines.T) / steps).round() * steps
     decoded = (cosines.T @ coarse @ cosines).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
-    return torch.where(_column(quality > 0), (decoded + 128).div(255).clamp(0, 1), images)
+    return torch.where(column(quality > 0), (decoded + 128).div(255).clamp(0, 1), images)
 
 
 def _cosines() -> torch.Tensor:
@@ -289,7 +286,9 @@ def _kernel_kinds(config: TrainConfig) -> list[str]:
 
 
 def _kernels(config: TrainConfig, random: np.random.Generator, size: int) -> Floats:
-    """N_KERNELS of (2 REACH + 1) squared, each of sum 1, the first the identity: discs, bells, paths, sharpening."""
+    """N_KERNELS of (2 REACH + 1) squared, each of sum 1, the first the identity: discs, bells, paths, ghosts,
+    sharpening and random taps.
+    """
     ys, xs = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1].astype(np.float32)
     zoom = size / FACE_PX
     identity = ((xs == 0) & (ys == 0)).astype(np.float32)

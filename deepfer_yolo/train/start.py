@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch  # noqa: TID253  (this package exists to run torch)
@@ -44,9 +44,6 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
         checkpoint = load_checkpoint(Path(spec))
         model = build_layers(checkpoint.yaml, len(labels), Path(spec))
         _take(checkpoint, model, labels, Path(spec), say)
-        _stir_in(config.soup, model, labels, say)
-    elif config.soup:
-        raise ConfigError(f"soup averages the weights of checkpoints, and {spec} is none", "name a .pt with --model")
     else:
         model = build_model(_own_yaml(spec), len(labels))
         if config.pretrained is None:
@@ -62,6 +59,35 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
 def open_teachers(config: TrainConfig, labels: tuple[str, ...]) -> tuple[ClassificationModel, ...]:
     """The networks whose answers are learned as well, frozen. Raises ConfigError where the labels of one are others."""
     return tuple(_open_teacher(by_name(Path(path), ".pt"), labels) for path in config.teacher)
+
+
+def average_in(
+    config: TrainConfig, model: ClassificationModel, labels: tuple[str, ...], say: Say
+) -> tuple[ClassificationModel, ...]:
+    """Give `model` the mean, weight by weight, of the checkpoint that it starts from and those of `soup`: a model soup
+    (Wortsman et al., 2022). Returns those of `soup`.
+
+    Raises ConfigError where one is another network or knows other labels, or where the start is no checkpoint.
+    """
+    if not config.soup:
+        return ()
+    spec = named_model(config)
+    if not spec.endswith(".pt"):
+        raise ConfigError(f"soup averages the weights of checkpoints, and {spec} is none", "name a .pt with --model")
+    if config.pretrained is not None:
+        raise ConfigError("soup and pretrained both say where the training starts", "leave one of them out")
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    members = []
+    for path in (Path(spec), *(by_name(Path(name), ".pt") for name in config.soup)):
+        member = _with_labels(path, labels, "checkpoint")
+        if {key: value.shape for key, value in member.state_dict().items()} != shapes:
+            raise ConfigError(f"soup: {path} is another network than the one to train", "average those of one network")
+        members.append(member)
+    weights = [member.state_dict() for member in members]
+    mean = {key: torch.stack([each[key].float() for each in weights]).mean(0) for key in shapes}
+    model.load_state_dict({key: mean[key].to(value.dtype) for key, value in model.state_dict().items()})
+    say(f"the start is the mean of {len(members)} checkpoints")
+    return tuple(members[1:])
 
 
 def _open_teacher(path: Path, labels: tuple[str, ...]) -> ClassificationModel:
@@ -84,29 +110,6 @@ def _with_labels(path: Path, labels: tuple[str, ...], role: str) -> Classificati
     _keep_rows(model, known, model, labels)
     remember(model, trained_hashes(model, card_beside(path)))
     return model
-
-
-def _stir_in(paths: Sequence[str], model: ClassificationModel, labels: tuple[str, ...], say: Say) -> None:
-    """Let `model` be the mean, weight by weight, of itself and the checkpoints `paths`: a model soup (Wortsman et al.,
-    2022). Raises ConfigError where one is another network.
-    """
-    weights = [model.state_dict()]
-    for path in (by_name(Path(name), ".pt") for name in paths):
-        other = _with_labels(path, labels, "checkpoint")
-        weights.append(other.state_dict())
-        if {key: value.shape for key, value in weights[0].items()} != {k: v.shape for k, v in weights[-1].items()}:
-            raise ConfigError(
-                f"soup: {path} is another network than the one to train", "average checkpoints of one network"
-            )
-        remember(model, trained_hashes(model), trained_hashes(other))
-    if paths:
-        model.load_state_dict(
-            {
-                key: torch.stack([each[key].float() for each in weights]).mean(0).to(value.dtype)
-                for key, value in weights[0].items()
-            }
-        )
-        say(f"the start is the mean of {len(weights)} checkpoints")
 
 
 def _enlarged(images: torch.Tensor, side: int) -> torch.Tensor:

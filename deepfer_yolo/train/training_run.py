@@ -27,7 +27,7 @@ from deepfer_yolo.runtime.card import InputSpec
 from deepfer_yolo.train.decoded_split import DecodedSplit, FilePixels
 from deepfer_yolo.train.device import free_memory, use_bf16
 from deepfer_yolo.train.splits import open_for_training, read_splits
-from deepfer_yolo.train.start import named_model, open_teachers, starting_model
+from deepfer_yolo.train.start import average_in, named_model, open_teachers, starting_model
 from deepfer_yolo.yolo import ClassificationModel, count_parameters, remember, trained_hashes
 
 KEPT = 2
@@ -145,8 +145,9 @@ class TrainingRun:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
         notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
         torch.manual_seed(config.seed)  # before the network draws its first weights
-        start = config if state is None else config.model_copy(update={"pretrained": None})
+        start = config if state is None else config.model_copy(update={"pretrained": None, "soup": ()})
         model = starting_model(start, dataset.labels, notes.append)
+        soup = average_in(start, model, dataset.labels, notes.append)
         began = time.perf_counter()
         # The first optimiser of a process imports torch's compiler, which takes two seconds: now, while files are read.
         importing = threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True)
@@ -156,13 +157,13 @@ class TrainingRun:
         read_s = time.perf_counter() - began
         importing.join()  # two threads inside its circle of imports see modules half made (torch 2.11)
         if state is None:
-            leaks, lines = check_start(config, dataset, val.hashes, model, teachers)
+            leaks, lines = check_start(config, dataset, val.hashes, model, soup, teachers)
             notes += lines
         else:
             leaks = state.leaks
             remember(model, None if state.trained_hashes is None else state.trained_hashes.numpy().view(np.uint64))
         # Every checkpoint carries what is learned now, and what start and teachers had learned.
-        remember(model, trained_hashes(model), *map(trained_hashes, teachers), train.hashes)
+        remember(model, trained_hashes(model), *map(trained_hashes, (*soup, *teachers)), train.hashes)
         bf16 = use_bf16(config)
         return cls(config, dataset, train, val, spec, model, teachers, leaks, tuple(notes), state, bf16, read_s)
 
@@ -196,10 +197,11 @@ def check_start(
     dataset: Dataset,
     val: Hashes | None,
     model: ClassificationModel,
+    soup: Sequence[ClassificationModel],
     teachers: Sequence[ClassificationModel],
 ) -> tuple[Json, list[str]]:
-    """What the start and the teachers have learned of val and test: the record of the run, and lines to show; see
-    `LeakGuard.check`.
+    """What the start, the soup and the teachers have learned of val and test: the record of the run, and lines to show;
+    see `LeakGuard.check`.
 
     A start from scratch is not in the record. Raises LeakError for a leak, unless the recipe allows it.
     """
@@ -207,6 +209,8 @@ def check_start(
     start = config.pretrained or named_model(config)
     if start.endswith(".pt"):
         models[f"the start {Path(start).name}"] = trained_hashes(model)
+    for path, member in zip(config.soup, soup, strict=True):
+        models[f"the checkpoint {Path(path).name} of the soup"] = trained_hashes(member)
     for path, teacher in zip(config.teacher, teachers, strict=True):
         models[f"the teacher {Path(path).name}"] = trained_hashes(teacher)
     whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))

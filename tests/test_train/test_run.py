@@ -31,7 +31,7 @@ from deepfer_yolo.errors import ConfigError, DatasetError, MissingDependencyErro
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import checked_sidecar
 from deepfer_yolo.train.results import TrainResult
-from deepfer_yolo.train.run import Stopped, absolute, lock, resume, train
+from deepfer_yolo.train.run import Stopped, absolute, lock, recipe_of, resume, train
 from deepfer_yolo.train.trainer import FaceTrainer
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, read_checkpoint
 
@@ -372,11 +372,12 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
 ) -> None:  # fmt: skip
     (tmp_path / "here").mkdir()
     shutil.copytree(finished_run / "weights", tmp_path / "here" / "w")
+    shutil.copy(finished_run / "weights" / "best.pt", tmp_path / "here" / "soup.pt")
     monkeypatch.chdir(tmp_path / "here")
     config = tiny_config.model_copy(
         update={
             "model": "w/best.pt",
-            "soup": ("w/best.pt",),
+            "soup": ("soup.pt",),
             "teacher": ("w/best.pt",),
             "epochs": 1,
             "allow_leak": True,
@@ -385,6 +386,8 @@ def test_relative_paths_of_models_hold_wherever_the_run_goes_on(
     stopped = train(config, name="r", show=quiet, should_stop=lambda: True, root=Path("runs"))
     assert isinstance(stopped, Stopped)
     monkeypatch.chdir(tmp_path)
+    assert recipe_of(stopped.folder).soup == (str(tmp_path / "here" / "soup.pt"),)
+    (tmp_path / "here" / "soup.pt").unlink()  # its part is in the state
     assert isinstance(resume(stopped.folder, show=quiet), TrainResult)
     assert absolute(config.model_copy(update={"model": "deepfer-n", "teacher": ("deepfer-n",)})).model == "deepfer-n"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,8 +15,9 @@ from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.presets import configs_dir
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.model_file import SHIPPED
-from deepfer_yolo.train.start import open_teachers, starting_model
-from deepfer_yolo.yolo import load_checkpoint, trained_hashes
+from deepfer_yolo.train.start import average_in, open_teachers, starting_model
+from deepfer_yolo.train.training_run import TrainingRun
+from deepfer_yolo.yolo import TRAINED_HASHES, ClassificationModel, load_checkpoint, trained_hashes
 
 
 def test_a_bare_name_trains_from_scratch_and_says_so() -> None:
@@ -121,27 +121,60 @@ def test_the_shipped_checkpoint_is_the_default_start_and_has_a_name(model: str |
 
 
 def shifted_copy(best: Path, path: Path, by: float) -> Path:
-    """A checkpoint whose weights are larger by `by`, and its statistics too; its card says that it is of nothing."""
+    """A checkpoint whose weights and statistics are larger by `by`, and which has learned an image of its own."""
     content = torch.load(best, weights_only=False)
     for value in content["model"].state_dict().values():
         if value.is_floating_point():
             value.add_(by)
+    setattr(content["model"], TRAINED_HASHES, torch.tensor([int(by * 100)]))
     torch.save(content, path)
     return path
 
 
-def test_a_soup_is_the_mean_of_the_weights_and_knows_what_all_had_learned(finished_run: Path, tmp_path: Path) -> None:
-    best, lines = finished_run / "weights" / "best.pt", list[str]()
-    others = tuple(str(shifted_copy(best, tmp_path / f"{by}.pt", by)) for by in (0.25, 0.5))
-    model = starting_model(TrainConfig(model=str(best), soup=others), EMOTIONS, lines.append)
+def soup_of(model: str, *others: Path) -> TrainConfig:
+    return TrainConfig(model=model, soup=tuple(map(str, others)))
+
+
+def stirred(config: TrainConfig, labels: tuple[str, ...] = EMOTIONS) -> tuple[ClassificationModel, list[str]]:
+    lines: list[str] = []
+    model = starting_model(config, labels, lines.append)
+    average_in(config, model, labels, lines.append)
+    return model, lines
+
+
+def test_a_soup_is_the_mean_of_the_weights_and_of_the_statistics(finished_run: Path, tmp_path: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
+    others = [shifted_copy(best, tmp_path / f"{by}.pt", by) for by in (0.25, 0.5)]
+    model, lines = stirred(soup_of(str(best), *others))
     source = load_checkpoint(best).state_dict()
     for key, value in model.state_dict().items():
         wanted = source[key] + 0.25 if value.is_floating_point() else source[key]
         torch.testing.assert_close(value, wanted, atol=2e-3, rtol=0)
     assert lines[-1] == "the start is the mean of 3 checkpoints"
-    learned = trained_hashes(model)
+
+
+def test_a_run_from_a_soup_remembers_what_each_of_it_had_learned(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    best = finished_run / "weights" / "best.pt"
+    others = [shifted_copy(best, tmp_path / f"{by}.pt", by) for by in (0.25, 0.5)]
+    change = {"model": str(best), "soup": tuple(map(str, others)), "allow_leak": True}
+    run = TrainingRun.open(tiny_config.model_copy(update=change))
+    learned = trained_hashes(run.model)
     assert learned is not None
-    assert len(learned) == len(np.unique(trained_hashes(load_checkpoint(best))))
+    assert {25, 50} <= set(learned.tolist())
+
+
+def test_a_soup_member_that_does_not_say_what_it_learned_is_named(
+    tiny_config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    best, silent = finished_run / "weights" / "best.pt", tmp_path / "silent.pt"
+    content = torch.load(best, weights_only=False)
+    delattr(content["model"], TRAINED_HASHES)
+    torch.save(content, silent)
+    change = {"model": str(best), "soup": (str(silent),), "allow_leak": True}
+    run = TrainingRun.open(tiny_config.model_copy(update=change))
+    assert any("the checkpoint silent.pt of the soup does not say which images" in note for note in run.notes)
 
 
 def test_a_soup_member_with_its_labels_in_another_order_is_put_in_order(finished_run: Path, tmp_path: Path) -> None:
@@ -152,19 +185,22 @@ def test_a_soup_member_with_its_labels_in_another_order_is_put_in_order(finished
     head = content["model"].model[-1].linear
     head.weight.data, head.bias.data = head.weight.data.flip(0), head.bias.data.flip(0)
     torch.save(content, turned)
-    model = starting_model(TrainConfig(model=str(best), soup=(str(turned),)), EMOTIONS, lambda _: None)
+    model, _ = stirred(soup_of(str(best), turned))
     for key, value in load_checkpoint(best).state_dict().items():
         torch.testing.assert_close(model.state_dict()[key], value)
 
 
-def test_a_soup_of_other_networks_labels_or_of_no_checkpoint_is_refused(finished_run: Path, tmp_path: Path) -> None:
-    best = str(finished_run / "weights" / "best.pt")
+def test_a_soup_of_what_cannot_be_averaged_is_refused(finished_run: Path) -> None:
+    best = finished_run / "weights" / "best.pt"
     with pytest.raises(ConfigError, match=r"soup: .*deepfer-n\.pt is another network than the one to train"):
-        starting_model(TrainConfig(model=best, soup=("deepfer-n",)), EMOTIONS, lambda _: None)
+        stirred(soup_of(str(best), Path("deepfer-n")))
     with pytest.raises(ConfigError, match=r"the checkpoint .* alone knows angry, .*; the data set alone knows a, b"):
-        starting_model(TrainConfig(model=best, soup=(best,)), ("a", "b"), lambda _: None)
+        stirred(soup_of(str(best), best), ("a", "b"))
     with pytest.raises(ConfigError, match="soup averages the weights of checkpoints, and yolo11n-cls is none"):
-        starting_model(TrainConfig(model="yolo11n-cls", soup=(best,)), EMOTIONS, lambda _: None)
+        stirred(soup_of("yolo11n-cls", best))
+    both = soup_of(str(best), best).model_copy(update={"pretrained": str(best)})
+    with pytest.raises(ConfigError, match="soup and pretrained both say where the training starts"):
+        stirred(both)
 
 
 def test_a_yaml_that_is_no_classifier_is_a_clear_error(tmp_path: Path) -> None:
