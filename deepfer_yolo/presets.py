@@ -93,11 +93,6 @@ def as_list(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def as_texts(value: Any) -> Any:
-    """One text alone is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
 def as_numbers(value: Any) -> Any:
     """The parts of a text such as ``0.5,0.4,0.3``; one number is a list of one."""
     return [value] if isinstance(value, int | float) else as_list(value)
@@ -127,7 +122,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Grey = Annotated[float, Field(ge=0, le=255)]
 Hours = Annotated[float, BeforeValidator(as_hours), Field(gt=0, le=10_000)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(as_texts)]
+Texts = tuple[str, ...]
 Labels = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(as_list)]
 Channels = Annotated[

@@ -165,8 +165,3 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     file.write_text("epochs: 1\nseed: 3\nepochs: 2\n")
     with pytest.raises(ConfigError, match=r"twice\.yaml is not valid yaml: the key 'epochs' stands twice.*line 3"):
         resolve(TrainConfig, str(file))
-
-
-def test_one_text_is_a_list_of_one_where_a_key_takes_several() -> None:
-    assert TrainConfig(teacher="a.pt").teacher == ("a.pt",)  # type: ignore[arg-type]
-    assert TrainConfig(soup=["a.pt", "b, c.pt"]).soup == ("a.pt", "b, c.pt")  # type: ignore[arg-type]
