@@ -606,7 +606,7 @@ def test_serve(start_server: Callable[..., Any], sure_model: Path, portrait: Pat
         with connect(f"ws://127.0.0.1:{served.port}/v1/camera") as camera:
             camera.send(picture[1])
             found["WS /v1/camera"] = shape(json.loads(camera.recv(30)))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (sources := client.get("/v1/sources").json())["sources"][0]["faces"]:
             assert time.monotonic() < deadline, sources
             time.sleep(0.05)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_mistakes_are_told_before_anything_starts(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_signals_end_the_run_with_whole_files(
-    number: signal.Signals, code: int, model_file: Path, tmp_path: Path
+    number: signal.Signals, code: int, model_file: Path, tmp_path: Path, stopwatch: Callable[..., Any]
 ) -> None:
     video, lines = tmp_path / "v.mp4", tmp_path / "o.jsonl"
     command = [
@@ -171,15 +172,15 @@ def test_signals_end_the_run_with_whole_files(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGHUP, before)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (lines.exists() and lines.read_text().count("\n") > 20):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(number)
-    stopped = time.monotonic()
+    watch = stopwatch()
     _, chatter = process.communicate(timeout=20)
-    assert time.monotonic() - stopped < 5
+    assert watch() < 5
     assert process.returncode == code, chatter
     assert "Traceback" not in chatter
     assert json.loads(lines.read_text().splitlines()[-1])["state"] == "ended"
@@ -189,19 +190,21 @@ def test_signals_end_the_run_with_whole_files(
         assert sum(1 for _ in container.decode(video=0)) > 10
 
 
-def test_a_signal_whose_exit_a_library_swallows_ends_the_run_all_the_same(model_file: Path) -> None:
+def test_a_signal_whose_exit_a_library_swallows_ends_the_run_all_the_same(
+    model_file: Path, stopwatch: Callable[..., Any]
+) -> None:
     """What a signal raises is lost where it meets an `except:` of an import; the run then ends at its next tick."""
     code = "import os, signal, sys; from deepfer_yolo.cli import app, options; plain = options.open_classifier\n"
     code += "def opened(*a, **k):\n try: os.kill(os.getpid(), signal.SIGTERM)\n"
     code += " except BaseException: pass\n return plain(*a, **k)\n"
     code += "options.open_classifier = opened; sys.argv = ['deepfer', *sys.argv[1:]]; app.main()"
     arguments = ["stream", CAMERA, "-m", str(model_file), "--detector", "whole", "--max-seconds", "20"]
-    started = time.monotonic()
+    watch = stopwatch()
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert time.monotonic() - started < 15
+    assert watch() < 15
 
 
 def test_no_password_is_ever_seen(model_file: Path, tmp_path: Path) -> None:

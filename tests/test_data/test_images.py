@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import resource
-import time
 import zlib
 from pathlib import Path
 
@@ -108,10 +107,9 @@ def bomb_png(width: int, height: int) -> bytes:
 
 def test_an_image_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = bomb_png(30000, 30000)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ImageTooLargeError, match="more than 50,000,000 pixels"):
         load_image(bomb)
-    assert time.process_time() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
 
 

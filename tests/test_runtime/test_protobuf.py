@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -254,10 +253,8 @@ def nested() -> bytes:
     ],
 )
 def test_work_is_bounded(make: Callable[[], bytes], reason: str) -> None:
-    content, began = make(), time.process_time()
     with pytest.raises(ValueError, match=reason):
-        parse("Model", content)
-    assert time.process_time() - began < 30
+        parse("Model", make())
 
 
 @pytest.mark.parametrize("dims", [sized(1, b"\x01" * 10_000_000), b"\x08\x01" * (MAX_DIMS + 1)])

@@ -40,7 +40,7 @@ def alive(strict: Any) -> Iterator[Any]:
     """The strict server; after the test it must still answer, with all its workers."""
     before = len(strict.log.read_text())
     yield strict
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     with httpx.Client(base_url=strict.url, timeout=5) as client:
         while "\ndeepfer_workers 2.0\n" not in client.get("/metrics").text:
             assert time.monotonic() < deadline, "a decode worker was not replaced"

@@ -43,7 +43,7 @@ def test_memory_falls_after_large_bodies(start_server: Callable[..., Any], linea
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(upload, range(48))) == [422] * 48
     assert memory_mb("VmHWM") > before + 40, "no large body was ever in memory"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while resident_mb() > before + 25:
         assert time.monotonic() < deadline, f"{before:.0f} MB before, {resident_mb():.0f} MB after"
         time.sleep(0.2)

@@ -30,7 +30,7 @@ def test_workers_are_told_which_detector_was_chosen_and_where_its_file_is(
 def test_live_sources_of_the_command_line_are_watched(start_server: Callable[..., Any], linear_model: Path) -> None:
     served = start_server(linear_model, "--source", "testsrc=size=160x120", "--source", "/dev/video97", workers=1)
     with httpx.Client(base_url=served.url, timeout=30) as client:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (rows := client.get("/v1/sources").json()["sources"])[0]["processed"] < 3:
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -87,7 +87,7 @@ class Run:
         self.thread.start()
         return self
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, (
@@ -95,7 +95,7 @@ class Run:
             )
             time.sleep(0.01)
 
-    def finish(self, timeout_s: float = 20.0) -> Summary:
+    def finish(self, timeout_s: float = 60.0) -> Summary:
         assert self.thread is not None
         self.thread.join(timeout_s)
         assert not self.thread.is_alive(), "the run does not end"
@@ -239,7 +239,7 @@ def publish_rtsp(publish: Callable[..., Publisher]) -> Callable[..., Publisher]:
     """
 
     def start(port: int, *, size: str = "160x120", rate: int = 25, codec: str = "libx264") -> Publisher:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not is_listening(port) and time.monotonic() < deadline:
             time.sleep(0.02)
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def test_the_table_shows_rate_age_queue_drops_and_stages(
 def test_the_end_tells_the_counters_and_why_a_source_failed(
     run_of: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
-    run = run_of(
-        [CAMERA, f"rtsp://ann:secret@127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0, max_seconds=1.5
-    ).start()
-    summary = run.finish()
+    run = run_of([CAMERA, f"rtsp://ann:secret@127.0.0.1:{free_port()}/x"], slow_s=0.1, retries=0).start()
+    run.wait_for(lambda: "failed" in run.sink.states())
+    run.wait_for(lambda: run.pipeline.summary().sources[0].counters.overwritten > 0)
+    summary = run.stop()
     shown = " ".join(printed(summary_table(summary)).split())
     n = summary.sources[0].counters
     assert f"ended {n.captured} {n.processed} {n.dropped} 0" in shown
@@ -65,17 +66,22 @@ def test_elsewhere_there_is_a_line_and_a_record_a_second(
     stats = tmp_path / "new" / "stats.json"
     with LiveStatus(is_table=False, stats=stats) as status:
         assert not stats.exists(), "a run that is refused leaves no file"
-        run = run_of([CAMERA], max_seconds=1.5)
+        run = run_of([CAMERA])
         run.pipeline._on_tick = status.tick
-        status.close(run.start().finish())
+        began = time.monotonic()
+        run.start().wait_for(lambda: len(run.sink.results) >= 3)
+        run.wait_for(lambda: stats.exists() and stats.read_text().count("\n") >= 4)
+        status.close(run.stop())
+        took_s = time.monotonic() - began
     lines = capsys.readouterr().err.splitlines()
-    assert 3 <= len(lines) <= 8
-    assert re.fullmatch(
-        r" +\d\.\d s  1/1 live +\d+\.\d fps  age \d+ ms  dropped \d+  faces \d+  detect .* ms", lines[-1]
-    )
+    assert 4 <= len(lines) <= took_s / 0.2 + 1
+    live = r" +\d+\.\d s  1/1 live +\d+\.\d fps  age \d+ ms  dropped \d+  faces \d+  detect .* ms"
+    assert [line for line in lines if re.fullmatch(live, line)], lines
     records = [json.loads(line) for line in stats.read_text().splitlines()]
     assert len(records) == len(lines) + 1
-    assert records[-2]["queue"] in ({CAMERA: 0}, {CAMERA: 1})
+    queues = [record["queue"] for record in records if record["queue"]]
+    assert queues, "it was read"
+    assert all(queue in ({CAMERA: 0}, {CAMERA: 1}) for queue in queues)
     assert records[-1]["final"] is True
 
 

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.records import Face, Frame, Image, Prediction, Track
@@ -142,19 +142,18 @@ def test_the_page_has_the_same_colours() -> None:
     assert json.loads(done.stdout) == ours
 
 
-def test_drawing_ascii_costs_no_more_than_opencv_does() -> None:
-    plain, umlaut = frame_with("happy", EMOTIONS), frame_with("müde", ("müde", "wach"))
+def test_a_font_is_looked_for_and_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    umlaut = frame_with("müde", ("müde", "wach"))
+    before = draw_faces(umlaut)
+    for owner, name in ((fonts, "font_files"), (fonts, "_has_all"), (ImageFont, "truetype")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("once for all frames is enough"))
+    assert np.array_equal(draw_faces(umlaut), before)
 
-    def cost(result: Result) -> float:
-        began = time.process_time()
-        for _ in range(40):
-            draw_faces(result)
-        return time.process_time() - began
 
-    cost(plain)
-    cost(umlaut)
-    # A found font is looked for once; a search for each frame would cost hundreds of times as much.
-    assert min(cost(umlaut) / cost(plain) for _ in range(5)) < 3
+def test_ascii_asks_for_no_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "font_for", lambda _: pytest.fail("OpenCV writes this"))
+    fonts.drawn_as.cache_clear()
+    draw_faces(frame_with("happy", EMOTIONS))
 
 
 def test_stream_says_what_it_cannot_draw(tmp_path: Path, write_linear_model: Callable[..., Path]) -> None:

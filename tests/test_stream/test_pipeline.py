@@ -26,6 +26,16 @@ def assert_law(run: Any) -> None:
         assert n.captured == n.processed + n.overwritten + n.stale + n.corrupt + n.in_flight
 
 
+def share_lost(stopwatch: Callable[..., Any]) -> Callable[[], float]:
+    """How many times as long as on a machine of their own the tests have taken since; 1 where no other is busy."""
+    began, watch = time.monotonic(), stopwatch()
+    return lambda: (time.monotonic() - began) / watch()
+
+
+def ages_of(run: Any, source: str) -> list[float]:
+    return [result.age_ms for result in run.sink.results if result.frame.source == source]
+
+
 def test_a_file_is_processed_whole_and_in_order(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
     run = run_of([str(make_clip())], slow_s=0.01).start()
     summary = run.finish()
@@ -36,27 +46,30 @@ def test_a_file_is_processed_whole_and_in_order(run_of: Callable[..., Any], make
     assert summary.exit_code == 0
 
 
-def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(run_of: Callable[..., Any]) -> None:
-    slow_s = 10 / 30
-    run = run_of([CAMERA], slow_s=slow_s, max_seconds=4.0).start()
-    while run.thread.is_alive():
+def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(
+    run_of: Callable[..., Any], stopwatch: Callable[..., Any]
+) -> None:
+    slow_s, lost = 10 / 30, share_lost(stopwatch)
+    run = run_of([CAMERA], slow_s=slow_s).start()
+    while len(run.sink.results) < 9:
         assert_law(run)
         time.sleep(0.05)
-    (source,) = run.finish().sources
+    (source,) = run.stop().sources
     assert source.counters.overwritten > 5 * source.counters.processed
     ages = [result.age_ms for result in run.sink.results]
-    assert len(ages) >= 8
     # A frame waits for one inference at most, then takes one.
-    assert max(ages) < 1000 * 2 * slow_s + 300
+    assert max(ages) < (1000 * 2 * slow_s + 300) * lost()
 
 
-def test_bounded_drops_what_is_too_old(run_of: Callable[..., Any]) -> None:
-    run = run_of([CAMERA], slow_s=0.15, policy="bounded", max_age_s=0.3, max_seconds=3.0).start()
-    (source,) = run.finish().sources
+def test_bounded_drops_what_is_too_old(run_of: Callable[..., Any], stopwatch: Callable[..., Any]) -> None:
+    lost = share_lost(stopwatch)
+    run = run_of([CAMERA], slow_s=0.15, policy="bounded", max_age_s=0.3).start()
+    run.wait_for(lambda: len(run.sink.results) >= 15)
+    (source,) = run.stop().sources
     assert_law(run)
     assert source.counters.stale > source.counters.processed
     assert source.counters.in_flight == 0
-    assert max(result.age_ms for result in run.sink.results) < 1000 * (0.3 + 0.15) + 300
+    assert max(result.age_ms for result in run.sink.results) < (1000 * (0.3 + 0.15) + 300) * lost()
 
 
 def test_lossless_makes_a_live_source_wait(run_of: Callable[..., Any]) -> None:
@@ -65,15 +78,18 @@ def test_lossless_makes_a_live_source_wait(run_of: Callable[..., Any]) -> None:
     assert (source.counters.captured, source.counters.processed) == (20, 20)
 
 
-def test_a_file_under_latest_plays_at_its_own_speed(run_of: Callable[..., Any], make_clip: Callable[..., Path]) -> None:
-    started = time.monotonic()
+def test_a_file_under_latest_plays_at_its_own_speed(
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], stopwatch: Callable[..., Any]
+) -> None:
+    started, watch = time.monotonic(), stopwatch()
     run = run_of([str(make_clip(times=[i / 20 for i in range(31)]))], policy="latest").start()
     run.finish()
-    assert 1.4 < time.monotonic() - started < 4
+    assert time.monotonic() - started > 1.4
+    assert watch() < 4
 
 
 def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
-    run_of: Callable[..., Any], free_port: Callable[[], int], collect: Any
+    run_of: Callable[..., Any], free_port: Callable[[], int], collect: Any, stopwatch: Callable[..., Any]
 ) -> None:
     gate = threading.Event()
 
@@ -82,7 +98,7 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
             gate.wait(20)
 
     blocked = SinkWorker(Blocked("images", name="blocked", depth=4))
-    slow_s = 10 / 30
+    slow_s, lost = 10 / 30, share_lost(stopwatch)
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(5)
@@ -96,18 +112,18 @@ def test_four_sources_one_dead_one_stalled_a_slow_model_and_a_blocked_sink(
             sources,
             slow_s=slow_s,
             workers=[blocked],
-            max_seconds=4.5,
             retries=0,
             open_timeout_s=2.0,
             read_timeout_s=2.0,
         ).start()
-        summary = run.finish()
+        run.wait_for(lambda: run.sink.states().count("failed") == 2)
+        for camera in sources[:2]:
+            run.wait_for(lambda camera=camera: len(ages_of(run, camera)) >= 5)
+        summary = run.stop()
     gate.set()
     assert_law(run)
     for camera in sources[:2]:
-        ages = [result.age_ms for result in run.sink.results if result.frame.source == camera]
-        assert len(ages) >= 5
-        assert max(ages) < 1000 * 2 * slow_s + 400
+        assert max(ages_of(run, camera)) < (1000 * 2 * slow_s + 400) * lost()
     states = {source.source: (source.state, source.reason) for source in summary.sources}
     assert states[sources[2]] == ("failed", "refused")
     assert states[sources[3]] == ("failed", "timeout")
@@ -130,7 +146,7 @@ def test_some_failed_sources_give_exit_code_4(
 )
 def test_parameters_that_cannot_be_are_a_failure_at_once(text: str, run_of: Callable[..., Any]) -> None:
     run = run_of([text]).start()
-    summary = run.finish(3)
+    summary = run.finish()
     assert run.sink.states() == ["connecting", "failed"]
     (source,) = summary.sources
     assert (source.reason, source.reconnects, summary.exit_code) == ("invalid", 0, 1)
@@ -142,41 +158,45 @@ def test_options_that_the_network_reader_does_not_take_are_a_failure_at_once(
 ) -> None:
     read = {"open_timeout_s": 2.0, "read_timeout_s": 2.0, "input_option": {"rtsp_flags": "nonsense"}}
     run = run_of([f"rtsp://127.0.0.1:{free_port()}/x"], **read).start()
-    assert run.finish(3).sources[0].reason == "invalid"
+    assert run.finish().sources[0].reason == "invalid"
     assert run.sink.states() == ["connecting", "failed"]
 
 
 def test_a_pattern_with_a_length_ends(run_of: Callable[..., Any]) -> None:
     run = run_of(["testsrc=size=64x48:rate=25:duration=0.4"], policy="lossless").start()
-    summary = run.finish(5)
+    summary = run.finish()
     assert run.sink.states() == ["connecting", "live", "ended"]
     assert (summary.sources[0].counters.processed, summary.exit_code) == (10, 0)
 
 
-def test_fail_fast_ends_the_run(run_of: Callable[..., Any], free_port: Callable[[], int]) -> None:
-    started = time.monotonic()
+def test_fail_fast_ends_the_run(
+    run_of: Callable[..., Any], free_port: Callable[[], int], stopwatch: Callable[..., Any]
+) -> None:
+    watch = stopwatch()
     run = run_of([CAMERA, f"rtsp://127.0.0.1:{free_port()}/x"], fail_fast=True).start()
-    summary = run.finish(10)
-    assert time.monotonic() - started < 5
+    summary = run.finish()
+    assert watch() < 5
     assert summary.exit_code == 4
 
 
-def test_stop_returns_within_a_second_while_connecting(run_of: Callable[..., Any]) -> None:
+def test_stop_returns_within_a_second_while_connecting(
+    run_of: Callable[..., Any], stopwatch: Callable[..., Any]
+) -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen(5)
         run = run_of([f"rtsp://127.0.0.1:{hole.getsockname()[1]}/x"]).start()
         run.wait_for(lambda: "connecting" in run.sink.states())
         time.sleep(0.3)
-        started = time.monotonic()
+        watch = stopwatch()
         summary = run.stop()
-        assert time.monotonic() - started < 1.2
+        assert watch() < 1.2
     assert run.sink.states()[-1] in ("ended", "failed")
     assert summary.sources[0].counters.captured == 0
 
 
 def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(
-    run_of: Callable[..., Any], free_port: Callable[[], int]
+    run_of: Callable[..., Any], free_port: Callable[[], int], stopwatch: Callable[..., Any]
 ) -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -184,9 +204,9 @@ def test_stop_does_not_wait_for_a_webhook_that_does_not_answer(
         hooks = [SinkWorker(WebhookSink(f"http://127.0.0.1:{port}/x")) for port in (hole.getsockname()[1], free_port())]
         run = run_of([CAMERA], workers=hooks).start()
         run.wait_for(lambda: len(run.sink.results) >= 3)
-        started = time.monotonic()
+        watch = stopwatch()
         summary = run.stop()
-        assert time.monotonic() - started < 2.0
+        assert watch() < 2.0
     assert [sink.error for sink in summary.sinks][1:] == ["it did not finish"] * 2
 
 
@@ -194,7 +214,7 @@ def test_a_dead_live_source_is_given_up_after_its_attempts(
     run_of: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
     run = run_of([f"http://127.0.0.1:{free_port()}/x"], retries=2).start()
-    summary = run.finish(10)
+    summary = run.finish()
     assert run.sink.states() == ["connecting", "lost", "connecting", "lost", "connecting", "failed"]
     assert summary.exit_code == 1
     assert summary.sources[0].reconnects == 2
@@ -207,7 +227,7 @@ def test_an_exception_of_the_model_ends_the_run_and_is_raised(
     run.pipeline._model.predict = None  # type: ignore[method-assign,assignment]
     run.start()
     with pytest.raises(TypeError):
-        run.finish(10)
+        run.finish()
 
 
 def test_a_jump_of_the_clock_begins_a_new_epoch(

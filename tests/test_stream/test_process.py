@@ -48,7 +48,7 @@ class Command:
     def states(self) -> list[str]:
         return [record["state"] for record in self.of("state")]
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, self.errors.read_text()
@@ -120,7 +120,7 @@ def test_a_camera_killed_at_frame_30_is_back_after_3_s_in_another_size(
 
 @pytest.mark.slow
 def test_a_camera_that_hangs_for_10_s_is_told_and_then_fresh(
-    command: Callable[..., Command], publish_rtsp: Any, free_port: Any
+    command: Callable[..., Command], publish_rtsp: Any, free_port: Any, stopwatch: Callable[..., Any]
 ) -> None:
     port = free_port()
     listen = ("--input-option", "rtsp_flags=listen", "--input-option", "listen_timeout=8")
@@ -129,9 +129,9 @@ def test_a_camera_that_hangs_for_10_s_is_told_and_then_fresh(
     publisher = publish_rtsp(port)
     run.wait_for(lambda: len(run.of("face")) >= 20)
     publisher.pause()
-    paused = time.monotonic()
+    paused, watch = time.monotonic(), stopwatch()
     run.wait_for(lambda: "stalled" in run.states())
-    assert time.monotonic() - paused < 5
+    assert watch() < 5
     time.sleep(max(0.0, paused + 10 - time.monotonic()))
     publisher.go_on()
     run.wait_for(lambda: run.states()[-1] == "live")

@@ -164,16 +164,16 @@ def test_a_killed_publisher_comes_back_with_another_size(
 
 
 def test_a_paused_publisher_is_stalled_and_then_fresh_again(
-    run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any
+    run_of: Callable[..., Any], publish_rtsp: Callable[..., Any], free_port: Any, stopwatch: Callable[..., Any]
 ) -> None:
     port = free_port()
     run = run_of([f"rtsp://127.0.0.1:{port}/live"], stall_s=0.5, read_timeout_s=8.0, **LISTEN).start()
     publisher = publish_rtsp(port)
     run.wait_for(lambda: len(run.sink.results) >= 10)
     publisher.pause()
-    paused = time.monotonic()
-    run.wait_for(lambda: "stalled" in run.sink.states(), 3)
-    assert time.monotonic() - paused < 1.5
+    watch = stopwatch()
+    run.wait_for(lambda: "stalled" in run.sink.states())
+    assert watch() < 1.5
     time.sleep(1.0)
     publisher.go_on()
     run.wait_for(lambda: run.sink.states()[-1] == "live")
@@ -228,7 +228,7 @@ def test_live_hls_is_played_by_its_own_clock(
         request.wfile.write(content)
 
     wanted = tmp_path / "live2.ts"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not wanted.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     run = run_of([serve_http(handle) + "/live.m3u8"], slow_s=0.01, read_timeout_s=10.0, open_timeout_s=10.0).start()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -256,7 +255,7 @@ def test_a_failing_sink_is_told_and_the_stream_goes_on(
 
 
 def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(
-    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any
+    run_of: Callable[..., Any], make_clip: Callable[..., Path], collect: Any, stopwatch: Callable[..., Any]
 ) -> None:
     gate = threading.Event()
 
@@ -264,13 +263,13 @@ def test_a_blocked_sink_costs_a_lossless_run_its_patience_once(
         def write(self, output: Any) -> None:
             gate.wait(20)
 
-    started = time.monotonic()
+    watch = stopwatch()
     run = run_of(
         [str(make_clip())], workers=[SinkWorker(Blocked("images", name="blocked", depth=2), patience_s=0.5)]
     ).start()
     summary = run.finish()
     gate.set()
-    assert time.monotonic() - started < 5
+    assert watch() < 5
     assert len(run.sink.results) == 25
     assert summary.exit_code == 1
 

@@ -127,7 +127,7 @@ def test_a_recording_that_breaks_its_reader_is_not_begun_again(
 
 
 def test_a_child_that_hangs_does_not_hold_up_the_end(
-    run_of: Callable[..., Any], serve_http: Callable[..., str]
+    run_of: Callable[..., Any], serve_http: Callable[..., str], stopwatch: Callable[..., Any]
 ) -> None:
     asked = threading.Event()
 
@@ -139,9 +139,9 @@ def test_a_child_that_hangs_does_not_hold_up_the_end(
     assert asked.wait(20)
     child = run.pipeline.readers[0]._process._process
     os.kill(child.pid, signal.SIGSTOP)
-    started = time.monotonic()
+    watch = stopwatch()
     run.stop()
-    assert time.monotonic() - started < 5
+    assert watch() < 5
     assert child.wait(5) == -signal.SIGKILL
 
 
@@ -164,7 +164,7 @@ def test_a_child_ends_with_its_parent(serve_http: Callable[..., str]) -> None:
         child = int(parent.stdout.readline())
         assert asked.wait(20)
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -212,7 +212,7 @@ def test_each_protocol_is_read_and_its_loss_ends_nothing_else(
     run = run_of([url, "testsrc=size=64x48:rate=10"], input_option=options, retries=0, **times).start()
     coding = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-pix_fmt", "yuv420p")
     picture = ("-re", "-f", "lavfi", "-i", "testsrc=size=96x64:rate=25", *coding)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while run.pipeline.summary().sources[0].counters.captured < 25:
         assert time.monotonic() < deadline, run.pipeline.summary().sources[0]
         publisher = publish(*picture, "-f", form, target.format(port=port))

@@ -92,7 +92,7 @@ class Receiver:
         request.end_headers()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -117,19 +117,23 @@ def test_the_webhook_backs_off_and_delivers_in_order_without_further_outputs(ser
     assert [state.reason.split(";")[0] for state in told] == ["a request was not taken", "requests are delivered again"]
 
 
-def test_the_webhook_waits_as_long_as_the_server_asks(serve_http: Callable[..., str]) -> None:
+def test_the_webhook_waits_as_long_as_the_server_asks(
+    serve_http: Callable[..., str], stopwatch: Callable[..., Any]
+) -> None:
     receiver = Receiver((429, "2"), 200, (503, "3600"))
     worker = SinkWorker(WebhookSink(serve_http(receiver)))
     worker.start(lambda _: None)
+    asked = stopwatch()
     worker.put(Output((STATE,)), may_wait=False)
     wait_until(lambda: len(receiver.bodies) == 1)
-    assert 2.0 <= receiver.at[1] - receiver.at[0] < 4.0
+    assert receiver.at[1] - receiver.at[0] >= 2.0
+    assert asked() < 4.0
     worker.put(Output((STATE,)), may_wait=False)
     worker.put(Output((STATE,)), may_wait=False)
     wait_until(lambda: len(receiver.at) == 3)
-    started = time.monotonic()
+    watch = stopwatch()
     worker.close()
-    assert time.monotonic() - started < 2.0, "the end does not wait for an hour"
+    assert watch() < 2.0, "the end does not wait for an hour"
     summary = worker.summary()
     assert (len(receiver.at), summary.written, summary.dropped) == (3, 1, 2)
     assert "2 requests" in str(summary.error)
