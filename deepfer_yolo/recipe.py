@@ -21,7 +21,9 @@ class TrainConfig(Config):
         flags="--model -m",
     )
     pretrained: str | None = key(
-        None, "A checkpoint whose matching layers are the start.", shown="from scratch for a bare name"
+        None,
+        "A checkpoint whose matching layers are the start, of a network with fewer blocks too.",
+        shown="from scratch for a bare name",
     )
     soup: Texts = key((), "A checkpoint whose weights are averaged into the start (a model soup); repeated, all.")
     epochs: Count = key(20, "Passes over the training split.")

@@ -56,7 +56,9 @@ _PILLOW_OPEN = PillowImage.open
 try:
     import torch
     from torch import distributed
+    from torch.nn import functional
     from ultralytics.models.yolo.classify import ClassificationTrainer, ClassificationValidator
+    from ultralytics.nn.modules.block import C2f
     from ultralytics.nn.modules.conv import RepConv
     from ultralytics.nn.tasks import ClassificationModel, torch_safe_load
     from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, ROOT, SETTINGS, WORLD_SIZE
@@ -141,14 +143,17 @@ def transfer(weights: ClassificationModel, model: ClassificationModel) -> tuple[
     """Copy the tensors of `weights` whose name and shape are those of `model`; return how many of how many layers
     matched.
 
-    A layer counts by its filters or matrix: every head of ours has the same normalisation, which alone is no start.
+    Where a C3k2 has more blocks in `model`, the convolution that joins them keeps its weights, and new blocks weigh
+    nothing at first, so that a deeper network begins with the answers of the one it comes from. A layer counts by its
+    filters or matrix: every head of ours has the same normalisation, which alone is no start.
     """
-    target = model.state_dict()
-    matching = {
-        name: value
-        for name, value in weights.state_dict().items()
-        if name in target and value.shape == target[name].shape
-    }
+    source, target = dict(weights.state_dict()), model.state_dict()
+    for name, block in model.named_modules():
+        joins, width = f"{name}.cv2.conv.weight", f"{name}.cv1.conv.weight"
+        if isinstance(block, C2f) and {joins, width} <= source.keys() and source[width].shape == target[width].shape:
+            added = target[joins].shape[1] - source[joins].shape[1]
+            source[joins] = functional.pad(source[joins], (0, 0, 0, 0, 0, max(0, added)))
+    matching = {name: value for name, value in source.items() if name in target and value.shape == target[name].shape}
     model.load_state_dict(matching, strict=False)
     return sum(value.ndim > 1 for value in matching.values()), sum(value.ndim > 1 for value in target.values())
 

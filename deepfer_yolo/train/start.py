@@ -49,7 +49,8 @@ def starting_model(config: TrainConfig, labels: tuple[str, ...], say: Say) -> Cl
         if config.pretrained is None:
             say(f"{spec}: training from scratch (no --pretrained)")
     if config.pretrained is not None:
-        _take(load_checkpoint(Path(config.pretrained)), model, labels, Path(config.pretrained), say)
+        path = by_name(Path(config.pretrained), ".pt")
+        _take(load_checkpoint(path), model, labels, path, say)
     if model.yaml.get("colour") == "grey":
         look_at_one_plane(model)
     model.names = dict(enumerate(labels))

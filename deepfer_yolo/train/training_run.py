@@ -207,7 +207,7 @@ def check_start(
     """
     models: dict[str, Hashes | None] = {}
     start = config.pretrained or named_model(config)
-    if start.endswith(".pt"):
+    if config.pretrained is not None or start.endswith(".pt"):
         models[f"the start {Path(start).name}"] = trained_hashes(model)
     for path, member in zip(config.soup, soup, strict=True):
         models[f"the checkpoint {Path(path).name} of the soup"] = trained_hashes(member)

@@ -113,6 +113,18 @@ def _wide(folder: Path) -> Path:
     return path
 
 
+def test_a_deeper_network_begins_with_the_answers_of_the_one_it_comes_from() -> None:
+    lines: list[str] = []
+    deeper = starting_model(TrainConfig(model="yolo26n-deep-cls", pretrained="deepfer-live"), EMOTIONS, lines.append)
+    assert lines[0].endswith("40 of 58 layers taken as the start; 18 fresh")
+    images = torch.rand(4, 3, 64, 64)
+    live = load_checkpoint(SHIPPED / "deepfer-live.pt").float().eval()
+    assert torch.allclose(deeper.eval()(images)[1], live(images)[1], atol=1e-4)
+    deeper.train()(images).logsumexp(1).sum().backward()
+    joins = deeper.model[4].cv2.conv.weight
+    assert joins.grad[:, joins.shape[1] * 3 // 4 :].abs().max() > 0, "what is new learns"
+
+
 @pytest.mark.parametrize("model", [None, "deepfer-n", "deepfer-n.pt"])
 def test_the_shipped_checkpoint_is_the_default_start_and_has_a_name(model: str | None) -> None:
     lines: list[str] = []

@@ -17,6 +17,7 @@ from deepfer_yolo.config import CardConfig, ConvertConfig, ExportConfig
 from deepfer_yolo.data.convert import convert
 from deepfer_yolo.data.dataset import open_dataset
 from deepfer_yolo.data.leaks import Hashes, LeakGuard
+from deepfer_yolo.emotions import EMOTIONS
 from deepfer_yolo.errors import LeakError, ModelError, TrainingError
 from deepfer_yolo.export.cards import card_checkpoint
 from deepfer_yolo.export.export import export_model
@@ -25,7 +26,8 @@ from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
-from deepfer_yolo.train.training_run import RunState, TrainingRun, drop_states, newest_state
+from deepfer_yolo.train.start import starting_model
+from deepfer_yolo.train.training_run import RunState, TrainingRun, check_start, drop_states, newest_state
 from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
 
 
@@ -94,6 +96,23 @@ def test_a_start_or_teacher_that_has_learned_val_is_refused(
     with pytest.raises(LeakError, match=r"best\.pt has learned \d+ of the \d+ val images"):
         train(short(tiny_config, **change), root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "start"),
+    [
+        ({"model": "deepfer-n"}, ["the start deepfer-n.pt"]),
+        ({"model": "yolo26n-cls", "pretrained": "deepfer-n"}, ["the start deepfer-n"]),
+        ({"model": "yolo26n-cls"}, []),
+    ],
+)
+def test_a_start_named_in_any_way_is_asked_what_it_has_learned(
+    change: dict[str, str], start: list[str], tiny_config: TrainConfig, painted_dataset: Path
+) -> None:
+    config, dataset = short(tiny_config, **change), open_dataset(painted_dataset)
+    model = starting_model(config, EMOTIONS, quiet)
+    record, _ = check_start(config, dataset, None, model, (), ())
+    assert list(record) == start
 
 
 def test_with_allow_leak_it_goes_on_and_the_record_says_so(
