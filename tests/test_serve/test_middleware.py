@@ -75,7 +75,7 @@ def test_which_hosts_are_this_machine() -> None:
 def test_a_token_opens_the_server_and_a_cookie_stands_for_it(
     start_server: Callable[..., Any], linear_model: Path
 ) -> None:
-    served = start_server(linear_model, token="0123456789abcdef", rate_per_s=3, burst=12, workers=1)
+    served = start_server(linear_model, token="0123456789abcdef", rate_per_s=0.1, burst=12, workers=1)
     with httpx.Client(base_url=served.url, timeout=30) as client:
         assert client.get("/healthz").status_code == 200
         refused = client.get("/v1/model")

@@ -91,7 +91,7 @@ class Listener:
         )
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def last(self, topic: str) -> Any:
         """The last payload of a topic, as JSON where it is; None where there was none."""
@@ -300,12 +300,17 @@ def test_home_assistant_finds_sensors_on_a_real_broker(broker: Broker) -> None:
     worker = started(sink)
     base = "home/testsrc-size-96x64-rate-20"
     worker.put(Output((replace(STATE, source=CAMERA),)), may_wait=False)
-    wait_until(lambda: worker.summary().written == 1)
-    time.sleep(0.5)
+    config = "homeassistant/sensor/deepfer_home_testsrc-size-96x64-rate-20/expression/config"
+
+    def has_all(one: Listener) -> bool:
+        return all(one.last(topic) is not None for topic in (f"{base}/availability", config, "home/availability"))
+
+    early = Listener(broker)
+    wait_until(lambda: has_all(early))
+    early.close()
     listener = Listener(broker)
-    wait_until(lambda: listener.last(f"{base}/availability") is not None)
-    node = "deepfer_home_testsrc-size-96x64-rate-20"
-    assert listener.last(f"homeassistant/sensor/{node}/expression/config")["state_topic"] == f"{base}/expression"
+    wait_until(lambda: has_all(listener))
+    assert listener.last(config)["state_topic"] == f"{base}/expression"
     assert all(is_retained for topic, _, is_retained in listener.messages)
     assert listener.last("home/availability") == "online"
     sock = sink._client.socket()
