@@ -262,6 +262,8 @@ def problem_text(problem: ErrorDetails, section: type[BaseModel], names: Mapping
         return f"unknown key '{name}'{did_you_mean(name, section.model_fields)}"
     if problem["type"] == "value_error":
         return f"{name}: {cut(str(problem['ctx']['error']))}" if name else cut(str(problem["ctx"]["error"]))
+    if problem["type"] == "tuple_type":
+        return f"{name}: input should be a list, such as [a, b], not {cut(repr(problem['input']))}"
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {cut(repr(problem['input']))}"
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from deepfer_yolo.config import GroupBy
+from deepfer_yolo.errors import listed
 from deepfer_yolo.presets import Config, Count, Hours, Seed, Share, Texts, key
 
 
@@ -25,7 +26,7 @@ class TrainConfig(Config):
         "A checkpoint whose matching layers are the start, of a network with fewer blocks too.",
         shown="from scratch for a bare name",
     )
-    soup: Texts = key((), "A checkpoint whose weights are averaged into the start (a model soup); repeated, all.")
+    soup: Texts = key((), "A checkpoint whose weights are averaged into the start (a model soup); may be repeated.")
     epochs: Count = key(20, "Passes over the training split.")
     imgsz: int = key(64, "Side of the network's input in pixels: a multiple of 16.", ge=32, le=640, multiple_of=16)
     batch: int = key(128, "Images a step.", ge=2)
@@ -136,6 +137,21 @@ class TrainConfig(Config):
         if self.val_from and self.time is not None:
             raise ValueError("val_from needs a known number of epochs, and time has none: leave one of them out")
         return self
+
+    def idle_keys(self) -> list[str]:
+        """Lines on the keys that are set and do nothing for want of another one."""
+        needs = {"a teacher": ("teacher_", bool(self.teacher)), "sensor": ("sensor: ", self.sensor > 0)}
+        lines = []
+        for need, (mark, is_there) in needs.items():
+            idle = [
+                name
+                for name, field in type(self).model_fields.items()
+                if (name.startswith(mark) or (field.description or "").startswith(mark))
+                and getattr(self, name) != field.default
+            ]
+            if idle and not is_there:
+                lines.append(f"without {need} nothing comes of {listed(idle)}")
+        return lines
 
     @property
     def n_runs(self) -> int:

@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -275,7 +276,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     path = path.resolve()
     if not path.is_file():
-        raise ModelError(f"no such checkpoint: {path}", "check the path")
+        what = f"{path} is a folder, not a checkpoint" if path.is_dir() else f"no such checkpoint: {path}"
+        raise ModelError(what, "check the path; deepfer models lists the shipped models")
+    if path.suffix != ".pt":
+        raise ModelError(f"{path} is no checkpoint", "name a .pt file: no other has weights to train or learn from")
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise ModelError(
             f"{path} is larger than {MAX_CHECKPOINT_BYTES // 1_000_000} MB", "no face classifier needs that much"
@@ -286,6 +290,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged or hostile archive can fail anywhere inside the unpickler
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        if not zipfile.is_zipfile(path):
+            reason = "it is not a whole archive of PyTorch"
         hint = "the file is damaged, or no YOLO checkpoint: fetch it again, or train one with: deepfer train"
         raise ModelError(f"{path} is not a checkpoint that can be loaded safely: {reason}", hint) from None
     if not isinstance(checkpoint, dict):

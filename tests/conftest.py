@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -508,29 +507,40 @@ def start_files() -> Iterator[Callable[[Path], str]]:
         process.wait(10)
 
 
+TICKS = """import mmap, struct, sys, time
+with open(sys.argv[1], "r+b") as file:
+    shared, ticks = mmap.mmap(file.fileno(), 8), 0
+while True:
+    time.sleep(0.01)
+    ticks += 1
+    struct.pack_into("q", shared, 0, ticks)
+"""
+
+
 @pytest.fixture(scope="session")
-def stopwatch() -> Iterator[Callable[[], Callable[[], float]]]:
+def stopwatch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Callable[[], float]]]:
     """A function that starts a stopwatch, which tells the seconds that the machine has given since.
 
-    It counts sleeps of 10 ms, so on a machine that others keep busy it stands still as often as the tests do, and a
-    limit that the product promises can be asserted there too.
+    Another process counts sleeps of 10 ms, so on a machine that others keep busy it stands still as often as the tests
+    do, and a limit that the product promises can be asserted there too. What the tests themselves keep busy does not
+    stop it.
     """
-    ticks, done = [0], threading.Event()
+    path = tmp_path_factory.mktemp("stopwatch") / "ticks"
+    path.write_bytes(bytes(8))
+    counter = subprocess.Popen([sys.executable, "-c", TICKS, str(path)])
 
-    def count() -> None:
-        while not done.wait(0.01):
-            ticks[0] += 1
-
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
+    def ticks() -> int:
+        return int.from_bytes(path.read_bytes(), sys.byteorder)
 
     def start() -> Callable[[], float]:
-        began = ticks[0]
-        return lambda: (ticks[0] - began) * 0.01
+        began = ticks()
+        return lambda: (ticks() - began) * 0.01
 
+    while not ticks():
+        time.sleep(0.01)
     yield start
-    done.set()
-    thread.join()
+    counter.kill()
+    counter.wait()
 
 
 @pytest.fixture

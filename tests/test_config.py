@@ -136,6 +136,7 @@ def test_a_flag_that_is_refused_is_called_as_it_was_typed(tmp_path: Path) -> Non
         ("epochs: !!timestamp x", "not valid yaml"),
         ("epochs: 2024-99-99", "not valid yaml"),
         ("[1, 2]: 3", "not valid yaml"),
+        ("soup: best.pt", "soup: input should be a list, such as [a, b], not 'best.pt'"),
         (f"epochs: {'[' * 3000}", "not valid yaml"),
         ("epochs: 1\0", "not valid yaml"),
     ],

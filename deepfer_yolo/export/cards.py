@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +80,11 @@ def card_checkpoint(
     learned = {"file_sha256": file_sha256, "trained_hashes": None if known is None else pack_hashes(known)}
     card = _card(facts.model_copy(update={"labels": labels, "size_px": size}), checkpoint, old)
     card = _taught(card.model_copy(update=learned), taught)
-    content = target.read_bytes() if target.exists() else None
-    write_sidecar(card, checkpoint)
-    try:
-        card = _with_golden(card, TorchClassifier(checkpoint))
-    except Exception:
-        # The card was written so that the checkpoint could be opened; a checkpoint that cannot answer must not keep it.
-        target.unlink() if content is None else target.write_bytes(content)
-        raise
+    # It is opened with the new card elsewhere: one that cannot answer, or a run cut short, keeps the old card.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(checkpoint, folder))
+        write_sidecar(card, copy)
+        card = _with_golden(card, TorchClassifier(copy))
     return write_sidecar(card, checkpoint), card
 
 

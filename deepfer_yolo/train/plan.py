@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch  # noqa: TID253  (this package exists to run torch)
@@ -15,7 +16,8 @@ from deepfer_yolo.train.device import check_device, use_bf16
 from deepfer_yolo.train.losses import make_loss
 from deepfer_yolo.train.schedule import freeze_first, frozen_at, side_at
 from deepfer_yolo.train.splits import open_for_training
-from deepfer_yolo.train.start import average_in, starting_model
+from deepfer_yolo.train.start import average_in, open_teachers, starting_model
+from deepfer_yolo.train.training_run import check_start
 from deepfer_yolo.yolo import ClassificationModel, count_parameters
 
 TIMED_STEPS = 4
@@ -46,18 +48,21 @@ class Plan:
 def plan(config: TrainConfig) -> Plan:
     """What `config` asks for, with an estimate from a few real steps on noise.
 
-    Raises what a real run would raise for its data, model and device. Validation and saving are not in the estimate.
+    Raises what a real run would raise for its data, models and device. Validation, saving and the one pass of teachers
+    that see each image `still` are not in the estimate.
     """
     check_device(config)
     n_runs = config.n_runs
     config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
-    notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
+    notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections] + config.idle_keys()
     model = starting_model(config, dataset.labels, notes.append)
-    average_in(config, model, dataset.labels, notes.append)
+    soup = average_in(config, model, dataset.labels, notes.append)
+    teachers = open_teachers(config, dataset.labels)
+    notes += check_start(config, dataset, None, model, soup, teachers)[1]
     operations = flops(model, config.imgsz)  # before the estimate takes the network to its device
     n_train = len(dataset.rows("train"))
-    seconds = config.time * 3600 if config.time is not None else estimate(config, model, n_train)
+    seconds = config.time * 3600 if config.time is not None else estimate(config, model, teachers, n_train)
     return Plan(
         recipe=config,
         runs=n_runs,
@@ -72,7 +77,7 @@ def plan(config: TrainConfig) -> Plan:
     )
 
 
-def estimate(config: TrainConfig, model: ClassificationModel, n: int) -> float:
+def estimate(config: TrainConfig, model: ClassificationModel, teachers: Sequence[ClassificationModel], n: int) -> float:
     """Seconds for all epochs of `n` images, by the speed of a few steps at each side, with as many frozen layers, that
     the recipe has.
     """
@@ -80,7 +85,8 @@ def estimate(config: TrainConfig, model: ClassificationModel, n: int) -> float:
         (side_at(config, epoch, config.epochs), frozen_at(config, epoch, config.epochs))
         for epoch in range(config.epochs)
     )
-    return sum(n * epochs / images_per_s(model, config, *kind) for kind, epochs in kinds.items())
+    asked = () if config.teacher_view == "still" else teachers
+    return sum(n * epochs / images_per_s(model, asked, config, *kind) for kind, epochs in kinds.items())
 
 
 def flops(model: ClassificationModel, size: int) -> float:
@@ -92,12 +98,16 @@ def flops(model: ClassificationModel, size: int) -> float:
     return float(counter.get_total_flops())
 
 
-def images_per_s(model: ClassificationModel, config: TrainConfig, size: int, frozen: int) -> float:
-    """Training speed on noise: the best of a few steps of forward, backward and update."""
+def images_per_s(
+    model: ClassificationModel, teachers: Sequence[ClassificationModel], config: TrainConfig, size: int, frozen: int
+) -> float:
+    """Training speed on noise: the best of a few steps of forward, backward and update, with answers of `teachers`."""
     freeze_first(model, frozen)
     torch.set_num_threads(config.threads)
     device = torch.device(config.device if config.device in {"cpu", "mps"} else f"cuda:{config.device.split(',')[0]}")
     model = model.train().to(device, memory_format=torch.channels_last)
+    for teacher in teachers:
+        teacher.to(device, memory_format=torch.channels_last)
     loss = make_loss(config, torch.ones(len(model.names)))
     images = torch.rand(config.batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.full((config.batch, len(model.names)), 1 / len(model.names), device=device)
@@ -105,6 +115,9 @@ def images_per_s(model: ClassificationModel, config: TrainConfig, size: int, fro
     for _ in range(TIMED_STEPS):
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(config)):
+            with torch.no_grad():
+                for teacher in teachers:
+                    teacher(images)
             logits = model(images)
         torch.autograd.backward(loss(logits.float(), targets))
         model.zero_grad()

@@ -143,7 +143,7 @@ class TrainingRun:
             )
         if state is not None and state.fingerprint != dataset.fingerprint:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
-        notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections]
+        notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections] + config.idle_keys()
         torch.manual_seed(config.seed)  # before the network draws its first weights
         start = config if state is None else config.model_copy(update={"pretrained": None, "soup": ()})
         model = starting_model(start, dataset.labels, notes.append)
@@ -180,6 +180,8 @@ class TrainingRun:
             f"{count_parameters(self.model):,} parameters, {config.device}, {self.precision}, "
             f"{config.threads} threads; read in {self.read_s:.1f} s"
         ]
+        if self.teachers and config.teacher_view == "still":
+            lines.append("the teachers answer each training image once, before the first epoch")
         if isinstance(self.train.pixels, FilePixels):
             why = f"since {free_memory() / 1e9:.1f} GB of free memory would not hold them"
             why = "as the recipe asks" if config.cache == "files" else why
@@ -210,9 +212,9 @@ def check_start(
     if config.pretrained is not None or start.endswith(".pt"):
         models[f"the start {Path(start).name}"] = trained_hashes(model)
     for path, member in zip(config.soup, soup, strict=True):
-        models[f"the checkpoint {Path(path).name} of the soup"] = trained_hashes(member)
+        models[f"the checkpoint {path} of the soup"] = trained_hashes(member)
     for path, teacher in zip(config.teacher, teachers, strict=True):
-        models[f"the teacher {Path(path).name}"] = trained_hashes(teacher)
+        models[f"the teacher {path}"] = trained_hashes(teacher)
     whole = dataset if config.exclude is None else open_for_training(config.model_copy(update={"exclude": None}))
     guard = LeakGuard(dataset, whole, {} if val is None else {"val": val})
     learned = guard.check(models, dataset.splits, allow=config.allow_leak)

@@ -32,6 +32,23 @@ def bare_checkpoint(checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(checkpoint, tmp_path / "stock.pt"))
 
 
+@pytest.mark.parametrize("cut", [KeyboardInterrupt, SystemExit, ModelError("it gives no answer")])
+def test_a_card_that_is_not_finished_leaves_the_old_one(
+    cut: BaseException | type[BaseException], bare_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = card_checkpoint(bare_checkpoint, CardConfig())
+    before = path.read_bytes()
+
+    def stop(*_: object) -> None:
+        assert path.read_bytes() == before, "a kill here, too, leaves the old one"
+        raise cut
+
+    monkeypatch.setattr("deepfer_yolo.export.cards.make_golden", stop)
+    with pytest.raises(BaseException):  # noqa: B017, PT011  (each of the three)
+        card_checkpoint(bare_checkpoint, CardConfig(size_px=32), overwrite=True)
+    assert path.read_bytes() == before
+
+
 @pytest.fixture(scope="module")
 def foreign(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Graphs with float planes in, as others export them: one that ends in a softmax, one in logits, one with its batch

@@ -94,6 +94,22 @@ def test_a_checkpoint_cut_anywhere_is_a_clear_error(checkpoint: Path, tmp_path: 
             load_checkpoint(path)
 
 
+def test_what_cannot_be_a_checkpoint_is_called_what_it_is(tmp_path: Path) -> None:
+    for name in ("a.onnx", "text.pt"):
+        (tmp_path / name).write_bytes(b"what an exporter wrote")
+    (tmp_path / "folder.pt").mkdir()
+    said = {
+        "a.onnx": "is no checkpoint",
+        "text.pt": "it is not a whole archive of PyTorch",
+        "folder.pt": "is a folder, not a checkpoint",
+        "nosuch": "no such checkpoint",
+    }
+    for name, words in said.items():
+        with pytest.raises(ModelError, match=words) as refusal:
+            load_checkpoint(tmp_path / name)
+        assert "Ultralytics" not in refusal.value.message
+
+
 def test_plain_data_is_no_model(tmp_path: Path) -> None:
     torch.save({"model": {"weights": torch.zeros(2)}}, tmp_path / "plain.pt")
     with pytest.raises(ModelError, match="holds no YOLO classification model but dict"):

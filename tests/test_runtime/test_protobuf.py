@@ -252,7 +252,7 @@ def nested() -> bytes:
         (lambda: sized(7, sized(1, b"") * (MAX_PARTS + 1)), "more than 1,000,000 parts"),
     ],
 )
-def test_work_is_bounded(make: Callable[[], bytes], reason: str) -> None:
+def test_what_is_too_deep_or_has_too_many_parts_is_refused(make: Callable[[], bytes], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse("Model", make())
 

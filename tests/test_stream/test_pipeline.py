@@ -51,9 +51,9 @@ def test_latest_bounds_the_age_with_a_model_ten_times_too_slow(
 ) -> None:
     slow_s, lost = 10 / 30, share_lost(stopwatch)
     run = run_of([CAMERA], slow_s=slow_s).start()
-    while len(run.sink.results) < 9:
+    for n in range(1, 10):
+        run.wait_for(lambda n=n: len(run.sink.results) >= n)
         assert_law(run)
-        time.sleep(0.05)
     (source,) = run.stop().sources
     assert source.counters.overwritten > 5 * source.counters.processed
     ages = [result.age_ms for result in run.sink.results]

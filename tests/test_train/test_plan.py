@@ -30,6 +30,18 @@ def test_a_dry_run_tells_and_writes_nothing(
 
 def test_the_estimate_counts_the_epochs_of_each_side_and_of_frozen_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {(32, 3): 400.0, (32, 0): 200.0, (64, 0): 100.0}
-    monkeypatch.setattr(planning, "images_per_s", lambda model, config, side, frozen: speeds[side, frozen])
+    monkeypatch.setattr(planning, "images_per_s", lambda model, teachers, config, side, frozen: speeds[side, frozen])
     config = TrainConfig(epochs=8, start_imgsz=32, start_share=0.5, freeze=3, freeze_share=0.25)
-    assert estimate(config, build_model("yolo26n-cls", 7), 1000) == pytest.approx(1000 * (2 / 400 + 2 / 200 + 4 / 100))
+    assert estimate(config, build_model("yolo26n-cls", 7), (), 1000) == pytest.approx(
+        1000 * (2 / 400 + 2 / 200 + 4 / 100)
+    )
+
+
+def test_a_key_that_nothing_comes_of_is_said(tiny_config: TrainConfig) -> None:
+    alone = tiny_config.model_copy(update={"teacher_share": 0.7, "teacher_view": "still", "haze": 0.5})
+    assert plan(alone).start[:2] == [
+        "without a teacher nothing comes of teacher_share, teacher_view",
+        "without sensor nothing comes of haze",
+    ]
+    assert not tiny_config.idle_keys()
+    assert not alone.model_copy(update={"teacher": ("deepfer-n",), "sensor": 0.5}).idle_keys()

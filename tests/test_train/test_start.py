@@ -186,7 +186,7 @@ def test_a_soup_member_that_does_not_say_what_it_learned_is_named(
     torch.save(content, silent)
     change = {"model": str(best), "soup": (str(silent),), "allow_leak": True}
     run = TrainingRun.open(tiny_config.model_copy(update=change))
-    assert any("the checkpoint silent.pt of the soup does not say which images" in note for note in run.notes)
+    assert any(f"the checkpoint {silent} of the soup does not say which images" in note for note in run.notes)
 
 
 def test_a_soup_member_with_its_labels_in_another_order_is_put_in_order(finished_run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -24,11 +25,12 @@ from deepfer_yolo.export.export import export_model
 from deepfer_yolo.files import sha256_of
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.runtime.classifier import Classifier
+from deepfer_yolo.train.plan import plan
 from deepfer_yolo.train.results import TrainResult
 from deepfer_yolo.train.run import Stopped, resume, train
 from deepfer_yolo.train.start import starting_model
 from deepfer_yolo.train.training_run import RunState, TrainingRun, check_start, drop_states, newest_state
-from deepfer_yolo.yolo import TorchClassifier, load_checkpoint, trained_hashes
+from deepfer_yolo.yolo import TRAINED_HASHES, TorchClassifier, load_checkpoint, trained_hashes
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,21 @@ def test_a_start_or_teacher_that_has_learned_val_is_refused(
     with pytest.raises(LeakError, match=r"best\.pt has learned \d+ of the \d+ val images"):
         train(short(tiny_config, **change), root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("role", ["soup", "teacher"])
+def test_each_of_several_files_of_one_name_is_asked_what_it_learned(
+    role: str, tiny_config: TrainConfig, finished_run: Path, resplit: Path, tmp_path: Path
+) -> None:
+    """Every run names its files best.pt; the one that has learned val comes first, the one that has not last."""
+    best, harmless = finished_run / "weights" / "best.pt", tmp_path / "best.pt"
+    content = torch.load(best, weights_only=False)
+    setattr(content["model"], TRAINED_HASHES, torch.tensor([1]))
+    torch.save(content, harmless)
+    config = short(tiny_config, data=str(resplit), model=str(harmless), **{role: (str(best), str(harmless))})
+    for run in (lambda: train(config, root=tmp_path / "runs"), lambda: plan(config)):
+        with pytest.raises(LeakError, match=rf"{re.escape(str(best))}.* has learned \d+ of the \d+ val images"):
+            run()
 
 
 @pytest.mark.parametrize(
