@@ -113,9 +113,29 @@ def _wide(folder: Path) -> Path:
     return path
 
 
-def test_a_deeper_network_begins_with_the_answers_of_the_one_it_comes_from() -> None:
+DEEPER = """nc: 7
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 2, C3k2, [64, False, 0.25]]
+  - [-1, 1, Conv, [64, 3, 2]]
+  - [-1, 2, C3k2, [128, False, 0.25]]
+  - [-1, 1, Conv, [128, 3, 2]]
+  - [-1, 2, C3k2, [128, True]]
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [-1, 2, C3k2, [256, True]]
+  - [-1, 1, C2PSA, [256]]
+head:
+  - [-1, 1, Classify, [nc]]
+"""
+"""yolo26n-cls with two blocks in each stage."""
+
+
+def test_a_deeper_network_begins_with_the_answers_of_the_one_it_comes_from(tmp_path: Path) -> None:
     lines: list[str] = []
-    deeper = starting_model(TrainConfig(model="yolo26n-deep-cls", pretrained="deepfer-live"), EMOTIONS, lines.append)
+    (tmp_path / "deeper.yaml").write_text(DEEPER)
+    config = TrainConfig(model=str(tmp_path / "deeper.yaml"), pretrained="deepfer-live")
+    deeper = starting_model(config, EMOTIONS, lines.append)
     assert lines[0].endswith("40 of 58 layers taken as the start; 18 fresh")
     images = torch.rand(4, 3, 64, 64)
     live = load_checkpoint(SHIPPED / "deepfer-live.pt").float().eval()
