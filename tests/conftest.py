@@ -507,10 +507,11 @@ def start_files() -> Iterator[Callable[[Path], str]]:
         process.wait(10)
 
 
-TICKS = """import mmap, struct, sys, time
+TICKS = """import mmap, os, struct, sys, time
+parent = os.getppid()
 with open(sys.argv[1], "r+b") as file:
     shared, ticks = mmap.mmap(file.fileno(), 8), 0
-while True:
+while os.getppid() == parent:
     time.sleep(0.01)
     ticks += 1
     struct.pack_into("q", shared, 0, ticks)
