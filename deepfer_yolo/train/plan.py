@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch  # noqa: TID253  (this package exists to run torch)
 
-from deepfer_yolo.data.corrected import corrections_line
 from deepfer_yolo.recipe import TrainConfig
 from deepfer_yolo.records import Json, plain
 from deepfer_yolo.train.device import check_device, use_bf16
@@ -17,7 +16,7 @@ from deepfer_yolo.train.losses import make_loss
 from deepfer_yolo.train.schedule import freeze_first, frozen_at, side_at
 from deepfer_yolo.train.splits import open_for_training
 from deepfer_yolo.train.start import average_in, open_teachers, starting_model
-from deepfer_yolo.train.training_run import check_start
+from deepfer_yolo.train.training_run import check_start, first_notes
 from deepfer_yolo.yolo import ClassificationModel, count_parameters
 
 TIMED_STEPS = 4
@@ -55,7 +54,7 @@ def plan(config: TrainConfig) -> Plan:
     n_runs = config.n_runs
     config = config if n_runs == 1 else config.model_copy(update={"fold": 1})
     dataset = open_for_training(config)
-    notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections] + config.idle_keys()
+    notes = first_notes(config, dataset)
     model = starting_model(config, dataset.labels, notes.append)
     soup = average_in(config, model, dataset.labels, notes.append)
     teachers = open_teachers(config, dataset.labels)

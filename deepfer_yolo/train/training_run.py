@@ -143,7 +143,7 @@ class TrainingRun:
             )
         if state is not None and state.fingerprint != dataset.fingerprint:
             raise TrainingError(f"the data set {dataset.root} has changed since the run began", "start a new run")
-        notes = [f"corrected: {corrections_line(one)}" for one in dataset.corrections] + config.idle_keys()
+        notes = first_notes(config, dataset)
         torch.manual_seed(config.seed)  # before the network draws its first weights
         start = config if state is None else config.model_copy(update={"pretrained": None, "soup": ()})
         model = starting_model(start, dataset.labels, notes.append)
@@ -187,6 +187,11 @@ class TrainingRun:
             why = "as the recipe asks" if config.cache == "files" else why
             lines.append(f"images are decoded from their files for every batch, {why}")
         return lines
+
+
+def first_notes(config: TrainConfig, dataset: Dataset) -> list[str]:
+    """What there is to say before anything is opened: corrections, and keys that nothing comes of."""
+    return [f"corrected: {corrections_line(one)}" for one in dataset.corrections] + config.idle_keys()
 
 
 def corrections_of(config: TrainConfig, dataset: Dataset) -> str:
